@@ -1,0 +1,10 @@
+"""FaceFactory: face images become shards, shards become models, models become scores and reports."""
+
+__version__ = "0.1.0"
+
+
+class UserError(ValueError):
+    """Something the person at the keyboard can mend; jobs print it as one line and exit with code 2.
+
+    The message says what is wrong, the value, what is allowed and what to do next.
+    """

@@ -1,0 +1,104 @@
+"""Checkpoints: saved by rename, named in images, complete enough to rebuild their networks without any YAML."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from facefactory import UserError, registry, rundir
+from facefactory.models import Facts
+
+FORMAT = 1
+KEPT = 2  # newest checkpoints kept; the last one of a finished run is among them
+
+
+@dataclass
+class Checkpoint:
+    """A moment of a training.
+
+    Attributes:
+        model: resolved name and options; facts: what the data fixed.
+        networks, average: state dicts of the model and its moving average.
+        optimisers: trained sub-module -> state dict.
+        clock: images shown so far.
+        identity: digest of everything that must not change between parts of one training.
+        segments: [{clock, images, order, seed}], one each time the data changed.
+    """
+
+    model: dict[str, Any]
+    facts: dict[str, Any]
+    networks: dict[str, Any]
+    average: dict[str, Any]
+    optimisers: dict[str, Any]
+    clock: int
+    identity: str
+    segments: list[dict[str, Any]]
+
+
+def save(folder: Path, checkpoint: Checkpoint, guard: Callable[[], None]) -> Path:
+    """Write `checkpoint-<clock>.pt` by rename, then forget all but the newest. `guard` may veto the rename."""
+    path = folder / f"checkpoint-{checkpoint.clock:012d}.pt"
+    with rundir.atomic(path) as temporary:
+        torch.save({"format": FORMAT, **vars(checkpoint)}, temporary)
+        guard()
+    for old in sorted(folder.glob("checkpoint-*.pt"))[:-KEPT]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def latest(folder: Path) -> Path | None:
+    """The newest checkpoint of a folder."""
+    return max(folder.glob("checkpoint-*.pt"), default=None)
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint without unpickling anything but tensors and plain containers.
+
+    Raises:
+        UserError: not a checkpoint of this format.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        if content.pop("format") != FORMAT:
+            raise KeyError("format")
+        return Checkpoint(**content)
+    except Exception as error:
+        raise UserError(f"{path} is not a checkpoint this version reads ({type(error).__name__}). Remove it to go on from the one before.") from None
+
+
+def build(model: dict[str, Any], facts: Facts, seed: int = 0) -> nn.Module:
+    """A freshly initialised model; the same seed gives the same weights and leaves torch's own generator alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        made: nn.Module = registry.build("models", model, facts)
+    return made
+
+
+def rebuild(path: Path) -> tuple[Any, Checkpoint]:
+    """The averaged networks of a checkpoint, ready to use, and the checkpoint."""
+    found = load(path)
+    model = build(found.model, Facts(**found.facts))
+    model.load_state_dict(found.average)
+    return model.eval().requires_grad_(False), found
+
+
+def digest(found: Checkpoint) -> str:
+    """SHA-256 of the clock and the bytes of all weights, plain and averaged (a file's own bytes hold its name)."""
+    seen = hashlib.sha256(str(found.clock).encode())
+    for state in (found.networks, found.average):
+        for name, tensor in state.items():
+            seen.update(name.encode())
+            seen.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.dim() else str(tensor.item()).encode())
+    return seen.hexdigest()
+
+
+def facts_dict(facts: Facts) -> dict[str, Any]:
+    """Facts as plain containers."""
+    return dataclasses.asdict(facts)

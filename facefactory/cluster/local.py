@@ -1,0 +1,57 @@
+"""Processes on this machine: the ranks of one stage, or several runs side by side."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def ranks(count: int, arguments: Sequence[str], environment: dict[str, str]) -> int:
+    """Run `python -m <arguments>` as `count` ranks under torch's launcher; its exit code."""
+    launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={count}", "-m", *arguments]
+    return side_by_side([launcher], 1, [None], environment)[0]
+
+
+def side_by_side(
+    commands: Sequence[Sequence[str]], slots: int, logs: Sequence[Path | None], environment: dict[str, str]
+) -> list[int]:
+    """Run `python -m <command>` for each command, `slots` at a time; their exit codes. A stop signal is passed on.
+
+    A command with a log writes there, the others to this process's output.
+    """
+    waiting = list(range(len(commands)))
+    running: dict[int, subprocess.Popen[bytes]] = {}
+    codes: dict[int, int] = {}
+    env = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"), **environment}
+
+    def stop(number: int, frame: object) -> None:
+        waiting.clear()
+        for process in running.values():
+            process.send_signal(signal.SIGTERM)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        while waiting or running:
+            while waiting and len(running) < slots:
+                number = waiting.pop(0)
+                log = logs[number]
+                out = open(log, "ab") if log else None
+                running[number] = subprocess.Popen([sys.executable, "-m", *commands[number]], env=env, stdout=out, stderr=out)
+                if out:
+                    out.close()
+            for number, process in list(running.items()):
+                if process.poll() is not None:
+                    codes[number] = running.pop(number).returncode
+            time.sleep(0.05)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return [codes.get(number, INTERRUPTED) for number in range(len(commands))]
+
+
+INTERRUPTED = 75  # EX_TEMPFAIL: the work is saved; the same command goes on with it

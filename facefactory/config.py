@@ -1,0 +1,160 @@
+"""The configuration tree: defaults <- YAML file <- `key=value`, checked before anything starts.
+
+Sections are frozen dataclasses whose fields are made by `key`: default, meaning (with its unit) and bounds in one line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import field
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from facefactory import UserError
+from facefactory.registry import nearest
+
+Tree = TypeVar("Tree")
+
+
+def key(
+    default: Any,
+    meaning: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    identity: bool = True,
+    resumes: bool = False,
+) -> Any:
+    """A configuration key.
+
+    `identity=False`: it says where or how to run, so it enters no digest. `resumes=True`: it may change between the
+    start and the continuation of a stage (a longer budget, another number of ranks).
+    """
+    meta = {"meaning": meaning, "low": low, "high": high, "identity": identity, "resumes": resumes}
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: type(default)(default), metadata=meta)
+    return field(default=default, metadata=meta)
+
+
+def section(kind: type) -> Any:
+    """A sub-tree of the configuration."""
+    return field(default_factory=kind)
+
+
+def leaves(schema: type, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:
+    """(dotted name, field, type) of every key below a dataclass, in reading order."""
+    hints = get_type_hints(schema)
+    for item in dataclasses.fields(schema):
+        kind = hints[item.name]
+        if dataclasses.is_dataclass(kind):
+            yield from leaves(kind, f"{prefix}{item.name}.")  # type: ignore[arg-type]
+        else:
+            yield prefix + item.name, item, kind
+
+
+def load(schema: type[Tree], arguments: list[str], layers: list[Mapping[str, Any]]) -> Tree:
+    """Merge `layers` (nested mappings, weakest first) and `key=value` arguments into a checked `schema`.
+
+    Raises:
+        UserError: an argument that is not `key=value`, an unknown key, a wrong type or a value out of bounds.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    for argument in arguments:
+        if "=" not in argument:
+            raise UserError(f"{argument!r} is not of the form key=value, e.g. training.total_kimg=60. --help lists the keys.")
+    tree = OmegaConf.structured(schema)
+    try:
+        for layer in [*layers, *([argument] for argument in arguments)]:
+            extra = OmegaConf.from_dotlist(layer) if isinstance(layer, list) else OmegaConf.create(dict(layer))
+            tree = OmegaConf.merge(tree, extra)
+        loaded = OmegaConf.to_object(tree)
+    except OmegaConfBaseException as error:
+        raise UserError(_explained(schema, error)) from None
+    for name, item, _ in leaves(schema):
+        _check_bounds(name, item, get(loaded, name))
+    return loaded  # type: ignore[return-value]
+
+
+def _explained(schema: type, error: Any) -> str:
+    known = [name for name, _, _ in leaves(schema)]
+    reason = str(error).split("\n")[0]
+    if "not in" in reason or error.full_key not in known:
+        tops = {name.split(".")[0] for name in known}
+        guess = nearest(str(error.full_key), known) or nearest(str(error.full_key), tops)
+        by_leaf = [name for name in known if name.split(".")[-1] == str(error.full_key).split(".")[-1]]
+        guess = guess or (f" Did you mean {by_leaf[0]!r}?" if by_leaf else "")
+        return f"unknown key {error.full_key!r} ({reason}).{guess} --help lists the keys."
+    return f"{error.full_key}: {reason}. --help lists types and meanings."
+
+
+def _check_bounds(name: str, item: dataclasses.Field[Any], value: Any) -> None:
+    low, high = item.metadata["low"], item.metadata["high"]
+    for number in value if isinstance(value, list) else [value]:
+        if not isinstance(number, int | float):
+            continue
+        if (low is not None and number < low) or (high is not None and number > high):
+            allowed = " and ".join([f"at least {low}"] * (low is not None) + [f"at most {high}"] * (high is not None))
+            raise UserError(f"{name} is {number}; it must be {allowed} ({item.metadata['meaning']}).")
+
+
+def get(tree: Any, dotted: str) -> Any:
+    """The value at a dotted name."""
+    for part in dotted.split("."):
+        tree = getattr(tree, part)
+    return tree
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping as plain containers.
+
+    Raises:
+        UserError: no such file, not YAML or not a mapping.
+    """
+    from omegaconf import OmegaConf
+
+    try:
+        found = OmegaConf.to_container(OmegaConf.load(path))
+    except FileNotFoundError:
+        near = sorted(other.stem for other in path.parent.glob("*.yaml"))
+        raise UserError(f"no file {path}; beside it are {', '.join(near) or 'none'}.{nearest(path.stem, near)}") from None
+    except Exception as error:
+        raise UserError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} must hold 'key: value' lines, found {type(found).__name__}.")
+    return {str(name): value for name, value in found.items()}
+
+
+def dump(tree: Any) -> str:
+    """The resolved tree as YAML."""
+    import yaml
+
+    return yaml.safe_dump(dataclasses.asdict(tree), sort_keys=False)
+
+
+def flat(tree: Any, *, resumes: bool = True) -> dict[str, Any]:
+    """Dotted name -> value of the keys that decide a result; `resumes=False` leaves out those that may change midway."""
+    return {
+        name: get(tree, name)
+        for name, item, _ in leaves(type(tree))
+        if item.metadata["identity"] and (resumes or not item.metadata["resumes"])
+    }
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a JSON-able value, keys sorted."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def help_text(schema: type) -> str:
+    """Every key with its default, type and meaning."""
+    defaults = schema()
+    lines = []
+    for name, item, kind in leaves(schema):
+        shown = str(kind).removeprefix("typing.") if not isinstance(kind, type) else kind.__name__
+        lines.append(f"  {name}={get(defaults, name)}\n      {item.metadata['meaning']} [{shown}]")
+    return "\n".join(lines)

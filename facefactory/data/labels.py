@@ -1,0 +1,72 @@
+"""Label tables and their schema: binary, categorical, ordinal, identity (integers, -1 = missing) and real (NaN)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from facefactory import UserError
+
+KINDS = ("binary", "categorical", "ordinal", "identity", "real")
+CLASSIFIED = ("binary", "categorical", "ordinal", "identity")  # kinds that have classes
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A CSV or TSV whose first column names the image files; indexed by that column.
+
+    Raises:
+        UserError: no such file, not a table, or a file named twice.
+    """
+    if not path.is_file():
+        raise UserError(f"no label table {path}; give pack.labels=PATH of a .csv whose first column is the file name.")
+    try:
+        table = pd.read_csv(path, sep=None, engine="python", encoding="utf-8-sig", dtype={0: str})
+    except Exception as error:
+        raise UserError(f"label table {path} is not readable as CSV: {error}") from None
+    table = table.set_index(table.columns[0])
+    table.index = table.index.astype(str).str.strip()
+    if table.index.has_duplicates:
+        raise UserError(f"label table {path} names {table.index[table.index.duplicated()][0]!r} twice; keep one row an image.")
+    return table
+
+
+def schema_of(table: pd.DataFrame, kinds: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """Name -> {kind, classes}: `kinds` where given, else guessed (two values: binary; text or whole numbers: categorical)."""
+    for name, kind in kinds.items():
+        if kind not in KINDS:
+            raise UserError(f"label {name!r} has kind {kind!r}; allowed are {', '.join(KINDS)}.")
+        if name not in table:
+            raise UserError(f"label {name!r} of the recipe is not in the table; its columns are {', '.join(table.columns)}.")
+    schema: dict[str, dict[str, Any]] = {}
+    for name in table.columns:
+        present = table[name].dropna()
+        values = sorted(present.unique().tolist())
+        numeric = pd.api.types.is_numeric_dtype(present)
+        whole = numeric and bool((present == present.round()).all())
+        guess = "binary" if numeric and set(values) <= {-1, 0, 1} else "categorical" if whole or not numeric else "real"
+        kind = kinds.get(str(name), guess)
+        schema[str(name)] = {"kind": kind}
+        if kind in CLASSIFIED:
+            plain = [int(value) if numeric else str(value) for value in values]
+            schema[str(name)]["classes"] = ["0", "1"] if kind == "binary" else [str(value) for value in plain]
+    return schema
+
+
+def encode(table: pd.DataFrame, schema: dict[str, dict[str, Any]], files: list[str]) -> pd.DataFrame:
+    """One row a file: class numbers as int32 (-1 = missing), real labels as float32 (NaN = missing)."""
+    rows = table.reindex(files)
+    encoded = pd.DataFrame({"file": files})
+    for name, entry in schema.items():
+        column = rows[name]
+        if entry["kind"] == "real":
+            encoded[name] = column.to_numpy(np.float32)
+        elif entry["kind"] == "binary":  # CelebA writes -1 / 1, most others 0 / 1
+            encoded[name] = np.where(column.isna(), -1, (column.astype(float) > 0)).astype(np.int32)
+        else:
+            numbers = {value: number for number, value in enumerate(entry["classes"])}
+            texts = column.map(lambda value: str(int(value)) if isinstance(value, int | float) else str(value), na_action="ignore")
+            encoded[name] = texts.map(numbers).fillna(-1).astype(np.int32).to_numpy()
+    return encoded

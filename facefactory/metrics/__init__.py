@@ -1,0 +1,1 @@
+"""Pure functions from arrays to scores; a file is a metric, its folder says what arrays it takes."""

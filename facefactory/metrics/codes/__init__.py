@@ -1,0 +1,1 @@
+"""Relations of latent codes [N, D] to labels."""

@@ -1,0 +1,28 @@
+"""Improved precision and recall (Kynkäänniemi et al., NeurIPS 2019, eq. 1-2), k = 3 nearest neighbours."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy.spatial.distance import cdist
+
+Array = npt.NDArray[np.float64]
+NEIGHBOURS = 3
+ROWS = 4096
+
+
+def _radii(features: Array) -> Array:
+    """Distance of each vector to its k-th neighbour, itself not counted."""
+    k = min(NEIGHBOURS, len(features) - 1)
+    chunks = [features[i : i + ROWS] for i in range(0, len(features), ROWS)]
+    return np.concatenate([np.partition(cdist(chunk, features), k, axis=1)[:, k] for chunk in chunks])
+
+
+def _covered(queries: Array, support: Array, radii: Array) -> float:
+    chunks = [queries[i : i + ROWS] for i in range(0, len(queries), ROWS)]
+    return float(np.concatenate([(cdist(chunk, support) <= radii).any(1) for chunk in chunks]).mean())
+
+
+def score(real: Array, fake: Array) -> tuple[float, float]:
+    """(precision: share of fakes inside the real manifold, recall: share of reals inside the fake manifold), 0…1."""
+    return _covered(fake, real, _radii(real)), _covered(real, fake, _radii(fake))

@@ -1,0 +1,51 @@
+"""A small convolutional classifier with one head a label; its features are the judge's."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from facefactory.models import Facts
+from facefactory.models.layers import check_kernel, halving, stages
+
+
+class Component(nn.Module):
+    """A convolutional classifier.
+
+    Args:
+        facts: side and channels of the images, classes per label (one head each).
+        width: channels of the largest maps; doubled at each halving of the side.
+        depth: how many times the side is halved.
+        kernel: side of the convolutions [pixels].
+        norm: normalisation; batch norm mixes the images of a batch.
+        feature_dim: length of the feature vector before the heads.
+    """
+
+    def __init__(
+        self,
+        facts: Facts,
+        *,
+        width: int = 16,
+        depth: int = 3,
+        kernel: int = 4,
+        norm: Literal["batch", "group", "none"] = "group",
+        feature_dim: int = 64,
+    ) -> None:
+        super().__init__()
+        check_kernel(kernel)
+        flat = width * 2 ** (depth - 1) * stages(facts.resolution, depth) ** 2
+        down = halving(facts.channels, width, depth, kernel, norm)
+        self.classifier = nn.ModuleDict({"trunk": nn.Sequential(down, nn.Flatten(), nn.Linear(flat, feature_dim), nn.Tanh())})
+        self.classifier["heads"] = nn.ModuleDict({name: nn.Linear(feature_dim, count) for name, count in facts.classes.items()})
+
+    def features(self, images: Tensor) -> Tensor:
+        """[N, C, H, W] in -1…1 -> [N, feature_dim]."""
+        found: Tensor = self.classifier["trunk"](images)
+        return found
+
+    def logits(self, images: Tensor) -> dict[str, Tensor]:
+        """[N, C, H, W] in -1…1 -> label -> logits [N, classes]."""
+        features = self.features(images)
+        heads: nn.ModuleDict = self.classifier["heads"]  # type: ignore[assignment]
+        return {name: head(features) for name, head in heads.items()}

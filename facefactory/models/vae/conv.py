@@ -1,0 +1,57 @@
+"""Convolutional VAE (Kingma & Welling, ICLR 2014): encoder to mu and logvar, decoder to pixel means."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from facefactory.models import Facts
+from facefactory.models.layers import check_kernel, doubling, halving, norm2d, stages
+
+
+class Component(nn.Module):
+    """A convolutional VAE with a diagonal normal posterior.
+
+    Args:
+        facts: side and channels of the images.
+        z_dim: latent dimensions.
+        width: channels of the largest maps; doubled at each halving of the side.
+        depth: how many times the side is halved.
+        kernel: side of the convolutions [pixels].
+        norm: normalisation; batch norm mixes the images of a batch.
+    """
+
+    def __init__(
+        self,
+        facts: Facts,
+        *,
+        z_dim: int = 32,
+        width: int = 16,
+        depth: int = 3,
+        kernel: int = 4,
+        norm: Literal["batch", "group", "none"] = "group",
+    ) -> None:
+        super().__init__()
+        check_kernel(kernel)
+        self.z_dim = z_dim
+        side, top = stages(facts.resolution, depth), width * 2 ** (depth - 1)
+        flat = top * side**2
+        down = halving(facts.channels, width, depth, kernel, norm)
+        self.encoder = nn.Sequential(down, nn.Flatten(), nn.Linear(flat, 2 * z_dim))
+        grow = [nn.Linear(z_dim, flat), nn.Unflatten(1, (top, side, side)), norm2d(norm, top), nn.ReLU()]
+        self.decoder = nn.Sequential(*grow, doubling(facts.channels, width, depth, kernel, norm))
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """[N, C, H, W] in -1…1 -> mu, logvar [N, z_dim]."""
+        mu, logvar = self.encoder(images).chunk(2, dim=1)
+        return mu, logvar.clamp(-12, 12)  # exp() of the first steps must stay finite
+
+    def decode(self, z: Tensor) -> Tensor:
+        """[N, z_dim] -> images [N, C, H, W] in -1…1."""
+        images: Tensor = self.decoder(z)
+        return images
+
+    def sample(self, z: Tensor) -> Tensor:
+        """Images decoded from the prior's z, [N, C, H, W] in -1…1."""
+        return self.decode(z)

@@ -1,0 +1,47 @@
+"""What is minimised. An objective names its phases and gives each phase's loss; the training loop knows no more.
+
+An objective file defines `class Component`: its one positional argument is the label schema (name -> {kind, classes}),
+its keyword-only arguments are its options.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Phase:
+    """An optimiser step: which sub-module of the model it trains, and in which iterations."""
+
+    name: str
+    module: str
+    interval: int = 1  # runs in iterations 0, interval, 2·interval, …
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a loss sees: a slice of the global batch and its random draws.
+
+    images [b, C, H, W] in -1…1; labels name -> [b]; `normal(purpose, n)` -> [b, n] standard normal;
+    `augment(images, purpose)` -> DiffAugment of any images of this slice.
+    """
+
+    images: Tensor
+    labels: dict[str, Tensor]
+    normal: Callable[[str, int], Tensor]
+    augment: Callable[[Tensor, str], Tensor]
+
+
+class Objective(Protocol):
+    """A set of phases and their losses."""
+
+    phases: tuple[Phase, ...]
+    uses_labels: bool  # whether a change of labels makes what it trained stale
+
+    def loss(self, phase: str, model: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The phase's loss (a scalar, mean over the slice) and scalars worth a curve."""

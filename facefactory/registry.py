@@ -1,0 +1,101 @@
+"""Components by name: the file's name is its registered name, its keyword-only arguments are its options.
+
+`gan/dcgan` in the package `facefactory.models` is the file `facefactory/models/gan/dcgan.py`; a name that ends in
+`.py` is the user's own file. A component is the one public class that its file defines under the name `Component`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import typing
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from facefactory import UserError
+
+
+def nearest(word: str, words: typing.Iterable[str]) -> str:
+    """` Did you mean 'x'?` for the closest of `words`, else an empty string."""
+    close = difflib.get_close_matches(word, list(words), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def names(package: str) -> list[str]:
+    """Registered names below `facefactory.<package>`, e.g. `['classifier/convnet', 'gan/dcgan', 'vae/conv']`."""
+    root = Path(__file__).parent / package.replace(".", "/")
+    found = []
+    for info in pkgutil.walk_packages([str(root)]):
+        if info.ispkg:
+            found += [f"{info.name}/{leaf.name}" for leaf in pkgutil.iter_modules([str(root / info.name)])]
+    return sorted(found or [info.name for info in pkgutil.iter_modules([str(root)])])
+
+
+def module(package: str, name: str) -> ModuleType:
+    """The file behind a name.
+
+    Raises:
+        UserError: no such name or file; the message lists what exists.
+    """
+    if name.endswith(".py"):
+        path = Path(name).expanduser().resolve()
+        if not path.is_file():
+            raise UserError(f"{package}: no file {name!r}. Give the path of a Python file, or one of {names(package)}.")
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None and spec.loader is not None
+        loaded = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(loaded)
+        return loaded
+    known = names(package)
+    if name not in known:
+        raise UserError(f"{package}: no {name!r}; there are {', '.join(known)}.{nearest(name, known)}")
+    return importlib.import_module(f"facefactory.{package}.{name.replace('/', '.')}")
+
+
+def options(package: str, name: str) -> dict[str, inspect.Parameter]:
+    """The options of a component: its keyword-only arguments with resolved annotations."""
+    component = module(package, name).Component
+    hints = typing.get_type_hints(component.__init__)
+    found = inspect.signature(component).parameters.values()
+    return {p.name: p.replace(annotation=hints[p.name]) for p in found if p.kind is p.KEYWORD_ONLY}
+
+
+def resolve(package: str, spec: dict[str, Any]) -> dict[str, Any]:
+    """`{'name': …, option: …}` with every default filled in and every value checked against the signature.
+
+    Raises:
+        UserError: an unknown name or option, or a value of the wrong type.
+    """
+    known = options(package, spec["name"])
+    resolved: dict[str, Any] = {"name": spec["name"]}
+    for key in spec.keys() - known.keys() - {"name"}:
+        raise UserError(f"{spec['name']} has no option {key!r}; it has {', '.join(known)}.{nearest(key, known)}")
+    for key, parameter in known.items():
+        value = spec.get(key, parameter.default)
+        if value is inspect.Parameter.empty:
+            raise UserError(f"{spec['name']}: option {key!r} is missing; give {key}=…")
+        resolved[key] = _checked(f"{spec['name']}: {key}", value, parameter.annotation)
+    return resolved
+
+
+def build(package: str, spec: dict[str, Any], *facts: Any) -> Any:
+    """The component itself, made from what the data fix (`facts`) and its options."""
+    given = {key: value for key, value in resolve(package, spec).items() if key != "name"}
+    return module(package, spec["name"]).Component(*facts, **given)
+
+
+def _checked(where: str, value: Any, kind: Any) -> Any:
+    if typing.get_origin(kind) is typing.Literal:
+        allowed = typing.get_args(kind)
+        if value not in allowed:
+            raise UserError(f"{where} is {value!r}; allowed are {', '.join(map(str, allowed))}.")
+        return value
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise UserError(f"{where} is {value!r}; it takes a value of type {kind.__name__}.")
+    return value

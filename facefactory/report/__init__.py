@@ -1,0 +1,1 @@
+"""Reports: a run folder becomes report.html (for people) and report.json (for programs); files in, files out."""

@@ -1,0 +1,197 @@
+"""The run folder: its owner, its ledger, which stages are done; every write is atomic.
+
+Layout: config.yaml, command.txt, owner.json, jobs.jsonl, private/, report.html, `<stage>/{STAGE.json, DONE.json, …}`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from facefactory import UserError
+
+OWNER_TOKEN = "FACEFACTORY_OWNER"  # handed by a launcher to the processes that write in its name
+
+
+class OwnerLost(RuntimeError):
+    """A newer copy of this job owns the run folder; this one must not write any more."""
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path; when the block ends well it is fsynced and renamed to `path`, else removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb") as stream:
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        os.fsync(folder)  # the rename itself must survive a power loss
+        os.close(folder)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON atomically; NaN is refused, because other readers choke on it."""
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The JSON in a file, or None where there is no file."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a JSON-lines file; a line cut by a kill is left out."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an advisory lock on a file: processes that would do the same work wait for the first."""
+    with open(path, "a") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def cache_folder() -> Path:
+    """The user's cache folder for verdicts and weights."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "facefactory"
+
+
+def _started(pid: int) -> str | None:
+    """Start time of a live process in clock ticks: with the pid it names a process for good."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if stat[0] == "Z" else stat[19]
+
+
+class RunDir:
+    """A run folder on shared storage."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.token: str | None = os.environ.get(OWNER_TOKEN)
+
+    def stage(self, name: str) -> Path:
+        """The folder of a stage."""
+        return self.path / name
+
+    # -- owner ---------------------------------------------------------------------------------------------------
+
+    def running(self) -> dict[str, Any] | None:
+        """The owner, if it is another process that is alive on this machine."""
+        owner = read_json(self.path / "owner.json")
+        if owner is None or owner["host"] != socket.gethostname() or owner["pid"] == os.getpid():
+            return None
+        return owner if _started(owner["pid"]) == owner["started"] else None
+
+    def claim(self) -> None:
+        """Become the owner; whoever owned the folder before stops at its next write."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        (self.path / "private").mkdir(mode=0o700, exist_ok=True)
+        self.token = secrets.token_hex(8)
+        pid = os.getpid()
+        owner = {"host": socket.gethostname(), "pid": pid, "started": _started(pid), "token": self.token}
+        write_json(self.path / "owner.json", owner)
+
+    def guard(self) -> None:
+        """Raise OwnerLost unless this process (or its launcher) still owns the folder. Called before every rename."""
+        owner = read_json(self.path / "owner.json")
+        if owner is None or owner["token"] != self.token:
+            newer = f"pid {owner['pid']} on {owner['host']}" if owner else "nobody (the folder was removed)"
+            raise OwnerLost(f"{self.path} is owned by {newer} now; this older copy stops without writing.")
+
+    def record(self, stage: str, state: str, **facts: Any) -> None:
+        """Append a line to the ledger."""
+        line = {"time": round(time.time(), 1), "stage": stage, "state": state, "host": socket.gethostname()}
+        with open(self.path / "jobs.jsonl", "a") as ledger:
+            ledger.write(json.dumps({**line, "job": f"pid {os.getpid()}", **facts}) + "\n")
+
+    # -- stages --------------------------------------------------------------------------------------------------
+
+    def done(self, stage: str) -> dict[str, Any] | None:
+        """DONE.json of a stage, or None."""
+        found: dict[str, Any] | None = read_json(self.stage(stage) / "DONE.json")
+        return found
+
+    def is_complete(self, stage: str, config: dict[str, Any], inputs: dict[str, Any]) -> bool:
+        """Whether DONE.json speaks of this config and these inputs, and the files it names are there in full size."""
+        done = self.done(stage)
+        if done is None or done["config"] != config or done["inputs"] != inputs:
+            return False
+        sizes = done["files"].items()
+        return all((self.path / name).is_file() and (self.path / name).stat().st_size == size for name, size in sizes)
+
+    def begin(self, stage: str, identity: str) -> None:
+        """Open a stage's folder: continue what has the same identity, move anything else aside (never delete it)."""
+        folder = self.stage(stage)
+        started = read_json(folder / "STAGE.json")
+        if folder.exists() and (started is None or started["identity"] != identity):
+            self.move_aside(stage)
+            started = None
+        if started is None:
+            write_json(folder / "STAGE.json", {"identity": identity})
+
+    def move_aside(self, stage: str) -> None:
+        """Rename a stage's folder to `<stage>.old-<n>`."""
+        self.guard()
+        number = 1 + len(list(self.path.glob(f"{stage}.old-*")))
+        self.stage(stage).rename(self.path / f"{stage}.old-{number}")
+
+    def finish(self, stage: str, record: dict[str, Any], files: list[Path]) -> None:
+        """Write DONE.json: `record` holds config, inputs, outputs and seconds; `files` are named with their sizes."""
+        self.guard()
+        sizes = {str(path.relative_to(self.path)): path.stat().st_size for path in files}
+        write_json(self.stage(stage) / "DONE.json", {**record, "files": sizes})
+
+
+def prepare(path: Path, resolved: str, identity: dict[str, Any], command: str, accept_changes: bool) -> RunDir:
+    """The run folder for a resolved config: made anew, or checked against what it was made with.
+
+    Raises:
+        UserError: the folder exists with another config and changes are not accepted, or others may write to it.
+    """
+    made = read_json(path / "identity.json")
+    if made is not None and made != identity and not accept_changes:
+        keys = sorted(name for name in made.keys() | identity.keys() if made.get(name) != identity.get(name))
+        lines = "; ".join(f"{name} was {made.get(name)!r}, now {identity.get(name)!r}" for name in keys)
+        raise UserError(
+            f"run {path.name!r} exists with another config: {lines}. "
+            "Choose another run=…, or changed=accept to run again the stages that depend on it (old results are kept)."
+        )
+    if path.exists() and path.stat().st_mode & 0o002:
+        raise UserError(f"run folder {path} is writable by everyone; run: chmod o-w {path}")
+    path.mkdir(parents=True, exist_ok=True)
+    if made != identity:
+        write_json(path / "identity.json", identity)
+    with atomic(path / "config.yaml") as temporary:
+        temporary.write_text(resolved)
+    with open(path / "command.txt", "a") as commands:
+        commands.write(command + "\n")
+    return RunDir(path)

@@ -1,0 +1,68 @@
+"""What a run says while it trains: metric lines in a file, a bar on a terminal, sparse lines elsewhere."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from facefactory.training.distributed import World
+
+SPARSE_S = 30.0  # seconds between lines where there is no terminal
+
+
+class Log:
+    """Means of the scalars since the last line, written to metrics-<attempt>.jsonl by rank 0."""
+
+    def __init__(self, folder: Path, world: World, label: str) -> None:
+        self.world, self.label = world, label
+        self.sums: dict[str, torch.Tensor] = {}
+        self.counts: dict[str, int] = {}
+        self.began, self.said, self.first_clock = time.monotonic(), 0.0, -1
+        attempt = 1 + len(list(folder.glob("metrics-*.jsonl")))
+        self.path = folder / f"metrics-{attempt:03d}.jsonl"
+
+    def add(self, shown: dict[str, torch.Tensor], share: float, last: bool) -> None:
+        """Add the scalars of a part of an iteration (`share` of it; `last` counts the iteration)."""
+        for name, value in shown.items():
+            self.sums[name] = self.sums.get(name, torch.zeros((), device=value.device)) + value.float() * share
+            self.counts[name] = self.counts.get(name, 0) + last
+
+    def write(self, clock: int) -> None:
+        """One metric line for all that was added since the last.
+
+        Raises:
+            FloatingPointError: a scalar is not finite: the training has diverged.
+        """
+        if not self.sums:
+            return
+        means = self.world.mean(torch.stack([self.sums[n] / self.counts[n] for n in self.sums])).tolist()
+        line: dict[str, Any] = {"kimg": clock / 1000, **dict(zip(self.sums, means, strict=True))}
+        bad = [name for name, value in line.items() if value != value or abs(value) == float("inf")]
+        if bad:
+            raise FloatingPointError(f"{', '.join(bad)} not finite at {clock / 1000:g} kimg: the training diverged; lower training.lr.")
+        seconds = time.monotonic() - self.began
+        line["images_per_s"] = round((clock - self.first_clock) / max(seconds, 1e-9), 1)
+        self.sums, self.counts = {}, {}
+        if self.world.rank == 0:
+            with open(self.path, "a") as stream:
+                stream.write(json.dumps(line) + "\n")
+
+    def progress(self, clock: int, total: int) -> None:
+        """Say where the run is: in place on a terminal, now and then in a log."""
+        if self.first_clock < 0:
+            self.first_clock, self.began = clock, time.monotonic()
+        now = time.monotonic()
+        terminal = sys.stderr.isatty()
+        if self.world.rank or (now - self.said < (0.5 if terminal else SPARSE_S) and clock < total):
+            return
+        self.said = now
+        rate = (clock - self.first_clock) / max(now - self.began, 1e-9)
+        left = f"{(total - clock) / rate:.0f} s left" if rate > 0 and clock < total else ""
+        text = f"{self.label}: {clock / 1000:.1f} of {total / 1000:g} kimg, {rate:.0f} images/s {left}"
+        end = "\n" if not terminal or clock >= total else "\r"
+        print(f"{text:<100}" if terminal else text, file=sys.stderr, end=end, flush=True)

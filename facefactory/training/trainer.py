@@ -1,0 +1,225 @@
+"""THE loop. It knows phases, images and a clock; it knows no GAN, no Slurm, no YAML and no score."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from facefactory import UserError, checkpoint
+from facefactory.data import order as orders
+from facefactory.data import pixels
+from facefactory.data.loader import Batch as Loaded
+from facefactory.data.loader import Shards, batches
+from facefactory.models import Facts
+from facefactory.objectives import Batch, Objective
+from facefactory.training import Training, ema
+from facefactory.training.augment import augment
+from facefactory.training.distributed import PhaseModule, World, parallel
+from facefactory.training.log import Log
+from facefactory.training.random import Draws
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}  # master weights
+
+
+@dataclass(frozen=True)
+class Task:
+    """One training: what is trained on what, and where it leaves its files.
+
+    `identity` names everything that must stay the same when the training goes on after a break; `draw_samples(model,
+    clock)` may write sample grids; `guard` raises when another process owns `folder`; `should_stop` is asked once an iteration.
+    """
+
+    model: dict[str, Any]
+    objective: Objective
+    shards: Shards
+    images: str  # digest of the images
+    options: Training
+    seed: int
+    folder: Path
+    identity: str
+    label: str = "training"
+    flip: bool = True
+    balance: str | None = None
+    changed: str = "refuse"
+    guard: Callable[[], None] = lambda: None
+    should_stop: Callable[[], bool] = lambda: False
+    draw_samples: Callable[[nn.Module, int], None] = lambda model, clock: None
+
+
+class Trainer:
+    """Networks, optimisers and the clock of one training."""
+
+    def __init__(self, task: Task, world: World) -> None:
+        options = task.options
+        self.task, self.world, self.clock = task, world, 0
+        self.facts = Facts(**task.shards.index.facts)
+        made = checkpoint.build(task.model, self.facts, task.seed).to(world.device, DTYPES[options.precision])
+        self.model = made.train()
+        self.average = copy.deepcopy(made).eval().requires_grad_(False)
+        self.phases = task.objective.phases
+        self.modules = {phase.name: PhaseModule(made, task.objective, phase.name, phase.module) for phase in self.phases}
+        self.optimisers = {
+            phase.module: torch.optim.Adam(self.modules[phase.name].parameters(), options.lr, tuple(options.betas), foreach=True)  # type: ignore[arg-type]
+            for phase in self.phases
+        }
+        self.forwards = {name: parallel(module, world) for name, module in self.modules.items()}
+        strata = task.shards.strata(task.balance) if task.balance else ()
+        self.order = orders.Order(len(task.shards), task.seed, strata)
+        self.segment = {
+            "images": task.images,
+            "order": f"{orders.ALGORITHM} over {len(task.shards)}, balance {task.balance}",
+            "seed": task.seed,
+        }
+        self.segments = [{"clock": 0, **self.segment}]
+        self.share = options.batch_per_rank()
+        self.lo = world.rank * self.share
+
+    # -- state ---------------------------------------------------------------------------------------------------
+
+    def state(self) -> checkpoint.Checkpoint:
+        """Everything a continuation needs."""
+        return checkpoint.Checkpoint(
+            model=self.task.model,
+            facts=checkpoint.facts_dict(self.facts),
+            networks=self.model.state_dict(),
+            average=self.average.state_dict(),
+            optimisers={name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
+            clock=self.clock,
+            identity=self.task.identity,
+            segments=self.segments,
+        )
+
+    def resume(self, found: checkpoint.Checkpoint) -> None:
+        """Continue from a checkpoint.
+
+        Raises:
+            UserError: the checkpoint is of another training, or the images changed and that is not accepted.
+        """
+        if found.identity != self.task.identity:
+            raise UserError(f"{self.task.folder} holds checkpoints of another training; choose another run=… name.")
+        self.segments = found.segments
+        last = {key: value for key, value in found.segments[-1].items() if key != "clock"}
+        if last != self.segment:
+            if self.task.changed != "accept":
+                raise UserError(
+                    f"the images changed since this training was interrupted at {found.clock / 1000:g} kimg "
+                    f"(digest {last['images'][:12]} then, {self.segment['images'][:12]} now). Put the old set back, start a new "
+                    "run=…, or give data.changed=accept to go on with the new images."
+                )
+            self.segments = [*self.segments, {"clock": found.clock, **self.segment}]
+        self.model.load_state_dict(found.networks)
+        self.average.load_state_dict(found.average)
+        for name, optimiser in self.optimisers.items():
+            optimiser.load_state_dict(found.optimisers[name])
+        self.clock = found.clock
+
+    # -- one iteration -------------------------------------------------------------------------------------------
+
+    def parts(self, loaded: Loaded) -> list[Batch]:
+        """The rank's slice of a global batch, cut for gradient accumulation, flipped, on the device."""
+        options, device, dtype = self.task.options, self.world.device, DTYPES[self.task.options.precision]
+        step = self.share // options.accumulate
+        found = []
+        for start in range(0, self.share, step):
+            draws = Draws(self.task.seed, self.clock, options.batch_size, self.lo + start, self.lo + start + step, device, dtype)
+            images = pixels.to_model(loaded.images[start : start + step].to(device, non_blocking=True)).to(dtype)
+            if self.task.flip:
+                images = torch.where((draws.uniform("flip", 1) < 0.5).view(-1, 1, 1, 1), images.flip(3), images)
+            labels = {name: column[start : start + step].to(device) for name, column in loaded.labels.items()}
+            found.append(Batch(images, labels, draws.normal, _augmenting(options.augment, draws)))
+        return found
+
+    def step(self, loaded: Loaded, log: Log | None) -> None:
+        """All phases on one batch, then the average; the clock advances by the global batch."""
+        options, iteration = self.task.options, self.clock // self.task.options.batch_size
+        parts = self.parts(loaded)
+        for phase in self.phases:
+            if iteration % phase.interval == 0:
+                self.backward(phase.name, parts, log)
+                self.optimisers[phase.module].step()
+        self.clock += options.batch_size
+        ema.update(self.average, self.model, self.clock, options.batch_size, options.ema_half_life_kimg)
+
+    def backward(self, name: str, parts: list[Batch], log: Log | None) -> None:
+        """Gradients of a phase: mean over the global batch, equal on all ranks."""
+        forward, module = self.forwards[name], self.modules[name]
+        self.model.requires_grad_(False)
+        module.trained.requires_grad_(True)
+        module.trained.zero_grad(set_to_none=True)
+        for number, part in enumerate(parts):
+            last = number == len(parts) - 1
+            quiet = contextlib.nullcontext() if last or self.world.size == 1 else forward.no_sync()
+            autocast = torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.task.options.precision == "bfloat16")
+            with quiet:
+                with autocast:
+                    loss, shown = forward(part)
+                (loss / len(parts)).backward()
+            if log is not None:
+                log.add(shown, 1 / len(parts), last)
+
+
+def _augmenting(kinds: list[str], draws: Draws) -> Callable[[torch.Tensor, str], torch.Tensor]:
+    return lambda images, purpose: augment(images, kinds, draws.uniform, purpose)
+
+
+def fit(task: Task, world: World, until_kimg: float | None = None) -> tuple[str, Trainer]:
+    """Train to `until_kimg` (default: the whole budget) from the newest checkpoint, if there is one.
+
+    Returns `finished` or `interrupted` (a stop was asked for; a checkpoint was saved), and the trainer.
+
+    Raises:
+        UserError: the checkpoints belong to something else.
+        FloatingPointError: the training diverged.
+    """
+    options, folder = task.options, task.folder / "checkpoints"
+    trainer = Trainer(task, world)
+    newest = checkpoint.latest(folder)
+    if newest is not None:
+        trainer.resume(checkpoint.load(newest))
+    saved = trainer.clock if newest is not None else -1
+    total = round((until_kimg or options.total_kimg) * 1000)
+    log = Log(task.folder, world, task.label) if options.log_kimg else None
+    stream = batches(task.shards, trainer.order, trainer.clock, options.batch_size, trainer.lo, trainer.lo + trainer.share)
+    outcome = "finished"
+    while trainer.clock < total:
+        if world.any(task.should_stop()):
+            outcome = "interrupted"
+            break
+        before = trainer.clock
+        if log is not None:
+            log.progress(before, total)
+        trainer.step(next(stream), log)
+        if log is not None and _crossed(before, trainer.clock, options.log_kimg):
+            log.write(trainer.clock)
+        if _crossed(before, trainer.clock, options.checkpoint_kimg):
+            saved = _save(trainer, folder)
+        if options.sample_kimg and _crossed(before, trainer.clock, options.sample_kimg) and world.rank == 0:
+            task.draw_samples(trainer.average, trainer.clock)
+    stream.close()
+    if log is not None:
+        log.write(trainer.clock)
+        if outcome == "finished":
+            log.progress(trainer.clock, trainer.clock)
+    if saved != trainer.clock:
+        _save(trainer, folder)
+    world.barrier()
+    return outcome, trainer
+
+
+def _save(trainer: Trainer, folder: Path) -> int:
+    if trainer.world.rank == 0:
+        checkpoint.save(folder, trainer.state(), trainer.task.guard)
+    return trainer.clock
+
+
+def _crossed(before: int, after: int, every_kimg: float) -> bool:
+    every = round(every_kimg * 1000)
+    return before // every != after // every
+

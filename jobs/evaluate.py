@@ -1,0 +1,9 @@
+"""Score a trained run: distances with their scale, protocol and nearest training faces.
+
+Example: python jobs/evaluate.py run=NAME evaluation.fakes=5000
+"""
+
+from facefactory.pipeline import main
+
+if __name__ == "__main__":
+    main("evaluate", stages=("pack", "judge", "evaluate"))

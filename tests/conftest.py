@@ -1,0 +1,99 @@
+"""What many tests need: a cache folder of their own, a small set of drawn faces, and the same set as shards.
+
+The faces are drawn with ellipses, not photographed: 12 people x 5 images, gray, 40 x 48 pixels.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageDraw
+
+from facefactory.data import Pack, pack
+from facefactory.data.index import Index
+
+PEOPLE, EACH = 12, 5
+RECIPE = """\
+name: drawn
+source: folder
+root: {root}
+labels: labels.csv
+kinds: {{Person: identity}}
+group: Person
+crop: square
+splits: {{train: 0.75, test: 0.25}}
+origin: drawn by tests/conftest.py
+licence: none needed
+"""
+
+
+@dataclass(frozen=True)
+class Faces:
+    """Drawn faces: `root`/p00/0.png … p11/4.png, `labels` (file, Person, Glasses, Beard; some Beards missing), `recipe`."""
+
+    root: Path
+    labels: Path
+    recipe: Path
+
+
+def has_glasses(number: int) -> bool:
+    """Everybody wears glasses on two of their five images, so both sides hold all 12 people."""
+    return number >= 3
+
+
+def has_beard(person: int, number: int) -> bool | None:
+    """Every other person; unknown on the first image of every fourth."""
+    return None if person % 4 == 3 and number == 0 else person % 2 == 1
+
+
+def draw_face(person: int, number: int) -> Image.Image:
+    """A face whose shape is the person's and whose place, glasses and smile are the image's."""
+    image = Image.new("L", (40, 48), 30 + 8 * (person % 3))
+    pen = ImageDraw.Draw(image)
+    x, y = 20 + (number - 2), 25 + (number * 2) % 3 - 1  # centre
+    wide, high = 11 + person % 4, 15 + person // 4
+    pen.ellipse((x - wide, y - high, x + wide, y + high), fill=130 + 9 * person)
+    pen.chord((x - wide, y - high, x + wide, y + 4), 190, 350, fill=20 + 15 * (person % 5))  # hair
+    for eye in (x - 5, x + 5):
+        if has_glasses(number):
+            pen.ellipse((eye - 4, y - 6, eye + 4, y + 2), outline=0, width=2)
+        pen.ellipse((eye - 1, y - 3, eye + 1, y - 1), fill=10)
+    if has_beard(person, 1):
+        pen.chord((x - 9, y, x + 9, y + high), 0, 180, fill=50)
+    pen.arc((x - 5, y + 3, x + 5, y + 9), 20 + 4 * number, 160 - 4 * number, fill=90, width=2)
+    return image
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the cache folder of the person who runs it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("FACEFACTORY_OWNER", raising=False)
+
+
+@pytest.fixture(scope="session")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Faces:
+    """The drawn faces with label table and recipe."""
+    top = tmp_path_factory.mktemp("drawn")
+    rows = []
+    for person in range(PEOPLE):
+        (top / "faces" / f"p{person:02d}").mkdir(parents=True)
+        for number in range(EACH):
+            name = f"p{person:02d}/{number}.png"
+            draw_face(person, number).save(top / "faces" / name)
+            beard = has_beard(person, number)
+            rows.append([name, person, int(has_glasses(number)), "" if beard is None else int(beard)])
+    with open(top / "labels.csv", "w", newline="") as stream:
+        csv.writer(stream).writerows([["file", "Person", "Glasses", "Beard"], *rows])
+    (top / "drawn.yaml").write_text(RECIPE.format(root=top / "faces"))
+    return Faces(top / "faces", top / "labels.csv", top / "drawn.yaml")
+
+
+@pytest.fixture(scope="session")
+def index(faces: Faces, tmp_path_factory: pytest.TempPathFactory) -> Index:
+    """The drawn faces as shards: 16 x 16 gray, train 45 images in 3 shards, test 15 in 1. Shared: do not write to it."""
+    plan = pack.plan(Pack(recipe=str(faces.recipe), resolution=16, shard_images=16))
+    return pack.pack(plan, tmp_path_factory.mktemp("shards"))

@@ -1,0 +1,137 @@
+"""The table of DESIGN §2: who may import whom. Imports only point down, and there is no cycle, not even a lazy one."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import subprocess
+import sys
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = "facefactory"
+
+
+@functools.cache
+def modules() -> dict[str, Path]:
+    """Dotted name -> file of everything below facefactory/ and jobs/."""
+    found = {}
+    for top in (PACKAGE, "jobs"):
+        for path in sorted((ROOT / top).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+@functools.cache
+def imports(name: str) -> frozenset[str]:
+    """Every module that a file imports, anywhere in it; `from a import b` is the module a.b where there is one."""
+    found = set()
+    for node in ast.walk(ast.parse(modules()[name].read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name}: relative imports hide the layers"
+            known = {f"{node.module}.{alias.name}" for alias in node.names} & modules().keys()
+            found |= known
+            if len(known) < len(node.names):
+                found.add(str(node.module))
+    return frozenset(found)
+
+
+def ours(name: str) -> set[str]:
+    """What a module imports of the project; the bare package (its exception and version) is free for all."""
+    return {found for found in imports(name) if found.startswith((f"{PACKAGE}.", "jobs")) and found != PACKAGE}
+
+
+def below(*tops: str) -> list[str]:
+    """Modules that are, or lie below, `facefactory.<top>`."""
+    return [name for name in modules() if any(is_in(name, top) for top in tops)]
+
+
+def is_in(name: str, top: str) -> bool:
+    return name == f"{PACKAGE}.{top}" or name.startswith(f"{PACKAGE}.{top}.")
+
+
+def importers(library: str) -> set[str]:
+    return {name for name in modules() if any(found.split(".")[0] == library for found in imports(name))}
+
+
+def test_the_reader_of_imports_sees_what_is_there() -> None:
+    assert {"facefactory.rundir", "facefactory.registry", "torch", "facefactory.models"} <= imports("facefactory.checkpoint")
+    assert "omegaconf" in imports("facefactory.config")  # a lazy one
+    assert len(modules()) > 30
+
+
+def test_only_cluster_knows_submitit_and_only_two_files_know_ray() -> None:
+    assert all(is_in(name, "cluster") for name in importers("submitit"))
+    assert importers("ray") <= {"facefactory.sweep", "facefactory.cluster.ray_on_slurm"}
+
+
+def test_training_knows_no_cluster_no_yaml_and_no_score() -> None:
+    for name in below("training"):
+        libraries = {found.split(".")[0] for found in imports(name)}
+        assert not libraries & {"ray", "yaml", "omegaconf", "submitit"}, name
+
+
+ALLOWED = {  # package -> what its files may import of ours, beside their own package
+    "config": {"registry"},
+    "registry": {"rundir"},
+    "rundir": set(),
+    "metrics": {"rundir", "registry"},
+    "report": {"rundir", "registry"},
+    "cluster": {"rundir", "registry", "config"},
+    "data": {"config", "registry", "rundir"},
+    "models": {"rundir", "registry"},
+    "objectives": {"models", "rundir", "registry"},
+    "checkpoint": {"models", "registry", "rundir"},
+    "training": {"data", "models", "objectives", "checkpoint", "config", "registry", "rundir"},
+    "evaluation": {"checkpoint", "data", "metrics", "models", "registry", "rundir", "config", "training.random"},
+    "interpret": {"checkpoint", "data", "metrics", "models", "registry", "rundir", "config", "training.random"},
+    "sweep": {"training", "evaluation", "config", "registry", "rundir", "checkpoint", "data", "models", "objectives"},
+}
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_imports_only_point_down(package: str) -> None:
+    wrong = {
+        f"{name} imports {found}"
+        for name in below(package)
+        for found in ours(name)
+        if not any(is_in(found, top) for top in {package, *ALLOWED[package]})
+    }
+    assert not wrong
+
+
+def test_every_module_has_its_layer() -> None:
+    tops = {name.split(".")[1] for name in modules() if name.startswith(f"{PACKAGE}.")}
+    assert tops - ALLOWED.keys() <= {"pipeline", "__main__"}
+
+
+def test_jobs_import_the_pipeline_and_nothing_else_of_ours() -> None:
+    for name in modules():
+        if name.startswith("jobs"):
+            assert ours(name) <= {"facefactory.pipeline"}, name
+        else:
+            assert not any(found.startswith("jobs") for found in ours(name)), f"{name} imports a job"
+
+
+def test_there_is_no_cycle_of_imports_not_even_a_lazy_one() -> None:
+    graph = {name: ours(name) - {name} for name in modules()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"imports in a circle: {' -> '.join(error.args[1])}")
+
+
+def test_the_config_tree_and_the_contracts_load_without_torch_and_ray() -> None:
+    sections = [name for name, path in modules().items() if name.startswith(f"{PACKAGE}.") and path.name == "__init__.py"]
+    known = [*sections, *({"facefactory.pipeline"} & modules().keys())]
+    assert {"facefactory.data", "facefactory.models", "facefactory.objectives", "facefactory.training"} <= set(known)
+    heavy = ("torch", "ray", "pandas", "PIL", "matplotlib")
+    code = f"import {', '.join(known)}, sys; print([name for name in {heavy} if name in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert (ran.returncode, ran.stdout.strip()) == (0, "[]"), ran.stderr

@@ -1,0 +1,123 @@
+"""Networks: shapes, ranges, seeds — for every model file there is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from facefactory import UserError, checkpoint, registry
+from facefactory.models import Facts
+from facefactory.models.layers import stages
+
+CLASSES = {"Glasses": 2, "Person": 7}
+every_model = pytest.mark.parametrize("name", registry.names("models"))
+
+
+def facts(side: int = 16, channels: int = 1) -> Facts:
+    return Facts(side, channels, CLASSES)
+
+
+def build(name: str, known: Facts, seed: int = 0, **wanted: Any) -> Any:
+    """A small model; options it does not have are left out."""
+    options = registry.options("models", name)
+    given = {key: value for key, value in {"width": 8, **wanted}.items() if key in options}
+    return checkpoint.build({"name": name, **given}, known, seed).eval()
+
+
+def with_option(option: str) -> Any:
+    return pytest.mark.parametrize("name", [n for n in registry.names("models") if option in registry.options("models", n)])
+
+
+def check(model: Any, known: Facts) -> None:
+    """Whatever a model offers has the shapes and ranges of its contract; it offers something."""
+    images = torch.rand(3, known.channels, known.resolution, known.resolution) * 2 - 1
+    offers = [hasattr(model, offer) for offer in ("sample", "discriminator", "encode", "logits")]
+    assert any(offers)
+    with torch.no_grad():
+        if hasattr(model, "sample"):
+            drawn = model.sample(torch.randn(3, model.z_dim))
+            assert drawn.shape == images.shape and drawn.abs().max() <= 1
+            assert not torch.equal(drawn[0], drawn[1])
+        if hasattr(model, "discriminator"):
+            assert model.discriminator(images).shape == (3,)
+        if hasattr(model, "encode"):
+            mu, logvar = model.encode(images)
+            assert mu.shape == logvar.shape == (3, model.z_dim)
+            decoded = model.decode(mu)
+            assert decoded.shape == images.shape and decoded.abs().max() <= 1
+        if hasattr(model, "logits"):
+            assert {label: found.shape for label, found in model.logits(images).items()} == {
+                label: (3, count) for label, count in CLASSES.items()
+            }
+            features = model.features(images)
+            assert features.ndim == 2 and len(features) == 3
+
+
+@every_model
+@pytest.mark.parametrize(("side", "channels"), [(16, 1), (16, 3), (32, 1), (32, 3)])
+def test_outputs_have_the_images_shape_and_range(name: str, side: int, channels: int) -> None:
+    known = facts(side, channels)
+    check(build(name, known), known)
+
+
+@with_option("kernel")
+@pytest.mark.parametrize("kernel", [3, 4, 5, 6, 7])
+def test_every_allowed_kernel_fits(name: str, kernel: int) -> None:
+    check(build(name, facts(), kernel=kernel), facts())
+
+
+@with_option("kernel")
+@pytest.mark.parametrize("kernel", [2, 8])
+def test_other_kernels_are_refused(name: str, kernel: int) -> None:
+    with pytest.raises(UserError, match=rf"kernel={kernel}; allowed are 3 to 7 pixels"):
+        build(name, facts(), kernel=kernel)
+
+
+@with_option("depth")
+@pytest.mark.parametrize(("side", "depth"), [(16, 0), (16, 4), (16, 9), (20, 3)])
+def test_an_impossible_depth_is_refused(name: str, side: int, depth: int) -> None:
+    with pytest.raises(UserError, match=rf"depth={depth} halves {side} pixels to"):
+        build(name, facts(side), depth=depth)
+
+
+@with_option("depth")
+@pytest.mark.parametrize(("side", "depth"), [(16, 1), (16, 3), (20, 2)])
+def test_every_possible_depth_fits(name: str, side: int, depth: int) -> None:
+    check(build(name, facts(side), depth=depth), facts(side))
+
+
+def test_stages_gives_the_smallest_side() -> None:
+    assert [stages(32, depth) for depth in (1, 2, 3, 4)] == [16, 8, 4, 2]
+
+
+@every_model
+def test_the_seed_decides_the_weights_and_nothing_else_is_touched(name: str) -> None:
+    before = torch.get_rng_state()
+    first = build(name, facts(), seed=1).state_dict()
+    torch.randn(5)
+    again, other = build(name, facts(), seed=1).state_dict(), build(name, facts(), seed=2).state_dict()
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert any(not torch.equal(first[key], other[key]) for key in first)
+    torch.set_rng_state(before)
+    build(name, facts())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@every_model
+def test_without_batch_norm_an_image_does_not_see_its_batch(name: str) -> None:
+    norms = {key: "group" for key in registry.options("models", name) if key.endswith("norm")}
+    model = build(name, facts(), **norms).train()
+    images, z = torch.rand(4, 1, 16, 16), torch.randn(4, getattr(model, "z_dim", 1))
+    for method, inputs in (("sample", z), ("discriminator", images), ("decode", z), ("features", images)):
+        if hasattr(model, method):
+            whole = getattr(model, method)(inputs)
+            assert torch.allclose(whole[:2], getattr(model, method)(inputs[:2]), atol=1e-5), method
+
+
+@with_option("width")
+@pytest.mark.parametrize("width", [0, -4])
+def test_an_impossible_width_is_refused(name: str, width: int) -> None:
+    with pytest.raises(UserError, match=rf"width={width}"):
+        build(name, facts(), width=width)

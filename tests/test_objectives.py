@@ -1,0 +1,261 @@
+"""Losses against values known by hand or from torch.distributions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.distributions import Normal, kl_divergence
+from torch.nn import functional as F
+
+from facefactory import UserError, registry
+from facefactory.objectives import Batch
+
+LN2 = math.log(2)
+
+
+def objective(name: str, schema: dict[str, Any] | None = None, **options: Any) -> Any:
+    return registry.build("objectives", {"name": name, **options}, schema or {})
+
+
+def batch_of(
+    images: Tensor,
+    labels: dict[str, Tensor] | None = None,
+    augment: Callable[[Tensor, str], Tensor] = lambda found, purpose: found,
+) -> Batch:
+    """A batch whose normal draws are standard normals of a fixed generator per purpose."""
+
+    def normal(purpose: str, columns: int) -> Tensor:
+        return torch.randn(len(images), columns, generator=torch.Generator().manual_seed(len(purpose)))
+
+    return Batch(images, labels or {}, normal, augment)
+
+
+class LinearGAN(nn.Module):
+    """A generator z -> image and a discriminator w · x + b."""
+
+    z_dim = 3
+
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
+        self.project, self.head = nn.Linear(3, 2 * 4 * 4), nn.Linear(2 * 4 * 4, 1)
+        nn.init.normal_(self.head.weight, generator=torch.Generator().manual_seed(0))
+        self.head.weight.data.mul_(scale)
+        self.head.bias.data.zero_()
+
+    def generator(self, z: Tensor) -> Tensor:
+        return self.project(z).view(-1, 2, 4, 4)
+
+    def discriminator(self, images: Tensor) -> Tensor:
+        return self.head(images.flatten(1)).squeeze(1)
+
+
+IMAGES = torch.rand(5, 2, 4, 4, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+# -- adversarial -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "d_value", "g_value"), [("non_saturating", 2 * LN2, LN2), ("hinge", 2.0, 0.0)])
+def test_adversarial_losses_where_the_discriminator_knows_nothing(kind: str, d_value: float, g_value: float) -> None:
+    model, made = LinearGAN(scale=0.0), objective("adversarial", loss=kind)
+    d_loss, shown = made.loss("discriminator", model, batch_of(IMAGES))
+    g_loss, _ = made.loss("generator", model, batch_of(IMAGES))
+    assert d_loss.item() == pytest.approx(d_value) and g_loss.item() == pytest.approx(g_value)
+    assert shown["logits_real"] == shown["logits_fake"] == 0
+
+
+def test_adversarial_losses_of_a_discriminator_that_is_right_or_wrong() -> None:
+    class Sure(LinearGAN):
+        sign = 1.0
+
+        def discriminator(self, images: Tensor) -> Tensor:
+            return torch.where(images.flatten(1)[:, 0] == 9, 3.0, -3.0) * self.sign
+
+    real, model = torch.full((4, 2, 4, 4), 9.0), Sure()
+    right = {kind: objective("adversarial", loss=kind).loss("discriminator", model, batch_of(real))[0] for kind in ("hinge", "non_saturating")}
+    assert right["hinge"] == 0 and right["non_saturating"].item() == pytest.approx(2 * math.log1p(math.exp(-3)))
+    model.sign = -1.0
+    wrong = {kind: objective("adversarial", loss=kind).loss("discriminator", model, batch_of(real))[0] for kind in ("hinge", "non_saturating")}
+    assert wrong["hinge"] == 8 and wrong["non_saturating"].item() == pytest.approx(2 * math.log1p(math.exp(3)))
+    assert objective("adversarial", loss="hinge").loss("generator", model, batch_of(real))[0] == -3
+
+
+@pytest.mark.parametrize("size", [1, 5])
+def test_r1_of_a_linear_discriminator_is_the_norm_of_its_weight(size: int) -> None:
+    model = LinearGAN()
+    loss, shown = objective("adversarial", r1_gamma=3.0, r1_interval=4).loss("r1", model, batch_of(IMAGES[:size]))
+    norm = model.head.weight.square().sum().item()
+    assert loss.item() == pytest.approx(3.0 / 2 * 4 * norm)  # γ/2 · interval · ‖w‖²
+    assert shown["r1"].item() == pytest.approx(norm)
+    (gradient,) = torch.autograd.grad(loss, model.head.weight)
+    assert torch.allclose(gradient, 3.0 * 4 * model.head.weight)  # it is differentiable, as the phase needs
+
+
+def test_r1_goes_through_the_augmentation() -> None:
+    model = LinearGAN()
+    halved = batch_of(IMAGES, augment=lambda images, purpose: images / 2)
+    loss, _ = objective("adversarial", r1_gamma=2.0, r1_interval=1).loss("r1", model, halved)
+    assert loss.item() == pytest.approx(model.head.weight.square().sum().item() / 4)
+
+
+def test_each_phase_trains_only_its_own_network() -> None:
+    model, made = LinearGAN(), objective("adversarial")
+    made.loss("discriminator", model, batch_of(IMAGES))[0].backward()
+    assert model.project.weight.grad is None and model.head.weight.grad is not None
+    made.loss("generator", model, batch_of(IMAGES))[0].backward()
+    assert model.project.weight.grad.abs().sum() > 0
+
+
+def test_real_and_fake_images_are_augmented_by_separate_draws() -> None:
+    purposes: list[str] = []
+    batch = batch_of(IMAGES, augment=lambda images, purpose: purposes.append(purpose) or images)
+    made = objective("adversarial")
+    for phase in made.phases:
+        made.loss(phase.name, LinearGAN(), batch)
+    assert len(purposes) == len(set(purposes)) == 4
+
+
+def test_phases_say_what_runs_when() -> None:
+    found = {phase.name: (phase.module, phase.interval) for phase in objective("adversarial", r1_interval=16).phases}
+    assert found == {"discriminator": ("discriminator", 1), "r1": ("discriminator", 16), "generator": ("generator", 1)}
+    assert [phase.name for phase in objective("adversarial", r1_gamma=0.0).phases] == ["discriminator", "generator"]
+
+
+# -- evidence lower bound --------------------------------------------------------------------------------------------
+
+
+class KnownVAE(nn.Module):
+    """A posterior and a decoder that are known."""
+
+    def __init__(self, count: int, z_dim: int = 3) -> None:
+        super().__init__()
+        draws = torch.Generator().manual_seed(4)
+        self.z_dim = z_dim
+        self.mu, self.logvar = (torch.randn(count, z_dim, generator=draws) for _ in range(2))
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return self.mu.to(images), self.logvar.to(images)
+
+    def decode(self, z: Tensor) -> Tensor:
+        return torch.tanh(z).sum(dim=1).view(-1, 1, 1, 1) * torch.ones(1, 2, 4, 4, dtype=z.dtype)
+
+
+@pytest.mark.parametrize(("dtype", "precision"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("beta", [0.0, 1.0, 4.0])
+def test_elbo_is_that_of_torch_distributions(beta: float, dtype: torch.dtype, precision: float) -> None:
+    model, batch = KnownVAE(5), batch_of(IMAGES.to(dtype))
+    loss, shown = objective("elbo", beta=beta, sigma=0.3).loss("vae", model, batch)
+    posterior = Normal(model.mu.double(), (model.logvar.double() / 2).exp())
+    kl = kl_divergence(posterior, Normal(0.0, 1.0)).sum(dim=1).mean()
+    z = posterior.mean + posterior.scale * batch.normal("posterior", 3)
+    nll = -Normal(model.decode(z), 0.3).log_prob(IMAGES.double()).sum(dim=(1, 2, 3)).mean()
+    assert loss.dtype == dtype
+    assert shown["kl_nats"].item() == pytest.approx(kl.item(), rel=precision)
+    assert shown["reconstruction_nats"].item() == pytest.approx(nll.item(), rel=precision)
+    assert shown["neg_elbo_nats"].item() == pytest.approx((nll + kl).item(), rel=precision)
+    assert loss.item() == pytest.approx((nll + beta * kl).item(), rel=precision)
+
+
+def test_kl_is_zero_where_the_posterior_is_the_prior() -> None:
+    model = KnownVAE(5)
+    model.mu, model.logvar = torch.zeros(5, 3), torch.zeros(5, 3)
+    _, shown = objective("elbo").loss("vae", model, batch_of(IMAGES))
+    assert shown["kl_nats"] == 0
+
+
+# -- classification --------------------------------------------------------------------------------------------------
+
+SCHEMA = {
+    "Glasses": {"kind": "binary", "classes": ["0", "1"]},
+    "Who": {"kind": "identity", "classes": ["a", "b", "c"]},
+    "Score": {"kind": "real"},
+}
+LABELS = {"Glasses": torch.tensor([1, -1, 0, 1]), "Who": torch.tensor([-1, -1, 2, -1]), "Score": torch.rand(4)}
+
+
+class KnownClassifier(nn.Module):
+    """Logits that are known."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.glasses = nn.Parameter(torch.tensor([[0.0, 0.0], [5.0, 1.0], [1.0, 0.0], [0.0, 2.0]]))
+        self.who = nn.Parameter(torch.zeros(4, 3))
+
+    def logits(self, images: Tensor) -> dict[str, Tensor]:
+        return {"Glasses": self.glasses.to(images), "Who": self.who.to(images)}
+
+
+def test_classification_is_the_cross_entropy_counted_by_hand() -> None:
+    loss, shown = objective("classification", SCHEMA).loss("classifier", KnownClassifier(), batch_of(IMAGES[:4], LABELS))
+    glasses = (LN2 + math.log1p(math.exp(-1)) + math.log1p(math.exp(-2))) / 4  # three labelled of four images
+    who = math.log(3) / 4  # one labelled of four
+    assert shown["nats_Glasses"].item() == pytest.approx(glasses)
+    assert shown["nats_Who"].item() == pytest.approx(who)
+    assert loss.item() == pytest.approx((glasses + who) / 2)
+
+
+def test_identity_has_its_own_weight() -> None:
+    made = objective("classification", SCHEMA, identity_weight=0.5)
+    loss, shown = made.loss("classifier", KnownClassifier(), batch_of(IMAGES[:4], LABELS))
+    assert loss.item() == pytest.approx(((shown["nats_Glasses"] + 0.5 * shown["nats_Who"]) / 1.5).item())
+
+
+def test_an_image_without_a_label_teaches_nothing_about_it() -> None:
+    model = KnownClassifier()
+    objective("classification", SCHEMA).loss("classifier", model, batch_of(IMAGES[:4], LABELS))[0].backward()
+    assert model.glasses.grad[1].abs().sum() == 0 and model.glasses.grad[0].abs().sum() > 0
+    assert [row.abs().sum().item() > 0 for row in model.who.grad] == [False, False, True, False]
+
+
+def test_a_label_nobody_has_costs_nothing_and_stays_finite() -> None:
+    nobody = {name: torch.full((4,), -1) for name in ("Glasses", "Who")}
+    loss, _ = objective("classification", SCHEMA).loss("classifier", KnownClassifier(), batch_of(IMAGES[:4], nobody))
+    assert loss == 0
+
+
+def test_parts_of_a_batch_average_to_the_whole_wherever_labels_are_missing() -> None:
+    made, model = objective("classification", SCHEMA), KnownClassifier()
+    whole = made.loss("classifier", model, batch_of(IMAGES[:4], LABELS))[0]
+
+    class Half(KnownClassifier):
+        rows = slice(0, 2)
+
+        def logits(self, images: Tensor) -> dict[str, Tensor]:
+            return {name: found[self.rows] for name, found in model.logits(images).items()}
+
+    parts = []
+    for rows in (slice(0, 2), slice(2, 4)):
+        Half.rows = rows
+        labels = {name: column[rows] for name, column in LABELS.items()}
+        parts.append(made.loss("classifier", Half(), batch_of(IMAGES[rows], labels))[0])
+    assert sum(parts).item() / 2 == pytest.approx(whole.item())
+
+
+def test_classification_keeps_the_precision_it_is_given() -> None:
+    loss, _ = objective("classification", SCHEMA).loss("classifier", KnownClassifier(), batch_of(IMAGES[:4].double(), LABELS))
+    assert loss.dtype == torch.float64
+    target = LABELS["Glasses"]
+    expected = F.cross_entropy(KnownClassifier().glasses.double(), target, ignore_index=-1, reduction="sum") / 4
+    assert loss.item() == pytest.approx((expected.item() + math.log(3) / 4) / 2, rel=1e-12)
+
+
+# -- options ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [("adversarial", "r1_interval", 0), ("adversarial", "r1_gamma", -1.0), ("elbo", "sigma", 0.0), ("elbo", "beta", -1.0)],
+)
+def test_impossible_options_are_refused(name: str, option: str, value: float) -> None:
+    with pytest.raises(UserError, match=rf"{option}={value}"):
+        objective(name, **{option: value})
+
+
+def test_a_classifier_without_labels_is_refused() -> None:
+    with pytest.raises(UserError, match="label"):
+        objective("classification", {"Score": {"kind": "real"}})

@@ -1,0 +1,409 @@
+"""Shards: readable by everybody's tools, the same bytes every time, and damage is named."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import io
+import json
+import shutil
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import EACH, PEOPLE, Faces, has_beard, has_glasses
+from PIL import Image
+
+from facefactory import UserError
+from facefactory.data import Pack, labels, pack
+from facefactory.data.index import BLOCK, Index, padded, read
+
+
+def bytes_of(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+def options_for(faces: Faces, **changes: Any) -> Pack:
+    return replace(Pack(recipe=str(faces.recipe), resolution=16, shard_images=16), **changes)
+
+
+def shard_members(index: Index, split: str) -> list[tuple[np.ndarray, dict[str, Any]]]:
+    """Image and labels of every member, read with tarfile and numpy alone."""
+    found = []
+    for shard in index.split(split)["shards"]:
+        with tarfile.open(index.folder / shard["file"]) as tar:
+            contents = [tar.extractfile(info).read() for info in tar.getmembers()]  # type: ignore[union-attr]
+        found += [(np.load(io.BytesIO(a)), json.loads(b)) for a, b in zip(contents[::2], contents[1::2], strict=True)]
+    return found
+
+
+def write_recipe(folder: Path, **changes: Any) -> Path:
+    """A recipe beside `folder`/images, with some keys changed."""
+    fields = {"name": "mine", "source": "folder", "root": str(folder / "images"), "splits": {"train": 1.0}, **changes}
+    path = folder / "mine.yaml"
+    path.write_text("".join(f"{key}: {json.dumps(value)}\n" for key, value in fields.items() if value != "leave out"))
+    return path
+
+
+def pack_images(folder: Path, images: dict[str, Image.Image], color: str = "gray", **recipe: Any) -> np.ndarray:
+    """Save images, pack them at their own size as one shard, answer the array [N, H, W, C]."""
+    for name, image in images.items():
+        (folder / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        image.save(folder / "images" / name)
+    options = Pack(str(write_recipe(folder, **recipe)), color=color, resolution=8)  # type: ignore[arg-type]
+    return np.asarray(pack.pack(pack.plan(options), folder / "shards").maps("train")[0])
+
+
+# -- the format ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_tar_and_numpy_read_what_the_mapping_shows(index: Index, split: str) -> None:
+    members, table = shard_members(index, split), index.table(split)
+    mapped = np.concatenate(index.maps(split))
+    assert len(members) == len(table) == index.split(split)["count"] == len(mapped)
+    for (image, row), ours, (_, labelled) in zip(members, mapped, table.iterrows(), strict=True):
+        assert image.dtype == np.uint8 and np.array_equal(image, ours)
+        assert row == labelled.to_dict()
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # webdataset leaves its tars to the collector
+def test_webdataset_reads_the_same_images_and_labels(index: Index) -> None:
+    import webdataset
+
+    shards = [str(index.folder / shard["file"]) for shard in index.split("train")["shards"]]
+    samples = list(webdataset.WebDataset(shards, shardshuffle=False).decode())
+    gc.collect()
+    members = shard_members(index, "train")
+    assert [sample["__key__"] for sample in samples] == [f"{number:08d}" for number in range(len(members))]
+    for sample, (image, row) in zip(samples, members, strict=True):
+        assert np.array_equal(sample["npy"], image) and sample["json"] == row
+
+
+def test_all_members_have_one_size_and_a_fixed_stride(index: Index) -> None:
+    for shard in index.split("train")["shards"]:
+        with tarfile.open(index.folder / shard["file"]) as tar:
+            infos = tar.getmembers()
+        assert len({info.size for info in infos[::2]}) == len({info.size for info in infos[1::2]}) == 1
+        assert [info.offset for info in infos[::2]] == [shard["stride"] * number for number in range(shard["count"])]
+        assert {(info.mtime, info.uid, info.gid, info.uname) for info in infos} == {(0, 0, 0, "")}
+        assert shard["stride"] == 2 * BLOCK + padded(infos[0].size) + padded(infos[1].size)
+        assert shard["bytes"] == (index.folder / shard["file"]).stat().st_size
+
+
+def test_writing_to_a_mapping_changes_no_file(index: Index) -> None:
+    view = index.maps("test")[0]
+    view[:] = 0
+    index.verify(full=True)
+    assert index.maps("test")[0].max() > 0
+
+
+def test_index_tells_what_was_packed(index: Index) -> None:
+    assert index.facts == {"resolution": 16, "channels": 1, "classes": {"Person": PEOPLE, "Glasses": 2, "Beard": 2}}
+    assert [shard["count"] for shard in index.split("train")["shards"]] == [16, 16, 13]
+    assert index.split("test")["count"] == 15
+    with pytest.raises(UserError, match=r"no split 'val'; it has train, test"):
+        index.split("val")
+    again = read(index.folder)
+    assert (again.images_digest, again.labels_digest) == (index.images_digest, index.labels_digest)
+
+
+def test_labels_are_those_of_the_table(index: Index) -> None:
+    rows = [row for split in ("train", "test") for _, row in shard_members(index, split)]
+    assert len(rows) == PEOPLE * EACH
+    for row in rows:
+        person, number = int(row["file"][1:3]), int(row["file"][4])
+        beard = has_beard(person, number)
+        classes = index.content["labels"]["Person"]["classes"]
+        assert classes[row["Person"]] == str(person)
+        assert row["Glasses"] == has_glasses(number)
+        assert row["Beard"] == (-1 if beard is None else beard)
+
+
+def test_each_person_is_on_one_side(index: Index) -> None:
+    train, test = (set(index.table(split)["Person"]) for split in ("train", "test"))
+    assert (len(train), len(test), train & test) == (9, 3, set())
+
+
+def test_images_without_a_person_are_groups_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text("file,Who\n" + "".join(f"{n}.png,{n // 10 if n < 20 else ''}\n" for n in range(40)))
+    for number in range(40):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        Image.new("L", (8, 8)).save(tmp_path / "images" / f"{number}.png")
+    recipe = write_recipe(tmp_path, labels="table.csv", kinds={"Who": "identity"}, group="Who", splits={"a": 0.5, "b": 0.5})
+    plan = pack.plan(Pack(str(recipe)))
+    sides = pack.split_of(plan)
+    assert len(set(sides[:10])) == len(set(sides[10:20])) == 1
+    assert set(sides[20:]) == {"a", "b"}
+
+
+# -- the same bytes ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_packing_again_gives_the_same_bytes(index: Index, faces: Faces, tmp_path: Path, workers: int) -> None:
+    done: list[tuple[int, int]] = []
+    plan = pack.plan(options_for(faces, workers=workers))
+    pack.pack(plan, tmp_path / "again", lambda n, total: done.append((n, total)))
+    assert bytes_of(tmp_path / "again") == bytes_of(index.folder)
+    assert done == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_other_options_and_labels_get_another_folder(faces: Faces, tmp_path: Path) -> None:
+    shutil.copytree(faces.root.parent, tmp_path / "copy")
+    table = tmp_path / "copy" / "labels.csv"
+    table.write_text(table.read_text().replace("p00/0.png,0,0", "p00/0.png,0,1"))
+    variants = [{}, {"resolution": 8}, {"color": "rgb"}, {"shard_images": 8}, {"labels": str(table)}]
+    names = [pack.plan(options_for(faces, **changes)).folder_name for changes in variants]
+    assert len(set(names)) == len(names)
+    assert pack.plan(options_for(faces, workers=2)).folder_name == names[0]
+    assert names[0].startswith("drawn-16-")
+
+
+def test_labels_do_not_change_the_images_digest(index: Index, faces: Faces, tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text(faces.labels.read_text().replace("p00/0.png,0,0", "p00/0.png,0,1"))
+    other = pack.pack(pack.plan(options_for(faces, labels=str(table))), tmp_path / "other")
+    assert other.images_digest == index.images_digest
+    assert other.labels_digest != index.labels_digest
+
+
+# -- damage --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def copied(index: Index, tmp_path: Path) -> Index:
+    """A copy that a test may damage; its good verdict is remembered already."""
+    shutil.copytree(index.folder, tmp_path / "copied")
+    found = read(tmp_path / "copied")
+    found.verify()
+    return found
+
+
+@pytest.mark.parametrize("name", ["train-000001.tar", "test-000000.parquet"])
+def test_a_flipped_byte_is_named_by_file(copied: Index, name: str) -> None:
+    with open(copied.folder / name, "r+b") as stream:
+        stream.seek(700)
+        byte = stream.read(1)[0]
+        stream.seek(700)
+        stream.write(bytes([byte ^ 1]))
+    with pytest.raises(UserError, match=rf"{name} has SHA-256 .* its bytes changed\. Pack the set again"):
+        copied.verify(full=True)
+
+
+def test_a_truncated_shard_is_named_by_file(copied: Index) -> None:
+    path = copied.folder / "train-000002.tar"
+    path.write_bytes(path.read_bytes()[:-512])
+    with pytest.raises(UserError, match=r"train-000002\.tar has \d+ bytes; index\.json says \d+"):
+        copied.verify()
+
+
+@pytest.mark.parametrize("name", ["train-000000.tar", "train-000000.parquet"])
+def test_a_missing_file_is_named(copied: Index, name: str) -> None:
+    (copied.folder / name).unlink()
+    with pytest.raises(UserError, match=rf"{name} is missing\. Pack the set again"):
+        copied.verify()
+
+
+def test_a_good_verdict_is_remembered_until_the_file_changes(copied: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    read_files: list[str] = []
+    monkeypatch.setattr("facefactory.rundir.sha256", lambda path: read_files.append(path.name) or "other bytes")
+    copied.verify()
+    assert read_files == []
+    (copied.folder / "test-000000.tar").touch()
+    with pytest.raises(UserError, match=r"test-000000\.tar"):
+        copied.verify()
+    assert read_files == ["test-000000.tar"]
+
+
+def test_a_folder_that_is_not_a_set_is_refused(index: Index, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"holds no index\.json; give a folder that jobs/pack_shards\.py made"):
+        read(tmp_path)
+    (tmp_path / "index.json").write_text("{")
+    with pytest.raises(UserError, match="is not JSON"):
+        read(tmp_path)
+    (tmp_path / "index.json").write_text(json.dumps({**index.content, "format": 99}))
+    with pytest.raises(UserError, match="has format 99; this version reads 1"):
+        read(tmp_path)
+
+
+def test_an_unreadable_image_is_skipped_with_its_reason(tmp_path: Path) -> None:
+    images = {f"{number:03d}.png": Image.new("L", (8, 8), number) for number in range(120)}
+    (tmp_path / "images").mkdir()
+    for name, image in images.items():
+        image.save(tmp_path / "images" / name)
+    (tmp_path / "images" / "007.png").write_bytes(b"not an image")
+    plan = pack.plan(Pack(str(write_recipe(tmp_path)), resolution=8, shard_images=50))
+    index = pack.pack(plan, tmp_path / "shards")
+    (skipped,) = index.content["skipped"]
+    assert skipped["file"] == "007.png" and "UnidentifiedImageError" in skipped["reason"]
+    assert [shard["count"] for shard in index.split("train")["shards"]] == [49, 50, 20]
+    assert np.concatenate(index.maps("train"))[:, 0, 0, 0].tolist() == [n for n in range(120) if n != 7]
+    assert index.table("train")["file"].tolist() == sorted(images.keys() - {"007.png"})
+
+
+def test_too_many_unreadable_images_are_refused_with_a_list(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for number in range(120):
+        Image.new("L", (8, 8)).save(tmp_path / "images" / f"{number:03d}.png")
+    for number in (5, 77):
+        (tmp_path / "images" / f"{number:03d}.png").write_bytes(b"")
+    plan = pack.plan(Pack(str(write_recipe(tmp_path)), resolution=8))
+    with pytest.raises(UserError, match=r"2 of 120 images cannot be read \(at most 1%.*005\.png: .*; 077\.png: "):
+        pack.pack(plan, tmp_path / "shards")
+    assert not (tmp_path / "shards" / "index.json").exists()
+
+
+# -- what a user can get wrong -------------------------------------------------------------------------------------
+
+
+def test_wrong_recipes_are_refused_with_the_fix(faces: Faces, tmp_path: Path) -> None:
+    (tmp_path / "other.csv").write_text("file,Smile\nsomebody.png,1\n")
+    (tmp_path / "twice.csv").write_text("file,Smile\np00/0.png,1\np00/0.png,0\n")
+    (tmp_path / "empty").mkdir()
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"recipe": "orll"}, r"no file .*orll\.yaml; beside it are .*orl.* Did you mean 'orl'\?"),
+        ({"labels": str(tmp_path / "none.csv")}, r"no label table .*none\.csv; give pack\.labels=PATH"),
+        ({"labels": str(tmp_path / "other.csv")}, r"no row of .*other\.csv names an image.*'somebody\.png'.*'p00/0\.png'"),
+        ({"labels": str(tmp_path / "twice.csv")}, r"names 'p00/0\.png' twice"),
+        ({"root": str(tmp_path / "nowhere")}, r"pack\.root=.*nowhere is not a folder"),
+        ({"root": str(tmp_path / "empty")}, r"no image below .*empty; looked for \.bmp"),
+        ({"recipe": "folder"}, r"no image folder given: pack\.root=/path/to/faces"),
+    ]
+    for changes, message in wrong:
+        with pytest.raises(UserError, match=message):
+            pack.plan(options_for(faces, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"group": "Who"}, r"group 'Who' is not a label; there are Person, Glasses, Beard"),
+        ({"kinds": {"Who": "identity"}}, r"label 'Who' of the recipe is not in the table.*Person, Glasses, Beard"),
+        ({"kinds": {"Person": "person"}}, r"kind 'person'; allowed are binary, categorical, ordinal, identity, real"),
+        ({"source": "foldr"}, r"no 'foldr'; there are folder, orl\. Did you mean 'folder'\?"),
+        ({"source": "leave out"}, r"mine\.yaml.*source"),
+        ({"splits": "leave out"}, r"mine\.yaml.*splits"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_is_refused(faces: Faces, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    recipe = write_recipe(tmp_path, **{"root": str(faces.root), "labels": str(faces.labels), **changes})
+    with pytest.raises(UserError, match=message):
+        pack.plan(Pack(str(recipe)))
+
+
+def test_shares_that_do_not_add_up_are_refused(faces: Faces, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, root=str(faces.root), splits={"train": 0.5, "test": 0.4})
+    with pytest.raises(UserError, match=r"splits of recipe 'mine'.*must add up to 1"):
+        pack.pack(pack.plan(Pack(str(recipe), resolution=8)), tmp_path / "shards")
+
+
+# -- images --------------------------------------------------------------------------------------------------------
+
+
+def test_gray_and_rgb_become_what_was_asked_for(tmp_path: Path) -> None:
+    images = {"a.png": Image.new("RGB", (8, 8), (200, 100, 0)), "b.png": Image.new("L", (8, 8), 77)}
+    assert pack_images(tmp_path / "rgb", images, "rgb")[:, 3, 3].tolist() == [[200, 100, 0], [77, 77, 77]]
+    luma = round(0.299 * 200 + 0.587 * 100)
+    gray = pack_images(tmp_path / "gray", images, "gray")
+    assert gray.shape == (2, 8, 8, 1) and gray[:, 3, 3, 0].tolist() == [luma, 77]
+
+
+def test_a_rotated_photograph_is_packed_upright(tmp_path: Path) -> None:
+    upright = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # "rotate by 90° clockwise to show"
+    (tmp_path / "images").mkdir()
+    upright.rotate(90).save(tmp_path / "images" / "a.png", exif=exif)
+    packed = pack_images(tmp_path, {})
+    assert np.array_equal(packed[0, :, :, 0], np.asarray(upright))
+
+
+def test_the_crop_is_the_centred_square_or_the_given_box(tmp_path: Path) -> None:
+    columns = Image.fromarray(np.tile(np.arange(24, dtype=np.uint8) * 10, (8, 1)))  # 24 wide, 8 high
+    square = pack_images(tmp_path / "square", {"a.png": columns})
+    assert square[0, 0, :, 0].tolist() == [10 * x for x in range(8, 16)]
+    box = pack_images(tmp_path / "box", {"a.png": columns}, crop=[2, 0, 10, 8])
+    assert box[0, 0, :, 0].tolist() == [10 * x for x in range(2, 10)]
+
+
+def test_shrinking_averages_and_does_not_alias(tmp_path: Path) -> None:
+    board = Image.fromarray((np.indices((64, 64)).sum(axis=0) % 2 * 255).astype(np.uint8))
+    packed = pack_images(tmp_path, {"a.png": board})
+    assert np.abs(packed.astype(int) - 127).max() <= 2
+
+
+def test_files_are_sorted_naturally_and_folders_become_a_label(tmp_path: Path) -> None:
+    images = {f"{person}/{number}.png": Image.new("L", (8, 8)) for person in ("s10", "s2") for number in (10, 9)}
+    pack_images(tmp_path, images)
+    table = read(tmp_path / "shards").table("train")
+    assert table["file"].tolist() == ["s2/9.png", "s2/10.png", "s10/9.png", "s10/10.png"]
+    assert table["folder"].nunique() == 2
+
+
+def test_a_file_name_is_kept_as_it_is(tmp_path: Path) -> None:
+    name = "NaNcy/Zoë 1.png"
+    pack_images(tmp_path, {name: Image.new("L", (8, 8)), "NaNcy/2.png": Image.new("L", (8, 8))})
+    rows = [row for _, row in shard_members(read(tmp_path / "shards"), "train")]
+    assert {row["file"] for row in rows} == {name, "NaNcy/2.png"}
+
+
+# -- labels --------------------------------------------------------------------------------------------------------
+
+
+def encode(text: str, files: list[str], kinds: dict[str, str], path: Path) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+    path.write_bytes(text.encode())
+    table = labels.read_table(path)
+    schema = labels.schema_of(table, kinds)
+    encoded = labels.encode(table, schema, files)
+    return schema, {name: encoded[name].tolist() for name in schema}
+
+
+@pytest.mark.parametrize("text", ["\ufefffile,A\na.png,1\nb.png,0\n", "file,A\r\na.png,1\r\nb.png,0\r\n", "file\tA\na.png\t1\nb.png\t0\n"])
+def test_tables_with_bom_crlf_or_tabs_are_read(tmp_path: Path, text: str) -> None:
+    schema, values = encode(text, ["b.png", "a.png"], {}, tmp_path / "table.csv")
+    assert schema == {"A": {"kind": "binary", "classes": ["0", "1"]}}
+    assert values == {"A": [0, 1]}
+
+
+def test_each_kind_is_encoded_and_missing_is_minus_one_or_nan(tmp_path: Path) -> None:
+    text = (
+        "file,CelebA,Smile,Hair,Age,Who,Score\n"
+        "a.png,-1,1,fair,30,7,0.5\n"
+        "b.png,1,,dark,9,12,\n"
+        "c.png,,0,,,,1.5\n"
+    )
+    kinds = {"Age": "ordinal", "Who": "identity"}
+    schema, values = encode(text, ["a.png", "b.png", "c.png", "d.png"], kinds, tmp_path / "table.csv")
+    assert {name: entry["kind"] for name, entry in schema.items()} == {
+        "CelebA": "binary", "Smile": "binary", "Hair": "categorical", "Age": "ordinal", "Who": "identity", "Score": "real"
+    }  # fmt: skip
+    assert schema["Age"]["classes"] == ["9", "30"] and schema["Hair"]["classes"] == ["dark", "fair"]
+    assert "classes" not in schema["Score"]
+    assert values["CelebA"] == [0, 1, -1, -1]
+    assert values["Smile"] == [1, -1, 0, -1]
+    assert values["Hair"] == [1, 0, -1, -1]
+    assert values["Age"] == [1, 0, -1, -1]
+    assert values["Who"] == [0, 1, -1, -1]
+    assert values["Score"][0] == 0.5 and values["Score"][2] == 1.5 and np.isnan([values["Score"][i] for i in (1, 3)]).all()
+
+
+def test_a_missing_real_label_is_null_in_the_tar(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text("file,Score\na.png,0.5\nb.png,\n")
+    images = {name: Image.new("L", (8, 8)) for name in ("a.png", "b.png")}
+    pack_images(tmp_path, images, labels="table.csv")
+    rows = [row for _, row in shard_members(read(tmp_path / "shards"), "train")]
+    assert [row["Score"] for row in rows] == [0.5, None]
+
+
+@pytest.mark.parametrize(
+    ("column", "kind"),
+    [(["yes", "no"], "binary"), (["low", "high"], "real"), (["1.5", "1.2"], "ordinal"), (["1.5", "1.2"], "categorical")],
+)
+def test_values_that_do_not_fit_their_kind_are_refused(tmp_path: Path, column: list[str], kind: str) -> None:
+    text = f"file,A\na.png,{column[0]}\nb.png,{column[1]}\n"
+    with pytest.raises(UserError, match=r"'A'.*" + kind):
+        encode(text, ["a.png", "b.png"], {"A": kind}, tmp_path / "table.csv")

@@ -1,0 +1,123 @@
+"""Components by name: every file that exists is tested here without a test of its own."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from facefactory import UserError, registry
+from facefactory.models import Facts
+
+FACTS = Facts(resolution=32, channels=1, classes={"Glasses": 2, "Person": 5})
+SCHEMA = {"Glasses": {"kind": "binary", "classes": ["0", "1"]}, "Age": {"kind": "real"}}
+FIRST: dict[str, Any] = {"models": FACTS, "objectives": SCHEMA}  # what a component is made from, beside its options
+COMPONENTS = [(package, name) for package in FIRST for name in registry.names(package)]
+
+everything = pytest.mark.parametrize(("package", "name"), COMPONENTS, ids=["/".join(pair) for pair in COMPONENTS])
+
+
+def test_names_are_the_files() -> None:
+    root = Path(registry.__file__).parent
+    files = {path.relative_to(root / "models").with_suffix("").as_posix() for path in root.glob("models/*/[!_]*.py")}
+    assert set(registry.names("models")) == files >= {"gan/dcgan", "vae/conv", "classifier/convnet"}
+    assert set(registry.names("objectives")) == {path.stem for path in root.glob("objectives/[!_]*.py")}
+
+
+@everything
+def test_defaults_resolve_and_build(package: str, name: str) -> None:
+    resolved = registry.resolve(package, {"name": name})
+    assert resolved == {"name": name, **{key: p.default for key, p in registry.options(package, name).items()}}
+    assert registry.resolve(package, resolved) == resolved
+    made = registry.build(package, resolved, FIRST[package])
+    assert type(made).__name__ == "Component"
+
+
+@everything
+def test_options_have_types_and_meanings(package: str, name: str) -> None:
+    component = registry.module(package, name).Component
+    for key, parameter in registry.options(package, name).items():
+        assert parameter.annotation is not inspect.Parameter.empty
+        assert key in inspect.getdoc(component), f"the docstring of {name} does not explain {key}"
+
+
+@everything
+def test_a_wrong_option_names_the_nearest(package: str, name: str) -> None:
+    for key in registry.options(package, name):
+        with pytest.raises(UserError, match=rf"{name} has no option '{key}x'; it has .*Did you mean '{key}'\?"):
+            registry.resolve(package, {"name": name, f"{key}x": 1})
+
+
+@everything
+def test_a_value_of_the_wrong_type_is_refused(package: str, name: str) -> None:
+    for key in registry.options(package, name):
+        with pytest.raises(UserError, match=rf"{name}: {key} is \[\]; "):
+            registry.resolve(package, {"name": name, key: []})
+
+
+@everything
+def test_a_wrong_name_names_the_nearest(package: str, name: str) -> None:
+    with pytest.raises(UserError, match=rf"{package}: no '{name}x'; there are .*{name}.* Did you mean '"):
+        registry.resolve(package, {"name": f"{name}x"})
+
+
+def test_values_are_checked_against_the_annotation() -> None:
+    def resolve(**given: Any) -> dict[str, Any]:
+        return registry.resolve("models", {"name": "gan/dcgan", **given})
+
+    assert resolve(width=8)["width"] == 8
+    with pytest.raises(UserError, match="width is True; it takes a value of type int"):
+        resolve(width=True)
+    with pytest.raises(UserError, match=r"width is 8\.5; it takes a value of type int"):
+        resolve(width=8.5)
+    with pytest.raises(UserError, match="g_norm is 'layer'; allowed are batch, group, none"):
+        resolve(g_norm="layer")
+    whole = registry.resolve("objectives", {"name": "adversarial", "r1_gamma": 2})["r1_gamma"]
+    assert whole == 2.0 and isinstance(whole, float)
+
+
+# -- a user's own file -----------------------------------------------------------------------------------------------
+
+OWN = '''
+"""A model of the user's own."""
+from __future__ import annotations
+from torch import nn
+from facefactory.models import Facts
+
+
+class Component(nn.Module):
+    def __init__(self, facts: Facts, *, z_dim: int, slope: float = 0.1) -> None:
+        super().__init__()
+        self.facts, self.z_dim, self.slope = facts, z_dim, slope
+'''
+
+
+def test_a_users_own_file_is_a_component(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(OWN)
+    assert registry.resolve("models", {"name": str(path), "z_dim": 3}) == {"name": str(path), "z_dim": 3, "slope": 0.1}
+    made = registry.build("models", {"name": str(path), "z_dim": 3, "slope": 1}, FACTS)
+    assert (made.facts, made.z_dim, made.slope) == (FACTS, 3, 1.0)
+    with pytest.raises(UserError, match=r"option 'z_dim' is missing; give z_dim="):
+        registry.resolve("models", {"name": str(path)})
+
+
+def test_a_users_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"models: no file '.*none\.py'\. Give the path of a Python file, or one of"):
+        registry.resolve("models", {"name": str(tmp_path / "none.py")})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("class Model: ...\n", r"own\.py.*Component"),
+        ("class Component:\n    def __init__(self, facts, *, width=3): ...\n", r"own\.py.*width.*annotation"),
+        ("class Component\n", r"own\.py.*SyntaxError"),
+    ],
+)
+def test_a_users_file_that_breaks_the_contract_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "own.py").write_text(text)
+    with pytest.raises(UserError, match=message):
+        registry.resolve("models", {"name": str(tmp_path / "own.py")})

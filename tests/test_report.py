@@ -1,0 +1,307 @@
+"""Reports of fake run folders: what the page says, what it never does."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from facefactory.report import pages
+from facefactory.report.facts import metrics, place, rounded
+
+EVIL = "<script>alert(1)</script>"
+LR = '{"name": "FloatDistribution", "attributes": {"step": null, "low": 1e-05, "high": 0.01, "log": true}}'
+WIDTH = '{"name": "CategoricalDistribution", "attributes": {"choices": [16, 32]}}'
+SCALE = {"kd_judge": {"floor": 0.002, "blur": 0.31, "repeat": 0.9, "noise": 1.2}}
+
+
+def put(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(value if isinstance(value, str) else json.dumps(value))
+
+
+def put_lines(path: Path, lines: list[dict[str, Any]]) -> None:
+    put(path, "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def put_picture(path: Path, columns: int = 8, rows: int = 8, side: int = 16) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ramp = bytes((x * 16 + y * 3) % 256 for y in range(rows * side) for x in range(columns * side))
+    Image.frombytes("L", (columns * side, rows * side), ramp).save(path)
+
+
+def put_run(
+    folder: Path, kd: float, ratio: float = 1.2, kind: str = "gan", resize: str = "none", evil: str = "Smiling"
+) -> None:
+    """A trained, evaluated and interpreted generative run."""
+    put_lines(
+        folder / "train/metrics-001.jsonl",
+        [{"kimg": k, "loss_d": 1 / k, "loss_g": k / 9, "images_per_s": 9} for k in (1.0, 2.0)],
+    )
+    put_picture(folder / "train/samples/samples-000002000.png")
+    for name, rows in (("samples", 8), ("nearest", 3), *([("reconstructions", 2)] if kind == "vae" else [])):
+        put_picture(folder / f"evaluate/{name}.png", rows=rows)
+    scores = {"kd_judge": kd, "fd_judge": 2.1, "precision_judge": 0.8}
+    results = {"scores": scores, "scale": SCALE, "protocol": {"features": "judge 1a2b", "resize": resize}, "kimg": 60.0}
+    texts = {
+        "not_staged": {"fid": "run weights.fetch"},
+        "memorisation": {"ratio": ratio, "meaning": "nearer than held-out faces"},
+    }
+    put(folder / "evaluate/results.json", {**results, **texts})
+    put_picture(folder / "interpret/traversals.png", rows=2)
+    effect = {"effect": 0.31, "low": 0.1, "high": 0.5, "q": 0.01}
+    dimensions = [
+        {
+            "dimension": 3,
+            "kl_nats": None,
+            "status": "associated with Eyeglasses",
+            "effects": {"Eyeglasses": effect, evil: effect},
+        },
+        {"dimension": 1, "kl_nats": 0.2, "status": "inactive", "effects": {"Eyeglasses": {**effect, "effect": -0.05}}},
+    ]
+    codes = {"kind": kind, "method": "cross-validated", "labels": ["Eyeglasses", evil], "dimensions": dimensions}
+    put(folder / "interpret/results.json", {**codes, "traversed": [3, 1], "not_scored": {"Male": "4 people have 0"}})
+
+
+def labels(name: str = "Eyeglasses") -> dict[str, Any]:
+    sizes = {"images": [281, 119], "people": [32, 15]}
+    accuracy = {
+        "balanced_accuracy": 0.9,
+        "balanced_accuracy_interval": [0.8, 0.97],
+        "auroc": 0.95,
+        "auroc_interval": [0.9, 0.99],
+    }
+    scored = {**sizes, "scored": True, **accuracy, "confusion": [[250, 31], [10, 109]]}
+    counted = {"images": [40, 360], "people": [4, 36], "scored": False, "reason": "4 people have 0; a score needs 8"}
+    binary = {"kind": "binary", "classes": ["0", "1"]}
+    return {name: {**binary, **scored}, "Male": {**binary, **counted}}
+
+
+def put_trial(number: int, state: str, scores: list[tuple[float, float]], error: str | None = None) -> dict[str, Any]:
+    return {
+        "name": f"{number:03d}-ab12cd34",
+        "number": number,
+        "params": {"training.lr": 1e-4 * (number + 1), "model.width": 16 if number % 2 else 32},
+        "distributions": {"training.lr": LR, "model.width": WIDTH},
+        "state": state,
+        "scores": [{"kimg": kimg, "kd_judge": score} for kimg, score in scores],
+        "error": error,
+        "seconds": 12.3,
+    }
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    """Eight trials, three finalists: the second wins, the third fails."""
+    folder = tmp_path / "sweep_gan-demo"
+    put(
+        folder / "config.yaml",
+        "job: sweep_gan\nseed: 0\npack: {recipe: orl, resolution: 32, color: gray}\nmodel: {name: gan/dcgan}\n",
+    )
+    put(folder / "command.txt", "python jobs/sweep_gan.py run=demo\n")
+    ledger = {"time": 1.7e9, "host": "here", "job": "pid 1"}
+    failed = {**ledger, "stage": "judge", "state": "failed", "error": "node went away", "seconds": 3}
+    put_lines(folder / "jobs.jsonl", [failed, {**ledger, "stage": "judge", "state": "done"}])
+    shards = folder.parent / "shards"
+    splits = {"train": {"count": 320}, "test": {"count": 80}}
+    origin = {"origin": "AT&T Laboratories Cambridge", "licence": f"credit them {EVIL}"}
+    put(
+        shards / "index.json",
+        {"dataset": "orl", "resolution": 32, "channels": 1, "splits": splits, "skipped": [], **origin},
+    )
+    done = {"config": {}, "inputs": {}, "seconds": 4.5, "files": {}, "software": {"python": "3.12", "torch": "2.9"}}
+    put(folder / "pack/DONE.json", {**done, "outputs": {"folder": str(shards), "images": "aa11", "labels": "bb22"}})
+    put(folder / "judge/DONE.json", {**done, "outputs": {"judge": "1a2b"}})
+    judge = {"judge": "1a2b", "feature_dim": 64, "folds": 5, "people": 40, "images": 400, "folder": "x"}
+    put(folder / "judge/results.json", {**judge, "labels": labels(EVIL)})
+    trials = [put_trial(n, "finished", [(4, 0.5 / (n + 1)), (12, 0.3 / (n + 1))]) for n in range(5)]
+    trials += [put_trial(5, "stopped", [(4, 0.01)]), put_trial(6, "failed", [], f"loss_d not finite {EVIL}")]
+    trials += [put_trial(7, "interrupted", [(4, float("nan"))])]
+    results = {"metric": "kd_judge", "mode": "min", "sampler": "tpe", "rungs_kimg": [4, 12], "trials": trials}
+    put(folder / "sweep/results.json", results)
+    for trial in trials:
+        put_picture(folder / f"sweep/trials/{trial['name']}/train/samples/samples-1.png")
+    entries = []
+    for rank, (trial, kd, ratio) in enumerate([(4, 0.05, 1.1), (3, 0.01, 0.7), (2, None, 0)]):
+        name = f"{rank}-{trial:03d}-ab12cd34"
+        state = "failed" if kd is None else "finished"
+        tail = {"error": None if kd else "out of memory", "log_tail": None if kd else "Killed\n"}
+        entries.append({"name": name, "trial": name[2:], "folder": f"finalists/{name}", "state": state, **tail})
+        if kd:
+            put_run(folder / "finalists" / name, kd, ratio, evil=EVIL)
+    put(folder / "finalists/results.json", {"finalists": entries})
+    return folder
+
+
+def written(folder: Path, repeat: dict[str, str] | None = None) -> tuple[str, dict[str, Any]]:
+    """(the page without the bytes of plotly.js, report.json read strictly), checked for what holds of every page."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"report.json holds {constant}")
+
+    page, data = pages.write(folder, repeat or {})
+    assert (page, data) == (folder / "report.html", folder / "report.json")
+    text = page.read_text()
+    own = re.sub(r"<script>/\*\*\n\* plotly\.js v.*?</script>", "", text, flags=re.S)
+    if 'class="plotly-graph-div"' in text:
+        assert text.count("* plotly.js v") == 1 and len(text) - len(own) > 1_000_000
+    assert "plotly.js v" not in own
+    assert (
+        not re.search(r"""(src|href)\s*=\s*["']?\s*(https?:)?//""", own) and "url(" not in own and "@import" not in own
+    )
+    assert EVIL not in own
+    return own, json.loads(data.read_text(), parse_constant=refuse)
+
+
+def test_a_sweep_names_its_winner_and_where_the_score_lies(sweep: Path) -> None:
+    text, data = written(sweep)
+    first, *others = data["verdict"]
+    assert first.startswith(
+        "Finalist 1-003-ab12cd34 won: kd_judge 0.01, between held-out real faces (0.002) and blurred faces (0.31)"
+    )
+    assert "0-000" not in first and "runner-up, 0-004-ab12cd34, has 0.05" in first
+    assert any(
+        "Caution" in sentence and "1-003-ab12cd34 (0.7)" in sentence and "0-004" not in sentence for sentence in others
+    )
+    assert any("Of 8 trials, 5 finished, 1 stopped early, 1 failed, 1 interrupted" in sentence for sentence in others)
+    assert any("one seed" in sentence for sentence in others)
+    assert first in text
+
+
+def test_a_metric_that_grows_turns_the_ranking_around(sweep: Path) -> None:
+    results = json.loads((sweep / "sweep/results.json").read_text())
+    put(sweep / "sweep/results.json", {**results, "mode": "max"})
+    assert written(sweep)[1]["verdict"][0].startswith("Finalist 0-004-ab12cd34 won")
+
+
+def test_unlike_protocols_are_not_ranked(sweep: Path) -> None:
+    put_run(sweep / "finalists/0-004-ab12cd34", 0.001, resize="bilinear")
+    text, data = written(sweep)
+    assert data["verdict"][0].startswith("No winner is named") and "resize" in data["verdict"][0]
+    assert [row["name"][:5] for row in data["leaderboard"][:3]] == ["0-004", "1-003", "2-002"]  # as listed
+    assert "The protocols differ in resize" in text
+
+
+def test_the_leaderboard_compares_trials_only_at_the_same_rung(sweep: Path) -> None:
+    rows = written(sweep)[1]["leaderboard"]
+    names = [row["name"][:5] for row in rows]
+    assert names[:2] == ["1-003", "0-004"] and [row["kind"] for row in rows[:3]] == ["finalist"] * 3
+    assert names[3:9] == [
+        "004-a",
+        "003-a",
+        "002-a",
+        "001-a",
+        "000-a",
+        "005-a",
+    ]  # 005 is best at 4 kimg, but stopped there
+    assert rows[0]["params"] == rows[4]["params"] and rows[0]["params"]["model.width"] == 16
+    assert rows[-1]["score"] is None
+
+
+def test_failures_are_shown_with_error_and_log(sweep: Path) -> None:
+    text, data = written(sweep)
+    found = {failure["name"]: failure for failure in data["failures"]}
+    assert found.keys() == {"006-ab12cd34", "007-ab12cd34", "2-002-ab12cd34", "judge"}
+    assert found["2-002-ab12cd34"]["log_tail"] == "Killed\n" and "<pre>Killed" in text
+    assert found["judge"]["what"] == "stage failed, finished later" and "node went away" in text
+    assert "loss_d not finite &lt;script&gt;" in text
+
+
+def test_every_section_of_a_full_sweep_is_drawn(sweep: Path) -> None:
+    text, data = written(sweep, {"000-ab12cd34": "python jobs/train_gan.py training.lr=1e-4 && true"})
+    for div in (
+        "score-kd_judge",
+        "training",
+        "trials",
+        "latent-0",
+        "parameter-importances",
+        "parallel-coordinates",
+        "slices",
+        "rungs",
+    ):
+        assert f'<div id="{div}" class="plotly-graph-div"' in text
+    assert "Not drawn" not in text
+    assert text.count("data:image/png;base64,") == 8 + 2 * 3 and "pixelated" in text  # trials' and finalists' pictures
+    assert "finalists/2-002-ab12cd34/evaluate/samples.png is missing" in text
+    assert (
+        "AT&amp;T Laboratories" in text and "run weights.fetch" in text and "4 people have 0; a score needs 8" in text
+    )
+    assert "training.lr=1e-4 &amp;&amp; true" in text
+    assert data["provenance"]["software"]["torch"] == "2.9" and data["judge"]["feature_dim"] == 64
+
+
+def test_what_a_small_sweep_cannot_draw_is_said(sweep: Path) -> None:
+    results = json.loads((sweep / "sweep/results.json").read_text())
+    put(sweep / "sweep/results.json", {**results, "trials": results["trials"][6:7]})
+    assert written(sweep)[0].count("Not drawn") >= 3
+
+
+@pytest.mark.parametrize("kind", ["gan", "vae"])
+def test_a_single_generative_run(tmp_path: Path, kind: str) -> None:
+    put(tmp_path / "config.yaml", f"job: train_{kind}\n")
+    put_run(tmp_path, 0.05, kind=kind)
+    text, data = written(tmp_path)
+    assert (
+        data["verdict"][0]
+        == "This run has kd_judge 0.05, between held-out real faces (0.002) and blurred faces (0.31)."
+    )
+    assert "1 of 2 latent dimensions are associated with a label: 3 (Eyeglasses)." in data["verdict"]
+    assert ("reconstructions.png" in text) == (kind == "vae")
+    assert "finalist" not in text and "judge/results.json is missing" in text
+
+
+def test_a_classifier_run(tmp_path: Path) -> None:
+    put(tmp_path / "config.yaml", "job: train_classifier\n")
+    put(tmp_path / "evaluate/results.json", {"labels": labels(), "protocol": {"folds": 5}})
+    text, data = written(tmp_path)
+    assert data["kind"] == "classifier"
+    assert data["verdict"][0] == "Eyeglasses: balanced accuracy 0.9; guessing gives 0.5."
+    assert "1 of 2 labels have counts only" in data["verdict"][1] and "4 people have 0; a score needs 8" in text
+    assert ">109</td>" in text and "Traversals" not in text
+
+
+@pytest.mark.parametrize("job", ["sweep_gan", "train_vae", "train_classifier", None])
+def test_an_almost_empty_folder_is_told_what_it_lacks(tmp_path: Path, job: str | None) -> None:
+    if job:
+        put(tmp_path / "config.yaml", f"job: {job}\n")
+    text, data = written(tmp_path)
+    assert "missing" in data["verdict"][0] and ("config.yaml is missing" in text) == (job is None)
+    for lack in (
+        "jobs.jsonl",
+        "command.txt",
+        "DONE.json",
+        "index.json",
+        *(["sweep/results.json"] if job == "sweep_gan" else []),
+    ):
+        assert lack in text
+    assert "plotly.js" not in text and len(text) < 50_000
+
+
+def test_newer_attempts_replace_what_they_repeat(tmp_path: Path) -> None:
+    for attempt, kimgs in {1: [1, 2, 3, 4], 2: [3, 4, 5, 6], 10: [5], 9: []}.items():
+        put_lines(tmp_path / f"metrics-{attempt:03d}.jsonl", [{"kimg": kimg, "attempt": attempt} for kimg in kimgs])
+    with open(tmp_path / "metrics-010.jsonl", "a") as stream:
+        stream.write('{"kimg": 6, "att')  # cut by a kill
+    assert [(line["kimg"], line["attempt"]) for line in metrics(tmp_path)] == [(1, 1), (2, 1), (3, 2), (4, 2), (5, 10)]
+
+
+@pytest.mark.parametrize(
+    ("score", "words"),
+    [
+        (0.0004, "better than even held-out real faces (0.002), so look for memorised faces"),
+        (0.5, "between blurred faces (0.31) and one face repeated (0.9)"),
+        (7.0, "no better than the worst mark of its scale, noise (1.2)"),
+    ],
+)
+def test_a_score_is_placed_on_its_scale(score: float, words: str) -> None:
+    assert place(score, SCALE["kd_judge"]) == words
+
+
+def test_numbers_have_three_digits() -> None:
+    assert [rounded(value) for value in (0.123456, 12345.6, 2e-5, 7, None, float("nan"), [0.5, 1.0])] == [
+        "0.123", "12,346", "2e-05", "7", "–", "–", "0.5, 1",
+    ]  # fmt: skip

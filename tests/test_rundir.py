@@ -1,0 +1,221 @@
+"""The run folder: atomic writes, one owner, stages that are done or not, nothing lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from facefactory import UserError, rundir
+from facefactory.rundir import OwnerLost, RunDir
+
+# -- files -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_block_that_raises_leaves_the_old_file_and_no_half_one(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "a.json"
+    rundir.write_json(path, {"a": 1})
+    with pytest.raises(RuntimeError, match="power cut"), rundir.atomic(path) as temporary:
+        temporary.write_text("{half")
+        raise RuntimeError("power cut")
+    assert rundir.read_json(path) == {"a": 1}
+    assert [found.name for found in path.parent.iterdir()] == ["a.json"]
+
+
+def test_the_file_appears_only_when_the_block_ends(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    with rundir.atomic(path) as temporary:
+        temporary.write_text("whole")
+        assert not path.exists()
+        assert temporary.parent == path.parent  # a rename is atomic on one file system only
+    assert path.read_text() == "whole" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_json_that_other_readers_choke_on_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        rundir.write_json(tmp_path / "a.json", {"score": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_json_is_none(tmp_path: Path) -> None:
+    assert rundir.read_json(tmp_path / "a.json") is None
+    assert rundir.read_jsonl(tmp_path / "a.jsonl") == []
+
+
+def test_a_line_cut_by_a_kill_is_ignored(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"a": 1}\n{"a": 2}\n{"a": 3')
+    assert rundir.read_jsonl(path) == [{"a": 1}, {"a": 2}]
+
+
+def test_a_cut_line_does_not_spoil_the_ledger_for_those_who_write_after_it(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    run.record("pack", "running")
+    with open(tmp_path / "jobs.jsonl", "a") as ledger:
+        ledger.write('{"time": 1, "stage": "pa')  # killed here
+    run.record("pack", "done")
+    assert [line["state"] for line in rundir.read_jsonl(tmp_path / "jobs.jsonl")][-1] == "done"
+
+
+def test_the_ledger_tells_who_did_what(tmp_path: Path) -> None:
+    RunDir(tmp_path).record("train", "running", attempt=2)
+    (line,) = rundir.read_jsonl(tmp_path / "jobs.jsonl")
+    assert (line["stage"], line["state"], line["attempt"], line["job"]) == ("train", "running", 2, f"pid {os.getpid()}")
+
+
+def test_the_cache_folder_is_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert rundir.cache_folder() == tmp_path / "cache" / "facefactory"  # set by conftest
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert rundir.cache_folder() == Path("/home/someone/.cache/facefactory")
+
+
+# -- owner -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_older_copy_stops_at_its_next_write(tmp_path: Path) -> None:
+    older, newer = RunDir(tmp_path), RunDir(tmp_path)
+    older.claim()
+    older.guard()
+    newer.claim()
+    newer.guard()
+    with pytest.raises(OwnerLost, match=rf"is owned by pid {os.getpid()} on .* now; this older copy stops without writing"):
+        older.guard()
+    with pytest.raises(OwnerLost):
+        older.finish("train", {"config": {}, "inputs": {}}, [])
+    assert older.done("train") is None
+
+
+def test_a_folder_that_was_removed_or_never_claimed_is_nobodys(tmp_path: Path) -> None:
+    with pytest.raises(OwnerLost, match="nobody"):
+        RunDir(tmp_path).guard()
+
+
+def test_a_launchers_process_writes_in_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    launcher = RunDir(tmp_path)
+    launcher.claim()
+    monkeypatch.setenv(rundir.OWNER_TOKEN, str(launcher.token))
+    RunDir(tmp_path).guard()
+    monkeypatch.setenv(rundir.OWNER_TOKEN, "of an older launcher")
+    with pytest.raises(OwnerLost):
+        RunDir(tmp_path).guard()
+
+
+def test_another_live_process_is_seen_and_a_dead_one_is_not(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    assert run.running() is None
+    run.claim()
+    assert run.running() is None  # this very process
+    claim = "import sys; from facefactory.rundir import *; RunDir(Path(sys.argv[1])).claim(); print('claimed', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", claim, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None and other.stdin is not None
+        assert other.stdout.readline() == "claimed\n"
+        found = run.running()
+        other.communicate("\n", timeout=20)
+    assert found is not None and found["pid"] == other.pid
+    assert run.running() is None
+
+
+def test_private_is_private(tmp_path: Path) -> None:
+    RunDir(tmp_path).claim()
+    assert stat.S_IMODE((tmp_path / "private").stat().st_mode) == 0o700
+
+
+# -- stages ----------------------------------------------------------------------------------------------------------
+
+CONFIG: dict[str, Any] = {"training.lr": 0.1}
+INPUTS: dict[str, Any] = {"images": "abc"}
+
+
+@pytest.fixture
+def done(tmp_path: Path) -> RunDir:
+    """A run folder whose stage `train` is complete."""
+    run = RunDir(tmp_path / "run")
+    run.claim()
+    run.begin("train", "identity")
+    (run.stage("train") / "model.pt").write_bytes(b"12345")
+    run.finish("train", {"config": CONFIG, "inputs": INPUTS}, [run.stage("train") / "model.pt"])
+    return run
+
+
+def test_a_stage_is_complete_with_its_config_inputs_and_files(done: RunDir) -> None:
+    assert done.is_complete("train", CONFIG, INPUTS)
+    assert not done.is_complete("train", {"training.lr": 0.2}, INPUTS)
+    assert not done.is_complete("train", CONFIG, {"images": "abd"})
+    assert not done.is_complete("evaluate", CONFIG, INPUTS)
+
+
+@pytest.mark.parametrize("content", [None, b"123"])
+def test_a_stage_whose_file_is_missing_or_cut_is_not_complete(done: RunDir, content: bytes | None) -> None:
+    path = done.stage("train") / "model.pt"
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    assert not done.is_complete("train", CONFIG, INPUTS)
+
+
+def test_a_stage_of_the_same_identity_goes_on(done: RunDir) -> None:
+    done.begin("train", "identity")
+    assert (done.stage("train") / "model.pt").read_bytes() == b"12345"
+
+
+def test_a_stage_of_another_identity_is_moved_aside_and_kept(done: RunDir) -> None:
+    done.begin("train", "another")
+    assert [path.name for path in done.stage("train").iterdir()] == ["STAGE.json"]
+    assert not done.is_complete("train", CONFIG, INPUTS)
+    assert (done.path / "train.old-1" / "model.pt").read_bytes() == b"12345"
+    (done.stage("train") / "STAGE.json").unlink()  # a folder whose origin is unknown
+    (done.stage("train") / "unknown").touch()
+    done.begin("train", "another")
+    assert (done.path / "train.old-2" / "unknown").exists()
+
+
+def test_old_folders_survive_when_somebody_removed_one_of_them(done: RunDir) -> None:
+    for number in (2, 3):  # train.old-1 was removed by hand
+        (done.path / f"train.old-{number}").mkdir()
+        (done.path / f"train.old-{number}" / "kept").touch()
+    done.begin("train", "another")
+    kept = {path.name for path in done.path.glob("train.old-*/kept")} | {path.name for path in done.path.glob("train.old-*/model.pt")}
+    assert kept == {"kept", "model.pt"} and len(list(done.path.glob("train.old-*"))) == 3
+
+
+# -- the folder ------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_folder_holds_config_and_command(tmp_path: Path) -> None:
+    run = rundir.prepare(tmp_path / "run", "seed: 1\n", {"seed": 1}, "jobs/train_gan.py seed=1", accept_changes=False)
+    assert (run.path / "config.yaml").read_text() == "seed: 1\n"
+    rundir.prepare(run.path, "seed: 1\n", {"seed": 1}, "again", accept_changes=False)
+    assert (run.path / "command.txt").read_text() == "jobs/train_gan.py seed=1\nagain\n"
+
+
+def test_another_config_is_refused_with_the_difference(tmp_path: Path) -> None:
+    made = {"seed": 1, "training.lr": 0.1, "data.flip": True}
+    rundir.prepare(tmp_path / "run", "a", made, "first", accept_changes=False)
+    changed = {"seed": 1, "training.lr": 0.2, "data.balance": "Glasses"}
+    message = (
+        r"run 'run' exists with another config: data\.balance was None, now 'Glasses'; data\.flip was True, now None; "
+        r"training\.lr was 0\.1, now 0\.2\. Choose another run=…, or changed=accept"
+    )
+    with pytest.raises(UserError, match=message):
+        rundir.prepare(tmp_path / "run", "b", changed, "second", accept_changes=False)
+    assert (tmp_path / "run" / "config.yaml").read_text() == "a"
+    rundir.prepare(tmp_path / "run", "b", changed, "second", accept_changes=True)
+    assert json.loads((tmp_path / "run" / "identity.json").read_text()) == changed
+    assert (tmp_path / "run" / "config.yaml").read_text() == "b"
+
+
+def test_a_folder_that_everyone_may_write_to_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run").chmod(0o777)
+    with pytest.raises(UserError, match=r"is writable by everyone; run: chmod o-w .*run"):
+        rundir.prepare(tmp_path / "run", "a", {}, "command", accept_changes=False)
+    assert list((tmp_path / "run").iterdir()) == []

@@ -1,0 +1,502 @@
+"""The loop: the same bits across breaks, the same gradients on any number of ranks, nothing lost, nothing overwritten."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import multiprocessing
+import os
+import pickle
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from facefactory import UserError, checkpoint, registry
+from facefactory.data.index import Index
+from facefactory.data.loader import Shards, batches
+from facefactory.data.pixels import to_model
+from facefactory.rundir import OwnerLost
+from facefactory.training import Training, augment, ema
+from facefactory.training.distributed import World, join
+from facefactory.training.random import Draws
+from facefactory.training.trainer import Task, Trainer, fit
+
+ALONE = World(0, 1, torch.device("cpu"))
+BATCH = 12
+KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # small models and their objectives
+    "gan": ({"name": "gan/dcgan", "width": 4, "z_dim": 4, "depth": 2}, {"name": "adversarial", "r1_interval": 2}),
+    "vae": ({"name": "vae/conv", "width": 4, "z_dim": 4, "depth": 2}, {"name": "elbo"}),
+    "classifier": ({"name": "classifier/convnet", "width": 4, "feature_dim": 8, "depth": 2}, {"name": "classification"}),
+}
+NO_BATCH_NORM = {"gan": {"g_norm": "none"}, "vae": {}, "classifier": {}}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Threads change sums in their last bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def make_task(index: Index, folder: Path, kind: str = "gan", model: dict[str, Any] | None = None, **changes: Any) -> Task:
+    """A training of six iterations of 12 images; `changes` are of Task or of Training."""
+    options = {"total_kimg": 0.072, "batch_size": BATCH, "lr": 0.01, "checkpoint_kimg": 0.024, "log_kimg": 0.0, "sample_kimg": 0.0}
+    ours = {name: changes.pop(name) for name in list(changes) if name in Training.__dataclass_fields__}
+    spec, objective = KINDS[kind]
+    folder.mkdir(parents=True, exist_ok=True)
+    task = Task(
+        model=registry.resolve("models", {**spec, **(model or {})}),
+        objective=registry.build("objectives", objective, index.content["labels"]),
+        shards=Shards(index, "train"),
+        images=index.images_digest,
+        options=Training(**{**options, **ours}),
+        seed=3,
+        folder=folder,
+        identity="this training",
+    )
+    return replace(task, **changes)
+
+
+def stop_after(iterations: int) -> Callable[[], bool]:
+    asked = itertools.count()
+    return lambda: next(asked) >= iterations
+
+
+def newest(folder: Path) -> checkpoint.Checkpoint:
+    path = checkpoint.latest(folder / "checkpoints")
+    assert path is not None
+    return checkpoint.load(path)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two trees of containers and tensors are equal to the last bit."""
+    if isinstance(one, Tensor):
+        return isinstance(other, Tensor) and one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)
+
+
+def differs_from_start(found: checkpoint.Checkpoint) -> bool:
+    """Guard against a training that does nothing: every network moved away from its first weights."""
+    start = checkpoint.build(found.model, checkpoint.Facts(**found.facts), 3).state_dict()
+    return all(not torch.equal(start[key], found.networks[key]) for key in start if key.endswith("weight"))
+
+
+# -- breaks ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("iterations", [1, 3])
+def test_a_stopped_training_goes_on_as_if_nothing_had_happened(index: Index, tmp_path: Path, kind: str, iterations: int) -> None:
+    assert fit(make_task(index, tmp_path / "whole", kind), ALONE)[0] == "finished"
+    stopped = make_task(index, tmp_path / "parts", kind, should_stop=stop_after(iterations))
+    assert fit(stopped, ALONE)[0] == "interrupted"
+    assert newest(tmp_path / "parts").clock == iterations * BATCH
+    outcome, trainer = fit(make_task(index, tmp_path / "parts", kind), ALONE)
+    whole, parts = newest(tmp_path / "whole"), newest(tmp_path / "parts")
+    assert outcome == "finished" and trainer.clock == whole.clock == 72
+    assert same(vars(whole), vars(parts))
+    assert differs_from_start(whole)
+
+
+@pytest.mark.parametrize("iterations", [0, 3, 5])
+def test_a_killed_training_goes_on_from_its_last_checkpoint_with_the_same_bits(index: Index, tmp_path: Path, iterations: int) -> None:
+    def killed() -> bool:
+        if stop():
+            raise KeyboardInterrupt
+        return False
+
+    stop = stop_after(iterations)
+    extra = {"balance": "Glasses", "total_kimg": 0.1}
+    fit(make_task(index, tmp_path / "whole", **extra), ALONE)
+    with pytest.raises(KeyboardInterrupt):
+        fit(make_task(index, tmp_path / "parts", should_stop=killed, **extra), ALONE)
+    fit(make_task(index, tmp_path / "parts", **extra), ALONE)
+    assert same(vars(newest(tmp_path / "whole")), vars(newest(tmp_path / "parts")))
+
+
+def test_a_stop_before_the_first_iteration_leaves_a_checkpoint_at_zero(index: Index, tmp_path: Path) -> None:
+    fit(make_task(index, tmp_path, should_stop=lambda: True), ALONE)
+    assert newest(tmp_path).clock == 0
+
+
+def test_a_longer_budget_goes_on_and_a_finished_one_does_nothing(index: Index, tmp_path: Path) -> None:
+    fit(make_task(index, tmp_path / "whole", total_kimg=0.096), ALONE)
+    fit(make_task(index, tmp_path / "parts", total_kimg=0.096), ALONE, until_kimg=0.048)
+    assert newest(tmp_path / "parts").clock == 48
+    fit(make_task(index, tmp_path / "parts", total_kimg=0.096), ALONE)
+    assert same(vars(newest(tmp_path / "whole")), vars(newest(tmp_path / "parts")))
+    before = checkpoint.latest(tmp_path / "parts" / "checkpoints").stat().st_mtime_ns  # type: ignore[union-attr]
+    assert fit(make_task(index, tmp_path / "parts", total_kimg=0.096), ALONE)[0] == "finished"
+    assert checkpoint.latest(tmp_path / "parts" / "checkpoints").stat().st_mtime_ns == before  # type: ignore[union-attr]
+
+
+def test_logging_and_sampling_touch_neither_training_nor_randomness(index: Index, tmp_path: Path) -> None:
+    drawn: list[int] = []
+
+    def draw(model: Any, clock: int) -> None:
+        drawn.append(clock)
+        model.sample(torch.randn(2, model.z_dim))
+
+    fit(make_task(index, tmp_path / "quiet"), ALONE)
+    loud = make_task(index, tmp_path / "loud", log_kimg=0.012, sample_kimg=0.024, checkpoint_kimg=0.012, draw_samples=draw)
+    fit(loud, ALONE)
+    assert drawn == [24, 48, 72]
+    lines = [json.loads(line) for line in (tmp_path / "loud" / "metrics-001.jsonl").read_text().splitlines()]
+    assert [line["kimg"] for line in lines] == [0.012, 0.024, 0.036, 0.048, 0.060, 0.072]
+    assert {"loss_d", "loss_g"} <= lines[0].keys() and ["r1" in line for line in lines] == [True, False] * 3
+    assert same(vars(newest(tmp_path / "quiet")), vars(newest(tmp_path / "loud")))
+
+
+def test_another_seed_is_another_training(index: Index, tmp_path: Path) -> None:
+    fit(make_task(index, tmp_path / "a"), ALONE)
+    fit(make_task(index, tmp_path / "b", seed=4), ALONE)
+    assert not same(newest(tmp_path / "a").networks, newest(tmp_path / "b").networks)
+
+
+def test_each_attempt_has_its_own_metrics_file(index: Index, tmp_path: Path) -> None:
+    fit(make_task(index, tmp_path, log_kimg=0.012, should_stop=stop_after(2)), ALONE)
+    fit(make_task(index, tmp_path, log_kimg=0.012), ALONE)
+    counts = {path.name: len(path.read_text().splitlines()) for path in tmp_path.glob("metrics-*.jsonl")}
+    assert counts == {"metrics-001.jsonl": 2, "metrics-002.jsonl": 4}
+
+
+def test_a_training_that_diverges_says_so(index: Index, tmp_path: Path) -> None:
+    with pytest.raises(FloatingPointError, match=r"not finite at .* kimg: the training diverged; lower training\.lr"):
+        fit(make_task(index, tmp_path, "vae", lr=1e30, log_kimg=0.012), ALONE)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("precision", ["bfloat16", "float64"])
+def test_every_precision_trains(index: Index, tmp_path: Path, kind: str, precision: str) -> None:
+    _, trainer = fit(make_task(index, tmp_path, kind, precision=precision, total_kimg=0.024), ALONE)
+    master = torch.float64 if precision == "float64" else torch.float32
+    assert {parameter.dtype for parameter in trainer.model.parameters()} == {master}
+    assert differs_from_start(newest(tmp_path))
+
+
+# -- checkpoints -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def trained(index: Index, tmp_path: Path) -> Path:
+    """The folder of a training that was stopped after 36 images."""
+    fit(make_task(index, tmp_path / "trained", checkpoint_kimg=0.012, should_stop=stop_after(3)), ALONE)
+    return tmp_path / "trained"
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "checkpoints").iterdir())
+
+
+def test_the_two_newest_checkpoints_are_kept(trained: Path) -> None:
+    assert names(trained) == ["checkpoint-000000000024.pt", "checkpoint-000000000036.pt"]
+
+
+def test_a_checkpoint_rebuilds_its_averaged_networks(index: Index, trained: Path) -> None:
+    path = checkpoint.latest(trained / "checkpoints")
+    assert path is not None
+    model, found = checkpoint.rebuild(path)
+    assert found.clock == 36 and not model.training and not any(p.requires_grad for p in model.parameters())
+    assert same(dict(model.state_dict()), dict(found.average))
+    assert not same(found.average, found.networks)
+    assert model.sample(torch.zeros(1, 4)).shape == (1, 1, 16, 16)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "garbage", "empty", "another pickle", "no dictionary", "another format"])
+def test_a_damaged_checkpoint_is_refused_by_name(index: Index, trained: Path, damage: str) -> None:
+    path = trained / "checkpoints" / "checkpoint-000000000036.pt"
+    whole = path.read_bytes()
+    match damage:
+        case "truncated":
+            path.write_bytes(whole[: len(whole) // 2])
+        case "garbage":
+            path.write_bytes(bytes(range(256)) * 10)
+        case "empty":
+            path.write_bytes(b"")
+        case "another pickle":
+            path.write_bytes(pickle.dumps({"format": 1, "run": os.getcwd}))
+        case "no dictionary":
+            torch.save([1, 2], path)
+        case "another format":
+            torch.save({**torch.load(path, weights_only=True), "format": 99}, path)
+    with pytest.raises(UserError, match=r"checkpoint-000000000036\.pt is not a checkpoint this version reads.*Remove it to go on"):
+        fit(make_task(index, trained), ALONE)
+    path.unlink()
+    _, trainer = fit(make_task(index, trained), ALONE)
+    assert trainer.clock == 72
+
+
+def test_a_changed_set_refuses_unless_it_is_accepted(index: Index, trained: Path) -> None:
+    with pytest.raises(UserError, match=r"the images changed since .* at 0\.036 kimg .*data\.changed=accept"):
+        fit(make_task(index, trained, images="another digest"), ALONE)
+    with pytest.raises(UserError, match="the images changed"):
+        fit(make_task(index, trained, shards=Shards(index, "train", torch.arange(20).numpy())), ALONE)
+    assert newest(trained).clock == 36
+    fit(make_task(index, trained, images="another digest", changed="accept"), ALONE)
+    segments = newest(trained).segments
+    assert [(found["clock"], found["images"]) for found in segments] == [(0, index.images_digest), (36, "another digest")]
+    assert {found["order"] for found in segments} == {"feistel-6-v1 over 45, balance None"}
+    assert newest(trained).clock == 72
+
+
+def test_checkpoints_of_another_training_are_refused(index: Index, trained: Path) -> None:
+    with pytest.raises(UserError, match=r"holds checkpoints of another training; choose another run=… name"):
+        fit(make_task(index, trained, identity="another"), ALONE)
+
+
+def test_a_copy_that_lost_the_folder_writes_nothing(index: Index, trained: Path) -> None:
+    def lost() -> None:
+        raise OwnerLost("a newer copy owns the folder")
+
+    before = names(trained)
+    with pytest.raises(OwnerLost):
+        fit(make_task(index, trained, guard=lost), ALONE)
+    assert names(trained) == before
+
+
+# -- ranks -----------------------------------------------------------------------------------------------------------
+
+
+def gradients(index: Index, world: World, folder: Path, kind: str, accumulate: int) -> dict[str, Any]:
+    """Phase -> parameter -> gradient of the batch at clock 36, which straddles an epoch's end (at 45)."""
+    options = {"precision": "float64", "ranks": world.size, "accumulate": accumulate}
+    trainer = Trainer(make_task(index, folder, kind, NO_BATCH_NORM[kind], **options), world)
+    trainer.clock = 36
+    stream = batches(trainer.task.shards, trainer.order, 36, BATCH, trainer.lo, trainer.lo + trainer.share)
+    parts = trainer.parts(next(stream))
+    found = {}
+    for phase in trainer.phases:
+        trainer.backward(phase.name, parts, None)
+        trained = trainer.modules[phase.name].trained.named_parameters()
+        found[phase.name] = {name: None if p.grad is None else p.grad.clone() for name, p in trained}
+    return found
+
+
+def work(rank: int, size: int, folder: Path, index: Index, cases: list[tuple[str, int]], breaks: bool) -> None:
+    """What one rank does: gradients of each case, then a training in one piece and one with a break."""
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), GLOO_SOCKET_IFNAME="lo")
+    torch.distributed.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=size)
+    world = join(Training(device="cpu"))
+    torch.save({case: gradients(index, world, folder, *case) for case in cases}, folder / f"gradients-{rank}.pt")
+    if breaks:
+        options = {"ranks": size, "log_kimg": 0.012}
+        fit(make_task(index, folder / "whole", **options), world)
+        stop = stop_after(3) if rank == size - 1 else lambda: False  # one rank is told, all stop
+        outcome, trainer = fit(make_task(index, folder / "parts", should_stop=stop, **options), world)
+        assert (outcome, trainer.clock) == ("interrupted", 36)
+        fit(make_task(index, folder / "parts", **options), world)
+    torch.distributed.destroy_process_group()
+
+
+def run_ranks(size: int, *arguments: Any) -> None:
+    """Run `work` on `size` gloo ranks; torch is imported once, by the server that forks them."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["facefactory.training.trainer", "torch.distributed"])
+    ranks = [context.Process(target=work, args=(rank, size, *arguments)) for rank in range(size)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(timeout=60)
+    codes = [process.exitcode for process in ranks]
+    for process in ranks:
+        process.kill()
+    assert codes == [0] * size, f"exit codes of the ranks: {codes}"
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_ranks_have_the_gradients_of_one_process_and_survive_a_break(index: Index, tmp_path: Path, size: int) -> None:
+    cases = [(kind, accumulate) for kind in KINDS for accumulate in (1, 3)]
+    run_ranks(size, tmp_path, index, cases, size == 4)
+    found = [torch.load(tmp_path / f"gradients-{rank}.pt") for rank in range(size)]
+    for kind, accumulate in cases:
+        expected = gradients(index, ALONE, tmp_path, kind, 1)
+        assert all(same(found[0][kind, accumulate], other[kind, accumulate]) for other in found)  # equal on all ranks
+        compare(expected, found[0][kind, accumulate])
+    if size == 4:
+        whole, parts = newest(tmp_path / "whole"), newest(tmp_path / "parts")
+        assert whole.clock == 72 and same(vars(whole), vars(parts))
+        assert len(list((tmp_path / "whole").glob("metrics-*.jsonl"))) == 1  # rank 0 writes alone
+
+
+def compare(expected: dict[str, Any], found: dict[str, Any]) -> None:
+    """Same phases and parameters, gradients equal to 1e-9; most are not zero (R1 does not depend on some biases)."""
+    assert list(expected) == list(found)
+    for phase, wanted in expected.items():
+        assert list(wanted) == list(found[phase])
+        assert sum(gradient is not None and bool(gradient.any()) for gradient in wanted.values()) >= len(wanted) / 2
+        for name, gradient in wanted.items():
+            other = found[phase][name]
+            assert (gradient is None) == (other is None), (phase, name)
+            if gradient is not None:
+                assert torch.allclose(gradient, other, rtol=0, atol=1e-9), (phase, name, (gradient - other).abs().max())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_accumulation_has_the_gradients_of_the_whole_batch(index: Index, tmp_path: Path, kind: str) -> None:
+    expected = gradients(index, ALONE, tmp_path, kind, 1)
+    for accumulate in (2, 12):
+        compare(expected, gradients(index, ALONE, tmp_path, kind, accumulate))
+
+
+def test_a_phase_leaves_the_other_networks_alone(index: Index, tmp_path: Path) -> None:
+    trainer = Trainer(make_task(index, tmp_path), ALONE)
+    parts = trainer.parts(next(batches(trainer.task.shards, trainer.order, 0, BATCH, 0, BATCH)))
+    trainer.backward("discriminator", parts, None)
+    assert all(p.grad is None for p in trainer.model.generator.parameters())
+    trainer.model.zero_grad(set_to_none=True)
+    trainer.backward("generator", parts, None)
+    assert all(p.grad is None for p in trainer.model.discriminator.parameters())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_never_a_silent_cpu_run() -> None:
+    with pytest.raises(UserError, match=r"training\.device=cuda, but torch .* sees no GPU\. Check nvidia-smi"):
+        join(Training(device="cuda"))
+    assert join(Training(device="auto")).device.type == "cpu"
+
+
+# -- draws, flips, augmentation --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["normal", "uniform"])
+def test_a_ranks_draws_are_a_slice_of_the_global_draws(method: str) -> None:
+    def draws(lo: int, hi: int, seed: int = 1, clock: int = 24) -> Draws:
+        return Draws(seed, clock, 12, lo, hi, torch.device("cpu"))
+
+    whole = getattr(draws(0, 12), method)("z", 5)
+    assert whole.shape == (12, 5)
+    for parts in ([0, 12], [0, 6, 12], [0, 3, 6, 9, 12]):
+        assert torch.equal(torch.cat([getattr(draws(a, b), method)("z", 5) for a, b in itertools.pairwise(parts)]), whole)
+    others = [draws(0, 12, seed=2), draws(0, 12, clock=36)]
+    assert all(not torch.equal(getattr(other, method)("z", 5), whole) for other in others)
+    assert not torch.equal(getattr(draws(0, 12), method)("w", 5), whole)
+
+
+def test_draws_have_their_distribution_and_leave_torchs_generator_alone() -> None:
+    draws = Draws(0, 0, 20_000, 0, 20_000, torch.device("cpu"))
+    before = torch.get_rng_state()
+    normal, uniform = draws.normal("z", 1), draws.uniform("u", 1)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert normal.mean().item() == pytest.approx(0, abs=0.03) and normal.std().item() == pytest.approx(1, abs=0.03)
+    assert uniform.mean().item() == pytest.approx(0.5, abs=0.01) and 0 <= uniform.min() and uniform.max() < 1
+
+
+def test_half_of_the_images_are_mirrored_and_none_without_flip(index: Index, tmp_path: Path) -> None:
+    seen = {True: 0, False: 0}
+    for flip in (True, False):
+        trainer = Trainer(make_task(index, tmp_path, flip=flip, augment=[]), ALONE)
+        stream = batches(trainer.task.shards, trainer.order, 0, BATCH, 0, BATCH)
+        for clock in range(0, 10 * BATCH, BATCH):
+            trainer.clock, loaded = clock, next(stream)
+            (part,) = trainer.parts(loaded)
+            for image, plain in zip(part.images, to_model(loaded.images), strict=True):
+                mirrored = torch.equal(image, plain.flip(2))
+                assert mirrored or torch.equal(image, plain)
+                seen[flip] += mirrored
+    assert 40 <= seen[True] <= 80 and seen[False] == 0
+
+
+def draws_of(value: float) -> Callable[[str, int], Tensor]:
+    return lambda purpose, columns: torch.full((4, columns), value)
+
+
+FACES = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+@pytest.mark.parametrize("kind", augment.KINDS)
+@pytest.mark.parametrize("value", [0.0, 0.3, 0.999])
+def test_augmentation_keeps_the_shape_and_does_something(kind: str, value: float) -> None:
+    found = augment.augment(FACES, [kind], draws_of(value), "real")
+    assert found.shape == FACES.shape and found.dtype == FACES.dtype
+    assert torch.isfinite(found).all() and not torch.equal(found, FACES)
+
+
+@pytest.mark.parametrize("kind", ["brightness", "contrast", "saturation", "translation"])
+def test_the_middle_draw_changes_nothing(kind: str) -> None:
+    assert torch.allclose(augment.augment(FACES, [kind], draws_of(0.5), "real"), FACES, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", augment.KINDS)
+def test_augmentation_is_differentiable_twice(kind: str) -> None:
+    u = torch.rand(2, 2, generator=torch.Generator().manual_seed(1))
+    images = FACES[:2, :, :4, :4].double().requires_grad_(True)
+    assert torch.autograd.gradcheck(lambda x: augment.KINDS[kind](x, u), images)
+    assert torch.autograd.gradgradcheck(lambda x: augment.KINDS[kind](x, u).pow(3).sum(), images)
+
+
+def test_each_augmentation_does_what_its_name_says() -> None:
+    assert torch.allclose(augment.brightness(FACES, torch.full((4, 2), 0.9)), FACES + 0.4, atol=1e-6)
+    low = augment.contrast(FACES, torch.zeros(4, 2))
+    assert torch.allclose(low.mean((1, 2, 3)), FACES.mean((1, 2, 3)), atol=1e-6)
+    assert torch.allclose(low.std((1, 2, 3)), FACES.std((1, 2, 3)) / 2)
+    gray = augment.saturation(FACES, torch.zeros(4, 2))
+    assert torch.allclose(gray, FACES.mean(1, keepdim=True).expand_as(FACES))
+    moved = augment.translation(FACES, torch.tensor([[0.0, 0.999]] * 4))  # 2 pixels down, 2 to the left
+    assert torch.equal(moved[:, :, 2:, :-2], FACES[:, :, :-2, 2:])
+    assert moved[:, :, :2].abs().sum() == moved[:, :, :, -2:].abs().sum() == 0
+    blank = augment.cutout(FACES, torch.full((4, 2), 0.52)) == 0
+    assert blank.sum(dim=(1, 2, 3)).tolist() == [3 * 8 * 8] * 4 and blank[:, :, 5:13, 5:13].all()
+
+
+def test_every_shift_is_equally_likely() -> None:
+    u = (torch.arange(1000).view(-1, 1) + 0.5).expand(-1, 2) / 1000
+    spot = torch.zeros(1000, 1, 16, 16)
+    spot[:, :, 8, 8] = 1
+    places = augment.translation(spot, u).flatten(1).argmax(1)
+    assert places.bincount()[places.unique()].tolist() == [200] * 5
+
+
+def test_each_image_has_its_own_draws() -> None:
+    draws = Draws(0, 0, 4, 0, 4, torch.device("cpu"))
+    found = augment.augment(torch.zeros(4, 1, 16, 16), ["brightness"], draws.uniform, "real")
+    assert found.amax((1, 2, 3)).unique().numel() == 4
+    other = augment.augment(torch.zeros(4, 1, 16, 16), ["brightness"], draws.uniform, "fake")
+    assert not torch.equal(found, other)
+
+
+def test_an_unknown_augmentation_is_refused() -> None:
+    augment.check(list(augment.KINDS))
+    with pytest.raises(UserError, match=r"training\.augment has 'rotate'; allowed are brightness, contrast"):
+        augment.check(["brightness", "rotate"])
+
+
+# -- averaged weights ------------------------------------------------------------------------------------------------
+
+
+def filled(value: float) -> nn.Module:
+    module = nn.BatchNorm1d(3)
+    for tensor in (*module.parameters(), module.running_mean, module.running_var):
+        tensor.data.fill_(value)  # type: ignore[union-attr]
+    return module
+
+
+@pytest.mark.parametrize("batch_size", [1, 100, 500])
+def test_after_a_half_life_the_average_is_half_way(batch_size: int) -> None:
+    average, model = filled(0.0), filled(1.0)
+    for clock in range(10**6 + batch_size, 10**6 + 501, batch_size):
+        ema.update(average, model, clock, batch_size, half_life_kimg=0.5)
+    assert torch.allclose(average.weight, torch.full((3,), 0.5), atol=1e-4)
+    assert torch.equal(average.running_mean, torch.ones(3))  # buffers are copied
+
+
+def test_at_the_start_the_half_life_is_a_share_of_the_clock() -> None:
+    average = filled(0.0)
+    ema.update(average, filled(1.0), 1000, 50, half_life_kimg=100.0)  # 5 % of 1000 images = one batch
+    assert torch.allclose(average.weight, torch.full((3,), 0.5))
+
+
+def test_without_half_life_the_average_is_the_model() -> None:
+    average = filled(0.0)
+    ema.update(average, filled(1.0), 1000, 10, half_life_kimg=0.0)
+    assert torch.equal(average.weight, torch.ones(3))
