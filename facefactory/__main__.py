@@ -2,7 +2,7 @@
 
 import sys
 
-from facefactory import pipeline
+from facefactory import command
 
 if __name__ == "__main__":
-    sys.exit(pipeline.process(sys.argv[1:]))
+    sys.exit(command.process(sys.argv[1:]))

@@ -70,7 +70,9 @@ def load(path: Path) -> Checkpoint:
             raise KeyError("format")
         return Checkpoint(**content)
     except Exception as error:
-        raise UserError(f"{path} is not a checkpoint this version reads ({type(error).__name__}). Remove it to go on from the one before.") from None
+        raise UserError(
+            f"{path} is not a checkpoint this version reads ({type(error).__name__}). Remove it to go on from the one before."
+        ) from None
 
 
 def build(model: dict[str, Any], facts: Facts, seed: int = 0) -> nn.Module:
@@ -95,7 +97,11 @@ def digest(found: Checkpoint) -> str:
     for state in (found.networks, found.average):
         for name, tensor in state.items():
             seen.update(name.encode())
-            seen.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.dim() else str(tensor.item()).encode())
+            seen.update(
+                tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+                if tensor.dim()
+                else str(tensor.item()).encode()
+            )
     return seen.hexdigest()
 
 

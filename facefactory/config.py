@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -55,7 +55,7 @@ def leaves(schema: type, prefix: str = "") -> Iterator[tuple[str, dataclasses.Fi
             yield prefix + item.name, item, kind
 
 
-def load(schema: type[Tree], arguments: list[str], layers: list[Mapping[str, Any]]) -> Tree:
+def load(schema: type[Tree], arguments: list[str], layers: Sequence[Mapping[str, Any]]) -> Tree:
     """Merge `layers` (nested mappings, weakest first) and `key=value` arguments into a checked `schema`.
 
     Raises:
@@ -69,8 +69,10 @@ def load(schema: type[Tree], arguments: list[str], layers: list[Mapping[str, Any
             raise UserError(f"{argument!r} is not of the form key=value, e.g. training.total_kimg=60. --help lists the keys.")
     tree = OmegaConf.structured(schema)
     try:
-        for layer in [*layers, *([argument] for argument in arguments)]:
-            extra = OmegaConf.from_dotlist(layer) if isinstance(layer, list) else OmegaConf.create(dict(layer))
+        extras = [OmegaConf.create(dict(layer)) for layer in layers] + [
+            OmegaConf.from_dotlist([argument]) for argument in arguments
+        ]
+        for extra in extras:
             tree = OmegaConf.merge(tree, extra)
         loaded = OmegaConf.to_object(tree)
     except OmegaConfBaseException as error:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from facefactory import UserError, cluster, config, rundir, sweep
+from facefactory import UserError, config, rundir, sweep
 from facefactory.config import key, section
 from facefactory.data import Data, Pack
 from facefactory.evaluation import Evaluation, Judge
@@ -44,9 +44,9 @@ class Paths:
 class Generate:
     """What jobs/generate.py draws."""
 
-    images: int = key(64, "how many", low=1, identity=False)
-    out: str | None = key(None, "folder for them; default <run>/generate", identity=False)
-    format: Literal["png", "shards"] = key("png", "PNG files, or shards as jobs/pack_shards.py makes them", identity=False)
+    images: int = key(64, "how many", low=1)
+    out: str | None = key(None, "folder for them; default <run>/generate/images")
+    format: Literal["png", "shards"] = key("png", "PNG files, or shards as jobs/pack_shards.py makes them")
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,9 @@ class Run:
 
     run: str | None = key(None, "name of the run folder; default: job, preset and a digest of the config", identity=False)
     seed: int = key(0, "seed of all randomness", low=0)
-    cluster: Literal["auto", "local"] = key("auto", "auto: this machine, unless it has sbatch; local: this machine", identity=False)
+    cluster: Literal["auto", "local"] = key(
+        "auto", "auto: this machine, unless it has sbatch; local: this machine", identity=False
+    )
     changed: Literal["refuse", "accept"] = key("refuse", "a run that exists with another config", identity=False)
     dry_run: bool = key(False, "print plan and config, start nothing", identity=False)
     paths: Paths = section(Paths)
@@ -128,7 +130,9 @@ def outputs_of(folder: RunDir, *names: str) -> dict[str, Any]:
         stage, output = name.split(".")
         done = folder.done(stage)
         if done is None:
-            raise UserError(f"{folder.path.name} has no finished stage {stage!r}; run the job that makes it first (train_… or sweep_…).")
+            raise UserError(
+                f"{folder.path.name} has no finished stage {stage!r}; run the job that makes it first (train_… or sweep_…)."
+            )
         found[name] = done["outputs"][output]
     return found
 
@@ -303,7 +307,16 @@ def train_judge(run: Run, index: Index, home: Path) -> dict[str, Any]:
         identity = config.digest([run.judge.model, run.judge.objective, dataclasses.asdict(options), index.labels_digest])
         (home / name).mkdir(exist_ok=True)
         task = trainer.Task(
-            run.judge.model, objective, shards, index.images_digest, options, run.seed, home / name, identity, label=name, should_stop=stop
+            run.judge.model,
+            objective,
+            shards,
+            index.images_digest,
+            options,
+            run.seed,
+            home / name,
+            identity,
+            label=name,
+            should_stop=stop,
         )
         outcome, trained = trainer.fit(task, world)
         if outcome == "interrupted":
@@ -360,6 +373,51 @@ def interpret_stage(run: Run, folder: RunDir) -> Outputs:
     found = matrix.interpret(family, model, judge, index_of(folder), run.interpret, run.seed, target)
     rundir.write_json(target / "results.json", found)
     return {"results": rundir.sha256(target / "results.json")}, [target / "results.json", target / "traversals.png"]
+
+
+def generated_folder(run: Run, folder: RunDir) -> Path:
+    """Where generated images go."""
+    return Path(run.generate.out) if run.generate.out else folder.stage("generate") / "images"
+
+
+def generate_stage(run: Run, folder: RunDir) -> Outputs:
+    """Draw images from the averaged networks into PNG files `00000000.png` …, or into shards of one split `train`."""
+    import pandas as pd
+
+    from facefactory import checkpoint
+    from facefactory.data import pack
+    from facefactory.evaluation.protocols import generator
+
+    model, _ = checkpoint.rebuild(folder.path / outputs_of(folder, "train.path")["train.path"])
+    if not hasattr(model, "sample"):
+        raise UserError(f"{run.model['name']} draws no images; give run=… of a GAN or a VAE.")
+    target = generated_folder(run, folder)
+    pictures = target if run.generate.format == "png" else folder.stage("generate") / "png"
+    pictures.mkdir(parents=True, exist_ok=True)
+    files: dict[str, Path] = {}
+    for chunk in generator.draws(model, run.generate.images, run.seed, "generate"):
+        for image in chunk:
+            path = pictures / f"{len(files):08d}.png"
+            generator.grid(image[None], 1).save(path)
+            files[path.name] = path
+    if run.generate.format == "shards":
+        recipe = {
+            "name": "generated",
+            "splits": {"train": 1.0},
+            "crop": "square",
+            "group": None,
+            "origin": f"run {folder.path.name}",
+        }
+        options = dataclasses.replace(run.pack, resolution=image.shape[0], color="gray" if image.shape[2] == 1 else "rgb")
+        pack.pack(pack.Plan(recipe, options, files, pd.DataFrame({"file": list(files)}), {}), target)
+    say(f"generate: {len(files)} images in {target}")
+    return {"images": len(files), "folder": str(target)}, []
+
+
+def generated_valid(run: Run, folder: RunDir) -> bool:
+    """Whether the images are still there."""
+    target = generated_folder(run, folder)
+    return (target / ("index.json" if run.generate.format == "shards" else f"{run.generate.images - 1:08d}.png")).exists()
 
 
 def space_of(run: Run) -> sweep.Space:
@@ -482,20 +540,24 @@ def finalists_stage(run: Run, folder: RunDir) -> Outputs:
     rundir.write_json(target / "results.json", {"finalists": facts})
     if all(fact["state"] == "failed" for fact in facts):
         raise RuntimeError(f"all finalists failed: {facts[0]['error']}")
-    done = [outputs_of(made, "evaluate.results", "interpret.results") for (_, made), code in zip(runs, codes, strict=True) if not code]
+    done = [
+        outputs_of(made, "evaluate.results", "interpret.results") for (_, made), code in zip(runs, codes, strict=True) if not code
+    ]
     return {"results": config.digest([facts, done])}, [target / "results.json"]
 
 
 def report_inputs(run: Run, folder: RunDir) -> dict[str, Any]:
     """What every other stage left."""
-    return {stage: done["outputs"] for stage in STAGES if stage != "report" and (done := folder.done(stage))}
+    return {stage: done["outputs"] for stage in STAGES if stage not in ("report", "generate") and (done := folder.done(stage))}
 
 
 def report_stage(run: Run, folder: RunDir) -> Outputs:
     """One page of all that the run's files tell."""
     from facefactory.report import pages
 
-    below = [path.parent for path in folder.path.glob("*/trials/*/config.yaml")] + [p.parent for p in folder.path.glob("finalists/*/config.yaml")]
+    below = [path.parent for path in folder.path.glob("*/trials/*/config.yaml")] + [
+        p.parent for p in folder.path.glob("finalists/*/config.yaml")
+    ]
     repeat = {path.name: repeat_command(path, load_run(path)) for path in below}
     return {}, pages.write(folder.path, repeat)
 
@@ -505,7 +567,9 @@ STAGES: dict[str, Stage] = {
     "train": Stage(("seed", "model", "objective", "training.", "data.flip", "data.balance"), train_inputs, train_stage),
     "judge": Stage(("judge.",), lambda run, folder: outputs_of(folder, "pack.images", "pack.labels"), judge_stage),
     "evaluate": Stage(
-        ("evaluation.", "seed"), lambda run, folder: outputs_of(folder, "train.checkpoint", "judge.judge", "pack.images"), evaluate_stage
+        ("evaluation.", "seed"),
+        lambda run, folder: outputs_of(folder, "train.checkpoint", "judge.judge", "pack.images"),
+        evaluate_stage,
     ),
     "interpret": Stage(
         ("interpret.", "seed"),
@@ -522,6 +586,9 @@ STAGES: dict[str, Stage] = {
         lambda run, folder: outputs_of(folder, "sweep.trials", "judge.judge", "pack.images", "pack.labels"),
         finalists_stage,
     ),
+    "generate": Stage(
+        ("generate.", "seed"), lambda run, folder: outputs_of(folder, "train.checkpoint"), generate_stage, generated_valid
+    ),
     "report": Stage((), report_inputs, report_stage),
 }
 
@@ -534,7 +601,9 @@ def execute(run: Run, folder: RunDir, names: Iterable[str]) -> None:
             execute_one(run, folder, name)
     except Exception as error:
         if not isinstance(error, rundir.OwnerLost):
-            folder.record(name, "interrupted" if isinstance(error, Interrupted) else "failed", error=f"{type(error).__name__}: {error}")
+            folder.record(
+                name, "interrupted" if isinstance(error, Interrupted) else "failed", error=f"{type(error).__name__}: {error}"
+            )
             if "report" in names and not isinstance(error, Interrupted) and name != "report":
                 execute_one(run, folder, "report")
         raise
@@ -604,6 +673,7 @@ def resolve(run: Run) -> Run:
         paths=Paths(str(absolute(run.paths.runs)), str(absolute(run.paths.data))),
         pack=dataclasses.replace(run.pack, root=absolute(run.pack.root), labels=absolute(run.pack.labels)),
         data=dataclasses.replace(run.data, shards=absolute(run.data.shards)),
+        generate=dataclasses.replace(run.generate, out=absolute(run.generate.out)),
         model=component("models", run.model),
         objective=component("objectives", run.objective),
         judge=dataclasses.replace(
@@ -612,183 +682,7 @@ def resolve(run: Run) -> Run:
     )
 
 
-def check(run: Run, stages: tuple[str, ...]) -> None:
-    """Find what cannot work before anything starts: images, labels, batch sizes, network shapes, search space.
-
-    Raises:
-        UserError: the first thing that is wrong.
-    """
-    from facefactory import checkpoint, registry
-    from facefactory.data import index, pack
-    from facefactory.models import Facts
-    from facefactory.training import augment
-
-    if "pack" in stages and run.data.shards is None:
-        planned = pack.plan(run.pack)
-        pack.split_of(planned)
-        schema = planned.schema
-        classes = {name: len(entry["classes"]) for name, entry in schema.items() if "classes" in entry}
-        facts = Facts(run.pack.resolution, 1 if run.pack.color == "gray" else 3, classes)
-    elif run.data.shards is not None:
-        found = index.read(Path(run.data.shards))
-        found.verify()
-        schema, facts = found.content["labels"], Facts(**found.facts)
-    else:
-        return
-    if run.data.balance is not None and run.data.balance not in facts.classes:
-        raise UserError(f"data.balance={run.data.balance!r} is no label with classes; there are {', '.join(facts.classes) or 'none'}.")
-    registry.module("evaluation.protocols", run.evaluation.protocol)
-    trained = [run] if {"train", "sweep"} & set(stages) else []
-    if "sweep" in stages:
-        space = space_of(run)
-        if run.sweep.sampler == "grid":
-            sweep.grid(space)
-        run.sweep.rungs()
-        trained += [with_params(run, params) for params in sweep.examples(space)]
-    judged = [(run.judge.model, run.judge.objective, run.judge.training)] if "judge" in stages else []
-    for model, objective, training in [(one.model, one.objective, one.training) for one in trained] + judged:
-        training.batch_per_rank()
-        augment.check(training.augment)
-        registry.build("objectives", objective, schema)
-        checkpoint.build(model, facts)
-
-
 def repeat_command(path: Path, run: Run) -> str:
     """The command that trains a run folder's config again, under another name."""
     job = {"gan": "train_gan", "vae": "train_vae"}.get(run.model["name"].split("/")[0], "train_classifier")
     return f"python jobs/{job}.py config={shlex.quote(str(path / 'config.yaml'))} run=repeat-{path.name}"
-
-
-# -- entry points ----------------------------------------------------------------------------------------------------
-
-
-def main(job: str, stages: tuple[str, ...], preset: str | None = None, finally_say: str = "") -> None:
-    """What every script in jobs/ calls: read the command line, check it, run the stages here.
-
-    With a preset the job makes or continues a run; without, it works on the run folder named by run=….
-    """
-    sys.exit(guarded(lambda: start(job, stages, preset, sys.argv[1:])))
-
-
-def guarded(work: Callable[[], None]) -> int:
-    """Run `work`; a person's mistake is one line and exit code 2, a stop 75, a lost owner 3, any other error 1."""
-    try:
-        work()
-    except UserError as error:
-        say(f"error: {error}")
-        return 2
-    except Interrupted:
-        say("interrupted; what was done is saved. The same command goes on with it.")
-        return INTERRUPTED
-    except rundir.OwnerLost as error:
-        say(f"stopped: {error}")
-        return 3
-    except (RuntimeError, FloatingPointError) as error:
-        say(f"failed: {error}")
-        return 1
-    return 0
-
-
-def start(job: str, stages: tuple[str, ...], preset: str | None, arguments: list[str]) -> None:
-    """Read, check, prepare and run."""
-    if "--help" in arguments or "-h" in arguments:
-        return print(help_of(job, preset, [a for a in arguments if a not in ("--help", "-h")]))
-    given = dict(argument.split("=", 1) for argument in arguments if argument.startswith(("config=", "run=", "paths.runs=")) and "=" in argument)
-    rest = [argument for argument in arguments if not argument.startswith("config=")]
-    if preset is None:
-        path = existing(given)
-        layers = [config.read_yaml(path / "config.yaml")]
-    else:
-        name = given.get("config", preset)
-        path = None
-        layers = [config.read_yaml(Path(name) if name.endswith((".yaml", ".yml")) else JOBS / "presets" / f"{name}.yaml")]
-        layers[0] = {key: value for key, value in layers[0].items() if key not in ("run", "dry_run", "changed")}
-    run = resolve(config.load(Run, rest, layers))
-    where = cluster.choose(run.cluster)
-    check(run, stages)
-    identity = config.flat(run)
-    if path is None:
-        stem = Path(given.get("config", preset or "")).stem
-        path = Path(run.paths.runs) / (run.run or f"{job}-{stem}-{config.digest(identity)[:8]}")
-    say(f"run folder: {path} (cluster: {where})")
-    if run.dry_run:
-        plan = "\n".join(f"  {name}: {describe(run, RunDir(path), name)}" for name in stages)
-        return print(f"# stages\n{plan}\n# resolved config\n{config.dump(run)}")
-    running = RunDir(path).running()
-    if running is not None:
-        return say(f"already running: pid {running['pid']} on {running['host']}; nothing was started.")
-    made = rundir.read_json(path / "identity.json") or {}
-    own = ("judge.", "evaluation.", "interpret.") if preset is None else ()  # a job on a finished run may change its own sections
-    changed = [name for name in identity if made.get(name) != identity[name]]
-    accept = run.changed == "accept" or (bool(own) and all(name.startswith(own) for name in changed))
-    command = shlex.join(["python", f"jobs/{job}.py", *arguments])
-    folder = rundir.prepare(path, config.dump(run), identity, command, accept)
-    stop.listen()
-    folder.claim()
-    execute(run, folder, stages)
-    if (path / "report.html").exists():
-        print(f"report: {path / 'report.html'}")
-
-
-def existing(given: dict[str, str]) -> Path:
-    """The run folder that run=… names, by name or by path."""
-    from facefactory.registry import nearest
-
-    if "run" not in given:
-        raise UserError("give run=NAME (a folder below paths.runs) or run=PATH of a run folder.")
-    runs = Path(given.get("paths.runs", "runs"))
-    for path in (runs / given["run"], Path(given["run"])):
-        if (path / "config.yaml").exists():
-            return path.absolute()
-    known = [path.parent.name for path in runs.glob("*/config.yaml")]
-    raise UserError(f"no run {given['run']!r} below {runs}; there are {', '.join(sorted(known)) or 'none'}.{nearest(given['run'], known)}")
-
-
-def describe(run: Run, folder: RunDir, name: str) -> str:
-    """Whether a stage would run."""
-    try:
-        complete = folder.is_complete(name, STAGES[name].config(run), STAGES[name].inputs(run, folder))
-    except UserError:
-        complete = False
-    return "complete" if complete else "to run"
-
-
-def help_of(job: str, preset: str | None, arguments: list[str]) -> str:
-    """All keys, or the options of the components that were named."""
-    from facefactory import registry
-
-    named = [a for a in arguments if a.split("=")[0] in ("model.name", "objective.name") and "=" in a]
-    if named:
-        lines = []
-        for argument in named:
-            where, name = argument.split("=", 1)
-            package = f"{where.split('.')[0]}s"
-            lines.append(f"{(registry.module(package, name).Component.__doc__ or '').strip()}\n")
-            lines += [f"  {where.split('.')[0]}.{p.name}={p.default}" for p in registry.options(package, name).values()]
-        return "\n".join(lines)
-    presets = ", ".join(sorted(path.stem for path in (JOBS / "presets").glob("*.yaml")))
-    models, objectives = registry.names("models"), registry.names("objectives")
-    return (
-        f"usage: python jobs/{job}.py [config=PRESET or FILE.yaml] [key=value …]\n\n"
-        + (f"presets: {presets} (this job's default: {preset})\n" if preset else "works on the run folder named by run=…\n")
-        + f"models: {', '.join(models)}\nobjectives: {', '.join(objectives)}\n\nkeys:\n{config.help_text(Run)}"
-    )
-
-
-def process(arguments: list[str]) -> int:
-    """`stages FOLDER NAME…`: a run of its own; `rank FOLDER`: one rank of the train stage, in its launcher's name."""
-    from facefactory.training import distributed
-
-    mode, path, *names = arguments
-    folder = RunDir(Path(path))
-    distributed.die_with_parent()
-    stop.listen()
-
-    def work() -> None:
-        run = load_run(folder.path)
-        if mode == "rank":
-            return train_rank(run, folder, folder.path.name)
-        folder.claim()
-        execute(run, folder, names)
-
-    return guarded(work)

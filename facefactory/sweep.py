@@ -52,7 +52,9 @@ class Sweep:
             UserError: the last rung lies before the first.
         """
         if self.max_kimg < self.min_kimg:
-            raise UserError(f"sweep.max_kimg={self.max_kimg:g} is below sweep.min_kimg={self.min_kimg:g}; give at least that much.")
+            raise UserError(
+                f"sweep.max_kimg={self.max_kimg:g} is below sweep.min_kimg={self.min_kimg:g}; give at least that much."
+            )
         found = [self.min_kimg]
         while found[-1] * self.reduction < self.max_kimg:
             found.append(found[-1] * self.reduction)
@@ -65,7 +67,11 @@ def check_space(space: Space, name: str) -> None:
     for param, entry in space.items():
         kinds = [kind for kind in KINDS if isinstance(entry, dict) and kind in entry]
         values = entry[kinds[0]] if len(kinds) == 1 else None
-        if not isinstance(values, list) or not values or (kinds[0] != "choice" and (len(values) != 2 or not values[0] <= values[1])):
+        if (
+            not isinstance(values, list)
+            or not values
+            or (kinds[0] != "choice" and (len(values) != 2 or not values[0] <= values[1]))
+        ):
             raise UserError(
                 f"space {name}: {param} is {entry!r}; allowed are {{choice: [a, b, …]}}, {{uniform: [low, high]}}, "
                 "{log_uniform: [low, high]}, {int: [low, high]}, each with an optional when: {other.key: value}."
@@ -132,7 +138,9 @@ def trial_folders(folder: Path) -> list[Path]:
     return sorted(path.parent for path in (folder / "trials").glob("*/trial.json"))
 
 
-def run(folder: Path, space: Space, options: Sweep, threads: int, seed: int, trial: TrialFunction, gpus: float = 0) -> list[dict[str, Any]]:
+def run(
+    folder: Path, space: Space, options: Sweep, threads: int, seed: int, trial: TrialFunction, gpus: float = 0
+) -> list[dict[str, Any]]:
     """Run or continue a study in `folder`; what `results` says of it."""
     known = [rundir.read_json(path / "trial.json")["params"] for path in trial_folders(folder)]
     planned = grid(space) if options.sampler == "grid" else known
@@ -179,7 +187,9 @@ def _tune(
     )
     rungs = options.rungs()
     # with a seed of its own for each continuation the sampler does not propose its first points again
-    sampler = (optuna.samplers.RandomSampler if options.sampler == "random" else optuna.samplers.TPESampler)(seed=seed * 1000 + known)
+    sampler = (optuna.samplers.RandomSampler if options.sampler == "random" else optuna.samplers.TPESampler)(
+        seed=seed * 1000 + known
+    )
     searcher = OptunaSearch(
         functools.partial(_point, space=space),
         metric=METRIC,
@@ -249,7 +259,11 @@ def _callback(folder: Path, wanted: int) -> Any:
         ended = 0
 
         def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
-            print(f"sweep: trial {result['trial']} at {result['kimg']:g} kimg: {METRIC} {result[METRIC]:.4g}", file=sys.stderr, flush=True)
+            print(
+                f"sweep: trial {result['trial']} at {result['kimg']:g} kimg: {METRIC} {result[METRIC]:.4g}",
+                file=sys.stderr,
+                flush=True,
+            )
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             name = trial.last_result.get("trial")

@@ -3,7 +3,7 @@
 Example: python jobs/evaluate.py run=NAME evaluation.fakes=5000
 """
 
-from facefactory.pipeline import main
+from facefactory.command import main
 
 if __name__ == "__main__":
     main("evaluate", stages=("pack", "judge", "evaluate"))

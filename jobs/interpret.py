@@ -3,7 +3,7 @@
 Example: python jobs/interpret.py run=NAME
 """
 
-from facefactory.pipeline import main
+from facefactory.command import main
 
 if __name__ == "__main__":
     main("interpret", stages=("pack", "judge", "interpret"))

@@ -3,7 +3,7 @@
 Example: python jobs/report.py run=NAME
 """
 
-from facefactory.pipeline import main
+from facefactory.command import main
 
 if __name__ == "__main__":
     main("report", stages=("report",))

@@ -3,7 +3,7 @@
 Example: python jobs/sweep_gan.py sweep.trials=32 sweep.parallel=8
 """
 
-from facefactory.pipeline import main
+from facefactory.command import main
 
 if __name__ == "__main__":
     main("sweep_gan", stages=("pack", "judge", "sweep", "finalists", "report"), preset="sweep-dcgan-orl32")

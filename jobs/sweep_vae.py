@@ -3,7 +3,7 @@
 Example: python jobs/sweep_vae.py sweep.sampler=random
 """
 
-from facefactory.pipeline import main
+from facefactory.command import main
 
 if __name__ == "__main__":
     main("sweep_vae", stages=("pack", "judge", "sweep", "finalists", "report"), preset="sweep-conv-orl32")

@@ -3,7 +3,7 @@
 Example: python jobs/train_classifier.py data.balance=Eyeglasses
 """
 
-from facefactory.pipeline import main
+from facefactory.command import main
 
 if __name__ == "__main__":
     main("train_classifier", stages=("pack", "train"), preset="convnet-orl32")

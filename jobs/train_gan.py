@@ -3,7 +3,7 @@
 Example: python jobs/train_gan.py training.total_kimg=100 model.width=32
 """
 
-from facefactory.pipeline import main
+from facefactory.command import main
 
 if __name__ == "__main__":
     main("train_gan", stages=("pack", "train"), preset="dcgan-orl32")

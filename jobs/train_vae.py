@@ -3,7 +3,7 @@
 Example: python jobs/train_vae.py objective.beta=4
 """
 
-from facefactory.pipeline import main
+from facefactory.command import main
 
 if __name__ == "__main__":
     main("train_vae", stages=("pack", "train"), preset="conv-orl32")

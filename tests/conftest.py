@@ -32,7 +32,7 @@ licence: none needed
 
 @dataclass(frozen=True)
 class Faces:
-    """Drawn faces: `root`/p00/0.png … p11/4.png, `labels` (file, Person, Glasses, Beard; some Beards missing), `recipe`."""
+    """Drawn faces: `root`/p00/0.png … p11/4.png, `recipe`, `labels` (file, Person, Glasses, Beard, some missing)."""
 
     root: Path
     labels: Path
@@ -94,6 +94,6 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Faces:
 
 @pytest.fixture(scope="session")
 def index(faces: Faces, tmp_path_factory: pytest.TempPathFactory) -> Index:
-    """The drawn faces as shards: 16 x 16 gray, train 45 images in 3 shards, test 15 in 1. Shared: do not write to it."""
+    """The faces as shards: 16 x 16 gray, train 45 images in 3 shards, test 15 in 1. Shared: do not write in it."""
     plan = pack.plan(Pack(recipe=str(faces.recipe), resolution=16, shard_images=16))
     return pack.pack(plan, tmp_path_factory.mktemp("shards"))

@@ -70,7 +70,10 @@ def test_defaults_are_not_shared_between_trees() -> None:
         ("optics.quiet=maybe", r"optics\.quiet: .*'maybe'.*bool"),
         ("optics.shots=null", r"optics\.shots: .*None.*int"),
         ("optics.shots=0", r"optics\.shots is 0; it must be at least 1 \(pictures\)"),
-        ("optics.focal_mm=700", r"optics\.focal_mm is 700\.0; it must be at least 1\.0 and at most 600\.0 \(focal length, mm\)"),
+        (
+            "optics.focal_mm=700",
+            r"optics\.focal_mm is 700\.0; it must be at least 1\.0 and at most 600\.0 \(focal length, mm\)",
+        ),
         ("optics.stops=[2,0.5]", r"optics\.stops is 0\.5; it must be at least 1\.0"),
         ("optics.colour=sepia", r"optics\.colour: .*'sepia'.*'gray'.*'rgb'"),
         ("optics.lens", r"'optics\.lens' is not of the form key=value, e\.g\. "),
@@ -78,7 +81,7 @@ def test_defaults_are_not_shared_between_trees() -> None:
         ("optics.focal_mm=nan", r"optics\.focal_mm is nan; "),
         ("optics.stops=[.inf]", r"optics\.stops is inf; "),
         ("optics.stops=[1", r"'optics\.stops=\[1'.*not"),
-        ("optics=3", r"'?optics'?.*section"),
+        ("optics=3", r"not.*Optics.*section.*optics\.lens"),
     ],
 )
 def test_a_wrong_argument_is_one_clear_line(argument: str, message: str) -> None:
@@ -104,7 +107,9 @@ def test_a_missing_yaml_file_names_its_neighbours(tmp_path: Path) -> None:
         config.read_yaml(tmp_path / "dcgan-orl64.yaml")
 
 
-@pytest.mark.parametrize(("text", "message"), [("a: [1", "not readable YAML"), ("- 1\n- 2\n", "must hold 'key: value' lines, found list")])
+@pytest.mark.parametrize(
+    ("text", "message"), [("a: [1", "not readable YAML"), ("- 1\n- 2\n", "must hold 'key: value' lines, found list")]
+)
 def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "a.yaml").write_text(text)
     with pytest.raises(UserError, match=message):
@@ -140,5 +145,7 @@ def test_help_shows_every_key_with_default_type_and_meaning() -> None:
 
 def test_a_batch_that_ranks_cannot_share_evenly_is_refused_with_a_size_that_fits() -> None:
     assert Training(batch_size=12, ranks=2, accumulate=3).batch_per_rank() == 6
-    with pytest.raises(UserError, match=r"training\.batch_size=10 .*ranks=4 x training\.accumulate=1; give a multiple of 4, e\.g\. 8\."):
+    with pytest.raises(
+        UserError, match=r"training\.batch_size=10 .*ranks=4 x training\.accumulate=1; give a multiple of 4, e\.g\. 8\."
+    ):
         Training(batch_size=10, ranks=4).batch_per_rank()

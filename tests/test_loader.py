@@ -81,6 +81,14 @@ def test_a_subset_is_a_set_of_its_own(index: Index, short_blocks: int) -> None:
     assert np.array_equal(batch.images.numpy(), images[chosen[batch.positions]])
 
 
+def test_several_splits_are_one_array(index: Index) -> None:
+    both = Shards(index, ["test", "train"])
+    images = np.concatenate([read_tars(index, split)[0] for split in ("test", "train")])
+    assert len(both) == len(images) == 60
+    assert np.array_equal(both.images().numpy(), images)
+    assert np.array_equal(both.images(np.array([59, 0, 15, 14])).numpy(), images[[59, 0, 15, 14]])
+
+
 def test_strata_are_the_classes_without_missing_labels(index: Index) -> None:
     shards = Shards(index, "train")
     beard = shards.labels["Beard"].numpy()
@@ -141,4 +149,10 @@ def test_pixels_survive_the_way_to_the_model_and_back() -> None:
 
 
 def test_pixels_beyond_the_range_are_clamped() -> None:
-    assert to_uint8(torch.tensor([-3.0, -1.0, 0.0, 1.0, 9.0]).view(5, 1, 1, 1)).flatten().tolist() == [0, 0, 128, 255, 255]
+    assert to_uint8(torch.tensor([-3.0, -1.0, 0.0, 1.0, 9.0]).view(5, 1, 1, 1)).flatten().tolist() == [
+        0,
+        0,
+        128,
+        255,
+        255,
+    ]

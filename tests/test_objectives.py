@@ -77,10 +77,16 @@ def test_adversarial_losses_of_a_discriminator_that_is_right_or_wrong() -> None:
             return torch.where(images.flatten(1)[:, 0] == 9, 3.0, -3.0) * self.sign
 
     real, model = torch.full((4, 2, 4, 4), 9.0), Sure()
-    right = {kind: objective("adversarial", loss=kind).loss("discriminator", model, batch_of(real))[0] for kind in ("hinge", "non_saturating")}
+    right = {
+        kind: objective("adversarial", loss=kind).loss("discriminator", model, batch_of(real))[0]
+        for kind in ("hinge", "non_saturating")
+    }
     assert right["hinge"] == 0 and right["non_saturating"].item() == pytest.approx(2 * math.log1p(math.exp(-3)))
     model.sign = -1.0
-    wrong = {kind: objective("adversarial", loss=kind).loss("discriminator", model, batch_of(real))[0] for kind in ("hinge", "non_saturating")}
+    wrong = {
+        kind: objective("adversarial", loss=kind).loss("discriminator", model, batch_of(real))[0]
+        for kind in ("hinge", "non_saturating")
+    }
     assert wrong["hinge"] == 8 and wrong["non_saturating"].item() == pytest.approx(2 * math.log1p(math.exp(3)))
     assert objective("adversarial", loss="hinge").loss("generator", model, batch_of(real))[0] == -3
 
@@ -249,7 +255,12 @@ def test_classification_keeps_the_precision_it_is_given() -> None:
 
 @pytest.mark.parametrize(
     ("name", "option", "value"),
-    [("adversarial", "r1_interval", 0), ("adversarial", "r1_gamma", -1.0), ("elbo", "sigma", 0.0), ("elbo", "beta", -1.0)],
+    [
+        ("adversarial", "r1_interval", 0),
+        ("adversarial", "r1_gamma", -1.0),
+        ("elbo", "sigma", 0.0),
+        ("elbo", "beta", -1.0),
+    ],
 )
 def test_impossible_options_are_refused(name: str, option: str, value: float) -> None:
     with pytest.raises(UserError, match=rf"{option}={value}"):

@@ -267,7 +267,10 @@ def test_wrong_recipes_are_refused_with_the_fix(faces: Faces, tmp_path: Path) ->
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"recipe": "orll"}, r"no file .*orll\.yaml; beside it are .*orl.* Did you mean 'orl'\?"),
         ({"labels": str(tmp_path / "none.csv")}, r"no label table .*none\.csv; give pack\.labels=PATH"),
-        ({"labels": str(tmp_path / "other.csv")}, r"no row of .*other\.csv names an image.*'somebody\.png'.*'p00/0\.png'"),
+        (
+            {"labels": str(tmp_path / "other.csv")},
+            r"no row of .*other\.csv names an image.*'somebody\.png'.*'p00/0\.png'",
+        ),
         ({"labels": str(tmp_path / "twice.csv")}, r"names 'p00/0\.png' twice"),
         ({"root": str(tmp_path / "nowhere")}, r"pack\.root=.*nowhere is not a folder"),
         ({"root": str(tmp_path / "empty")}, r"no image below .*empty; looked for \.bmp"),
@@ -362,7 +365,9 @@ def encode(text: str, files: list[str], kinds: dict[str, str], path: Path) -> tu
     return schema, {name: encoded[name].tolist() for name in schema}
 
 
-@pytest.mark.parametrize("text", ["\ufefffile,A\na.png,1\nb.png,0\n", "file,A\r\na.png,1\r\nb.png,0\r\n", "file\tA\na.png\t1\nb.png\t0\n"])
+@pytest.mark.parametrize(
+    "text", ["\ufefffile,A\na.png,1\nb.png,0\n", "file,A\r\na.png,1\r\nb.png,0\r\n", "file\tA\na.png\t1\nb.png\t0\n"]
+)
 def test_tables_with_bom_crlf_or_tabs_are_read(tmp_path: Path, text: str) -> None:
     schema, values = encode(text, ["b.png", "a.png"], {}, tmp_path / "table.csv")
     assert schema == {"A": {"kind": "binary", "classes": ["0", "1"]}}
@@ -370,17 +375,17 @@ def test_tables_with_bom_crlf_or_tabs_are_read(tmp_path: Path, text: str) -> Non
 
 
 def test_each_kind_is_encoded_and_missing_is_minus_one_or_nan(tmp_path: Path) -> None:
-    text = (
-        "file,CelebA,Smile,Hair,Age,Who,Score\n"
-        "a.png,-1,1,fair,30,7,0.5\n"
-        "b.png,1,,dark,9,12,\n"
-        "c.png,,0,,,,1.5\n"
-    )
+    text = "file,CelebA,Smile,Hair,Age,Who,Score\na.png,-1,1,fair,30,7,0.5\nb.png,1,,dark,9,12,\nc.png,,0,,,,1.5\n"
     kinds = {"Age": "ordinal", "Who": "identity"}
     schema, values = encode(text, ["a.png", "b.png", "c.png", "d.png"], kinds, tmp_path / "table.csv")
     assert {name: entry["kind"] for name, entry in schema.items()} == {
-        "CelebA": "binary", "Smile": "binary", "Hair": "categorical", "Age": "ordinal", "Who": "identity", "Score": "real"
-    }  # fmt: skip
+        "CelebA": "binary",
+        "Smile": "binary",
+        "Hair": "categorical",
+        "Age": "ordinal",
+        "Who": "identity",
+        "Score": "real",
+    }
     assert schema["Age"]["classes"] == ["9", "30"] and schema["Hair"]["classes"] == ["dark", "fair"]
     assert "classes" not in schema["Score"]
     assert values["CelebA"] == [0, 1, -1, -1]
@@ -401,7 +406,12 @@ def test_a_missing_real_label_is_null_in_the_tar(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("column", "kind"),
-    [(["yes", "no"], "binary"), (["low", "high"], "real"), (["1.5", "1.2"], "ordinal"), (["1.5", "1.2"], "categorical")],
+    [
+        (["yes", "no"], "binary"),
+        (["low", "high"], "real"),
+        (["1.5", "1.2"], "ordinal"),
+        (["1.5", "1.2"], "categorical"),
+    ],
 )
 def test_values_that_do_not_fit_their_kind_are_refused(tmp_path: Path, column: list[str], kind: str) -> None:
     text = f"file,A\na.png,{column[0]}\nb.png,{column[1]}\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import stat
@@ -69,6 +70,20 @@ def test_the_ledger_tells_who_did_what(tmp_path: Path) -> None:
     assert (line["stage"], line["state"], line["attempt"], line["job"]) == ("train", "running", 2, f"pid {os.getpid()}")
 
 
+def test_a_lock_makes_others_wait(tmp_path: Path) -> None:
+    def is_free() -> bool:
+        with open(tmp_path / "lock", "a") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            return True
+
+    with rundir.locked(tmp_path / "lock"):
+        assert not is_free()
+    assert is_free()
+
+
 def test_the_cache_folder_is_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert rundir.cache_folder() == tmp_path / "cache" / "facefactory"  # set by conftest
     monkeypatch.delenv("XDG_CACHE_HOME")
@@ -112,9 +127,9 @@ def test_another_live_process_is_seen_and_a_dead_one_is_not(tmp_path: Path) -> N
     assert run.running() is None
     run.claim()
     assert run.running() is None  # this very process
-    claim = "import sys; from facefactory.rundir import *; RunDir(Path(sys.argv[1])).claim(); print('claimed', flush=True); input()"
+    claim = "import sys; from facefactory.rundir import *; RunDir(Path(sys.argv[1])).claim(); print('claimed', flush=True)"
     with subprocess.Popen(
-        [sys.executable, "-c", claim, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", f"{claim}; input()", str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
         assert other.stdout is not None and other.stdin is not None
         assert other.stdout.readline() == "claimed\n"
@@ -178,12 +193,21 @@ def test_a_stage_of_another_identity_is_moved_aside_and_kept(done: RunDir) -> No
     assert (done.path / "train.old-2" / "unknown").exists()
 
 
+def test_an_older_copy_moves_nothing_aside(done: RunDir) -> None:
+    RunDir(done.path).claim()
+    with pytest.raises(OwnerLost):
+        done.begin("train", "another")
+    assert (done.stage("train") / "model.pt").exists()
+
+
 def test_old_folders_survive_when_somebody_removed_one_of_them(done: RunDir) -> None:
     for number in (2, 3):  # train.old-1 was removed by hand
         (done.path / f"train.old-{number}").mkdir()
         (done.path / f"train.old-{number}" / "kept").touch()
     done.begin("train", "another")
-    kept = {path.name for path in done.path.glob("train.old-*/kept")} | {path.name for path in done.path.glob("train.old-*/model.pt")}
+    kept = {path.name for path in done.path.glob("train.old-*/kept")} | {
+        path.name for path in done.path.glob("train.old-*/model.pt")
+    }
     assert kept == {"kept", "model.pt"} and len(list(done.path.glob("train.old-*"))) == 3
 
 

@@ -14,5 +14,7 @@ def choose(wanted: str) -> str:
         UserError: Slurm is on this machine, and the user has not said that the chain shall run here all the same.
     """
     if wanted == "auto" and shutil.which("sbatch"):
-        raise UserError("sbatch is on PATH, but this version cannot submit yet: give cluster=local inside an allocation (salloc) to run here.")
+        raise UserError(
+            "sbatch is on PATH, but this version cannot submit yet: give cluster=local inside an allocation (salloc) to run here."
+        )
     return "local"

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 
@@ -40,10 +41,8 @@ def side_by_side(
             while waiting and len(running) < slots:
                 number = waiting.pop(0)
                 log = logs[number]
-                out = open(log, "ab") if log else None
-                running[number] = subprocess.Popen([sys.executable, "-m", *commands[number]], env=env, stdout=out, stderr=out)
-                if out:
-                    out.close()
+                with open(log, "ab") if log else nullcontext() as out:
+                    running[number] = subprocess.Popen([sys.executable, "-m", *commands[number]], env=env, stdout=out, stderr=out)
             for number, process in list(running.items()):
                 if process.poll() is not None:
                     codes[number] = running.pop(number).returncode

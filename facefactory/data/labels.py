@@ -67,6 +67,8 @@ def encode(table: pd.DataFrame, schema: dict[str, dict[str, Any]], files: list[s
             encoded[name] = np.where(column.isna(), -1, (column.astype(float) > 0)).astype(np.int32)
         else:
             numbers = {value: number for number, value in enumerate(entry["classes"])}
-            texts = column.map(lambda value: str(int(value)) if isinstance(value, int | float) else str(value), na_action="ignore")
+            texts = column.map(
+                lambda value: str(int(value)) if isinstance(value, int | float) else str(value), na_action="ignore"
+            )
             encoded[name] = texts.map(numbers).fillna(-1).astype(np.int32).to_numpy()
     return encoded

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +43,7 @@ class Shards:
         last = max(address + view.strides[0] * (len(view) - 1) for address, view in zip(addresses, self._maps, strict=True))
         shape, strides = self._maps[0].shape[1:], self._maps[0].strides[1:]
         span = int(last - addresses.min()) + int(np.prod(shape))
-        memory = np.frombuffer((ctypes.c_uint8 * span).from_address(int(addresses.min())), np.uint8)
+        memory = np.ctypeslib.as_array((ctypes.c_uint8 * span).from_address(int(addresses.min())))
         rows = int(last - addresses.min()) // BLOCK + 1
         self._rows = torch.from_numpy(np.lib.stride_tricks.as_strided(memory, (rows, *shape), (BLOCK, *strides)))
 
@@ -77,7 +77,7 @@ class Batch:
     positions: Ids
 
 
-def batches(shards: Shards, order: Order, clock: int, size: int, lo: int, hi: int) -> Iterator[Batch]:
+def batches(shards: Shards, order: Order, clock: int, size: int, lo: int, hi: int) -> Generator[Batch, None, None]:
     """Endless slices lo:hi of the global batches of `size` that follow `clock` [images].
 
     A batch's images lie in a ring of buffers: they are valid until the next-but-one block of batches is asked for.

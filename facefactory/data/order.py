@@ -37,7 +37,7 @@ def permute(slots: Ids, size: int, *key: int) -> Ids:
         seed = _mix(seed ^ np.uint64(part))
     round_keys = [_mix(seed + np.uint64(number)) for number in range(ROUNDS)]
     out = slots.astype(np.uint64)
-    todo, walking = slice(None), out
+    todo, walking = np.arange(len(slots)), out
     while len(walking):
         left, right = walking >> shift, walking & mask
         for round_key in round_keys:

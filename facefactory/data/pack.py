@@ -75,14 +75,18 @@ def plan(options: Pack) -> Plan:
     if named:
         raw = labels.read_table(Path(named))
         if not raw.index.isin(list(files)).any():
-            raise UserError(f"no row of {named} names an image; it begins with {raw.index[0]!r}, the images with {next(iter(files))!r}.")
+            raise UserError(
+                f"no row of {named} names an image; it begins with {raw.index[0]!r}, the images with {next(iter(files))!r}."
+            )
         raw = raw[raw.index.isin(list(files))]
     elif any("/" in name for name in files):
         raw = pd.DataFrame({"folder": [name.split("/")[0] if "/" in name else None for name in files]}, index=list(files))
     else:
         raw = pd.DataFrame(index=list(files))
     if recipe["group"] and recipe["group"] not in raw:
-        raise UserError(f"{path}: group {recipe['group']!r} is not a label; there are {', '.join(map(str, raw.columns)) or 'none'}.")
+        raise UserError(
+            f"{path}: group {recipe['group']!r} is not a label; there are {', '.join(map(str, raw.columns)) or 'none'}."
+        )
     schema = labels.schema_of(raw, recipe["kinds"])
     return Plan(recipe, options, files, labels.encode(raw, schema, list(files)), schema)
 
@@ -221,7 +225,9 @@ def pack(plan: Plan, folder: Path, progress: Callable[[int, int], None] = lambda
     skipped = [item for entry in entries for item in entry.pop("skipped")]
     if len(skipped) > MAX_BAD * len(paths):
         first_ones = "; ".join(f"{item['file']}: {item['reason']}" for item in skipped[:5])
-        raise UserError(f"{len(skipped)} of {len(paths)} images cannot be read (at most {MAX_BAD:.0%} are skipped): {first_ones}. Remove or mend them.")
+        raise UserError(
+            f"{len(skipped)} of {len(paths)} images cannot be read (at most {MAX_BAD:.0%} are skipped): {first_ones}. Remove or mend them."
+        )
     shards = {split: [e for e, t in zip(entries, tasks, strict=True) if t.split == split] for split in plan.recipe["splits"]}
     content = {
         "format": FORMAT,

@@ -69,7 +69,7 @@ def scores(logits: dict[str, torch.Tensor], table: pd.DataFrame, schema: dict[st
         whole = np.arange(len(target))
         for label, statistic in (("balanced_accuracy", balanced), ("auroc", auroc)):
             fact[label] = statistic(whole)
-            drawn = intervals.bootstrap(lambda ids, s=statistic: np.asarray(s(ids)), groups[kept.numpy()], 200)
+            drawn = intervals.bootstrap(statistic, groups[kept.numpy()], 200)
             fact[f"{label}_interval"] = intervals.interval(drawn)
         fact["confusion"] = multiclass_confusion_matrix(chances, target, count).tolist()
     return labels

@@ -69,7 +69,9 @@ def interpret(family: str, model: Any, judge: Any, index: Index, options: Interp
         row: dict[str, Any] = {"dimension": dimension, "kl_nats": kl, "effects": {}}
         named = []
         for number, name in enumerate(names):
-            effect, low, high, chance = (float(part) for part in (delta[dimension, number], *bounds[:, dimension, number], q[dimension, number]))
+            effect, low, high, chance = (
+                float(part) for part in (delta[dimension, number], *bounds[:, dimension, number], q[dimension, number])
+            )
             row["effects"][name] = {"effect": effect, "low": low, "high": high, "q": chance}
             if chance < 0.05 and abs(effect) >= options.least_effect:
                 named.append(name)
@@ -81,7 +83,14 @@ def interpret(family: str, model: Any, judge: Any, index: Index, options: Interp
     shown = np.argsort(-rank, kind="stable")[: options.traversed].tolist()
     _walks(model, shown, family, seed).save(folder / "traversals.png")
     reasons = {name: fact.get("reason", "has more than two classes") for name, fact in counted.items() if name not in names}
-    return {"kind": family, "method": found.method, "labels": names, "dimensions": rows, "not_scored": reasons, "traversed": shown}
+    return {
+        "kind": family,
+        "method": found.method,
+        "labels": names,
+        "dimensions": rows,
+        "not_scored": reasons,
+        "traversed": shown,
+    }
 
 
 def _walks(model: Any, dimensions: list[int], family: str, seed: int) -> Image.Image:

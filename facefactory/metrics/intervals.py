@@ -10,7 +10,9 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float64]
 
 
-def bootstrap(statistic: Callable[[npt.NDArray[np.int64]], Array], groups: npt.NDArray[np.int64], resamples: int = 300) -> Array:
+def bootstrap(
+    statistic: Callable[[npt.NDArray[np.int64]], Array | float], groups: npt.NDArray[np.int64], resamples: int = 300
+) -> Array:
     """Values [resamples, …] of a statistic of image positions when whole groups are drawn with replacement (seed 0)."""
     rng = np.random.default_rng(0)
     names, inverse = np.unique(groups, return_inverse=True)

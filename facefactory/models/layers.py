@@ -23,7 +23,9 @@ def stages(resolution: int, depth: int) -> int:
         UserError: the resolution cannot be halved that often.
     """
     if depth < 1 or resolution % 2**depth or resolution < 2 ** (depth + 1):
-        raise UserError(f"depth={depth} halves {resolution} pixels to {resolution / 2**depth:g}; it must stay a whole number ≥ 2.")
+        raise UserError(
+            f"depth={depth} halves {resolution} pixels to {resolution / 2**depth:g}; it must stay a whole number ≥ 2."
+        )
     return resolution // 2**depth
 
 

@@ -27,7 +27,9 @@ class Component:
     def __init__(self, schema: dict[str, Any], *, identity_weight: float = 1.0) -> None:
         kinds = {name: entry["kind"] for name, entry in schema.items() if "classes" in entry}
         if not kinds:
-            raise UserError("classification needs a label with classes, and the set has none; give pack.labels=TABLE.csv or sub-folders.")
+            raise UserError(
+                "classification needs a label with classes, and the set has none; give pack.labels=TABLE.csv or sub-folders."
+            )
         self.weights = {name: identity_weight if kind == "identity" else 1.0 for name, kind in kinds.items()}
 
     def loss(self, phase: str, model: Classifier, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

@@ -40,4 +40,8 @@ class Component:
         scale = math.log(self.sigma * math.sqrt(2 * math.pi))
         reconstruction = (difference.square() / (2 * self.sigma**2) + scale).sum(dim=(1, 2, 3)).mean()
         kl = 0.5 * (mu.square() + logvar.exp() - 1 - logvar).sum(dim=1).mean()
-        return reconstruction + self.beta * kl, {"reconstruction_nats": reconstruction, "kl_nats": kl, "neg_elbo_nats": reconstruction + kl}
+        return reconstruction + self.beta * kl, {
+            "reconstruction_nats": reconstruction,
+            "kl_nats": kl,
+            "neg_elbo_nats": reconstruction + kl,
+        }

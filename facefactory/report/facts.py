@@ -143,9 +143,7 @@ def failures(folder: Path, facts: dict[str, Any]) -> list[dict[str, Any]]:
     found = []
     for trial in facts["sweep"]["trials"] if facts["sweep"] else []:
         if trial["state"] in ("failed", "interrupted"):
-            found.append(
-                {"what": f"trial {trial['state']}", **{k: trial.get(k) for k in ("name", "error", "log_tail")}}
-            )
+            found.append({"what": f"trial {trial['state']}", **{k: trial.get(k) for k in ("name", "error", "log_tail")}})
     for run in facts["runs"]:
         if run["state"] not in (None, "finished"):
             found.append({"what": f"finalist {run['state']}", **{k: run.get(k) for k in ("name", "error", "log_tail")}})
@@ -165,22 +163,14 @@ def failures(folder: Path, facts: dict[str, Any]) -> list[dict[str, Any]]:
 def provenance(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     """Where the results come from: commands, stages with digests and seconds, software, dataset, ledger."""
     commands = (folder / "command.txt").read_text().splitlines() if (folder / "command.txt").exists() else []
-    done = {
-        path.parent: read_json(path)
-        for glob in ("*", "finalists/*/*")
-        for path in sorted(folder.glob(f"{glob}/DONE.json"))
-    }
+    done = {path.parent: read_json(path) for glob in ("*", "finalists/*/*") for path in sorted(folder.glob(f"{glob}/DONE.json"))}
     stages = [
         {"stage": str(path.relative_to(folder)), **{key: record.get(key) for key in ("seconds", "inputs", "outputs")}}
         for path, record in done.items()
         if ".old-" not in str(path.relative_to(folder))
     ]
-    software: dict[str, Any] = next(
-        (record["software"] for record in reversed(done.values()) if record.get("software")), {}
-    )
-    packed = (done.get(folder / "pack") or {}).get("outputs", {}).get("folder") or (config.get("data") or {}).get(
-        "shards"
-    )
+    software: dict[str, Any] = next((record["software"] for record in reversed(done.values()) if record.get("software")), {})
+    packed = (done.get(folder / "pack") or {}).get("outputs", {}).get("folder") or (config.get("data") or {}).get("shards")
     index = (read_json(folder / packed / "index.json") or read_json(Path(packed) / "index.json")) if packed else None
     return {
         "commands": commands,
@@ -215,9 +205,7 @@ def _score_verdict(facts: dict[str, Any]) -> list[str]:
     where = f"{metric} {rounded(best['score'])}, {place(best['score'], scales[best['name']], facts['mode'])}"
     if facts["kind"] != "sweep":
         return [f"This run has {where}."]
-    behind = (
-        f"The runner-up, {others[0]['name']}, has {rounded(others[0]['score'])}." if others else "No other has a score."
-    )
+    behind = f"The runner-up, {others[0]['name']}, has {rounded(others[0]['score'])}." if others else "No other has a score."
     return [f"Finalist {best['name']} won: {where}. {behind}"]
 
 
@@ -239,9 +227,7 @@ def _latent_verdict(facts: dict[str, Any]) -> list[str]:
         if dimensions:
             claims = f": {', '.join(named[:6])}{' …' if len(named) > 6 else ''}" if named else ""
             whose = f" of {run['name']}" if facts["kind"] == "sweep" else ""
-            sentences.append(
-                f"{len(named)} of {len(dimensions)} latent dimensions{whose} are associated with a label{claims}."
-            )
+            sentences.append(f"{len(named)} of {len(dimensions)} latent dimensions{whose} are associated with a label{claims}.")
     return sentences
 
 
@@ -265,12 +251,9 @@ def _classifier_verdict(run: dict[str, Any]) -> list[str]:
     scored = {name: label for name, label in run["labels"].items() if label["scored"]}
     unscored = len(run["labels"]) - len(scored)
     sentences = [
-        f"{name}: balanced accuracy {rounded(label['balanced_accuracy'])}; "
-        f"guessing gives {rounded(1 / len(label['classes']))}."
+        f"{name}: balanced accuracy {rounded(label['balanced_accuracy'])}; guessing gives {rounded(1 / len(label['classes']))}."
         for name, label in sorted(scored.items(), key=lambda item: -(item[1]["balanced_accuracy"] or 0))
     ]
     return sentences + (
-        [f"{unscored} of {len(run['labels'])} labels have counts only: too few examples for a score."]
-        if unscored
-        else []
+        [f"{unscored} of {len(run['labels'])} labels have counts only: too few examples for a score."] if unscored else []
     )

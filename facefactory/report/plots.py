@@ -24,15 +24,11 @@ def drawn(name: str, draw: Callable[[], Any]) -> Markup:
             warnings.simplefilter("ignore")  # Optuna calls most of its plots experimental
             figure = draw()
     except Exception as error:  # a plot library raises what it likes on odd data; the page goes on
-        return sentence(
-            f"Not drawn: {error}" if isinstance(error, ValueError) else f"Not drawn: {type(error).__name__}: {error}"
-        )
+        return sentence(f"Not drawn: {error}" if isinstance(error, ValueError) else f"Not drawn: {type(error).__name__}: {error}")
     if not figure.data:
         return sentence("Not drawn: there are no values to draw.")
     figure.update_layout(template="plotly_white", font={"size": 12}, title=None, colorway=INK)
-    figure.update_layout(
-        margin={"l": 10, "r": 10, "t": figure.layout.margin.t or 36, "b": 10}, autosize=True, width=None
-    )
+    figure.update_layout(margin={"l": 10, "r": 10, "t": figure.layout.margin.t or 36, "b": 10}, autosize=True, width=None)
     figure.update_xaxes(automargin=True)
     figure.update_yaxes(automargin=True)
     config = {"displayModeBar": False, "responsive": True}
@@ -83,9 +79,7 @@ def trial_curves(sweep: dict[str, Any]) -> Any:
             state = trial["state"]
             group = {"legendgroup": state, "name": state, "showlegend": state not in shown}
             line = {"color": STATE_INK.get(state, INK[5]), "width": 1.5}
-            figure.add_scatter(
-                x=kimg, y=values, mode="lines+markers", line=line, text=html.escape(trial["name"]), **group
-            )
+            figure.add_scatter(x=kimg, y=values, mode="lines+markers", line=line, text=html.escape(trial["name"]), **group)
             shown.add(state)
     heights = [value for curve in figure.data for value in curve.y]
     figure.update_xaxes(title="kimg")
@@ -121,16 +115,13 @@ def latent_effects(latent: dict[str, Any]) -> Any:
     """Effects of dimensions on labels; the strongest dimensions on top, intervals and q in the hover text."""
     import plotly.graph_objects as go
 
-    strongest = sorted(
-        latent["dimensions"], key=lambda row: -max((abs(e["effect"]) for e in row["effects"].values()), default=0)
-    )
+    strongest = sorted(latent["dimensions"], key=lambda row: -max((abs(e["effect"]) for e in row["effects"].values()), default=0))
     rows = strongest[:HEATMAP_ROWS][::-1]
     cells = [[row["effects"].get(label) for label in latent["labels"]] for row in rows]
     values = [[cell and cell["effect"] for cell in row] for row in cells]
     shown = [[f"{cell['effect']:.2f}" if cell else "" for cell in row] for row in cells]
     hover = [
-        [cell and f"[{rounded(cell['low'])}, {rounded(cell['high'])}], q = {rounded(cell['q'])}" for cell in row]
-        for row in cells
+        [cell and f"[{rounded(cell['low'])}, {rounded(cell['high'])}], q = {rounded(cell['q'])}" for cell in row] for row in cells
     ]
     limit = max((abs(value) for row in values for value in row if is_number(value)), default=1) or 1
     axes = {"x": [html.escape(label) for label in latent["labels"]], "y": [f"z {row['dimension']}" for row in rows]}

@@ -20,7 +20,9 @@ class Training:
     betas: list[float] = key([0.0, 0.99], "Adam's β1 and β2", low=0.0, high=1.0)
     precision: Literal["float32", "bfloat16", "float64"] = key("float32", "of the networks; bfloat16 = autocast")
     ema_half_life_kimg: float = key(5.0, "half-life of the averaged weights, thousands of images", low=0.0)
-    augment: list[str] = key(["brightness", "contrast", "translation"], "DiffAugment: brightness contrast saturation translation cutout")
+    augment: list[str] = key(
+        ["brightness", "contrast", "translation"], "DiffAugment: brightness contrast saturation translation cutout"
+    )
     checkpoint_kimg: float = key(10.0, "thousands of images between checkpoints", low=0.001, identity=False)
     log_kimg: float = key(1.0, "thousands of images between metric lines; 0 = none", low=0.0, identity=False)
     sample_kimg: float = key(20.0, "thousands of images between sample grids; 0 = none", low=0.0, identity=False)

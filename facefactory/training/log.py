@@ -44,7 +44,9 @@ class Log:
         line: dict[str, Any] = {"kimg": clock / 1000, **dict(zip(self.sums, means, strict=True))}
         bad = [name for name, value in line.items() if value != value or abs(value) == float("inf")]
         if bad:
-            raise FloatingPointError(f"{', '.join(bad)} not finite at {clock / 1000:g} kimg: the training diverged; lower training.lr.")
+            raise FloatingPointError(
+                f"{', '.join(bad)} not finite at {clock / 1000:g} kimg: the training diverged; lower training.lr."
+            )
         seconds = time.monotonic() - self.began
         line["images_per_s"] = round((clock - self.first_clock) / max(seconds, 1e-9), 1)
         self.sums, self.counts = {}, {}

@@ -72,7 +72,7 @@ class Trainer:
         self.forwards = {name: parallel(module, world) for name, module in self.modules.items()}
         strata = task.shards.strata(task.balance) if task.balance else ()
         self.order = orders.Order(len(task.shards), task.seed, strata)
-        self.segment = {
+        self.segment: dict[str, Any] = {
             "images": task.images,
             "order": f"{orders.ALGORITHM} over {len(task.shards)}, balance {task.balance}",
             "seed": task.seed,
@@ -222,4 +222,3 @@ def _save(trainer: Trainer, folder: Path) -> int:
 def _crossed(before: int, after: int, every_kimg: float) -> bool:
     every = round(every_kimg * 1000)
     return before // every != after // every
-

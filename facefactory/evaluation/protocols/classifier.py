@@ -14,7 +14,9 @@ from facefactory.evaluation import Evaluation
 from facefactory.evaluation import judge as judging
 
 
-def evaluate(model: Any, judge: Any, judge_digest: str, index: Index, options: Evaluation, seed: int, folder: Path) -> dict[str, Any]:
+def evaluate(
+    model: Any, judge: Any, judge_digest: str, index: Index, options: Evaluation, seed: int, folder: Path
+) -> dict[str, Any]:
     """Per label balanced accuracy, AUROC and confusion on the held-out split; labels with too few people get counts."""
     shards = Shards(index, options.held_out)
     with torch.inference_mode():

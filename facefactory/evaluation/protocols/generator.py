@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,23 @@ from facefactory.evaluation import Evaluation, features, weights
 from facefactory.metrics.features import frechet_distance, kernel_distance, precision_recall
 from facefactory.training.random import normal
 
+CHUNK = 256  # images drawn at once
 SHOWN = 64  # faces in a grid
 PAIRS = 12  # faces in the strip of nearest neighbours
 ORDERED = ("fd", "kd")
 
 
+def draws(model: Any, count: int, seed: int, purpose: str) -> Iterator[torch.Tensor]:
+    """Chunks of generated images [n, H, W, C] uint8, `count` in all; the first ones are the same for any count."""
+    for start in range(0, count, CHUNK):
+        with torch.inference_mode():
+            images = pixels.to_uint8(model.sample(normal(seed, start, purpose, CHUNK, model.z_dim)))
+        yield images[: count - start]
+
+
 def draw(model: Any, count: int, seed: int, purpose: str) -> torch.Tensor:
-    """Generated images [count, H, W, C] uint8; the first ones are the same for any count."""
-    with torch.inference_mode():
-        chunks = [normal(seed, start, purpose, 256, model.z_dim) for start in range(0, count, 256)]
-        return torch.cat([pixels.to_uint8(model.sample(z)) for z in chunks])[:count]
+    """Generated images [count, H, W, C] uint8."""
+    return torch.cat(list(draws(model, count, seed, purpose)))
 
 
 def grid(images: torch.Tensor, columns: int) -> Image.Image:
@@ -94,7 +102,9 @@ def nearest(fake: torch.Tensor, real: torch.Tensor, held_out: torch.Tensor) -> t
     return both[found.argmin(1)], float(np.median(found.min(1)) / np.median(other))
 
 
-def evaluate(model: Any, judge: Any, judge_digest: str, index: Index, options: Evaluation, seed: int, folder: Path) -> dict[str, Any]:
+def evaluate(
+    model: Any, judge: Any, judge_digest: str, index: Index, options: Evaluation, seed: int, folder: Path
+) -> dict[str, Any]:
     """Scores, scale, protocol and pictures of a generative model; pictures are written into `folder`."""
     shards, others = Shards(index, options.reference), Shards(index, options.held_out)
     real, held_out = shards.images(), others.images()
@@ -128,7 +138,8 @@ def evaluate(model: Any, judge: Any, judge_digest: str, index: Index, options: E
         },
         "protocol": {
             "features": f"judge {judge_digest[:8]}" + (f", inception {weights.INCEPTION.sha256[:8]}" if staged else ""),
-            "resize": f"judge: none ({real.shape[1]} pixels)" + ("; inception: 299, bilinear as in the original FID code" if staged else ""),
+            "resize": f"judge: none ({real.shape[1]} pixels)"
+            + ("; inception: 299, bilinear as in the original FID code" if staged else ""),
             "fakes": len(fake),
             "reals": len(real),
             "held_out": len(held_out),

@@ -70,7 +70,7 @@ class Component(nn.Module):
         self.z_dim = z_dim
         self.generator = Generator(facts, z_dim, width, depth, kernel, g_norm)
         self.discriminator = Discriminator(facts, d_width or width, depth, kernel, d_norm)
-        init_normal(self)
+        init_normal(self.generator)  # without norms N(0, 0.02²) would leave the discriminator almost silent at first
 
     def sample(self, z: Tensor) -> Tensor:
         """[N, z_dim] -> images [N, C, H, W] in -1…1."""

@@ -1,0 +1,311 @@
+"""Jobs as people run them: mistakes are one line, stale results are made again, finished ones are not."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Faces
+from PIL import Image
+
+from facefactory import command, pipeline, rundir
+
+ROOT = Path(__file__).parents[1]
+JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("*.py"))
+CHAINS = {
+    "train_gan": ("pack", "train"),
+    "train_vae": ("pack", "train"),
+    "train_classifier": ("pack", "train"),
+    "evaluate": ("pack", "judge", "evaluate"),
+    "interpret": ("pack", "judge", "interpret"),
+    "report": ("report",),
+    "generate": ("generate",),
+}
+PRESETS = {"train_gan": "dcgan-orl32", "train_vae": "conv-orl32", "train_classifier": "convnet-orl32"}
+
+
+@pytest.fixture(autouse=True)
+def quiet_signals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Jobs set signal handlers and work below the current folder."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)}
+    monkeypatch.chdir(tmp_path)
+    pipeline.stop.asked = False
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def run(job: str, *arguments: str) -> int:
+    """A job in this process; its exit code."""
+    return command.guarded(lambda: command.start(job, CHAINS[job], PRESETS.get(job), list(arguments)))
+
+
+def base(faces: Faces) -> list[str]:
+    """A training of less than a second."""
+    return ["config=tiny", f"pack.recipe={faces.recipe}", "run=r", "training.total_kimg=0.12"]
+
+
+def stages_run(capsys: pytest.CaptureFixture[str]) -> set[str]:
+    """The stages whose work was done since the last look."""
+    return {line.split(":")[0] for line in capsys.readouterr().err.splitlines() if ": done in" in line}
+
+
+# -- help and plans --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_help_of_every_job_names_keys_and_needs_no_torch(job: str) -> None:
+    code = "import sys, runpy; sys.argv = ['x', '--help']\ntry: runpy.run_path({!r}, run_name='__main__')\nexcept SystemExit: pass\nassert 'torch' not in sys.modules and 'ray' not in sys.modules"
+    shown = subprocess.run([sys.executable, "-c", code.format(str(ROOT / "jobs" / f"{job}.py"))], capture_output=True, text=True)
+    assert shown.returncode == 0, shown.stderr
+    assert "training.total_kimg=60.0" in shown.stdout and "thousands" in shown.stdout
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_help_of_every_job_answers_within_a_second(job: str) -> None:
+    """CPU time, so that a busy machine does not fail the test; wall time is about the same on an idle one."""
+    timed = "import resource, subprocess, sys; subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True); u = resource.getrusage(resource.RUSAGE_CHILDREN); print(u.ru_utime + u.ru_stime)"
+    seconds = [
+        float(subprocess.check_output([sys.executable, "-c", timed, sys.executable, str(ROOT / "jobs" / f"{job}.py"), "--help"]))
+        for _ in range(2)
+    ]
+    assert min(seconds) < 1.0
+
+
+def test_help_of_a_model_lists_its_options(capsys: pytest.CaptureFixture[str]) -> None:
+    run("train_gan", "--help", "model.name=gan/dcgan")
+    assert "model.width=16" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("preset", sorted(path.stem for path in (ROOT / "jobs" / "presets").glob("*.yaml")))
+@pytest.mark.parametrize("job", [job for job in JOBS if job.startswith(("train", "sweep", "pack"))])
+def test_dry_run_of_every_job_and_preset_plans_and_starts_nothing(
+    job: str, preset: str, faces: Faces, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: dict[str, tuple[str, tuple[str, ...], str]] = {}
+    monkeypatch.setattr(command, "main", lambda name, stages, preset: found.update({"job": (name, stages, preset)}))
+    import runpy
+
+    runpy.run_path(str(ROOT / "jobs" / f"{job}.py"), run_name="__main__")
+    name, stages, default = found["job"]
+    if preset.startswith(("sweep", "tiny")) or preset.split("-")[0] in {"sweep_gan": "dcgan", "sweep_vae": "conv"}.get(
+        job, default
+    ):
+        arguments = [f"config={preset}", "dry_run=true", f"pack.recipe={faces.recipe}"]
+        arguments += ["sweep.space=" + {"sweep_vae": "conv"}.get(job, "dcgan")] if job.startswith("sweep") else []
+        family = {"sweep_vae": "vae", "train_vae": "vae", "train_classifier": "classifier"}.get(job, "gan")
+        if (
+            family not in preset
+            and preset != "tiny"
+            and not {"dcgan": "gan", "conv": "vae"}.get(preset.split("-")[-2], "") == family
+        ):
+            pytest.skip("the preset trains another family of models")
+        command.start(name, stages, default, arguments)
+        shown = capsys.readouterr().out
+        assert all(f"  {stage}: to run" in shown for stage in stages)
+        assert not (tmp_path / "runs").exists() and not (tmp_path / "shards").exists()
+
+
+# -- mistakes --------------------------------------------------------------------------------------------------------
+
+MISTAKES = {
+    "trainin.lr=1": "Did you mean",
+    "training.lrr=1": "Did you mean 'training.lr'",
+    "training.lr=fast": "training.lr",
+    "training.precision=float16": "bfloat16",
+    "training.batch_size=0": "at least 1",
+    "training.batch_size=7 training.ranks=2": "multiple of 2",
+    "model.name=gan/dcgann": "Did you mean 'gan/dcgan'",
+    "model.widht=8": "Did you mean 'width'",
+    "model.width=wide": "type int",
+    "model.depth=9": "depth=9",
+    "objective.loss=hing": "hinge",
+    "training.augment=[flip]": "allowed are brightness",
+    "pack.root=/nowhere": "not a folder",
+    "pack.labels=/nowhere.csv": "no label table",
+    "pack.recipe=orrl": "Did you mean 'orl'",
+    "config=dcgan-orl": "Did you mean 'dcgan-orl32'",
+    "data.shards=/nowhere": "no index.json",
+    "data.balance=Hats": "no label",
+    "total_kimg": "key=value",
+    "training.device=cuda": "sees no GPU",
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_clear_line_and_exit_code_2(mistake: str, faces: Faces, capsys: pytest.CaptureFixture[str]) -> None:
+    if "cuda" in mistake:
+        import torch
+
+        if torch.cuda.is_available():
+            pytest.skip("this machine has a GPU")
+    recipe = [] if "pack.recipe" in mistake else [f"pack.recipe={faces.recipe}"]
+    config = [] if "config=" in mistake else ["config=tiny"]
+    assert run("train_gan", *config, *recipe, *mistake.split()) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith(("run folder", "pack:"))]
+    assert len(lines) == 1 and lines[0].startswith("error: ") and MISTAKES[mistake] in lines[0]
+    assert not list(Path("runs").glob("*/train/checkpoints/*"))
+
+
+def test_a_mistake_shows_no_traceback_in_a_real_process(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "jobs" / "train_gan.py"), "model.nam=x"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
+
+
+def test_jobs_on_runs_name_the_runs_that_exist(faces: Faces, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("evaluate") == 2 and "run=NAME" in capsys.readouterr().err
+    run("train_gan", *base(faces))
+    capsys.readouterr()
+    assert run("evaluate", "run=s") == 2 and "there are r" in capsys.readouterr().err
+    assert run("evaluate", "run=r", "training.lr=1") == 2 and "cannot change any more" in capsys.readouterr().err
+
+
+# -- stale and fresh -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def trained(faces: Faces, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Faces:
+    """A copy of the faces, and a GAN of them that is trained, scored, interpreted and reported."""
+    shutil.copytree(faces.root.parent, tmp_path / "own")
+    recipe = tmp_path / "own" / "drawn.yaml"
+    recipe.write_text(recipe.read_text().replace(str(faces.root), str(tmp_path / "own" / "faces")))
+    own = Faces(tmp_path / "own" / "faces", tmp_path / "own" / "labels.csv", recipe)
+    everything(own)
+    assert stages_run(capsys) == {"pack", "train", "judge", "evaluate", "interpret", "report"}
+    return own
+
+
+def everything(faces: Faces, *more: str) -> list[int]:
+    """Train, score, interpret, report: the exit codes."""
+    codes = [run("train_gan", *base(faces), *more)]
+    return codes + [run(job, "run=r") for job in ("evaluate", "interpret", "report")]
+
+
+def test_run_again_nothing_is_done_again(trained: Faces, capsys: pytest.CaptureFixture[str]) -> None:
+    assert everything(trained) == [0, 0, 0, 0]
+    assert stages_run(capsys) == set()
+
+
+def test_a_changed_config_is_refused_with_the_difference(trained: Faces, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("train_gan", *base(trained), "training.lr=0.001") == 2
+    assert "training.lr was 0.0008, now 0.001" in capsys.readouterr().err
+
+
+def test_an_accepted_change_runs_exactly_what_depends_on_it_and_keeps_the_old(
+    trained: Faces, capsys: pytest.CaptureFixture[str]
+) -> None:
+    everything(trained, "interpret.samples=100", "changed=accept")
+    assert stages_run(capsys) == {"interpret", "report"}
+    everything(trained, "interpret.samples=100", "evaluation.fakes=100", "changed=accept")
+    assert stages_run(capsys) == {"evaluate", "report"}
+    everything(trained, "interpret.samples=100", "evaluation.fakes=100", "training.lr=0.001", "changed=accept")
+    assert stages_run(capsys) == {"train", "evaluate", "interpret", "report"}
+    assert Path("runs/r/train.old-1/DONE.json").exists()
+
+
+def test_a_longer_budget_goes_on_from_the_last_checkpoint(trained: Faces, capsys: pytest.CaptureFixture[str]) -> None:
+    run("train_gan", *base(trained)[:-1], "training.total_kimg=0.24", "changed=accept")
+    assert "train: 0.1 of 0.24 kimg" in capsys.readouterr().err
+    assert not Path("runs/r/train.old-1").exists()
+
+
+def test_a_changed_label_spares_what_depends_on_pixels_only(trained: Faces, capsys: pytest.CaptureFixture[str]) -> None:
+    with open(trained.labels, newline="") as stream:
+        rows = list(csv.reader(stream))
+    rows[1][2] = str(1 - int(rows[1][2]))
+    with open(trained.labels, "w", newline="") as stream:
+        csv.writer(stream).writerows(rows)
+    everything(trained)
+    assert stages_run(capsys) == {"pack", "judge", "evaluate", "interpret", "report"}
+
+
+def test_a_changed_image_runs_everything_again(trained: Faces, capsys: pytest.CaptureFixture[str]) -> None:
+    path = trained.root / "p00" / "0.png"
+    Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    everything(trained)
+    assert stages_run(capsys) == {"pack", "train", "judge", "evaluate", "interpret", "report"}
+
+
+def test_an_interrupted_training_refuses_changed_images_until_told(trained: Faces, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("runs/r/train/DONE.json").unlink()
+    path = trained.root / "p00" / "0.png"
+    Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    assert run("train_gan", *base(trained)) == 2
+    assert "data.changed=accept" in capsys.readouterr().err
+    assert run("train_gan", *base(trained)[:-1], "training.total_kimg=0.24", "changed=accept", "data.changed=accept") == 0
+
+
+def test_a_damaged_shard_is_named_and_packed_anew(trained: Faces, capsys: pytest.CaptureFixture[str]) -> None:
+    (shard,) = Path("shards").glob("packed/*/train-000000.tar")
+    content = bytearray(shard.read_bytes())
+    content[2000] ^= 1
+    shard.write_bytes(content)
+    everything(trained)
+    shown = capsys.readouterr().err
+    assert "train-000000.tar" in shown and "pack: done" in shown and "train: complete" in shown
+
+
+def test_a_damaged_shard_of_others_stops_the_training_before_it_starts(
+    trained: Faces, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (shard,) = Path("shards").glob("packed/*/train-000000.tar")
+    shard.write_bytes(shard.read_bytes()[:-512])
+    assert run("train_gan", "config=tiny", f"data.shards={shard.parent}", "run=q") == 2
+    assert "train-000000.tar" in capsys.readouterr().err and not Path("runs/q").exists()
+
+
+# -- runs ------------------------------------------------------------------------------------------------------------
+
+
+def test_generated_images_become_files_or_shards_and_repeat(trained: Faces) -> None:
+    assert run("generate", "run=r", "generate.images=10", "generate.out=a") == 0
+    assert run("generate", "run=r", "generate.images=300", "generate.out=b") == 0
+    assert sorted(path.name for path in Path("a").iterdir()) == [f"{i:08d}.png" for i in range(10)]
+    assert all((Path("a") / f"{i:08d}.png").read_bytes() == (Path("b") / f"{i:08d}.png").read_bytes() for i in range(10))
+    assert run("generate", "run=r", "generate.images=10", "generate.out=c", "generate.format=shards") == 0
+    with tarfile.open("c/train-000000.tar") as tar:
+        first = np.load(tar.extractfile("00000000.npy"))  # type: ignore[arg-type]
+    assert (first[..., 0] == np.asarray(Image.open("a/00000000.png"))).all()
+
+
+def test_a_second_copy_says_that_the_first_is_running(faces: Faces, capsys: pytest.CaptureFixture[str]) -> None:
+    run("train_gan", *base(faces))
+    other = subprocess.Popen(["sleep", "60"])
+    try:
+        rundir.write_json(
+            Path("runs/r/owner.json"),
+            {"host": __import__("socket").gethostname(), "pid": other.pid, "started": rundir._started(other.pid), "token": "x"},
+        )
+        capsys.readouterr()
+        assert run("train_gan", *base(faces)) == 0
+        assert f"already running: pid {other.pid}" in capsys.readouterr().err
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_two_jobs_at_once_the_older_stops_at_its_next_write(
+    faces: Faces, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = time.monotonic()
+
+    def usurp() -> bool:
+        rundir.RunDir(Path("runs/r")).claim()
+        return False
+
+    monkeypatch.setattr(pipeline, "stop", usurp)
+    monkeypatch.setattr(usurp, "listen", lambda: None, raising=False)
+    assert run("train_gan", *base(faces)) == 3
+    assert "older copy stops" in capsys.readouterr().err and time.monotonic() - started < 60
+    assert not list(Path("runs/r/train").glob("checkpoints/*.pt"))

@@ -1,0 +1,244 @@
+"""Metrics against closed forms, naive loops and the published formulas."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import scipy.linalg
+import torch
+from torch_fidelity import metric_fid, metric_kid, metric_prc
+
+from facefactory.metrics import intervals
+from facefactory.metrics.codes import cliffs_delta
+from facefactory.metrics.features import frechet_distance, kernel_distance, precision_recall
+
+Array = npt.NDArray[np.float64]
+
+
+def drawn(rows: int, columns: int, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).normal(size=(rows, columns))
+
+
+def exact(rows: int, mean: list[float], deviations: list[float], seed: int = 0) -> Array:
+    """A sample whose mean and covariance (with N - 1) are exactly diag(deviations²), not only in expectation."""
+    centred = drawn(rows, len(mean), seed)
+    centred -= centred.mean(0)
+    white, _ = np.linalg.qr(centred)
+    return white * np.sqrt(rows - 1) * np.array(deviations) + np.array(mean)
+
+
+# -- Fréchet distance ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(50, 4), (2, 1), (10, 30)], ids=["usual", "smallest", "fewer rows than columns"])
+def test_frechet_distance_of_a_set_to_itself_is_0(rows: int, columns: int) -> None:
+    assert frechet_distance.score(drawn(rows, columns), drawn(rows, columns)) == pytest.approx(0, abs=1e-6)
+
+
+def test_frechet_distance_of_shifted_sets_is_the_squared_shift() -> None:
+    real = drawn(50, 3)
+    assert frechet_distance.score(real, real + [3.0, 0.0, 4.0]) == pytest.approx(25, rel=1e-9)
+
+
+def test_frechet_distance_does_not_change_when_rows_are_shuffled_or_sides_swapped() -> None:
+    real, fake = drawn(40, 5), 2 * drawn(60, 5, seed=1) + 1
+    assert frechet_distance.score(real[::-1], fake) == pytest.approx(frechet_distance.score(real, fake), rel=1e-9)
+    assert frechet_distance.score(fake, real) == pytest.approx(frechet_distance.score(real, fake), rel=1e-9)
+
+
+def test_frechet_distance_of_diagonal_normals_is_the_sum_of_squared_differences_of_means_and_deviations() -> None:
+    real, fake = exact(40, [0.0, 1.0, -2.0], [1.0, 0.5, 3.0]), exact(60, [1.0, 1.0, 0.0], [2.0, 0.25, 3.0], seed=1)
+    assert frechet_distance.score(real, fake) == pytest.approx((1 + 0 + 4) + (1 + 0.0625 + 0), rel=1e-9)
+
+
+def test_frechet_distance_of_single_features_is_that_of_diagonal_normals() -> None:
+    assert frechet_distance.score(exact(9, [0.0], [1.0]), exact(9, [2.0], [4.0], seed=1)) == pytest.approx(4 + 9, rel=1e-9)
+
+
+def test_frechet_distance_to_one_repeated_image_is_the_spread_of_the_others_and_the_squared_shift() -> None:
+    real, repeated = exact(30, [0.0, 0.0], [1.0, 2.0]), np.full((20, 2), 1.0)
+    assert frechet_distance.score(real, repeated) == pytest.approx(2 + 1 + 4, rel=1e-6)
+
+
+def test_frechet_distance_agrees_with_the_matrix_root_and_with_torch_fidelity() -> None:
+    mixing = drawn(12, 12, seed=5)
+    real, fake = drawn(200, 12) @ mixing, drawn(300, 12, seed=1) @ mixing.T + 0.3
+    cov_real, cov_fake = np.cov(real, rowvar=False), np.cov(fake, rowvar=False)
+    shift = real.mean(0) - fake.mean(0)
+    by_root = shift @ shift + np.trace(cov_real + cov_fake - 2 * scipy.linalg.sqrtm(cov_real @ cov_fake).real)
+    first, second = (metric_fid.fid_features_to_statistics(torch.from_numpy(features)) for features in (real, fake))
+    published = metric_fid.fid_statistics_to_metric(first, second, verbose=False)[metric_fid.KEY_METRIC_FID]
+    assert frechet_distance.score(real, fake) == pytest.approx(by_root, rel=1e-6)
+    assert frechet_distance.score(real, fake) == pytest.approx(published, rel=1e-6)
+
+
+# -- kernel distance -------------------------------------------------------------------------------------------------
+
+
+def naive_kernel_distance(real: Array, fake: Array) -> float:
+    def mean(pairs: list[tuple[Array, Array]]) -> float:
+        return float(np.mean([(x @ y / len(x) + 1) ** 3 for x, y in pairs]))
+
+    return (
+        mean(list(itertools.permutations(real, 2)))
+        + mean(list(itertools.permutations(fake, 2)))
+        - 2 * mean(list(itertools.product(real, fake)))
+    )
+
+
+def test_kernel_distance_is_what_a_loop_over_all_pairs_gives() -> None:
+    real, fake = drawn(9, 4), drawn(14, 4, seed=1) + 0.5
+    assert kernel_distance.score(real, fake) == pytest.approx(naive_kernel_distance(real, fake), rel=1e-9)
+
+
+def test_kernel_distance_of_points_is_known_by_hand() -> None:
+    zeros, ones = np.zeros((2, 2)), np.ones((3, 2))  # kernels: 0·0 -> 1, 0·1 -> 1, 1·1 -> (2/2 + 1)³ = 8
+    assert kernel_distance.score(zeros, ones) == pytest.approx(1 + 8 - 2 * 1)
+    assert kernel_distance.score(ones, ones) == pytest.approx(0, abs=1e-12)
+
+
+def test_kernel_distance_agrees_with_torch_fidelity_when_its_one_subset_is_the_whole_set() -> None:
+    real, fake = drawn(60, 16), drawn(60, 16, seed=1) * 1.2 + 0.2
+    both = [torch.from_numpy(features) for features in (real, fake)]
+    published = metric_kid.kid_features_to_metric(*both, kid_subsets=1, kid_subset_size=60, verbose=False)
+    assert kernel_distance.score(real, fake) == pytest.approx(published[metric_kid.KEY_METRIC_KID_MEAN], rel=1e-6)
+
+
+@pytest.mark.parametrize(("reals", "fakes"), [(40, 40), (40, 10)])
+def test_kernel_distance_of_one_distribution_is_0_on_average_whatever_the_set_sizes(reals: int, fakes: int) -> None:
+    values = np.array([kernel_distance.score(drawn(reals, 4, 2 * n), drawn(fakes, 4, 2 * n + 1)) for n in range(600)])
+    error = values.std() / np.sqrt(len(values))
+    assert abs(values.mean()) < 4 * error
+    assert (values < 0).any() and (values > 0).any()
+    biased = values.mean() + 8 / fakes  # what the diagonal would add: E k(x, x) > 8 / fakes
+    assert biased > 8 * error  # so the test above has the power to see it
+
+
+@pytest.mark.parametrize("rows", [1, 7, 20, 1000])
+def test_kernel_distance_does_not_depend_on_the_chunks(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, fake = drawn(20, 3), drawn(33, 3, seed=1) + 1
+    monkeypatch.setattr(kernel_distance, "ROWS", rows)
+    assert kernel_distance.score(real, fake) == pytest.approx(naive_kernel_distance(real, fake), rel=1e-9)
+
+
+# -- precision and recall --------------------------------------------------------------------------------------------
+
+
+def test_identical_sets_have_precision_1_and_recall_1() -> None:
+    assert precision_recall.score(drawn(30, 4), drawn(30, 4)) == (1, 1)
+
+
+def test_far_sets_have_precision_0_and_recall_0() -> None:
+    assert precision_recall.score(drawn(30, 4), drawn(30, 4, seed=1) + 100) == (0, 0)
+
+
+def test_one_repeated_image_has_precision_1_and_covers_itself_only() -> None:
+    real = drawn(30, 4)
+    assert precision_recall.score(real, np.repeat(real[4:5], 30, axis=0)) == (1, 1 / 30)
+
+
+def test_a_generator_of_some_modes_has_precision_1_and_their_share_as_recall() -> None:
+    modes = [drawn(20, 3, seed) + 100 * seed for seed in range(4)]
+    assert precision_recall.score(np.concatenate(modes), modes[1]) == (1, 0.25)
+
+
+def test_a_generator_that_adds_modes_has_recall_1_and_the_share_of_real_ones_as_precision() -> None:
+    modes = [drawn(20, 3, seed) + 100 * seed for seed in range(4)]
+    assert precision_recall.score(modes[1], np.concatenate(modes)) == (0.25, 1)
+
+
+def test_a_ball_reaches_to_the_third_neighbour_and_includes_its_edge() -> None:
+    real = np.array([[0.0], [1.0], [2.0], [3.0]])  # radii 3, 2, 2, 3: together they reach from -3 to 6
+    fake = np.array([[-3.0], [6.0], [-3.01], [6.01]])
+    precision, _ = precision_recall.score(real, fake)
+    assert precision == 0.5
+
+
+@pytest.mark.parametrize("rows", [3, 4096])
+def test_precision_and_recall_agree_with_torch_fidelity_in_chunks_of_any_size(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision_recall, "ROWS", rows)
+    real, fake = drawn(80, 3), drawn(50, 3, seed=1) * 1.3 + 0.5
+    published = metric_prc.calculate_precision_recall_full(torch.from_numpy(fake), torch.from_numpy(real), 3)
+    found = precision_recall.score(real, fake)
+    assert found == pytest.approx(published, abs=1e-6)
+    assert 0.1 < min(found) and max(found) < 1
+
+
+# -- Cliff's delta ---------------------------------------------------------------------------------------------------
+
+
+def pair_counting_auroc(codes: Array, labels: Array) -> float:
+    """P(a 1 lies above a 0), ties counted half, by looking at every pair."""
+    pairs = itertools.product(codes[labels == 1], codes[labels == 0])
+    return float(np.mean([1.0 if one > zero else 0.5 if one == zero else 0.0 for one, zero in pairs]))
+
+
+def test_cliffs_delta_is_twice_the_auroc_less_1_with_ties() -> None:
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 5, (40, 3)).astype(float)  # many ties
+    labels = (rng.random((40, 2)) < [0.3, 0.6]).astype(float)
+    wanted = [[2 * pair_counting_auroc(codes[:, d], labels[:, n]) - 1 for n in range(2)] for d in range(3)]
+    np.testing.assert_allclose(cliffs_delta.score(codes, labels), wanted, atol=1e-12)
+
+
+def test_a_perfect_code_scores_1_its_mirror_minus_1_and_a_constant_code_0() -> None:
+    labels = np.array([0.0, 0, 1, 1, 1])
+    codes = np.stack([labels, -labels, np.full(5, 0.1)], 1)
+    assert cliffs_delta.score(codes, labels[:, None]).tolist() == [[1], [-1], [0]]
+
+
+def test_a_duplicated_code_scores_the_same_and_order_is_all_that_counts() -> None:
+    code, labels = drawn(30, 1), (drawn(30, 1, seed=1) > 0).astype(float)
+    found = cliffs_delta.score(np.hstack([code, code, np.exp(3 * code)]), labels)
+    assert found[0] == found[1] == found[2] != 0
+
+
+def test_a_label_with_one_class_has_no_delta() -> None:
+    assert np.isnan(cliffs_delta.score(drawn(6, 2), np.ones((6, 1)))).all()
+
+
+# -- bootstrap -------------------------------------------------------------------------------------------------------
+
+GROUPS = np.repeat([7, -3, 20, 5], [1, 2, 3, 4])  # four people with 1 to 4 images
+
+
+def test_the_bootstrap_draws_whole_people_as_often_as_there_are_people() -> None:
+    chosen: list[tuple[int, ...]] = []
+
+    def statistic(ids: npt.NDArray[np.int64]) -> float:
+        times = np.bincount(ids, minlength=len(GROUPS))
+        for name in np.unique(GROUPS):
+            assert len(set(times[name == GROUPS])) == 1, "a person's images come together"
+        chosen.append(tuple(int(times[name == GROUPS][0]) for name in np.unique(GROUPS)))
+        return 0.0
+
+    intervals.bootstrap(statistic, GROUPS, 50)
+    assert len(chosen) == 50 and all(sum(times) == 4 for times in chosen)
+    assert max(map(max, chosen)) > 1 and len(set(chosen)) > 10  # with replacement, not one permutation after another
+
+
+def test_the_bootstrap_keeps_the_shape_of_the_statistic_and_repeats_itself() -> None:
+    values = drawn(10, 3)
+    first, second = (intervals.bootstrap(lambda ids: values[ids].mean(0), GROUPS, 20) for _ in range(2))
+    assert first.shape == (20, 3)
+    np.testing.assert_array_equal(first, second)
+    assert intervals.bootstrap(lambda ids: float(values[ids].mean()), GROUPS, 20).shape == (20,)
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    rng, covered = np.random.default_rng(0), 0
+    people = np.repeat(np.arange(40), 5)
+    for _ in range(100):
+        values = rng.normal(size=40)[people] + 0.1 * rng.normal(size=200)  # a person's images are alike
+        low, high = intervals.interval(intervals.bootstrap(lambda ids, v=values: float(v[ids].mean()), people, 200))
+        covered += low <= 0 <= high
+    assert 85 <= covered <= 99  # by image instead of by person it would be about 60
+
+
+def test_the_interval_is_the_percentiles_of_what_has_a_value() -> None:
+    values = np.append(np.arange(101.0), [np.nan, np.nan])
+    assert intervals.interval(values) == pytest.approx([2.5, 97.5])
+    assert intervals.interval(values, level=0.5) == pytest.approx([25, 75])

@@ -1,0 +1,135 @@
+"""SIGKILL at random moments, then the same command again: the weights equal the undisturbed run's, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import Faces
+
+ROOT = Path(__file__).parents[1]
+
+
+def start(job: str, folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    """A job in a process group of its own."""
+    line = [sys.executable, str(ROOT / "jobs" / f"{job}.py"), "config=tiny", "cluster=local", *arguments]
+    with open(folder / "log.txt", "ab") as log:
+        return subprocess.Popen(line, cwd=folder, stdout=log, stderr=log, start_new_session=True)
+
+
+def finish(job: str, folder: Path, *arguments: str) -> None:
+    """Run a job to its end."""
+    assert start(job, folder, *arguments).wait(240) == 0, (folder / "log.txt").read_text()[-3000:]
+
+
+def done(folder: Path, name: str, stage: str = "train") -> dict[str, object]:
+    """What a stage of a run left."""
+    found: dict[str, object] = json.loads((folder / "runs" / name / stage / "DONE.json").read_text())["outputs"]
+    return found
+
+
+def alive(folder: Path) -> list[int]:
+    """Processes that have the folder on their command line."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if str(folder).encode() in path.read_bytes() and int(path.parent.name) != os.getpid():
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+def kill_in_training(job: str, folder: Path, name: str, rng: random.Random, *arguments: str) -> None:
+    """Start a job, wait until it has saved something, and kill it without warning a moment later."""
+    process = start(job, folder, f"run={name}", *arguments)
+    checkpoints, limit = folder / "runs" / name / "train" / "checkpoints", time.monotonic() + 120
+    seen = len(list(checkpoints.glob("*.pt")))
+    newest = max(checkpoints.glob("*.pt"), default=None)
+    while process.poll() is None and max(checkpoints.glob("*.pt"), default=None) == newest and time.monotonic() < limit:
+        time.sleep(0.01)
+    time.sleep(rng.uniform(0, 0.5))
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert process.returncode == -signal.SIGKILL, (
+        f"ended by itself ({seen} checkpoints before): {(folder / 'log.txt').read_text()[-2000:]}"
+    )
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize("job", ["train_gan", "train_vae", "train_classifier"])
+def test_killed_and_continued_equals_undisturbed(job: str, ranks: int, faces: Faces, tmp_path: Path) -> None:
+    seed = random.randrange(10**6)
+    print(f"kill moments from seed {seed}")
+    rng = random.Random(seed)
+    budget = {"train_gan": 2.4, "train_vae": 3.6, "train_classifier": 4.8}[job]
+    arguments = [
+        f"pack.recipe={faces.recipe}",
+        f"training.total_kimg={budget}",
+        f"training.ranks={ranks}",
+        "training.checkpoint_kimg=0.3",
+    ]
+    finish(job, tmp_path, "run=whole", *arguments, "training.log_kimg=0", "training.sample_kimg=0")
+    for _ in range(2 if ranks == 1 else 1):
+        kill_in_training(job, tmp_path, "killed", rng, *arguments)
+    limit = time.monotonic() + 20
+    while (orphans := alive(tmp_path / "runs" / "killed")) and time.monotonic() < limit:
+        time.sleep(0.1)
+    assert not orphans, "ranks outlived their launcher"
+    finish(job, tmp_path, "run=killed", *arguments)
+    assert done(tmp_path, "killed")["checkpoint"] == done(tmp_path, "whole")["checkpoint"]  # with and without metrics and samples
+    attempts = sorted((tmp_path / "runs" / "killed" / "train").glob("metrics-*.jsonl"))
+    assert len(attempts) >= 2, "the killed run did not log"
+
+
+def test_a_polite_stop_saves_and_the_same_command_goes_on(faces: Faces, tmp_path: Path) -> None:
+    arguments = [f"pack.recipe={faces.recipe}", "training.total_kimg=3", "training.checkpoint_kimg=100"]
+    finish("train_gan", tmp_path, "run=whole", *arguments)
+    process = start("train_gan", tmp_path, "run=stopped", *arguments)
+    while not list((tmp_path / "runs" / "stopped" / "train").glob("metrics-*.jsonl")) and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 75 and "interrupted" in (tmp_path / "log.txt").read_text()
+    finish("train_gan", tmp_path, "run=stopped", *arguments)
+    assert done(tmp_path, "stopped")["checkpoint"] == done(tmp_path, "whole")["checkpoint"]
+
+
+def test_a_sweep_killed_and_continued_loses_and_repeats_no_finished_trial(faces: Faces, tmp_path: Path) -> None:
+    space = tmp_path / "space.yaml"
+    space.write_text("training.lr: {choice: [0.001, 0.002]}\nmodel.width: {choice: [4, 6]}\n")
+    arguments = [f"pack.recipe={faces.recipe}", f"sweep.space={space}", "sweep.sampler=grid", "sweep.early_stopping=false"]
+    arguments += ["sweep.min_kimg=0.6", "sweep.max_kimg=1.2", "training.total_kimg=1.5", "training.checkpoint_kimg=0.3"]
+    finish("sweep_gan", tmp_path, "run=whole", *arguments)
+    process = start("sweep_gan", tmp_path, "run=killed", *arguments)
+    trials = tmp_path / "runs" / "killed" / "sweep" / "trials"
+    while len(list(trials.glob("*/state.json"))) < 1 and process.poll() is None:
+        time.sleep(0.05)
+    time.sleep(random.uniform(0, 1.5))
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    finished = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in trials.glob("*/train/DONE.json")}
+    assert finished
+    finish("sweep_gan", tmp_path, "run=killed", *arguments)
+    assert all((path.stat().st_mtime_ns, path.read_bytes()) == before for path, before in finished.items())
+
+    def scores(name: str) -> dict[str, object]:
+        found = json.loads((tmp_path / "runs" / name / "sweep" / "results.json").read_text())["trials"]
+        assert [one["state"] for one in found] == ["finished"] * 4
+        keep = ("kimg", "kd_judge", "fd_judge")
+        return {one["name"]: [{key: line[key] for key in keep} for line in one["scores"]] for one in found}
+
+    assert scores("killed") == scores("whole")
+    assert done(tmp_path, "killed", "finalists") == done(tmp_path, "whole", "finalists")
+    report = json.loads((tmp_path / "runs" / "killed" / "report.json").read_text())
+    assert report and (tmp_path / "runs" / "killed" / "report.html").stat().st_size > 10**6
+    before = (tmp_path / "log.txt").stat().st_size
+    finish("sweep_gan", tmp_path, "run=killed", *arguments)
+    again = (tmp_path / "log.txt").read_text()[before:]
+    assert again.count(": complete") == 5 and ": done" not in again
