@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
@@ -63,10 +64,17 @@ def load(schema: type[Tree], arguments: list[str], layers: Sequence[Mapping[str,
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     for argument in arguments:
         if "=" not in argument:
             raise UserError(f"{argument!r} is not of the form key=value, e.g. training.total_kimg=60. --help lists the keys.")
+        try:
+            OmegaConf.from_dotlist([argument])
+        except YAMLError:
+            raise UserError(
+                f"the value of {argument!r} is not readable as YAML; quote it, e.g. key='\"a: b\"', or close its brackets."
+            ) from None
     tree = OmegaConf.structured(schema)
     try:
         extras = [OmegaConf.create(dict(layer)) for layer in layers] + [
@@ -85,6 +93,8 @@ def load(schema: type[Tree], arguments: list[str], layers: Sequence[Mapping[str,
 def _explained(schema: type, error: Any) -> str:
     known = [name for name, _, _ in leaves(schema)]
     reason = str(error).split("\n")[0]
+    if error.full_key is None:
+        return f"{reason}: a section takes no value; give its keys, e.g. {known[0]}=…. --help lists the keys."
     if "not in" in reason or error.full_key not in known:
         tops = {name.split(".")[0] for name in known}
         guess = nearest(str(error.full_key), known) or nearest(str(error.full_key), tops)
@@ -99,6 +109,8 @@ def _check_bounds(name: str, item: dataclasses.Field[Any], value: Any) -> None:
     for number in value if isinstance(value, list) else [value]:
         if not isinstance(number, int | float):
             continue
+        if not math.isfinite(number):
+            raise UserError(f"{name} is {number}; it must be a finite number ({item.metadata['meaning']}).")
         if (low is not None and number < low) or (high is not None and number > high):
             allowed = " and ".join([f"at least {low}"] * (low is not None) + [f"at most {high}"] * (high is not None))
             raise UserError(f"{name} is {number}; it must be {allowed} ({item.metadata['meaning']}).")

@@ -12,14 +12,14 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from facefactory import UserError, config, rundir, sweep
 from facefactory.config import key, section
 from facefactory.data import Data, Pack
-from facefactory.evaluation import Evaluation, Judge
+from facefactory.evaluation import Evaluation
 from facefactory.interpret import Interpret
 from facefactory.rundir import RunDir
 from facefactory.training import Training
@@ -38,6 +38,21 @@ class Paths:
 
     runs: str = key("runs", "folder of the run folders", identity=False)
     data: str = key("shards", "folder of packed sets and judges", identity=False)
+
+
+def _judge_training() -> Training:
+    return Training(total_kimg=35.0, batch_size=32, lr=1e-3, betas=[0.9, 0.99], ema_half_life_kimg=2.0, sample_kimg=0.0)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """The classifier whose features and verdicts score everything else; one per dataset, shared by all runs."""
+
+    model: dict[str, Any] = key({"name": "classifier/convnet"}, "network of the judge")
+    objective: dict[str, Any] = key({"name": "classification"}, "its loss")
+    training: Training = field(default_factory=_judge_training)
+    folds: int = key(5, "parts of the out-of-fold check, cut between people", low=2)
+    fold_kimg: float = key(20.0, "budget of each fold, thousands of images", low=0.001)
 
 
 @dataclass(frozen=True)
@@ -291,14 +306,16 @@ def train_judge(run: Run, index: Index, home: Path) -> dict[str, Any]:
     import torch
 
     from facefactory import checkpoint, registry
-    from facefactory.data import pixels
+    from facefactory.data import labels, pixels
     from facefactory.data.loader import Shards
+    from facefactory.evaluation import features
     from facefactory.evaluation import judge as judging
+    from facefactory.evaluation.protocols import generator
     from facefactory.training import distributed, trainer
 
     world, schema, group = distributed.join(run.judge.training), index.content["labels"], index.content["group"]
     everyone = Shards(index, list(index.content["splits"]))
-    groups = judging.people(everyone.table, group)
+    groups = labels.people(everyone.table, group)
     fold = judging.folds(groups, run.judge.folds)
 
     def fit(name: str, shards: Shards, kimg: float) -> Any:
@@ -332,6 +349,8 @@ def train_judge(run: Run, index: Index, home: Path) -> dict[str, Any]:
         for name, values in logits.items():
             parts.setdefault(name, torch.zeros(len(everyone), values.shape[1]))[torch.from_numpy(outside)] = values.cpu()
     trained = fit("judge", Shards(index, "train"), run.judge.training.total_kimg)
+    real, held_out = Shards(index, run.evaluation.reference).images(), Shards(index, run.evaluation.held_out).images()
+    generator.scale(features.of_judge(trained.average), real, held_out, "judge")  # refuses a judge before a sweep trusts it
     return {
         "judge": checkpoint.digest(trained.state()),
         "feature_dim": trained.average.features(pixels.to_model(everyone.images(np.arange(1))).to(world.device)).shape[1],

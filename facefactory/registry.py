@@ -48,7 +48,14 @@ def module(package: str, name: str) -> ModuleType:
         spec = importlib.util.spec_from_file_location(path.stem, path)
         assert spec is not None and spec.loader is not None
         loaded = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(loaded)
+        try:
+            spec.loader.exec_module(loaded)
+        except Exception as error:
+            raise UserError(f"{package}: {name} cannot be loaded: {type(error).__name__}: {error}") from error
+        if not hasattr(loaded, "Component"):
+            raise UserError(
+                f"{package}: {name} defines no class Component; see the docstring of facefactory/{package}/__init__.py."
+            )
         return loaded
     known = names(package)
     if name not in known:
@@ -60,8 +67,11 @@ def options(package: str, name: str) -> dict[str, inspect.Parameter]:
     """The options of a component: its keyword-only arguments with resolved annotations."""
     component = module(package, name).Component
     hints = typing.get_type_hints(component.__init__)
-    found = inspect.signature(component).parameters.values()
-    return {p.name: p.replace(annotation=hints[p.name]) for p in found if p.kind is p.KEYWORD_ONLY}
+    found = [p for p in inspect.signature(component).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    for parameter in found:
+        if parameter.name not in hints:
+            raise UserError(f"{name}: option {parameter.name!r} has no type annotation; write e.g. {parameter.name}: int = 3.")
+    return {p.name: p.replace(annotation=hints[p.name]) for p in found}
 
 
 def resolve(package: str, spec: dict[str, Any]) -> dict[str, Any]:

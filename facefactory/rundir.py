@@ -58,9 +58,13 @@ def read_json(path: Path) -> Any:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a JSON-lines file; a line cut by a kill is left out."""
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    """The whole lines of a JSON-lines file; lines cut by a kill are left out."""
+    found = []
+    for line in path.read_text().splitlines(keepends=True) if path.exists() else []:
+        with contextlib.suppress(json.JSONDecodeError):
+            if line.endswith("\n"):
+                found.append(json.loads(line))
+    return found
 
 
 @contextlib.contextmanager
@@ -130,8 +134,10 @@ class RunDir:
     def record(self, stage: str, state: str, **facts: Any) -> None:
         """Append a line to the ledger."""
         line = {"time": round(time.time(), 1), "stage": stage, "state": state, "host": socket.gethostname()}
-        with open(self.path / "jobs.jsonl", "a") as ledger:
-            ledger.write(json.dumps({**line, "job": f"pid {os.getpid()}", **facts}) + "\n")
+        path = self.path / "jobs.jsonl"
+        cut = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")  # the writer before was killed in a line
+        with open(path, "a") as ledger:
+            ledger.write("\n" * cut + json.dumps({**line, "job": f"pid {os.getpid()}", **facts}) + "\n")
 
     # -- stages --------------------------------------------------------------------------------------------------
 
@@ -161,7 +167,8 @@ class RunDir:
     def move_aside(self, stage: str) -> None:
         """Rename a stage's folder to `<stage>.old-<n>`."""
         self.guard()
-        number = 1 + len(list(self.path.glob(f"{stage}.old-*")))
+        numbers = [int(path.suffix.removeprefix(".old-")) for path in self.path.glob(f"{stage}.old-*")]
+        number = 1 + max(numbers, default=0)
         self.stage(stage).rename(self.path / f"{stage}.old-{number}")
 
     def finish(self, stage: str, record: dict[str, Any], files: list[Path]) -> None:

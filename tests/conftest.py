@@ -6,6 +6,7 @@ The faces are drawn with ellipses, not photographed: 12 people x 5 images, gray,
 from __future__ import annotations
 
 import csv
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from PIL import Image, ImageDraw
 
 from facefactory.data import Pack, pack
 from facefactory.data.index import Index
+from facefactory.data.sources.orl import images
 
 PEOPLE, EACH = 12, 5
 RECIPE = """\
@@ -90,6 +92,19 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Faces:
         csv.writer(stream).writerows([["file", "Person", "Glasses", "Beard"], *rows])
     (top / "drawn.yaml").write_text(RECIPE.format(root=top / "faces"))
     return Faces(top / "faces", top / "labels.csv", top / "drawn.yaml")
+
+
+@pytest.fixture(scope="session")
+def orl(tmp_path_factory: pytest.TempPathFactory) -> Faces:
+    """A copy of the ORL faces (a judge needs more people than we draw), with the project's labels and recipe."""
+    top, shards = tmp_path_factory.mktemp("orl"), Path(__file__).parents[1] / "shards"
+    for name, path in images(None).items():
+        (top / "faces" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, top / "faces" / name)
+    shutil.copyfile(shards / "orl_labels.csv", top / "labels.csv")
+    recipe = (shards / "orl.yaml").read_text().replace("orl_labels.csv", "labels.csv") + f"root: {top / 'faces'}\n"
+    (top / "recipe.yaml").write_text(recipe)
+    return Faces(top / "faces", top / "labels.csv", top / "recipe.yaml")
 
 
 @pytest.fixture(scope="session")

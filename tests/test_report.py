@@ -34,9 +34,7 @@ def put_picture(path: Path, columns: int = 8, rows: int = 8, side: int = 16) -> 
     Image.frombytes("L", (columns * side, rows * side), ramp).save(path)
 
 
-def put_run(
-    folder: Path, kd: float, ratio: float = 1.2, kind: str = "gan", resize: str = "none", evil: str = "Smiling"
-) -> None:
+def put_run(folder: Path, kd: float, ratio: float = 1.2, kind: str = "gan", resize: str = "none", evil: str = "Smiling") -> None:
     """A trained, evaluated and interpreted generative run."""
     put_lines(
         folder / "train/metrics-001.jsonl",
@@ -150,9 +148,7 @@ def written(folder: Path, repeat: dict[str, str] | None = None) -> tuple[str, di
     if 'class="plotly-graph-div"' in text:
         assert text.count("* plotly.js v") == 1 and len(text) - len(own) > 1_000_000
     assert "plotly.js v" not in own
-    assert (
-        not re.search(r"""(src|href)\s*=\s*["']?\s*(https?:)?//""", own) and "url(" not in own and "@import" not in own
-    )
+    assert not re.search(r"""(src|href)\s*=\s*["']?\s*(https?:)?//""", own) and "url(" not in own and "@import" not in own
     assert EVIL not in own
     return own, json.loads(data.read_text(), parse_constant=refuse)
 
@@ -164,9 +160,7 @@ def test_a_sweep_names_its_winner_and_where_the_score_lies(sweep: Path) -> None:
         "Finalist 1-003-ab12cd34 won: kd_judge 0.01, between held-out real faces (0.002) and blurred faces (0.31)"
     )
     assert "0-000" not in first and "runner-up, 0-004-ab12cd34, has 0.05" in first
-    assert any(
-        "Caution" in sentence and "1-003-ab12cd34 (0.7)" in sentence and "0-004" not in sentence for sentence in others
-    )
+    assert any("Caution" in sentence and "1-003-ab12cd34 (0.7)" in sentence and "0-004" not in sentence for sentence in others)
     assert any("Of 8 trials, 5 finished, 1 stopped early, 1 failed, 1 interrupted" in sentence for sentence in others)
     assert any("one seed" in sentence for sentence in others)
     assert first in text
@@ -227,9 +221,7 @@ def test_every_section_of_a_full_sweep_is_drawn(sweep: Path) -> None:
     assert "Not drawn" not in text
     assert text.count("data:image/png;base64,") == 8 + 2 * 3 and "pixelated" in text  # trials' and finalists' pictures
     assert "finalists/2-002-ab12cd34/evaluate/samples.png is missing" in text
-    assert (
-        "AT&amp;T Laboratories" in text and "run weights.fetch" in text and "4 people have 0; a score needs 8" in text
-    )
+    assert "AT&amp;T Laboratories" in text and "run weights.fetch" in text and "4 people have 0; a score needs 8" in text
     assert "training.lr=1e-4 &amp;&amp; true" in text
     assert data["provenance"]["software"]["torch"] == "2.9" and data["judge"]["feature_dim"] == 64
 
@@ -245,10 +237,7 @@ def test_a_single_generative_run(tmp_path: Path, kind: str) -> None:
     put(tmp_path / "config.yaml", f"job: train_{kind}\n")
     put_run(tmp_path, 0.05, kind=kind)
     text, data = written(tmp_path)
-    assert (
-        data["verdict"][0]
-        == "This run has kd_judge 0.05, between held-out real faces (0.002) and blurred faces (0.31)."
-    )
+    assert data["verdict"][0] == "This run has kd_judge 0.05, between held-out real faces (0.002) and blurred faces (0.31)."
     assert "1 of 2 latent dimensions are associated with a label: 3 (Eyeglasses)." in data["verdict"]
     assert ("reconstructions.png" in text) == (kind == "vae")
     assert "finalist" not in text and "judge/results.json is missing" in text

@@ -101,10 +101,10 @@ def test_a_polite_stop_saves_and_the_same_command_goes_on(faces: Faces, tmp_path
     assert done(tmp_path, "stopped")["checkpoint"] == done(tmp_path, "whole")["checkpoint"]
 
 
-def test_a_sweep_killed_and_continued_loses_and_repeats_no_finished_trial(faces: Faces, tmp_path: Path) -> None:
+def test_a_sweep_killed_and_continued_loses_and_repeats_no_finished_trial(orl: Faces, tmp_path: Path) -> None:
     space = tmp_path / "space.yaml"
     space.write_text("training.lr: {choice: [0.001, 0.002]}\nmodel.width: {choice: [4, 6]}\n")
-    arguments = [f"pack.recipe={faces.recipe}", f"sweep.space={space}", "sweep.sampler=grid", "sweep.early_stopping=false"]
+    arguments = [f"pack.recipe={orl.recipe}", f"sweep.space={space}", "sweep.sampler=grid", "sweep.early_stopping=false"]
     arguments += ["sweep.min_kimg=0.6", "sweep.max_kimg=1.2", "training.total_kimg=1.5", "training.checkpoint_kimg=0.3"]
     finish("sweep_gan", tmp_path, "run=whole", *arguments)
     process = start("sweep_gan", tmp_path, "run=killed", *arguments)

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from facefactory import UserError
 
 KINDS = ("binary", "categorical", "ordinal", "identity", "real")
+LEAST_PEOPLE = 8  # on either side of a label, below which a score would be about those few
 CLASSIFIED = ("binary", "categorical", "ordinal", "identity")  # kinds that have classes
 
 
@@ -48,6 +50,12 @@ def schema_of(table: pd.DataFrame, kinds: dict[str, str]) -> dict[str, dict[str,
         whole = numeric and bool((present == present.round()).all())
         guess = "binary" if numeric and set(values) <= {-1, 0, 1} else "categorical" if whole or not numeric else "real"
         kind = kinds.get(str(name), guess)
+        if kind in ("binary", "real") and not numeric and len(present):
+            raise UserError(f"label {name!r} holds {values[0]!r}; kind {kind} takes numbers (binary: 0 / 1 or -1 / 1).")
+        if kind in ("categorical", "ordinal", "identity") and numeric and not whole:
+            raise UserError(
+                f"label {name!r} holds fractions; kind {kind} takes whole numbers or text. Give kind real, or round them."
+            )
         schema[str(name)] = {"kind": kind}
         if kind in CLASSIFIED:
             plain = [int(value) if numeric else str(value) for value in values]
@@ -72,3 +80,26 @@ def encode(table: pd.DataFrame, schema: dict[str, dict[str, Any]], files: list[s
             )
             encoded[name] = texts.map(numbers).fillna(-1).astype(np.int32).to_numpy()
     return encoded
+
+
+def people(table: pd.DataFrame, group: str | None) -> npt.NDArray[np.int64]:
+    """A number per image that says whose it is; without a group, or where it is unknown, each image stands alone."""
+    alone = -1 - np.arange(len(table))
+    found = table[group].to_numpy() if group else alone
+    return np.where(found < 0, alone, found)
+
+
+def countable(table: pd.DataFrame, schema: dict[str, Any], groups: npt.NDArray[np.int64]) -> dict[str, dict[str, Any]]:
+    """Per label with classes (identities aside): images and people per class, and whether a score makes sense."""
+    found = {}
+    for name, entry in schema.items():
+        if entry["kind"] in ("identity", "real"):
+            continue
+        values = table[name].to_numpy()
+        classes = entry["classes"]
+        images = [int((values == number).sum()) for number in range(len(classes))]
+        heads = [len(np.unique(groups[values == number])) for number in range(len(classes))]
+        few = [f"{n} people have {c}" for c, n in zip(classes, heads, strict=True) if n < LEAST_PEOPLE]
+        fact = {"kind": entry["kind"], "classes": classes, "images": images, "people": heads, "scored": not few}
+        found[name] = fact | ({"reason": f"{'; '.join(few)}; a score needs {LEAST_PEOPLE} on either side"} if few else {})
+    return found

@@ -8,6 +8,7 @@ rows that lie between two maps are never touched.
 from __future__ import annotations
 
 import ctypes
+import math
 import queue
 import threading
 from collections.abc import Generator
@@ -18,10 +19,12 @@ import numpy as np
 import pandas as pd
 import torch
 
+from facefactory import UserError
 from facefactory.data.index import BLOCK, Index
 from facefactory.data.order import Ids, Order
 
-AHEAD = 4096  # images gathered at once
+AHEAD = 4096  # images gathered at once, unless they are so large that
+BLOCK_BYTES = 2**28  # would be passed
 RING = 4  # blocks in use: one at the consumer, one queued, one being filled, one spare
 
 
@@ -65,6 +68,8 @@ class Shards:
     def strata(self, label: str) -> tuple[Ids, ...]:
         """Positions per class of a label; images without it are left out."""
         values = self.labels[label].numpy()
+        if not (values >= 0).any():
+            raise UserError(f"no image of this split has the label {label!r}; data.balance needs one that is given.")
         return tuple(np.flatnonzero(values == value) for value in np.unique(values[values >= 0]))
 
 
@@ -82,7 +87,8 @@ def batches(shards: Shards, order: Order, clock: int, size: int, lo: int, hi: in
 
     A batch's images lie in a ring of buffers: they are valid until the next-but-one block of batches is asked for.
     """
-    steps = max(1, AHEAD // (hi - lo))
+    image_bytes = math.prod(shards._rows.shape[1:])
+    steps = max(1, min(AHEAD, BLOCK_BYTES // image_bytes) // (hi - lo))
     ring = [torch.empty((steps * (hi - lo), *shards._rows.shape[1:]), dtype=torch.uint8) for _ in range(RING)]
     ready: queue.Queue[Any] = queue.Queue(maxsize=1)
     closed = threading.Event()

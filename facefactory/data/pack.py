@@ -70,6 +70,8 @@ def plan(options: Pack) -> Plan:
     path = recipe_path(options.recipe)
     recipe = config.read_yaml(path)
     recipe = {"root": None, "labels": None, "kinds": {}, "group": None, "crop": "square", **recipe}
+    for name in {"name", "source", "splits"} - recipe.keys():
+        raise UserError(f"{path} has no key {name!r}; copy it from shards/folder.yaml.")
     files = registry.module("data.sources", recipe["source"]).images(options.root or recipe["root"])
     named = options.labels or (recipe["labels"] and path.parent / recipe["labels"])
     if named:
@@ -161,7 +163,8 @@ def write_shard(task: Task) -> dict[str, Any]:
         except Exception as error:  # whatever a decoder raises on a bad file
             skipped.append({"file": task.rows["file"].iloc[number], "reason": f"{type(error).__name__}: {error}"})
     table = task.rows.iloc[kept].reset_index(drop=True)
-    texts = [json.dumps(row, ensure_ascii=True).replace("NaN", "null") for row in table.to_dict("records")]
+    rows = [{name: None if value != value else value for name, value in row.items()} for row in table.to_dict("records")]
+    texts = [json.dumps(row, ensure_ascii=True, allow_nan=False) for row in rows]
     longest = max(map(len, texts), default=0)
     stem = f"{task.split}-{task.number:06d}"
     header = npy_header(pixels[0].shape) if pixels else b""

@@ -15,8 +15,8 @@ from PIL import Image
 from facefactory import registry
 from facefactory.data import pixels
 from facefactory.data.index import Index
+from facefactory.data.labels import countable, people
 from facefactory.data.loader import Shards
-from facefactory.evaluation.judge import countable, people
 from facefactory.interpret import Interpret
 from facefactory.metrics import intervals
 from facefactory.metrics.codes import cliffs_delta

@@ -62,6 +62,13 @@ def doubling(channels: int, width: int, depth: int, kernel: int, norm: str) -> n
     return nn.Sequential(*layers)
 
 
+def check_sizes(**sizes: int) -> None:
+    """Raise UserError for a width or a dimension below 1."""
+    for name, size in sizes.items():
+        if size < 1:
+            raise UserError(f"{name}={size}; it must be at least 1.")
+
+
 def check_kernel(kernel: int) -> None:
     """Raise UserError for a kernel that a strided layer cannot mirror."""
     if kernel not in (3, 4, 5, 6, 7):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from facefactory import UserError
 from facefactory.models import GAN
 from facefactory.objectives import Batch, Phase
 
@@ -36,6 +37,10 @@ class Component:
         r1_gamma: float = 1.0,
         r1_interval: int = 8,
     ) -> None:
+        if r1_gamma < 0 or r1_interval < 1:
+            raise UserError(
+                f"adversarial: r1_gamma={r1_gamma}, r1_interval={r1_interval}; at least 0 (0 = off) and at least 1 are allowed."
+            )
         self.kind, self.r1_gamma, self.r1_interval = loss, r1_gamma, r1_interval
         r1 = [Phase("r1", "discriminator", r1_interval)] if r1_gamma > 0 else []
         self.phases = (Phase("discriminator", "discriminator"), *r1, Phase("generator", "generator"))

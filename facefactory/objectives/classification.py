@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -14,7 +13,7 @@ from facefactory.objectives import Batch, Phase
 
 
 class Component:
-    """Mean over labels of the mean cross-entropy of the images that have the label.
+    """Weighted mean over labels of the cross-entropy summed over the images that have the label, per image of the batch.
 
     Args:
         schema: labels; those with classes are learned.
@@ -35,12 +34,12 @@ class Component:
     def loss(self, phase: str, model: Classifier, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Weighted mean cross-entropy [nats]."""
         logits = model.logits(batch.augment(batch.images, "real"))
-        total = torch.zeros((), device=batch.images.device)
+        total = batch.images.new_zeros(())
         shown = {}
         for name, weight in self.weights.items():
             target = batch.labels[name].long()
             # summed over the slice and divided by its size: ranks average to the same value wherever labels are missing
-            value = F.cross_entropy(logits[name].float(), target, ignore_index=-1, reduction="sum") / len(target)
+            value = F.cross_entropy(logits[name].to(batch.images), target, ignore_index=-1, reduction="sum") / len(target)
             shown[f"nats_{name}"] = value
             total = total + weight * value
         return total / sum(self.weights.values()), shown

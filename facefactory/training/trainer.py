@@ -214,11 +214,15 @@ def fit(task: Task, world: World, until_kimg: float | None = None) -> tuple[str,
 
 
 def _save(trainer: Trainer, folder: Path) -> int:
+    if not all(bool(weights.isfinite().all()) for weights in trainer.model.parameters()):
+        raise FloatingPointError(
+            f"weights not finite at {trainer.clock / 1000:g} kimg: the training diverged; lower training.lr."
+        )
     if trainer.world.rank == 0:
         checkpoint.save(folder, trainer.state(), trainer.task.guard)
     return trainer.clock
 
 
 def _crossed(before: int, after: int, every_kimg: float) -> bool:
-    every = round(every_kimg * 1000)
+    every = max(1, round(every_kimg * 1000))
     return before // every != after // every

@@ -78,7 +78,7 @@ def scale(extract: features.Extractor, real: torch.Tensor, held_out: torch.Tenso
         if wrong:
             raise UserError(
                 f"{name} puts held-out real faces ({marks['floor']:.4g}) above {', '.join(f'{w} ({marks[w]:.4g})' for w in wrong)}: "
-                "these features cannot judge images. Train the judge longer (judge.training.total_kimg), or on better labels."
+                "these features cannot judge images. Train the judge longer (judge.training.total_kimg), on better labels or more people."
             )
     return table
 

@@ -9,8 +9,8 @@ import torch
 
 from facefactory.data import pixels
 from facefactory.data.index import Index
+from facefactory.data.labels import people
 from facefactory.data.loader import Shards
-from facefactory.evaluation.judge import people
 from facefactory.interpret import Interpret
 from facefactory.interpret.matrix import Codes
 

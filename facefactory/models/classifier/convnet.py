@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from facefactory.models import Facts
-from facefactory.models.layers import check_kernel, halving, stages
+from facefactory.models.layers import check_kernel, check_sizes, halving, stages
 
 
 class Component(nn.Module):
@@ -34,6 +34,7 @@ class Component(nn.Module):
     ) -> None:
         super().__init__()
         check_kernel(kernel)
+        check_sizes(width=width, feature_dim=feature_dim)
         flat = width * 2 ** (depth - 1) * stages(facts.resolution, depth) ** 2
         down = halving(facts.channels, width, depth, kernel, norm)
         self.classifier = nn.ModuleDict({"trunk": nn.Sequential(down, nn.Flatten(), nn.Linear(flat, feature_dim), nn.Tanh())})

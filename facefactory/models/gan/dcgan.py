@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from facefactory.models import Facts
-from facefactory.models.layers import check_kernel, doubling, halving, init_normal, norm2d, stages
+from facefactory.models.layers import check_kernel, check_sizes, doubling, halving, init_normal, norm2d, stages
 
 
 class Generator(nn.Module):
@@ -67,6 +67,7 @@ class Component(nn.Module):
     ) -> None:
         super().__init__()
         check_kernel(kernel)
+        check_sizes(z_dim=z_dim, width=width, d_width=d_width or width)
         self.z_dim = z_dim
         self.generator = Generator(facts, z_dim, width, depth, kernel, g_norm)
         self.discriminator = Discriminator(facts, d_width or width, depth, kernel, d_norm)

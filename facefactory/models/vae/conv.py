@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from facefactory.models import Facts
-from facefactory.models.layers import check_kernel, doubling, halving, norm2d, stages
+from facefactory.models.layers import check_kernel, check_sizes, doubling, halving, norm2d, stages
 
 
 class Component(nn.Module):
@@ -34,6 +34,7 @@ class Component(nn.Module):
     ) -> None:
         super().__init__()
         check_kernel(kernel)
+        check_sizes(z_dim=z_dim, width=width)
         self.z_dim = z_dim
         side, top = stages(facts.resolution, depth), width * 2 ** (depth - 1)
         flat = top * side**2
