@@ -39,7 +39,9 @@ def check(run: Run, stages: tuple[str, ...]) -> None:
         raise UserError(
             f"data.balance={run.data.balance!r} is no label with classes; there are {', '.join(facts.classes) or 'none'}."
         )
-    registry.module("evaluation.protocols", run.evaluation.protocol)
+    protocols = registry.names("evaluation.protocols")
+    if run.evaluation.protocol not in protocols:
+        raise UserError(f"evaluation.protocol={run.evaluation.protocol!r}; allowed are {', '.join(protocols)}.")
     trained = [run] if {"train", "sweep"} & set(stages) else []
     if "sweep" in stages:
         space = pipeline.space_of(run)

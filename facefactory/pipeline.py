@@ -214,10 +214,11 @@ def training_task(run: Run, folder: RunDir, index: Index, label: str = "train") 
     """The training that a config tree describes, in the stage folder `train`."""
     from facefactory import registry
     from facefactory.data.loader import Shards
-    from facefactory.evaluation.protocols import generator
     from facefactory.training.trainer import Task
 
     def samples(model: Any, clock: int) -> None:
+        from facefactory.evaluation.protocols import generator
+
         if hasattr(model, "sample"):
             target = folder.stage("train") / "samples" / f"{clock:012d}.png"
             images = generator.draw(model, generator.SHOWN, run.seed, "evaluation")
@@ -546,7 +547,7 @@ def finalists_stage(run: Run, folder: RunDir) -> Outputs:
     commands = [["facefactory", "stages", str(made.path), *FINALIST_STAGES] for _, made in runs]
     say(f"finalists: {len(runs)} runs to {run.training.total_kimg:g} kimg; logs: {target}/*/log.txt")
     threads = {"OMP_NUM_THREADS": str(run.training.threads)}
-    codes = local.side_by_side(commands, run.sweep.parallel, [made.path / "log.txt" for _, made in runs], threads)
+    codes = local.side_by_side(commands, run.sweep.parallel, [made.path / "log.txt" for _, made in runs], threads, say)
     if stop() or INTERRUPTED in codes:
         stop.asked = True
         raise Interrupted

@@ -249,16 +249,16 @@ def test_features_to_which_noise_looks_more_real_than_faces_are_refused(real: Te
 
 
 def test_features_that_do_not_see_blur_are_refused_for_blur_alone(real: Tensor, held_out: Tensor) -> None:
-    def coarse(images: Tensor) -> features.Array:
-        """Pixels, but a blurred set counts as the reference itself."""
-        known = images is real or any(images is other for other in (held_out,)) or images.float().std(0).mean() == 0
-        return flattened(images if known or sharpness(images) > sharpness(held_out) else real[: len(images)])
-
     def sharpness(images: Tensor) -> float:
         return float(images.float().diff(dim=2).abs().mean())
 
+    def blind(images: Tensor) -> features.Array:
+        """Pixels, but any varied set less sharp than the held-out faces counts as the reference itself."""
+        soft = sharpness(images) < sharpness(held_out) and images.float().std(0).mean() > 0
+        return flattened(real if soft else images)
+
     with pytest.raises(UserError, match=r"fd_judge puts held-out real faces \([^)]*\) above blur \([^)]*\):"):
-        generator.scale(coarse, real, held_out, "judge")
+        generator.scale(blind, real, held_out, "judge")
 
 
 # -- nearest faces ---------------------------------------------------------------------------------------------------
@@ -332,21 +332,24 @@ def test_inception_features_are_torch_fidelitys(store: Path, monkeypatch: pytest
         patch.setattr(published, "load_state_dict", lambda *_: None)
         torch.manual_seed(0)
         direct = published("random", ["2048"])  # never the real weights: the store is empty
+    for layer in direct.modules():
+        if isinstance(layer, torch.nn.Conv2d):  # torch's own scale would let the features fade to 1e-8
+            torch.nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     torch.save(direct.state_dict(), path)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     monkeypatch.setattr(weights, "INCEPTION", weights.Weights(path.name, weights.INCEPTION.url, sha256))
     found = weights.find(weights.INCEPTION)
     assert found == path
     extract = features.of_inception(found)
-    monkeypatch.setattr(features, "CHUNK", 3)
+    monkeypatch.setattr(features, "CHUNK", 2)
     with torch.inference_mode():
-        gray = real[:5]
+        gray = real[:3]
         wanted = direct(gray.permute(0, 3, 1, 2).repeat(1, 3, 1, 1))[0].double().numpy()
-        colour = torch.stack([real[:3, ..., 0], real[3:6, ..., 0], real[6:9, ..., 0]], 3)
+        colour = torch.stack([real[:1, ..., 0], real[1:2, ..., 0], real[2:3, ..., 0]], 3)
         coloured = direct(colour.permute(0, 3, 1, 2).contiguous())[0].double().numpy()
-    assert wanted.shape == (5, 2048) and wanted.std(0).max() > 0
-    np.testing.assert_allclose(extract(gray), wanted, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(extract(colour), coloured, rtol=1e-4, atol=1e-6)
+    assert wanted.shape == (3, 2048) and wanted.std(0).mean() > 0.01 * wanted.mean() > 1e-4
+    np.testing.assert_allclose(extract(gray), wanted, rtol=1e-3, atol=1e-4 * wanted.mean())
+    np.testing.assert_allclose(extract(colour), coloured, rtol=1e-3, atol=1e-4 * coloured.mean())
 
 
 def test_judge_features_are_the_classifiers_in_float64(monkeypatch: pytest.MonkeyPatch, real: Tensor) -> None:
@@ -432,15 +435,15 @@ def test_staged_inception_weights_add_fid_and_kid_with_their_scale(
 @pytest.mark.xfail(strict=True, reason="bug: with fewer fakes than PAIRS the first twins are shown beside the fakes")
 def test_fakes_stand_above_their_nearest_faces_however_few_they_are(index: Index, tmp_path: Path) -> None:
     evaluate(LinearModel(), index, tmp_path, fakes=8)
-    assert Image.open(tmp_path / "nearest.png").height == 2 * 16
+    assert np.array(Image.open(tmp_path / "nearest.png")).shape == (2 * 16, 8 * 16)
 
 
 @pytest.mark.xfail(
     strict=True, reason="bug: the ratio divides by 0 when held-out faces are training faces", raises=RuntimeWarning
 )
-def test_a_held_out_split_that_is_the_reference_gives_results_that_json_can_hold(real: Tensor) -> None:
-    _, ratio = generator.nearest(real[:4], real, real)
-    json.dumps(ratio, allow_nan=False)
+def test_a_held_out_split_that_is_the_reference_is_refused(real: Tensor) -> None:
+    with pytest.raises(UserError, match=r"evaluation\.held_out"):
+        generator.nearest(real[:4], real, real)
 
 
 class LookingUp:

@@ -86,11 +86,11 @@ def test_without_labels_there_are_no_effects() -> None:
     assert delta.shape == q.shape == (3, 0) and bounds.shape == (2, 3, 0)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: NaN effects reach scipy, which refuses them", raises=ValueError)
+@pytest.mark.xfail(strict=True, reason="bug: NaN effects reach scipy, which refuses them", raises=(ValueError, RuntimeWarning))
 def test_a_label_that_no_face_has_does_not_spoil_the_others() -> None:
     labels = np.stack([np.arange(180) % 2, np.zeros(180)], 1)
     delta, _, q = matrix.effects(codes_of(labels[:, :1], labels))
-    assert delta[0, 0] == 1 and q[0, 0] < 0.05
+    assert delta[0].tolist() == [1, 0] and q[0, 0] < 0.05 and q[0, 1] == 1
 
 
 # -- interpret -------------------------------------------------------------------------------------------------------
@@ -104,7 +104,7 @@ class FakeVAE:
     def __init__(self, index: Index) -> None:
         everyone = Shards(index, list(index.content["splits"]))
         glasses = everyone.labels["Glasses"].float()
-        noise = torch.randn(len(everyone), generator=torch.Generator().manual_seed(0))
+        noise = torch.randn(len(everyone), generator=torch.Generator().manual_seed(2))
         noise = (noise - noise.mean()) / noise.std(correction=0)  # mean of squares 1: KL 0.5 when the posterior's variance is 1
         self.mu = torch.stack([2 * glasses - 1, noise, 0 * glasses, 0.3 * noise], 1)
 
@@ -216,7 +216,9 @@ def test_a_set_without_scorable_labels_still_has_walks_and_activity(index: Index
     assert (tmp_path / "traversals.png").is_file()
 
 
-@pytest.mark.xfail(strict=True, reason="bug: a collapsed generator has one class only, so effects are NaN", raises=ValueError)
+@pytest.mark.xfail(
+    strict=True, reason="bug: a collapsed generator has one class only, so effects are NaN", raises=(ValueError, RuntimeWarning)
+)
 def test_a_collapsed_generator_has_no_effects(index: Index, tmp_path: Path) -> None:
     model = FakeGAN()
     model.sample = lambda z: torch.zeros(len(z), 1, 16, 16)  # type: ignore[method-assign]

@@ -41,7 +41,7 @@ def test_frechet_distance_of_a_set_to_itself_is_0(rows: int, columns: int) -> No
 
 def test_frechet_distance_of_shifted_sets_is_the_squared_shift() -> None:
     real = drawn(50, 3)
-    assert frechet_distance.score(real, [*real, 3.0, 0.0, 4.0]) == pytest.approx(25, rel=1e-9)
+    assert frechet_distance.score(real, real + np.array([3.0, 0.0, 4.0])) == pytest.approx(25, rel=1e-9)
 
 
 def test_frechet_distance_does_not_change_when_rows_are_shuffled_or_sides_swapped() -> None:

@@ -7,9 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+
+INTERRUPTED = 75  # EX_TEMPFAIL: the work is saved; the same command goes on with it
+TELL_S = 15.0  # seconds between words about runs whose output goes to logs
 
 
 def ranks(count: int, arguments: Sequence[str], environment: dict[str, str]) -> int:
@@ -19,23 +22,31 @@ def ranks(count: int, arguments: Sequence[str], environment: dict[str, str]) -> 
 
 
 def side_by_side(
-    commands: Sequence[Sequence[str]], slots: int, logs: Sequence[Path | None], environment: dict[str, str]
+    commands: Sequence[Sequence[str]],
+    slots: int,
+    logs: Sequence[Path | None],
+    environment: dict[str, str],
+    tell: Callable[[str], None] = lambda text: None,
 ) -> list[int]:
     """Run `python -m <command>` for each command, `slots` at a time; their exit codes. A stop signal is passed on.
 
-    A command with a log writes there, the others to this process's output.
+    A command with a log writes there, and its last line is told now and then; the others write to this process's output.
     """
     waiting = list(range(len(commands)))
     running: dict[int, subprocess.Popen[bytes]] = {}
     codes: dict[int, int] = {}
-    env = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"), **environment}
+    env = {**os.environ, **environment}
 
     def stop(number: int, frame: object) -> None:
         waiting.clear()
+        earlier = before[signal.Signals(number)]
+        if callable(earlier):
+            earlier(number, frame)  # type: ignore[arg-type]
         for process in running.values():
             process.send_signal(signal.SIGTERM)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    told = time.monotonic()
     try:
         while waiting or running:
             while waiting and len(running) < slots:
@@ -46,11 +57,12 @@ def side_by_side(
             for number, process in list(running.items()):
                 if process.poll() is not None:
                     codes[number] = running.pop(number).returncode
+            if time.monotonic() - told > TELL_S:
+                told = time.monotonic()
+                for log in filter(None, (logs[number] for number in running)):
+                    tell(f"{log.parent.name}: {(log.read_text(errors='replace').splitlines() or [''])[-1]}")
             time.sleep(0.05)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
     return [codes.get(number, INTERRUPTED) for number in range(len(commands))]
-
-
-INTERRUPTED = 75  # EX_TEMPFAIL: the work is saved; the same command goes on with it

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from facefactory.training.distributed import World
 
@@ -23,6 +25,7 @@ class Log:
         self.sums: dict[str, torch.Tensor] = {}
         self.counts: dict[str, int] = {}
         self.began, self.said, self.first_clock = time.monotonic(), 0.0, -1
+        self.bar: Progress | None = None
         attempt = 1 + len(list(folder.glob("metrics-*.jsonl")))
         self.path = folder / f"metrics-{attempt:03d}.jsonl"
 
@@ -55,16 +58,28 @@ class Log:
                 stream.write(json.dumps(line) + "\n")
 
     def progress(self, clock: int, total: int) -> None:
-        """Say where the run is: in place on a terminal, now and then in a log."""
+        """Say where the run is: a bar on a terminal, a line now and then in a log."""
         if self.first_clock < 0:
             self.first_clock, self.began = clock, time.monotonic()
+            if sys.stderr.isatty() and self.world.rank == 0:
+                columns = (BarColumn(), TextColumn("{task.fields[rate]:.0f} images/s"), TimeRemainingColumn())
+                self.bar = Progress("{task.description}", *columns, console=Console(stderr=True))
+                self.bar.add_task(self.label, total=total, completed=clock, rate=0.0)
+                self.bar.start()
         now = time.monotonic()
-        terminal = sys.stderr.isatty()
-        if self.world.rank or (now - self.said < (0.5 if terminal else SPARSE_S) and clock < total):
+        if self.world.rank or (now - self.said < (0.5 if self.bar else SPARSE_S) and clock < total):
             return
         self.said = now
         rate = (clock - self.first_clock) / max(now - self.began, 1e-9)
-        left = f"{(total - clock) / rate:.0f} s left" if rate > 0 and clock < total else ""
-        text = f"{self.label}: {clock / 1000:.1f} of {total / 1000:g} kimg, {rate:.0f} images/s {left}"
-        end = "\n" if not terminal or clock >= total else "\r"
-        print(f"{text:<100}" if terminal else text, file=sys.stderr, end=end, flush=True)
+        if self.bar:
+            self.bar.update(self.bar.task_ids[0], completed=clock, total=total, rate=rate)
+        else:
+            left = f", {(total - clock) / rate:.0f} s left" if rate > 0 and clock < total else ""
+            print(
+                f"{self.label}: {clock / 1000:g} of {total / 1000:g} kimg, {rate:.0f} images/s{left}", file=sys.stderr, flush=True
+            )
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self.bar:
+            self.bar.stop()

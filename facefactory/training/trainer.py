@@ -188,25 +188,28 @@ def fit(task: Task, world: World, until_kimg: float | None = None) -> tuple[str,
     log = Log(task.folder, world, task.label) if options.log_kimg else None
     stream = batches(task.shards, trainer.order, trainer.clock, options.batch_size, trainer.lo, trainer.lo + trainer.share)
     outcome = "finished"
-    while trainer.clock < total:
-        if world.any(task.should_stop()):
-            outcome = "interrupted"
-            break
-        before = trainer.clock
+    try:
+        while trainer.clock < total:
+            if world.any(task.should_stop()):
+                outcome = "interrupted"
+                break
+            before = trainer.clock
+            if log is not None:
+                log.progress(before, total)
+            trainer.step(next(stream), log)
+            if log is not None and _crossed(before, trainer.clock, options.log_kimg):
+                log.write(trainer.clock)
+            if _crossed(before, trainer.clock, options.checkpoint_kimg):
+                saved = _save(trainer, folder)
+            if options.sample_kimg and _crossed(before, trainer.clock, options.sample_kimg) and world.rank == 0:
+                task.draw_samples(trainer.average, trainer.clock)
         if log is not None:
-            log.progress(before, total)
-        trainer.step(next(stream), log)
-        if log is not None and _crossed(before, trainer.clock, options.log_kimg):
             log.write(trainer.clock)
-        if _crossed(before, trainer.clock, options.checkpoint_kimg):
-            saved = _save(trainer, folder)
-        if options.sample_kimg and _crossed(before, trainer.clock, options.sample_kimg) and world.rank == 0:
-            task.draw_samples(trainer.average, trainer.clock)
-    stream.close()
-    if log is not None:
-        log.write(trainer.clock)
-        if outcome == "finished":
-            log.progress(trainer.clock, trainer.clock)
+            log.progress(trainer.clock, trainer.clock if outcome == "finished" else total)
+    finally:
+        stream.close()
+        if log is not None:
+            log.close()
     if saved != trainer.clock:
         _save(trainer, folder)
     world.barrier()
