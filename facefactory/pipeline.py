@@ -346,7 +346,7 @@ def train_judge(run: Run, index: Index, home: Path) -> dict[str, Any]:
         inside, outside = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
         trained = fit(f"fold-{number}", Shards(index, list(index.content["splits"]), inside), run.judge.fold_kimg)
         with torch.inference_mode():
-            logits = trained.average.logits(pixels.to_model(everyone.images(outside)).to(world.device))
+            logits = trained.average.logits(pixels.to_model(everyone.images(outside).to(world.device)))
         for name, values in logits.items():
             parts.setdefault(name, torch.zeros(len(everyone), values.shape[1]))[torch.from_numpy(outside)] = values.cpu()
     trained = fit("judge", Shards(index, "train"), run.judge.training.total_kimg)

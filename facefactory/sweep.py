@@ -56,22 +56,31 @@ class Sweep:
                 f"sweep.max_kimg={self.max_kimg:g} is below sweep.min_kimg={self.min_kimg:g}; give at least that much."
             )
         found = [self.min_kimg]
-        while found[-1] * self.reduction < self.max_kimg:
+        while found[-1] * self.reduction < self.max_kimg * (1 - 1e-9):  # 0.7 * 3 < 2.1 in floats
             found.append(found[-1] * self.reduction)
         return sorted({*found, self.max_kimg})
+
+
+def _drawable(entry: Any) -> bool:
+    if not isinstance(entry, dict) or not isinstance(entry.get("when", {}), dict):
+        return False
+    kinds = [kind for kind in entry if kind != "when"]
+    if len(kinds) != 1 or kinds[0] not in KINDS:
+        return False
+    kind, values = kinds[0], entry[kinds[0]]
+    if kind == "choice" or not isinstance(values, list):
+        return isinstance(values, list) and bool(values)
+    number = int if kind == "int" else int | float
+    if len(values) != 2 or not all(isinstance(value, number) for value in values):
+        return False
+    return bool(values[0] <= values[1] and (kind != "log_uniform" or values[0] > 0))
 
 
 def check_space(space: Space, name: str) -> None:
     """Raise UserError for an entry that is not one of the known kinds, or a condition on something not drawn before it."""
     seen: list[str] = []
     for param, entry in space.items():
-        kinds = [kind for kind in KINDS if isinstance(entry, dict) and kind in entry]
-        values = entry[kinds[0]] if len(kinds) == 1 else None
-        if (
-            not isinstance(values, list)
-            or not values
-            or (kinds[0] != "choice" and (len(values) != 2 or not values[0] <= values[1]))
-        ):
+        if not _drawable(entry):
             raise UserError(
                 f"space {name}: {param} is {entry!r}; allowed are {{choice: [a, b, …]}}, {{uniform: [low, high]}}, "
                 "{log_uniform: [low, high]}, {int: [low, high]}, each with an optional when: {other.key: value}."
@@ -135,19 +144,32 @@ def examples(space: Space, count: int = 16) -> Iterator[Params]:
 
 def trial_folders(folder: Path) -> list[Path]:
     """The folders of a study's trials, by number."""
-    return sorted(path.parent for path in (folder / "trials").glob("*/trial.json"))
+    found = (path.parent for path in (folder / "trials").glob("*/trial.json"))
+    return sorted(found, key=lambda path: int(path.name.partition("-")[0]))
 
 
 def run(
     folder: Path, space: Space, options: Sweep, threads: int, seed: int, trial: TrialFunction, gpus: float = 0
 ) -> list[dict[str, Any]]:
     """Run or continue a study in `folder`; what `results` says of it."""
-    known = [rundir.read_json(path / "trial.json")["params"] for path in trial_folders(folder)]
+    before = {path.name: rundir.read_json(path / "trial.json")["params"] for path in trial_folders(folder)}
+    known = list(before.values())
     planned = grid(space) if options.sampler == "grid" else known
     wanted = min(options.trials, len(planned)) if options.sampler == "grid" else options.trials
     states = [one["state"] for one in results(folder, space)]
     if len(known) < wanted or any(state not in ("finished", "stopped") for state in states):
-        _tune(folder, space, options, threads, seed, trial, gpus, planned[:wanted], wanted, len(known))
+        _tune(
+            folder,
+            space,
+            options,
+            threads,
+            seed,
+            trial,
+            gpus,
+            planned[:wanted],
+            wanted,
+            [] if options.sampler == "grid" else list(before),
+        )
     return results(folder, space)
 
 
@@ -161,7 +183,7 @@ def _tune(
     gpus: float,
     planned: list[Params],
     wanted: int,
-    known: int,
+    known: list[str],
 ) -> None:
     import logging
 
@@ -188,7 +210,7 @@ def _tune(
     rungs = options.rungs()
     # with a seed of its own for each continuation the sampler does not propose its first points again
     sampler = (optuna.samplers.RandomSampler if options.sampler == "random" else optuna.samplers.TPESampler)(
-        seed=seed * 1000 + known
+        seed=seed * 1000 + len(known)
     )
     searcher = OptunaSearch(
         functools.partial(_point, space=space),
@@ -198,7 +220,9 @@ def _tune(
         points_to_evaluate=planned or None,
     )
     asha = AsyncHyperBandScheduler("kimg", grace_period=rungs[0], max_t=rungs[-1], reduction_factor=options.reduction)
-    target = tune.with_resources(tune.with_parameters(_trainable, study=str(folder), trial=trial), {"cpu": threads, "gpu": gpus})
+    target = tune.with_resources(
+        tune.with_parameters(_trainable, study=str(folder), trial=trial, known=known), {"cpu": threads, "gpu": gpus}
+    )
     try:
         tune.Tuner(
             target,
@@ -228,11 +252,20 @@ def trial_name(number: int, params: Params) -> str:
     return f"{number:03d}-{config.digest(params)[:8]}"
 
 
-def _trainable(point: dict[str, Any], study: str, trial: TrialFunction) -> None:
+def _number(proposed: int, name: str, known: list[str]) -> int:
+    """A trial's number: that of its folder, if there is one; a kill may have left gaps between those."""
+    numbers = [int(folder.partition("-")[0]) for folder in known]
+    own = [number for number, folder in zip(numbers, known, strict=True) if folder.partition("-")[2] == name.partition("-")[2]]
+    if own:
+        return own[0]
+    return max(proposed, proposed - len(known) + max(numbers, default=-1) + 1)
+
+
+def _trainable(point: dict[str, Any], study: str, trial: TrialFunction, known: list[str]) -> None:
     """In a Ray worker: report what the folder has recorded, then let the trial go on where it stands."""
     from ray import tune
 
-    number = point.pop("number")
+    number = _number(point.pop("number"), trial_name(0, point), known)
     folder = Path(study) / "trials" / trial_name(number, point)
     written = rundir.read_json(folder / "trial.json")
     if written is None:

@@ -86,7 +86,6 @@ def test_without_labels_there_are_no_effects() -> None:
     assert delta.shape == q.shape == (3, 0) and bounds.shape == (2, 3, 0)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: NaN effects reach scipy, which refuses them", raises=(ValueError, RuntimeWarning))
 def test_a_label_that_no_face_has_does_not_spoil_the_others() -> None:
     labels = np.stack([np.arange(180) % 2, np.zeros(180)], 1)
     delta, _, q = matrix.effects(codes_of(labels[:, :1], labels))
@@ -216,9 +215,6 @@ def test_a_set_without_scorable_labels_still_has_walks_and_activity(index: Index
     assert (tmp_path / "traversals.png").is_file()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="bug: a collapsed generator has one class only, so effects are NaN", raises=(ValueError, RuntimeWarning)
-)
 def test_a_collapsed_generator_has_no_effects(index: Index, tmp_path: Path) -> None:
     model = FakeGAN()
     model.sample = lambda z: torch.zeros(len(z), 1, 16, 16)  # type: ignore[method-assign]

@@ -18,6 +18,12 @@ Extractor = Callable[[torch.Tensor], Array]  # [N, H, W, C] uint8 -> [N, D] floa
 CHUNK = 256
 
 
+def device_of(model: Any) -> torch.device:
+    """Where a model's weights lie; the CPU for a model without weights."""
+    weights = next(iter(model.parameters()), None) if hasattr(model, "parameters") else None
+    return torch.device("cpu") if weights is None else weights.device
+
+
 def _chunked(images: torch.Tensor, function: Callable[[torch.Tensor], torch.Tensor]) -> Array:
     with torch.inference_mode():
         parts = [function(images[i : i + CHUNK]).double().cpu().numpy() for i in range(0, len(images), CHUNK)]
@@ -26,7 +32,7 @@ def _chunked(images: torch.Tensor, function: Callable[[torch.Tensor], torch.Tens
 
 def of_judge(judge: Any) -> Extractor:
     """Features of a classifier, at the resolution it was trained at: no resizing."""
-    return lambda images: _chunked(images, lambda part: judge.features(pixels.to_model(part)))
+    return lambda images: _chunked(images, lambda part: judge.features(pixels.to_model(part.to(device_of(judge)))))
 
 
 def of_inception(path: Path) -> Extractor:

@@ -38,11 +38,17 @@ class Codes:
 
 
 def effects(found: Codes) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """(δ [D, L], intervals [2, D, L], q [D, L]) by a bootstrap over people; p from the bootstrap's standard error."""
-    columns = []
+    """(δ [D, L], intervals [2, D, L], q [D, L]) by a bootstrap over people.
+
+    p values: Student's t of δ over the bootstrap's standard error, with as many degrees of freedom as the rarer side of
+    the label has people, less one: a few people make a wide error estimate, which a normal would ignore.
+    """
+    columns, freedom = [], []
     for number in range(found.labels.shape[1]):
         kept = np.flatnonzero(found.labels[:, number] >= 0)
         codes, labels = found.codes[kept], found.labels[kept, number : number + 1]
+        sides = [len(np.unique(found.groups[kept][labels[:, 0] == side])) for side in (0, 1)]
+        freedom.append(max(1, min(sides) - 1))
         drawn = intervals.bootstrap(lambda ids, c=codes, y=labels: cliffs_delta.score(c[ids], y[ids]), found.groups[kept])  # type: ignore[misc]
         columns.append((cliffs_delta.score(codes, labels)[:, 0], drawn[..., 0]))
     if not columns:
@@ -50,8 +56,10 @@ def effects(found: Codes) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float
         return empty, np.stack([empty, empty]), empty
     delta = np.stack([value for value, _ in columns], 1)
     drawn = np.stack([values for _, values in columns], -1)
+    one_class = np.isnan(delta)  # as when a generator draws one face only: nothing to tell apart
+    delta, drawn = np.where(one_class, 0.0, delta), np.where(one_class, 0.0, drawn)
     error = np.nanstd(drawn, 0, ddof=1).clip(min=1e-12)
-    p = 2 * scipy.stats.norm.sf(np.abs(delta) / error)
+    p = 2 * scipy.stats.t.sf(np.abs(delta) / error, np.array(freedom))
     q = scipy.stats.false_discovery_control(p.ravel()).reshape(p.shape)
     return delta, np.nanquantile(drawn, (0.025, 0.975), axis=0), q
 

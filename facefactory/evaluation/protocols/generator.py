@@ -27,9 +27,11 @@ ORDERED = ("fd", "kd")
 
 def draws(model: Any, count: int, seed: int, purpose: str) -> Iterator[torch.Tensor]:
     """Chunks of generated images [n, H, W, C] uint8, `count` in all; the first ones are the same for any count."""
+    device = features.device_of(model)
     for start in range(0, count, CHUNK):
         with torch.inference_mode():
-            images = pixels.to_uint8(model.sample(normal(seed, start, purpose, CHUNK, model.z_dim)))
+            z = normal(seed, start, purpose, CHUNK, model.z_dim).to(device)
+            images = pixels.to_uint8(model.sample(z)).cpu()
         yield images[: count - start]
 
 
@@ -99,7 +101,13 @@ def nearest(fake: torch.Tensor, real: torch.Tensor, held_out: torch.Tensor) -> t
     flat = both.flatten(1).double().numpy()
     found = cdist(fake.flatten(1).double().numpy(), flat)
     other = cdist(held_out.flatten(1).double().numpy(), flat).min(1)
-    return both[found.argmin(1)], float(np.median(found.min(1)) / np.median(other))
+    usual = np.median(other)
+    if usual == 0:
+        raise UserError(
+            "at least half of the held-out faces are training faces, so copies cannot be told from new faces; "
+            "evaluation.held_out must be another split than evaluation.reference, of other people."
+        )
+    return both[found.argmin(1)], float(np.median(found.min(1)) / usual)
 
 
 def evaluate(
@@ -122,12 +130,15 @@ def evaluate(
         marks |= {names[k]: v for k, v in scale(inception, real, held_out, "inception").items()}
     twins, ratio = nearest(fake, real, held_out)
     grid(fake[:SHOWN], 8).save(folder / "samples.png")
-    grid(torch.cat([fake[:PAIRS], twins[:PAIRS]]), PAIRS).save(folder / "nearest.png")
-    if hasattr(model, "encode"):
-        with torch.inference_mode():
-            shown = held_out[np.linspace(0, len(held_out) - 1, PAIRS).astype(int)]
-            again = pixels.to_uint8(model.decode(model.encode(pixels.to_model(shown))[0]))
-        grid(torch.cat([shown, again]), PAIRS).save(folder / "reconstructions.png")
+    pairs = min(PAIRS, len(fake))
+    grid(torch.cat([fake[:pairs], twins[:pairs]]), pairs).save(folder / "nearest.png")
+    if hasattr(model, "encode"):  # training faces over held-out people, each above what the model makes of it
+        rows = []
+        for source in (real, held_out):
+            shown = source[np.linspace(0, len(source) - 1, PAIRS).astype(int)]
+            with torch.inference_mode():
+                rows += [shown, pixels.to_uint8(model.decode(model.encode(pixels.to_model(shown))[0]))]
+        grid(torch.cat(rows), PAIRS).save(folder / "reconstructions.png")
     return {
         "scores": scores,
         "scale": marks,
