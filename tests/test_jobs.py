@@ -194,6 +194,13 @@ def test_run_again_nothing_is_done_again(trained: Faces, capsys: pytest.CaptureF
     assert stages_run(capsys) == set()
 
 
+def test_dry_run_of_jobs_on_a_run_plans_and_starts_nothing(trained: Faces, capsys: pytest.CaptureFixture[str]) -> None:
+    for job in ("evaluate", "interpret", "report", "generate"):
+        assert run(job, "run=r", "dry_run=true") == 0
+        assert "  generate: to run" in capsys.readouterr().out or job != "generate"
+    assert not Path("runs/r/generate").exists()
+
+
 def test_a_changed_config_is_refused_with_the_difference(trained: Faces, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("train_gan", *base(trained), "training.lr=0.001") == 2
     assert "training.lr was 0.0008, now 0.001" in capsys.readouterr().err

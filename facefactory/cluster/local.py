@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 INTERRUPTED = 75  # EX_TEMPFAIL: the work is saved; the same command goes on with it
-TELL_S = 15.0  # seconds between words about runs whose output goes to logs
+TELL_S = 30.0  # seconds between words about runs whose output goes to logs
 
 
 def ranks(count: int, arguments: Sequence[str], environment: dict[str, str]) -> int:
