@@ -11,7 +11,7 @@ sweep: $(INSTALLED)
 	$(BIN)/python jobs/sweep_gan.py cluster=local
 
 test: lint types
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

