@@ -346,7 +346,7 @@ def train_judge(run: Run, index: Index, home: Path) -> dict[str, Any]:
         inside, outside = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
         trained = fit(f"fold-{number}", Shards(index, list(index.content["splits"]), inside), run.judge.fold_kimg)
         with torch.inference_mode():
-            logits = trained.average.logits(pixels.to_model(everyone.images(outside).to(world.device)))
+            logits = trained.average.logits(pixels.to_model(everyone.images(outside)).to(features.like(trained.average)))
         for name, values in logits.items():
             parts.setdefault(name, torch.zeros(len(everyone), values.shape[1]))[torch.from_numpy(outside)] = values.cpu()
     trained = fit("judge", Shards(index, "train"), run.judge.training.total_kimg)
@@ -354,7 +354,7 @@ def train_judge(run: Run, index: Index, home: Path) -> dict[str, Any]:
     generator.scale(features.of_judge(trained.average), real, held_out, "judge")  # refuses a judge before a sweep trusts it
     return {
         "judge": checkpoint.digest(trained.state()),
-        "feature_dim": trained.average.features(pixels.to_model(everyone.images(np.arange(1))).to(world.device)).shape[1],
+        "feature_dim": features.of_judge(trained.average)(everyone.images(np.arange(1))).shape[1],
         "folds": run.judge.folds,
         "people": len(np.unique(groups)),
         "images": len(everyone),

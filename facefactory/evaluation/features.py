@@ -18,10 +18,10 @@ Extractor = Callable[[torch.Tensor], Array]  # [N, H, W, C] uint8 -> [N, D] floa
 CHUNK = 256
 
 
-def device_of(model: Any) -> torch.device:
-    """Where a model's weights lie; the CPU for a model without weights."""
+def like(model: Any) -> torch.Tensor:
+    """A tensor of the device and type that a model works in; the CPU and float32 for a model without weights."""
     weights = next(iter(model.parameters()), None) if hasattr(model, "parameters") else None
-    return torch.device("cpu") if weights is None else weights.device
+    return torch.zeros(()) if weights is None else weights
 
 
 def _chunked(images: torch.Tensor, function: Callable[[torch.Tensor], torch.Tensor]) -> Array:
@@ -32,7 +32,7 @@ def _chunked(images: torch.Tensor, function: Callable[[torch.Tensor], torch.Tens
 
 def of_judge(judge: Any) -> Extractor:
     """Features of a classifier, at the resolution it was trained at: no resizing."""
-    return lambda images: _chunked(images, lambda part: judge.features(pixels.to_model(part.to(device_of(judge)))))
+    return lambda images: _chunked(images, lambda part: judge.features(pixels.to_model(part).to(like(judge))))
 
 
 def of_inception(path: Path) -> Extractor:

@@ -27,10 +27,10 @@ ORDERED = ("fd", "kd")
 
 def draws(model: Any, count: int, seed: int, purpose: str) -> Iterator[torch.Tensor]:
     """Chunks of generated images [n, H, W, C] uint8, `count` in all; the first ones are the same for any count."""
-    device = features.device_of(model)
+    example = features.like(model)
     for start in range(0, count, CHUNK):
         with torch.inference_mode():
-            z = normal(seed, start, purpose, CHUNK, model.z_dim).to(device)
+            z = normal(seed, start, purpose, CHUNK, model.z_dim).to(example)
             images = pixels.to_uint8(model.sample(z)).cpu()
         yield images[: count - start]
 
