@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -103,8 +102,3 @@ def digest(found: Checkpoint) -> str:
                 else str(tensor.item()).encode()
             )
     return seen.hexdigest()
-
-
-def facts_dict(facts: Facts) -> dict[str, Any]:
-    """Facts as plain containers."""
-    return dataclasses.asdict(facts)

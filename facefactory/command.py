@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from facefactory import UserError, cluster, config, pipeline, rundir, sweep
-from facefactory.pipeline import INTERRUPTED, JOBS, STAGES, Interrupted, Run, RunDir, say
+from facefactory.cluster.local import INTERRUPTED
+from facefactory.pipeline import JOBS, STAGES, Interrupted, Run, RunDir, say
 
 
 def check(run: Run, stages: tuple[str, ...]) -> None:
@@ -57,7 +58,7 @@ def check(run: Run, stages: tuple[str, ...]) -> None:
         checkpoint.build(model, facts)
 
 
-def main(job: str, stages: tuple[str, ...], preset: str | None = None, finally_say: str = "") -> None:
+def main(job: str, stages: tuple[str, ...], preset: str | None = None) -> None:
     """What every script in jobs/ calls: read the command line, check it, run the stages here.
 
     With a preset the job makes or continues a run; without, it works on the run folder named by run=….

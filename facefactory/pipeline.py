@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from facefactory import UserError, config, rundir, sweep
+from facefactory.cluster.local import INTERRUPTED
 from facefactory.config import key, section
 from facefactory.data import Data, Pack
 from facefactory.evaluation import Evaluation
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from facefactory.training.trainer import Task
 
 JOBS = Path(__file__).parents[1] / "jobs"
-INTERRUPTED = 75  # exit code: the work is saved, the same command goes on with it
 
 
 @dataclass(frozen=True)
@@ -473,7 +473,8 @@ def trial(parent: str, path: str, params: dict[str, Any], report: sweep.Report) 
     from facefactory.training import distributed, trainer
 
     above = RunDir(Path(parent))
-    run = with_params(load_run(above.path), params, total_kimg=read_options(above).max_kimg, ranks=1)
+    study = load_run(above.path)
+    run = with_params(study, params, total_kimg=study.sweep.max_kimg, ranks=1)
     folder = rundir.prepare(Path(path), config.dump(run), config.flat(run), repeat_command(Path(path), run), True)
     folder.claim()
     (folder.path / "state.json").unlink(missing_ok=True)
@@ -500,11 +501,6 @@ def trial(parent: str, path: str, params: dict[str, Any], report: sweep.Report) 
     except Exception as error:
         rundir.write_json(folder.path / "state.json", {"state": "failed", "error": f"{type(error).__name__}: {error}"})
         raise
-
-
-def read_options(folder: RunDir) -> sweep.Sweep:
-    """The sweep section of a run."""
-    return load_run(folder.path).sweep
 
 
 def sweep_stage(run: Run, folder: RunDir) -> Outputs:

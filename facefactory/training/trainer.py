@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +88,7 @@ class Trainer:
         """Everything a continuation needs."""
         return checkpoint.Checkpoint(
             model=self.task.model,
-            facts=checkpoint.facts_dict(self.facts),
+            facts=dataclasses.asdict(self.facts),
             networks=self.model.state_dict(),
             average=self.average.state_dict(),
             optimisers={name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
