@@ -104,7 +104,8 @@ def batches(shards: Shards, order: Order, clock: int, size: int, lo: int, hi: in
         except BaseException as error:  # handed to the consumer, who raises it
             _put(ready, error, closed)
 
-    threading.Thread(target=fill, name="loader", daemon=True).start()
+    thread = threading.Thread(target=fill, name="loader", daemon=True)
+    thread.start()
     try:
         while True:
             item = ready.get()
@@ -115,6 +116,7 @@ def batches(shards: Shards, order: Order, clock: int, size: int, lo: int, hi: in
                 yield Batch(images, labels, positions)
     finally:
         closed.set()
+        thread.join()  # a thread inside torch while the interpreter ends would abort the process
 
 
 def _put(ready: queue.Queue[Any], item: Any, closed: threading.Event) -> None:
