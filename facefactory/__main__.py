@@ -1,8 +1,8 @@
-"""What other processes of a chain run: `python -m facefactory stages FOLDER STAGE…` or `python -m facefactory rank FOLDER`."""
+"""What the processes of a chain run: `python -m facefactory stages FOLDER STAGE…`; see chain.process."""
 
 import sys
 
-from facefactory import command
+from facefactory import chain
 
 if __name__ == "__main__":
-    sys.exit(command.process(sys.argv[1:]))
+    sys.exit(chain.process(sys.argv[1:]))

@@ -2,18 +2,96 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import shlex
 import sys
-from collections.abc import Callable
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from facefactory import UserError, cluster, config, pipeline, rundir, sweep
-from facefactory.cluster.local import INTERRUPTED
-from facefactory.pipeline import JOBS, STAGES, Interrupted, Run, RunDir, say
+from facefactory import UserError, chain, cluster, config, pipeline, rundir, stages, sweep
+from facefactory.cluster import launch, status
+from facefactory.config import key, section
+from facefactory.pipeline import JOBS, Paths, Run
+from facefactory.rundir import RunDir
+from facefactory.stages import say
 
 
-def check(run: Run, stages: tuple[str, ...]) -> None:
+@dataclass(frozen=True)
+class Status:
+    """What jobs/status.py is told."""
+
+    run: str | None = key(None, "name or path of a run; default: the newest")
+    paths: Paths = section(Paths)
+    watch: bool = key(False, "show it again every 10 s until all jobs have ended")
+    json: bool = key(False, "print JSON")
+
+
+@dataclass(frozen=True)
+class Check:
+    """What jobs/check.py is told."""
+
+    profile: str | None = key(None, "profile to start from: a name in slurm/ or ~/.config/facefactory/, or a path")
+    partitions: list[str] = key([], "partitions to try; default: all that are up")
+    folder: str = key("runs", "a folder on shared storage, where the test jobs leave their findings")
+    wait_min: float = key(10.0, "how long to wait for the test jobs, minutes", low=0.1)
+    dry_run: bool = key(False, "ask Slurm only, submit no jobs")
+
+
+def tell_status() -> None:
+    """jobs/status.py: exit code 0 = well, 1 = something failed, 2 = no such run."""
+    sys.exit(chain.guarded(lambda: _status(_own(Status, "status"))))
+
+
+def check_cluster() -> None:
+    """jobs/check.py: exit code 0 = nothing stands in the way, 1 = something does."""
+    from facefactory.cluster import check as checking
+
+    def work() -> None:
+        options = _own(Check, "check")
+        if cluster.choose("auto") == "local":
+            raise UserError("no sbatch on PATH: this is no login node of a Slurm cluster; jobs run here with cluster=local.")
+        profile = cluster.load_profile(options.profile)
+        folder = Path(options.folder).expanduser().absolute()
+        good = checking.cluster(profile, folder, options.partitions, 0 if options.dry_run else options.wait_min * 60)
+        if not good:
+            raise RuntimeError("see the findings above.")
+
+    sys.exit(chain.guarded(work))
+
+
+def _own(schema: type[Any], job: str) -> Any:
+    """The options of a job that has a tree of its own."""
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        print(f"usage: python jobs/{job}.py [key=value …]\n\nkeys:\n{config.help_text(schema)}")
+        sys.exit()
+    return config.load(schema, sys.argv[1:], [])
+
+
+def _status(options: Status) -> None:
+    site = cluster.load_profile(None).runs
+    runs = Path(options.paths.runs if options.paths != Paths() or site is None else site)
+    if options.run is None:
+        found = sorted(runs.glob("*/jobs.jsonl"), key=lambda path: path.stat().st_mtime)
+        if not found:
+            raise UserError(f"no run below {runs}; give run=PATH or paths.runs=FOLDER.")
+        folder = RunDir(found[-1].parent)
+    else:
+        folder = RunDir(existing({"run": options.run}, str(runs)))
+    if options.json:
+        print(json.dumps(status.read(folder), indent=1))
+    else:
+        chain.show(folder)
+    while options.watch and chain.going(folder):
+        time.sleep(10)
+        chain.show(folder)
+    if not status.read(folder)["healthy"]:
+        raise RuntimeError("a job failed or can never run.")
+
+
+def check(run: Run, names: tuple[str, ...]) -> None:
     """Find what cannot work before anything starts: images, labels, batch sizes, network shapes, search space.
 
     Raises:
@@ -24,7 +102,7 @@ def check(run: Run, stages: tuple[str, ...]) -> None:
     from facefactory.models import Facts
     from facefactory.training import augment
 
-    if "pack" in stages and run.data.shards is None:
+    if "pack" in names and run.data.shards is None:
         planned = pack.plan(run.pack)
         pack.split_of(planned)
         schema = planned.schema
@@ -43,14 +121,14 @@ def check(run: Run, stages: tuple[str, ...]) -> None:
     protocols = registry.names("evaluation.protocols")
     if run.evaluation.protocol not in protocols:
         raise UserError(f"evaluation.protocol={run.evaluation.protocol!r}; allowed are {', '.join(protocols)}.")
-    trained = [run] if {"train", "sweep"} & set(stages) else []
-    if "sweep" in stages:
+    trained = [run] if {"train", "sweep"} & set(names) else []
+    if "sweep" in names:
         space = pipeline.space_of(run)
         if run.sweep.sampler == "grid":
             sweep.grid(space)
         run.sweep.rungs()
         trained += [pipeline.with_params(run, params) for params in sweep.examples(space)]
-    judged = [(run.judge.model, run.judge.objective, run.judge.training)] if "judge" in stages else []
+    judged = [(run.judge.model, run.judge.objective, run.judge.training)] if "judge" in names else []
     for model, objective, training in [(one.model, one.objective, one.training) for one in trained] + judged:
         training.batch_per_rank()
         augment.check(training.augment)
@@ -59,71 +137,68 @@ def check(run: Run, stages: tuple[str, ...]) -> None:
 
 
 def main(job: str, stages: tuple[str, ...], preset: str | None = None) -> None:
-    """What every script in jobs/ calls: read the command line, check it, run the stages here.
+    """What every script in jobs/ calls: read the command line, check it, run the stages.
 
     With a preset the job makes or continues a run; without, it works on the run folder named by run=….
     """
-    sys.exit(guarded(lambda: start(job, stages, preset, sys.argv[1:])))
+    sys.exit(chain.guarded(lambda: start(job, stages, preset, sys.argv[1:])))
 
 
-def guarded(work: Callable[[], None]) -> int:
-    """Run `work`; a person's mistake is one line and exit code 2, a stop 75, a lost owner 3, any other error 1."""
-    try:
-        work()
-    except UserError as error:
-        say(f"error: {error}")
-        return 2
-    except Interrupted:
-        say("interrupted; what was done is saved. The same command goes on with it.")
-        return INTERRUPTED
-    except rundir.OwnerLost as error:
-        say(f"stopped: {error}")
-        return 3
-    except (RuntimeError, FloatingPointError) as error:
-        say(f"failed: {error}")
-        return 1
-    return 0
-
-
-def start(job: str, stages: tuple[str, ...], preset: str | None, arguments: list[str]) -> None:
-    """Read, check, prepare and run."""
+def start(job: str, names: tuple[str, ...], preset: str | None, arguments: list[str]) -> None:
+    """Read, check, prepare; then run the stages here, or submit them to Slurm."""
     if "--help" in arguments or "-h" in arguments:
         return print(help_of(job, preset, [a for a in arguments if a not in ("--help", "-h")]))
-    given = dict(
-        argument.split("=", 1)
-        for argument in arguments
-        if argument.startswith(("config=", "run=", "paths.runs=")) and "=" in argument
-    )
+    early = ("config=", "run=", "paths.runs=", "cluster=", "profile=", "dry_run=")
+    given = dict(argument.split("=", 1) for argument in arguments if argument.startswith(early))
     rest = [argument for argument in arguments if not argument.startswith("config=")]
+    wanted = given.get("cluster", "auto")
+    where = wanted if "dry_run" in given and wanted == "slurm" else cluster.choose(wanted)
+    profile = cluster.load_profile(given.get("profile")) if where == "slurm" else cluster.Profile()
+    site = {"paths": {name: value for name in ("runs", "data") if (value := getattr(profile, name))}}
     if preset is None:
-        path = existing(given)
+        path = existing(given, site["paths"].get("runs", "runs"))
         layers = [config.read_yaml(path / "config.yaml")]
     else:
-        path, layers = None, preset_layers(preset, given.get("config", preset))
+        path, layers = None, [site, *preset_layers(preset, given.get("config", preset))]
     run = pipeline.resolve(config.load(Run, rest, layers))
-    where = cluster.choose(run.cluster)
-    check(run, stages)
+    check(run, names)
     identity = config.flat(run)
     if path is None:
         stem = Path(given.get("config", preset or "")).stem
         path = Path(run.paths.runs) / (run.run or f"{job}-{stem}-{config.digest(identity)[:8]}")
+    folder = RunDir(path)
+    todo = list(itertools.dropwhile(lambda name: stages.is_complete(run, folder, name), names))
+    jobs = chain.slurm_jobs(run, folder, todo) if where == "slurm" else []
+    for one in jobs:
+        profile.nodes(one.processes)
     say(f"run folder: {path} (cluster: {where})")
     if run.dry_run:
-        plan = "\n".join(f"  {name}: {describe(run, RunDir(path), name)}" for name in stages)
-        return print(f"# stages\n{plan}\n# resolved config\n{config.dump(run)}")
-    running = RunDir(path).running()
-    if running is not None:
-        return say(f"already running: pid {running['pid']} on {running['host']}; nothing was started.")
+        plan = "\n".join(f"  {name}: {'to run' if name in todo else 'complete'}" for name in names)
+        print(f"# stages\n{plan}\n# resolved config\n{config.dump(run)}")
+        for one in jobs:
+            print(f"# batch script: {one.stage}\n{launch.script(one, profile, path)}")
+        return
     command = shlex.join(["python", f"jobs/{job}.py", *arguments])
-    if preset is None:
-        folder = finished_run(path, identity, command)
+    live = status.live(folder) if where == "slurm" else {}
+    running = folder.running()
+    if running is not None or live:
+        who = f"Slurm jobs {', '.join(live)}" if live else f"pid {running['pid']} on {running['host']}" if running else ""
+        say(f"already running: {who}; nothing was started.")
+    elif preset is None:
+        finished_run(path, identity, command)
     else:
-        folder = rundir.prepare(path, config.dump(run), identity, command, run.changed == "accept")
-    pipeline.stop.listen()
-    folder.claim()
-    pipeline.execute(run, folder, stages)
-    if (path / "report.html").exists():
-        print(f"report: {path / 'report.html'}")
+        rundir.prepare(path, config.dump(run), identity, command, run.changed == "accept")
+    if where == "slurm":
+        if not live and jobs:
+            folder.open_private()
+            launch.submit(jobs, profile, folder)
+        chain.show(folder)
+        return chain.wait(folder) if run.wait else None
+    if running is None:
+        stages.stop.listen()
+        folder.claim()
+        stages.execute(run, folder, names)
+        chain.tell_report(path)
 
 
 def preset_layers(default: str, chosen: str) -> list[dict[str, Any]]:
@@ -150,13 +225,13 @@ def finished_run(path: Path, identity: dict[str, Any], command: str) -> RunDir:
     return RunDir(path)
 
 
-def existing(given: dict[str, str]) -> Path:
+def existing(given: dict[str, str], default: str) -> Path:
     """The run folder that run=… names, by name or by path."""
     from facefactory.registry import nearest
 
     if "run" not in given:
         raise UserError("give run=NAME (a folder below paths.runs) or run=PATH of a run folder.")
-    runs = Path(given.get("paths.runs", "runs"))
+    runs = Path(given.get("paths.runs", default))
     for path in (runs / given["run"], Path(given["run"])):
         if (path / "config.yaml").exists():
             return path.absolute()
@@ -164,15 +239,6 @@ def existing(given: dict[str, str]) -> Path:
     raise UserError(
         f"no run {given['run']!r} below {runs}; there are {', '.join(sorted(known)) or 'none'}.{nearest(given['run'], known)}"
     )
-
-
-def describe(run: Run, folder: RunDir, name: str) -> str:
-    """Whether a stage would run."""
-    try:
-        complete = folder.is_complete(name, STAGES[name].config(run), STAGES[name].inputs(run, folder))
-    except UserError:
-        complete = False
-    return "complete" if complete else "to run"
 
 
 def help_of(job: str, preset: str | None, arguments: list[str]) -> str:
@@ -195,22 +261,3 @@ def help_of(job: str, preset: str | None, arguments: list[str]) -> str:
         + (f"presets: {presets} (this job's default: {preset})\n" if preset else "works on the run folder named by run=…\n")
         + f"models: {', '.join(models)}\nobjectives: {', '.join(objectives)}\n\nkeys:\n{config.help_text(Run)}"
     )
-
-
-def process(arguments: list[str]) -> int:
-    """`stages FOLDER NAME…`: a run of its own; `rank FOLDER`: one rank of the train stage, in its launcher's name."""
-    from facefactory.training import distributed
-
-    mode, path, *names = arguments
-    folder = RunDir(Path(path))
-    distributed.die_with_parent()
-    pipeline.stop.listen()
-
-    def work() -> None:
-        run = pipeline.load_run(folder.path)
-        if mode == "rank":
-            return pipeline.train_rank(run, folder, folder.path.name)
-        folder.claim()
-        pipeline.execute(run, folder, names)
-
-    return guarded(work)

@@ -117,12 +117,16 @@ class RunDir:
 
     def claim(self) -> None:
         """Become the owner; whoever owned the folder before stops at its next write."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        (self.path / "private").mkdir(mode=0o700, exist_ok=True)
+        self.open_private()
         self.token = secrets.token_hex(8)
         pid = os.getpid()
         owner = {"host": socket.gethostname(), "pid": pid, "started": _started(pid), "token": self.token}
         write_json(self.path / "owner.json", owner)
+
+    def open_private(self) -> None:
+        """Make the folder of what is executed or secret, for its owner's eyes only."""
+        (self.path / "private").mkdir(mode=0o700, parents=True, exist_ok=True)
+        (self.path / "private").chmod(0o700)
 
     def guard(self) -> None:
         """Raise OwnerLost unless this process (or its launcher) still owns the folder. Called before every rename."""
@@ -137,7 +141,9 @@ class RunDir:
         path = self.path / "jobs.jsonl"
         cut = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")  # the writer before was killed in a line
         with open(path, "a") as ledger:
-            ledger.write("\n" * cut + json.dumps({**line, "job": f"pid {os.getpid()}", **facts}) + "\n")
+            ledger.write(
+                "\n" * cut + json.dumps({**line, "job": os.environ.get("SLURM_JOB_ID", f"pid {os.getpid()}"), **facts}) + "\n"
+            )
 
     # -- stages --------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ import secrets
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ Space = dict[str, dict[str, Any]]
 Params = dict[str, Any]
 Report = Callable[[dict[str, Any]], None]
 TrialFunction = Callable[[str, Params, Report], None]  # folder, params, report(scores at a rung)
+NODES_S = 120.0  # how long nodes of a cluster are waited for
 KINDS = ("choice", "uniform", "log_uniform", "int")
 
 
@@ -148,50 +150,44 @@ def trial_folders(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.partition("-")[0]))
 
 
-def run(
-    folder: Path, space: Space, options: Sweep, threads: int, seed: int, trial: TrialFunction, gpus: float = 0
-) -> list[dict[str, Any]]:
-    """Run or continue a study in `folder`; what `results` says of it."""
-    before = {path.name: rundir.read_json(path / "trial.json")["params"] for path in trial_folders(folder)}
-    known = list(before.values())
-    planned = grid(space) if options.sampler == "grid" else known
-    wanted = min(options.trials, len(planned)) if options.sampler == "grid" else options.trials
-    states = [one["state"] for one in results(folder, space)]
+@dataclass(frozen=True)
+class Study:
+    """What is searched, where, and on what: `threads` and `gpus` of one trial, `ray` the address of a cluster of its own."""
+
+    folder: Path
+    space: Space
+    options: Sweep
+    seed: int
+    trial: TrialFunction
+    threads: int
+    gpus: float
+    should_stop: Callable[[], bool]
+    ray: str | None
+
+
+def run(study: Study) -> list[dict[str, Any]]:
+    """Run or continue a study; what `results` says of it."""
+    before = [path.name for path in trial_folders(study.folder)]
+    known = [rundir.read_json(study.folder / "trials" / name / "trial.json")["params"] for name in before]
+    grids = study.options.sampler == "grid"
+    planned = grid(study.space)[: study.options.trials] if grids else known
+    wanted = len(planned) if grids else study.options.trials
+    states = [one["state"] for one in results(study.folder, study.space)]
     if len(known) < wanted or any(state not in ("finished", "stopped") for state in states):
-        _tune(
-            folder,
-            space,
-            options,
-            threads,
-            seed,
-            trial,
-            gpus,
-            planned[:wanted],
-            wanted,
-            [] if options.sampler == "grid" else list(before),
-        )
-    return results(folder, space)
+        _tune(study, planned[:wanted], wanted, [] if grids else before)
+    return results(study.folder, study.space)
 
 
-def _tune(
-    folder: Path,
-    space: Space,
-    options: Sweep,
-    threads: int,
-    seed: int,
-    trial: TrialFunction,
-    gpus: float,
-    planned: list[Params],
-    wanted: int,
-    known: list[str],
-) -> None:
+def _tune(study: Study, planned: list[Params], wanted: int, known: list[str]) -> None:
     import logging
 
     import optuna
 
     # Ray ≥ 2.60 switches token authentication on by itself and would keep one token in the home folder for all jobs
-    os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(16), RAY_USAGE_STATS_ENABLED="0")
-    os.environ.update(RAY_AIR_NEW_OUTPUT="0", TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1", TUNE_DISABLE_SIGINT_HANDLER="1")
+    os.environ.update(RAY_AUTH_MODE="token", RAY_USAGE_STATS_ENABLED="0", RAY_AIR_NEW_OUTPUT="0")
+    os.environ.update(TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1", TUNE_DISABLE_SIGINT_HANDLER="1")
+    if not study.ray:
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(16)
     import ray
     from ray import tune
     from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
@@ -199,42 +195,48 @@ def _tune(
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     short = tempfile.mkdtemp(prefix="ff-", dir="/tmp" if os.path.isdir("/tmp") else None)  # socket paths end at 107 bytes
-    ray.init(
-        num_cpus=options.parallel * threads,
-        object_store_memory=100 * 2**20,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        _temp_dir=short,
-    )
-    rungs = options.rungs()
+    cpus = study.options.parallel * study.threads
+    own = {"num_cpus": cpus, "object_store_memory": 100 * 2**20, "include_dashboard": False, "_temp_dir": short}
+    where: dict[str, Any] = {"address": study.ray} if study.ray else own
+    ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
+    deadline = time.monotonic() + NODES_S
+    while (found := ray.cluster_resources().get("CPU", 0)) < cpus and time.monotonic() < deadline:
+        time.sleep(0.5)
+    if found < cpus:
+        print(f"sweep: only {found:g} of {cpus} CPUs came up; going on with them", file=sys.stderr, flush=True)
+    rungs = study.options.rungs()
     # with a seed of its own for each continuation the sampler does not propose its first points again
-    sampler = (optuna.samplers.RandomSampler if options.sampler == "random" else optuna.samplers.TPESampler)(
-        seed=seed * 1000 + len(known)
-    )
+    samplers = optuna.samplers.RandomSampler if study.options.sampler == "random" else optuna.samplers.TPESampler
     searcher = OptunaSearch(
-        functools.partial(_point, space=space),
+        functools.partial(_point, space=study.space),
         metric=METRIC,
         mode=MODE,
-        sampler=sampler,
+        sampler=samplers(seed=study.seed * 1000 + len(known)),
         points_to_evaluate=planned or None,
     )
-    asha = AsyncHyperBandScheduler("kimg", grace_period=rungs[0], max_t=rungs[-1], reduction_factor=options.reduction)
-    target = tune.with_resources(
-        tune.with_parameters(_trainable, study=str(folder), trial=trial, known=known), {"cpu": threads, "gpu": gpus}
-    )
+    asha = AsyncHyperBandScheduler("kimg", grace_period=rungs[0], max_t=rungs[-1], reduction_factor=study.options.reduction)
+    trainable = tune.with_parameters(_trainable, study=str(study.folder), trial=study.trial, known=known)
+
+    class Stop(tune.Stopper):
+        def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+            return False
+
+        def stop_all(self) -> bool:
+            return study.should_stop()
+
     try:
         tune.Tuner(
-            target,
+            tune.with_resources(trainable, {"cpu": study.threads, "gpu": study.gpus}),
             tune_config=tune.TuneConfig(
                 metric=METRIC,
                 mode=MODE,
                 search_alg=searcher,
-                scheduler=asha if options.early_stopping else FIFOScheduler(),
+                scheduler=asha if study.options.early_stopping else FIFOScheduler(),
                 num_samples=wanted,
+                max_concurrent_trials=study.options.parallel,
                 reuse_actors=True,
             ),
-            run_config=tune.RunConfig(storage_path=f"{short}/tune", verbose=0, callbacks=[_callback(folder, wanted)]),
+            run_config=tune.RunConfig(storage_path=f"{short}/tune", verbose=0, callbacks=[_callback(study, wanted)], stop=Stop()),
         ).fit()
     finally:
         ray.shutdown()
@@ -284,7 +286,7 @@ def _trainable(point: dict[str, Any], study: str, trial: TrialFunction, known: l
     trial(str(folder), point, report)
 
 
-def _callback(folder: Path, wanted: int) -> Any:
+def _callback(study: Study, wanted: int) -> Any:
     """Writes down how trials end (a trial that ASHA stops is not asked) and says so in a line."""
     from ray import tune
 
@@ -300,12 +302,12 @@ def _callback(folder: Path, wanted: int) -> Any:
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             name = trial.last_result.get("trial")
-            if name is None:
+            if name is None or study.should_stop():
                 return
             self.ended += 1
-            path = folder / "trials" / name / "state.json"
+            path = study.folder / "trials" / name / "state.json"
             if not path.exists():
-                complete = (folder / "trials" / name / "train" / "DONE.json").exists()
+                complete = (study.folder / "trials" / name / "train" / "DONE.json").exists()
                 rundir.write_json(path, {"state": "finished" if complete else "stopped"})
             print(f"sweep: {self.ended} of {wanted} trials ended", file=sys.stderr, flush=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import tarfile
@@ -47,8 +48,9 @@ def make(folder: Path) -> tuple[Index, list[str]]:
         jpegs.append(str(folder / f"jpeg-{number:06d}.tar"))
         import pandas as pd
 
-        task = pack.Task(folder, "train", number, number * PER_SHARD, paths, pd.DataFrame(table), "square", SIDE, "rgb")
-        entries.append(pack.write_shard(task))
+        decode = functools.partial(pack.read_image, crop="square", resolution=SIDE, color="rgb")
+        stem = f"{folder}/train-{number:06d}"
+        entries.append(pack.write_shard(stem, number * PER_SHARD, paths, pd.DataFrame(table), decode))
     split = {"count": SHARDS * PER_SHARD, "shards": entries}
     return Index(folder, {"resolution": SIDE, "channels": 3, "labels": {}, "splits": {"train": split}}), jpegs
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch_fidelity import feature_extractor_inceptionv3
 
 from facefactory import UserError
-from facefactory.data import labels, pixels
+from facefactory.data import labels, loader, pixels
 from facefactory.data.index import Index
 from facefactory.data.loader import Shards
 from facefactory.evaluation import Evaluation, features, judge, weights
@@ -433,6 +433,29 @@ def test_staged_inception_weights_add_fid_and_kid_with_their_scale(
     assert weights.INCEPTION.sha256[:8] in found["protocol"]["features"] and "299" in found["protocol"]["resize"]
 
 
+def test_every_set_of_images_is_looked_at_once(index: Index, tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    class CountingJudge(PixelJudge):
+        def features(self, images: Tensor) -> Tensor:
+            seen.append(len(images))
+            return super().features(images)
+
+    asked = Evaluation(fakes=80)
+    generator.evaluate(LinearModel(), CountingJudge(), "", index, asked, 3, tmp_path)
+    assert sorted(seen) == [15, 15, 15, 15, 45, 80]  # held-out people and three ways to spoil them, the reference, the fakes
+
+
+def test_the_nearest_face_is_the_same_whatever_the_chunks(
+    real: Tensor, held_out: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = generator.draw(LinearModel(), 20, 0, "evaluation")
+    whole = generator.nearest(fake, real, held_out)
+    monkeypatch.setattr(generator, "CHUNK", 4)
+    parts = generator.nearest(fake, real, held_out)
+    assert torch.equal(parts[0], whole[0]) and parts[1] == whole[1]
+
+
 def test_fakes_stand_above_their_nearest_faces_however_few_they_are(index: Index, tmp_path: Path) -> None:
     evaluate(LinearModel(), index, tmp_path, fakes=8)
     assert np.array(Image.open(tmp_path / "nearest.png")).shape == (2 * 16, 8 * 16)
@@ -464,6 +487,22 @@ def test_the_classifier_protocol_scores_the_held_out_split(index: Index, tmp_pat
     assert found["labels"]["Glasses"]["auroc"] == found["labels"]["Glasses"]["balanced_accuracy"] == 1
     assert found["labels"]["Beard"]["scored"] is False and "auroc" not in found["labels"]["Beard"]
     assert found["protocol"] == {"split": "train", "images": 45, "dataset": index.images_digest[:12]}
+
+
+def test_a_classifier_sees_a_split_chunk_by_chunk(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    shards, sizes = Shards(index, "train"), []
+
+    class Remembering(LookingUp):
+        def logits(self, images: Tensor) -> dict[str, Tensor]:
+            sizes.append(len(images))
+            return super().logits(images)
+
+    whole = LookingUp(shards).logits(pixels.to_model(shards.images()))
+    monkeypatch.setattr(loader, "CHUNK", 20)
+    found = features.logits(Remembering(shards), shards)
+    assert sizes == [20, 20, 5] and all(torch.equal(found[name], whole[name]) for name in whole)
+    some = np.array([44, 0, 7])
+    assert torch.equal(features.logits(LookingUp(shards), shards, some)["Glasses"], whole["Glasses"][some])
 
 
 def test_the_classifier_protocol_gives_counts_only_when_the_split_has_too_few_people(index: Index, tmp_path: Path) -> None:

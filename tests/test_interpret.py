@@ -12,9 +12,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from facefactory import UserError
+from facefactory.data import loader
 from facefactory.data.index import Index
 from facefactory.data.loader import Shards
-from facefactory.interpret import Interpret, matrix
+from facefactory.interpret import Interpret, codes, matrix
 from facefactory.interpret.matrix import Codes
 
 PEOPLE = np.repeat(np.arange(30), 6)
@@ -153,6 +155,25 @@ def test_a_vae_gets_a_status_per_dimension(index: Index, tmp_path: Path) -> None
     assert [row["kl_nats"] for row in found["dimensions"]] == pytest.approx([0.5, 0.5, 0, 0.045], abs=1e-5)
     planted = found["dimensions"][0]["effects"]["Glasses"]
     assert planted["effect"] == planted["low"] == planted["high"] == 1 and planted["q"] < 0.05
+
+
+def test_codes_do_not_depend_on_the_chunks(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Pixels:
+        def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+            assert len(images) <= chunk
+            return images.flatten(1)[:, :3], images.flatten(1)[:, 3:6]
+
+    found = []
+    for chunk in (60, 7):
+        monkeypatch.setattr(loader, "CHUNK", chunk)
+        found.append(codes.of_faces(Pixels(), Shards(index, list(index.content["splits"])), ["Glasses"]))
+    np.testing.assert_array_equal(found[0].codes, found[1].codes)
+    assert found[0].kl == found[1].kl and len(found[0].codes) == len(found[0].labels) == 60
+
+
+def test_a_model_that_draws_nothing_is_refused(index: Index, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"'classifier' draws no faces .* run="):
+        matrix.interpret("classifier", BrightnessJudge(), BrightnessJudge(), index, Interpret(), 0, tmp_path)
 
 
 def test_labels_of_too_few_people_are_listed_with_the_reason(index: Index, tmp_path: Path) -> None:

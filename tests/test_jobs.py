@@ -18,7 +18,7 @@ import pytest
 from conftest import Faces
 from PIL import Image
 
-from facefactory import command, config, pipeline, rundir
+from facefactory import chain, command, config, rundir, stages
 
 ROOT = Path(__file__).parents[1]
 JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("*.py"))
@@ -39,7 +39,7 @@ def quiet_signals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
     """Jobs set signal handlers and work below the current folder."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)}
     monkeypatch.chdir(tmp_path)
-    pipeline.stop.asked = False
+    stages.stop.asked = False
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -47,7 +47,8 @@ def quiet_signals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
 
 def run(job: str, *arguments: str) -> int:
     """A job in this process; its exit code."""
-    return command.guarded(lambda: command.start(job, CHAINS[job], PRESETS.get(job), list(arguments)))
+    here = ["cluster=local", *arguments]
+    return chain.guarded(lambda: command.start(job, CHAINS[job], PRESETS.get(job), here))
 
 
 def base(faces: Faces) -> list[str]:
@@ -68,7 +69,8 @@ def test_help_of_every_job_names_keys_and_needs_no_torch(job: str) -> None:
     code = "import sys, runpy; sys.argv = ['x', '--help']\ntry: runpy.run_path({!r}, run_name='__main__')\nexcept SystemExit: pass\nassert 'torch' not in sys.modules and 'ray' not in sys.modules"
     shown = subprocess.run([sys.executable, "-c", code.format(str(ROOT / "jobs" / f"{job}.py"))], capture_output=True, text=True)
     assert shown.returncode == 0, shown.stderr
-    assert "training.total_kimg=60.0" in shown.stdout and "thousands" in shown.stdout
+    named = {"status": "watch=False", "check": "wait_min=10.0"}.get(job, "training.total_kimg=60.0")
+    assert named in shown.stdout and "usage: python" in shown.stdout
 
 
 @pytest.mark.parametrize("job", JOBS)
@@ -97,14 +99,14 @@ def test_dry_run_of_every_job_and_preset_plans_and_starts_nothing(
     import runpy
 
     runpy.run_path(str(ROOT / "jobs" / f"{job}.py"), run_name="__main__")
-    name, stages, default = found["job"]
+    name, names, default = found["job"]
     trains = config.read_yaml(ROOT / "jobs" / "presets" / f"{preset}.yaml").get("model", {}).get("name")
     usual = config.read_yaml(ROOT / "jobs" / "presets" / f"{default}.yaml").get("model", {}).get("name")
     if trains and usual and trains != usual:
         pytest.skip(f"{preset} trains {trains}, the job {usual}")
-    command.start(name, stages, default, [f"config={preset}", "dry_run=true", f"pack.recipe={faces.recipe}"])
+    command.start(name, names, default, [f"config={preset}", "dry_run=true", "cluster=local", f"pack.recipe={faces.recipe}"])
     shown = capsys.readouterr().out
-    assert all(f"  {stage}: to run" in shown for stage in stages)
+    assert all(f"  {stage}: to run" in shown for stage in names)
     assert not (tmp_path / "runs").exists() and not (tmp_path / "shards").exists()
 
 
@@ -310,7 +312,7 @@ def test_two_jobs_at_once_the_older_stops_at_its_next_write(
         rundir.RunDir(Path("runs/r")).claim()
         return False
 
-    monkeypatch.setattr(pipeline, "stop", usurp)
+    monkeypatch.setattr(stages, "stop", usurp)
     monkeypatch.setattr(usurp, "listen", lambda: None, raising=False)
     assert run("train_gan", *base(faces)) == 3
     assert "older copy stops" in capsys.readouterr().err and time.monotonic() - started < 60

@@ -36,7 +36,7 @@ def job(line: str, *more: str) -> None:
         patch.setattr(command, "main", lambda name, stages, preset=None: found.append((name, stages, preset)))
         runpy.run_path(str(ROOT / script), run_name="__main__")
     name, stages, preset = found[0]
-    command.start(name, stages, preset, [*arguments, *more])
+    command.start(name, stages, preset, ["cluster=local", *arguments, *more])
 
 
 def test_commands_on_runs_work_in_the_order_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

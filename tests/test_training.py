@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from facefactory import UserError, checkpoint, registry
-from facefactory.data import loader
+from facefactory.data import Data, loader
 from facefactory.data.index import Index
 from facefactory.data.loader import Shards, batches
 from facefactory.data.pixels import to_model
@@ -132,7 +132,7 @@ def test_a_killed_training_goes_on_from_its_last_checkpoint_with_the_same_bits(
         return False
 
     stop = stop_after(iterations)
-    extra = {"balance": "Glasses", "total_kimg": 0.1}
+    extra = {"data": Data(balance="Glasses"), "total_kimg": 0.1}
     fit(make_task(index, tmp_path / "whole", **extra), ALONE)
     with pytest.raises(KeyboardInterrupt):
         fit(make_task(index, tmp_path / "parts", should_stop=killed, **extra), ALONE)
@@ -294,7 +294,7 @@ def test_a_changed_set_refuses_unless_it_is_accepted(index: Index, trained: Path
     with pytest.raises(UserError, match="the images changed"):
         fit(make_task(index, trained, shards=Shards(index, "train", torch.arange(20).numpy())), ALONE)
     assert newest(trained).clock == 36
-    fit(make_task(index, trained, images="another digest", changed="accept"), ALONE)
+    fit(make_task(index, trained, images="another digest", data=Data(changed="accept")), ALONE)
     segments = newest(trained).segments
     assert [(found["clock"], found["images"]) for found in segments] == [
         (0, index.images_digest),
@@ -449,7 +449,7 @@ def test_draws_have_their_distribution_and_leave_torchs_generator_alone() -> Non
 def test_half_of_the_images_are_mirrored_and_none_without_flip(index: Index, tmp_path: Path) -> None:
     seen = {True: 0, False: 0}
     for flip in (True, False):
-        trainer = Trainer(make_task(index, tmp_path, flip=flip, augment=[]), ALONE)
+        trainer = Trainer(make_task(index, tmp_path, data=Data(flip=flip), augment=[]), ALONE)
         stream = batches(trainer.task.shards, trainer.order, 0, BATCH, 0, BATCH)
         for clock in range(0, 10 * BATCH, BATCH):
             trainer.clock, loaded = clock, next(stream)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,29 +14,36 @@ from pathlib import Path
 
 INTERRUPTED = 75  # EX_TEMPFAIL: the work is saved; the same command goes on with it
 TELL_S = 30.0  # seconds between words about runs whose output goes to logs
+QUIET = {"TORCH_CPP_LOG_LEVEL": "ERROR"}  # c10d warns of every name that it cannot look up backwards
 
 
 def ranks(count: int, arguments: Sequence[str], environment: dict[str, str]) -> int:
-    """Run `python -m <arguments>` as `count` ranks under torch's launcher; its exit code."""
-    launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={count}", "-m", *arguments]
-    return side_by_side([launcher], 1, [None], environment)[0]
+    """Run `python -m <arguments>` as `count` ranks that end together; 0, or how the one that failed did."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    shared = {**QUIET, **environment, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(count)}
+    own = [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
+    codes = side_by_side([arguments] * count, count, [None] * count, own, together=True)
+    return next((code for code in codes if code not in (0, -signal.SIGKILL)), min(codes))
 
 
 def side_by_side(
     commands: Sequence[Sequence[str]],
     slots: int,
     logs: Sequence[Path | None],
-    environment: dict[str, str],
+    environments: Sequence[dict[str, str]],
     tell: Callable[[str], None] = lambda text: None,
+    together: bool = False,
 ) -> list[int]:
     """Run `python -m <command>` for each command, `slots` at a time; their exit codes. A stop signal is passed on.
 
     A command with a log writes there, and its last line is told now and then; the others write to this process's output.
+    `together`: when one fails, the others are ended.
     """
     waiting = list(range(len(commands)))
     running: dict[int, subprocess.Popen[bytes]] = {}
     codes: dict[int, int] = {}
-    env = {**os.environ, **environment}
 
     def stop(number: int, frame: object) -> None:
         waiting.clear()
@@ -51,12 +59,15 @@ def side_by_side(
         while waiting or running:
             while waiting and len(running) < slots:
                 number = waiting.pop(0)
-                log = logs[number]
+                log, env = logs[number], {**os.environ, **environments[number]}
                 with open(log, "ab") if log else nullcontext() as out:
                     running[number] = subprocess.Popen([sys.executable, "-m", *commands[number]], env=env, stdout=out, stderr=out)
             for number, process in list(running.items()):
                 if process.poll() is not None:
                     codes[number] = running.pop(number).returncode
+                    if together and codes[number] not in (0, INTERRUPTED):
+                        for other in running.values():
+                            other.kill()
             if time.monotonic() - told > TELL_S:
                 told = time.monotonic()
                 for log in filter(None, (logs[number] for number in running)):

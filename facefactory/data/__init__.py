@@ -1,7 +1,5 @@
 """Face sets: what to pack, how to read it. This file is torch-free: it holds the sections of the config tree."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

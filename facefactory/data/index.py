@@ -3,8 +3,6 @@
 A shard is a USTAR tar of pairs `00000000.npy` + `00000000.json`, all of one size, so that images lie at a fixed stride.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,14 +38,16 @@ class Index:
     @property
     def images_digest(self) -> str:
         """Digest of pixels, sizes and splits: what an unconditional model depends on."""
-        splits = self.content["splits"].items()
-        return config.digest({name: [shard["pixels_sha256"] for shard in split["shards"]] for name, split in splits})
+        return config.digest(self._column("pixels_sha256"))
 
     @property
     def labels_digest(self) -> str:
         """Digest of labels and their schema."""
-        tables = {name: [shard["table_sha256"] for shard in split["shards"]] for name, split in self.content["splits"].items()}
-        return config.digest([self.content["labels"], self.content["group"], tables])
+        return config.digest([self.content["labels"], self.content["group"], self._column("table_sha256")])
+
+    def _column(self, key: str) -> dict[str, list[Any]]:
+        """An entry of every shard, per split."""
+        return {name: [shard[key] for shard in split["shards"]] for name, split in self.content["splits"].items()}
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -56,25 +56,20 @@ class Index:
         return {"resolution": self.content["resolution"], "channels": self.content["channels"], "classes": classes}
 
     def split(self, name: str) -> dict[str, Any]:
-        """One split.
-
-        Raises:
-            UserError: there is no such split.
-        """
-        if name not in self.content["splits"]:
-            raise UserError(f"{self.folder} has no split {name!r}; it has {', '.join(self.content['splits'])}.")
-        found: dict[str, Any] = self.content["splits"][name]
-        return found
+        """One split; UserError: there is no such split."""
+        splits: dict[str, dict[str, Any]] = self.content["splits"]
+        if name not in splits:
+            raise UserError(f"{self.folder} has no split {name!r}; it has {', '.join(splits)}.")
+        return splits[name]
 
     def maps(self, split: str) -> list[npt.NDArray[np.uint8]]:
         """Per shard a memory map [n, H, W, C] uint8 (copy-on-write: writing to it changes no file)."""
         side, channels = self.content["resolution"], self.content["channels"]
         views = []
         for shard in self.split(split)["shards"]:
-            flat = np.memmap(self.folder / shard["file"], np.uint8, mode="c")
-            start = flat[BLOCK + NPY_HEADER :]
+            tar = np.memmap(self.folder / shard["file"], np.uint8, mode="c")
             shape, strides = (shard["count"], side, side, channels), (shard["stride"], side * channels, channels, 1)
-            views.append(np.lib.stride_tricks.as_strided(start, shape, strides))
+            views.append(np.ndarray(shape, np.uint8, tar, BLOCK + NPY_HEADER, strides))
         return views
 
     def table(self, split: str) -> pd.DataFrame:
@@ -88,35 +83,30 @@ class Index:
         Raises:
             UserError: a file is missing, has the wrong size or other bytes than index.json says.
         """
-        for split in self.content["splits"].values():
-            for shard in split["shards"]:
-                self._verify(shard["file"], shard["sha256"], shard["bytes"], full)
-                self._verify(shard["table"], shard["table_sha256"], None, full)
-
-    def _verify(self, name: str, sha256: str, size: int | None, full: bool) -> None:
-        path = self.folder / name
+        shards = [shard for split in self.content["splits"].values() for shard in split["shards"]]
+        tars = [(shard["file"], shard["sha256"], shard["bytes"]) for shard in shards]
         again = "Pack the set again, or copy it again from where it came."
-        if not path.is_file():
-            raise UserError(f"shard file {path} is missing. {again}")
-        stat = path.stat()
-        if size is not None and stat.st_size != size:
-            raise UserError(f"shard {path} has {stat.st_size} bytes; index.json says {size}: it was cut or replaced. {again}")
-        verdict = {"path": str(path.resolve()), "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": sha256}
-        remembered = rundir.cache_folder() / "verified" / f"{config.digest(verdict)}.json"
-        if remembered.exists() and not full:
-            return
-        found = rundir.sha256(path)
-        if found != sha256:
-            raise UserError(f"shard {path} has SHA-256 {found[:16]}…; index.json says {sha256[:16]}…: its bytes changed. {again}")
-        rundir.write_json(remembered, verdict)
+        for name, sha256, size in tars + [(shard["table"], shard["table_sha256"], None) for shard in shards]:
+            path = self.folder / name
+            if not path.is_file():
+                raise UserError(f"shard file {path} is missing. {again}")
+            stat = path.stat()
+            if size is not None and stat.st_size != size:
+                raise UserError(f"shard {path} has {stat.st_size} bytes; index.json says {size}: it was cut or replaced. {again}")
+            verdict = {"path": str(path.resolve()), "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": sha256}
+            remembered = rundir.cache_folder() / "verified" / f"{config.digest(verdict)}.json"
+            if remembered.exists() and not full:
+                continue
+            found = rundir.sha256(path)
+            if found != sha256:
+                raise UserError(
+                    f"shard {path} has SHA-256 {found[:16]}…; index.json says {sha256[:16]}…: its bytes changed. {again}"
+                )
+            rundir.write_json(remembered, verdict)
 
 
 def read(folder: Path) -> Index:
-    """The index of a folder of shards.
-
-    Raises:
-        UserError: no index.json, or one of another format.
-    """
+    """The index of a folder of shards; UserError: no index.json, or one of another format."""
     path = folder / "index.json"
     if not path.is_file():
         raise UserError(f"{folder} holds no index.json; give a folder that jobs/pack_shards.py made.")

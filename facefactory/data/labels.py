@@ -1,7 +1,5 @@
 """Label tables and their schema: binary, categorical, ordinal, identity (integers, -1 = missing) and real (NaN)."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +9,12 @@ import pandas as pd
 
 from facefactory import UserError
 
-KINDS = ("binary", "categorical", "ordinal", "identity", "real")
+KINDS = ("binary", "categorical", "ordinal", "identity", "real")  # all but the last have classes
 LEAST_PEOPLE = 8  # on either side of a label, below which a score would be about those few
-CLASSIFIED = ("binary", "categorical", "ordinal", "identity")  # kinds that have classes
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """A CSV or TSV whose first column names the image files; indexed by that column.
-
-    Raises:
-        UserError: no such file, not a table, or a file named twice.
-    """
+    """A CSV or TSV indexed by its first column, the image files; UserError: no such file, no table, or a file named twice."""
     if not path.is_file():
         raise UserError(f"no label table {path}; give pack.labels=PATH of a .csv whose first column is the file name.")
     try:
@@ -49,36 +42,30 @@ def schema_of(table: pd.DataFrame, kinds: dict[str, str]) -> dict[str, dict[str,
         numeric = pd.api.types.is_numeric_dtype(present)
         whole = numeric and bool((present == present.round()).all())
         guess = "binary" if numeric and set(values) <= {-1, 0, 1} else "categorical" if whole or not numeric else "real"
-        kind = kinds.get(str(name), guess)
+        kind = kinds.get(name, guess)
         if kind in ("binary", "real") and not numeric and len(present):
             raise UserError(f"label {name!r} holds {values[0]!r}; kind {kind} takes numbers (binary: 0 / 1 or -1 / 1).")
-        if kind in ("categorical", "ordinal", "identity") and numeric and not whole:
+        if kind not in ("binary", "real") and numeric and not whole:
             raise UserError(
                 f"label {name!r} holds fractions; kind {kind} takes whole numbers or text. Give kind real, or round them."
             )
-        schema[str(name)] = {"kind": kind}
-        if kind in CLASSIFIED:
-            plain = [int(value) if numeric else str(value) for value in values]
-            schema[str(name)]["classes"] = ["0", "1"] if kind == "binary" else [str(value) for value in plain]
+        classes = ["0", "1"] if kind == "binary" else [str(int(value) if numeric else value) for value in values]
+        schema[name] = {"kind": kind} if kind == "real" else {"kind": kind, "classes": classes}
     return schema
 
 
 def encode(table: pd.DataFrame, schema: dict[str, dict[str, Any]], files: list[str]) -> pd.DataFrame:
     """One row a file: class numbers as int32 (-1 = missing), real labels as float32 (NaN = missing)."""
-    rows = table.reindex(files)
-    encoded = pd.DataFrame({"file": files})
+    rows, encoded = table.reindex(files), pd.DataFrame({"file": files})
     for name, entry in schema.items():
         column = rows[name]
         if entry["kind"] == "real":
             encoded[name] = column.to_numpy(np.float32)
         elif entry["kind"] == "binary":  # CelebA writes -1 / 1, most others 0 / 1
             encoded[name] = np.where(column.isna(), -1, (column.astype(float) > 0)).astype(np.int32)
-        else:
-            numbers = {value: number for number, value in enumerate(entry["classes"])}
-            texts = column.map(
-                lambda value: str(int(value)) if isinstance(value, int | float) else str(value), na_action="ignore"
-            )
-            encoded[name] = texts.map(numbers).fillna(-1).astype(np.int32).to_numpy()
+        else:  # a column of whole numbers with gaps is one of floats
+            texts = column.map(lambda value: str(int(value) if isinstance(value, int | float) else value), na_action="ignore")
+            encoded[name] = pd.Categorical(texts, entry["classes"]).codes.astype(np.int32)
     return encoded
 
 
@@ -95,11 +82,11 @@ def countable(table: pd.DataFrame, schema: dict[str, Any], groups: npt.NDArray[n
     for name, entry in schema.items():
         if entry["kind"] in ("identity", "real"):
             continue
-        values = table[name].to_numpy()
         classes = entry["classes"]
-        images = [int((values == number).sum()) for number in range(len(classes))]
-        heads = [len(np.unique(groups[values == number])) for number in range(len(classes))]
+        members = [table[name].to_numpy() == number for number in range(len(classes))]
+        heads = [len(np.unique(groups[its])) for its in members]
         few = [f"{n} people have {c}" for c, n in zip(classes, heads, strict=True) if n < LEAST_PEOPLE]
-        fact = {"kind": entry["kind"], "classes": classes, "images": images, "people": heads, "scored": not few}
-        found[name] = fact | ({"reason": f"{'; '.join(few)}; a score needs {LEAST_PEOPLE} on either side"} if few else {})
+        fact = {"kind": entry["kind"], "classes": classes, "images": [int(its.sum()) for its in members], "people": heads}
+        reason = {"reason": f"{'; '.join(few)}; a score needs {LEAST_PEOPLE} on either side"} if few else {}
+        found[name] = fact | {"scored": not few} | reason
     return found

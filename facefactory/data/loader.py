@@ -5,15 +5,13 @@ start at every tar block and overlap. An image is a row of it, so a gather over 
 rows that lie between two maps are never touched.
 """
 
-from __future__ import annotations
-
 import ctypes
+import itertools
 import math
-import queue
-import threading
-from collections.abc import Generator
+from collections import deque
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,7 +23,8 @@ from facefactory.data.order import Ids, Order
 
 AHEAD = 4096  # images gathered at once, unless they are so large that
 BLOCK_BYTES = 2**28  # would be passed
-RING = 4  # blocks in use: one at the consumer, one queued, one being filled, one spare
+RING = 4  # blocks in use: two at the consumer (a batch outlives its block), two being filled
+CHUNK = 256  # images that a model sees at once outside of training
 
 
 class Shards:
@@ -43,12 +42,10 @@ class Shards:
         self._blocks = np.array([view.strides[0] // BLOCK for view in self._maps])
         addresses = np.array([view.ctypes.data for view in self._maps])
         self._first = (addresses - addresses.min()) // BLOCK
-        last = max(address + view.strides[0] * (len(view) - 1) for address, view in zip(addresses, self._maps, strict=True))
+        rows = int((self._first + self._blocks * (np.diff(self._starts) - 1)).max()) + 1
         shape, strides = self._maps[0].shape[1:], self._maps[0].strides[1:]
-        span = int(last - addresses.min()) + int(np.prod(shape))
-        memory = np.ctypeslib.as_array((ctypes.c_uint8 * span).from_address(int(addresses.min())))
-        rows = int(last - addresses.min()) // BLOCK + 1
-        self._rows = torch.from_numpy(np.lib.stride_tricks.as_strided(memory, (rows, *shape), (BLOCK, *strides)))
+        memory = (ctypes.c_uint8 * ((rows - 1) * BLOCK + math.prod(shape))).from_address(int(addresses.min()))
+        self._rows = torch.frombuffer(memory, dtype=torch.uint8).as_strided((rows, *shape), (BLOCK, *strides))
 
     def __len__(self) -> int:
         return len(self.table)
@@ -60,10 +57,19 @@ class Shards:
         rows = self._first[shard] + (ids - self._starts[shard]) * self._blocks[shard]
         return torch.index_select(self._rows, 0, torch.from_numpy(rows), out=out)
 
+    def space(self, count: int) -> torch.Tensor:
+        """Room for so many images, [count, H, W, C] uint8."""
+        return torch.empty((count, *self._rows.shape[1:]), dtype=torch.uint8)
+
     def images(self, positions: Ids | None = None) -> torch.Tensor:
         """Images at positions (default all), in that order, [n, H, W, C] uint8."""
         positions = np.arange(len(self)) if positions is None else positions
-        return self.gather(positions, torch.empty((len(positions), *self._rows.shape[1:]), dtype=torch.uint8))
+        return self.gather(positions, self.space(len(positions)))
+
+    def chunks(self, positions: Ids | None = None) -> Iterator[torch.Tensor]:
+        """The same a few hundred at a time, for models: memory does not grow with the set."""
+        positions = np.arange(len(self)) if positions is None else positions
+        return (self.images(positions[start : start + CHUNK]) for start in range(0, len(positions), CHUNK))
 
     def strata(self, label: str) -> tuple[Ids, ...]:
         """Positions per class of a label; images without it are left out."""
@@ -87,41 +93,24 @@ def batches(shards: Shards, order: Order, clock: int, size: int, lo: int, hi: in
 
     A batch's images lie in a ring of buffers: they are valid until the next-but-one block of batches is asked for.
     """
-    image_bytes = math.prod(shards._rows.shape[1:])
-    steps = max(1, min(AHEAD, BLOCK_BYTES // image_bytes) // (hi - lo))
-    ring = [torch.empty((steps * (hi - lo), *shards._rows.shape[1:]), dtype=torch.uint8) for _ in range(RING)]
-    ready: queue.Queue[Any] = queue.Queue(maxsize=1)
-    closed = threading.Event()
+    share = hi - lo
+    steps = max(1, min(AHEAD, BLOCK_BYTES // shards.space(1).numel()) // share)
+    ring = [shards.space(steps * share) for _ in range(RING)]
 
-    def fill() -> None:
-        start, turn = clock, 0
-        try:
-            while not closed.is_set():
-                ids = order.ids(start, start + steps * size).reshape(steps, size)[:, lo:hi]
-                block = shards.gather(ids.reshape(-1), ring[turn % RING])
-                _put(ready, (ids, block.view(steps, hi - lo, *block.shape[1:])), closed)
-                start, turn = start + steps * size, turn + 1
-        except BaseException as error:  # handed to the consumer, who raises it
-            _put(ready, error, closed)
+    def block(turn: int) -> tuple[Ids, torch.Tensor]:
+        start = clock + turn * steps * size
+        ids = order.ids(start, start + steps * size).reshape(steps, size)[:, lo:hi]
+        images = shards.gather(ids.reshape(-1), ring[turn % RING])
+        return ids, images.view(steps, share, *images.shape[1:])
 
-    thread = threading.Thread(target=fill, name="loader", daemon=True)
-    thread.start()
+    pool = ThreadPoolExecutor(1, "loader")
     try:
-        while True:
-            item = ready.get()
-            if isinstance(item, BaseException):
-                raise item
-            for positions, images in zip(*item, strict=True):
+        ahead = deque(pool.submit(block, turn) for turn in range(RING - 2))
+        for turn in itertools.count(RING - 2):
+            found = ahead.popleft().result()  # raises what went wrong in the thread
+            ahead.append(pool.submit(block, turn))
+            for positions, images in zip(*found, strict=True):
                 labels = {name: column[torch.from_numpy(positions)] for name, column in shards.labels.items()}
                 yield Batch(images, labels, positions)
-    finally:
-        closed.set()
-        thread.join()  # a thread inside torch while the interpreter ends would abort the process
-
-
-def _put(ready: queue.Queue[Any], item: Any, closed: threading.Event) -> None:
-    while not closed.is_set():
-        try:
-            return ready.put(item, timeout=0.2)
-        except queue.Full:
-            continue
+    finally:  # waits: a thread inside torch while the interpreter ends would abort the process
+        pool.shutdown(cancel_futures=True)

@@ -6,8 +6,6 @@ cycle-walked into it (Black & Rogaway, "Ciphers with arbitrary finite domains", 
 is a file format: checkpoints rely on it, so a change needs a new name.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,13 +17,12 @@ MULTIPLIERS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 Ids = npt.NDArray[np.int64]
 
 
-def _mix(value: npt.NDArray[np.uint64] | np.uint64) -> npt.NDArray[np.uint64]:
-    """SplitMix64: a 64-bit value to a well-mixed one."""
-    with np.errstate(over="ignore"):
-        value = np.add(value, np.uint64(0x9E3779B97F4A7C15))
-        value = (value ^ (value >> np.uint64(30))) * MULTIPLIERS[0]
-        value = (value ^ (value >> np.uint64(27))) * MULTIPLIERS[1]
-        return value ^ (value >> np.uint64(31))
+def _mix(value: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """SplitMix64: 64-bit values to well-mixed ones."""
+    value = value + np.uint64(0x9E3779B97F4A7C15)
+    value = (value ^ (value >> np.uint64(30))) * MULTIPLIERS[0]
+    value = (value ^ (value >> np.uint64(27))) * MULTIPLIERS[1]
+    return value ^ (value >> np.uint64(31))
 
 
 def permute(slots: Ids, size: int, *key: int) -> Ids:
@@ -81,14 +78,10 @@ class Order:
         quotas = np.full(len(self.strata), self.count // len(self.strata))
         quotas[: self.count % len(self.strata)] += 1
         ends = np.cumsum(quotas)
-        stratum = np.searchsorted(ends, drawn, side="right")
-        chosen = np.empty_like(drawn)
-        for number, members in enumerate(self.strata):
-            draw = drawn[stratum == number] - (ends - quotas)[number]
-            turns = draw // len(members)
-            places = np.empty_like(draw)
-            for turn in np.unique(turns):  # each turn visits every member once
-                now = turns == turn
-                places[now] = permute(draw[now] % len(members), len(members), self.seed, epoch, number, int(turn))
-            chosen[stratum == number] = members[places]
+        stratum, chosen = np.searchsorted(ends, drawn, side="right"), np.empty_like(drawn)
+        sizes = np.array([len(members) for members in self.strata])
+        turns, places = np.divmod(drawn - (ends - quotas)[stratum], sizes[stratum])
+        for number, turn in set(zip(stratum.tolist(), turns.tolist(), strict=True)):  # each turn visits every member once
+            now, members = (stratum == number) & (turns == turn), self.strata[number]
+            chosen[now] = members[permute(places[now], len(members), self.seed, epoch, number, turn)]
         return chosen

@@ -1,8 +1,7 @@
-"""The only two places where stored pixels (uint8, sRGB, NHWC) and model pixels (float, NCHW, -1…1) meet."""
-
-from __future__ import annotations
+"""The only place where stored pixels (uint8, sRGB, NHWC) meet model pixels (float, NCHW, -1…1) and pictures."""
 
 import torch
+from PIL import Image
 
 
 def to_model(images: torch.Tensor) -> torch.Tensor:
@@ -13,3 +12,11 @@ def to_model(images: torch.Tensor) -> torch.Tensor:
 def to_uint8(images: torch.Tensor) -> torch.Tensor:
     """[N, C, H, W] float -1…1 -> [N, H, W, C] uint8 0…255, rounded, clamped."""
     return images.float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def grid(images: torch.Tensor, columns: int) -> Image.Image:
+    """[N, H, W, C] uint8 -> one picture, row by row; what does not fill a row is left out."""
+    rows, (height, width, channels) = len(images) // columns, images.shape[1:]
+    tiled = images[: rows * columns].view(rows, columns, height, width, channels).transpose(1, 2)
+    array = tiled.reshape(rows * height, columns * width, channels).numpy()
+    return Image.fromarray(array[..., 0] if channels == 1 else array)

@@ -1,7 +1,5 @@
 """Scores with their protocol and their scale. This file is torch-free: it holds the section of the config tree."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from facefactory.config import key

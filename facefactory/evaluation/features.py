@@ -1,7 +1,6 @@
-"""Images -> feature vectors, by the judge or by InceptionV3."""
+"""Images -> feature vectors, by the judge or by InceptionV3; images -> the judge's verdicts."""
 
-from __future__ import annotations
-
+import functools
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,8 @@ import numpy.typing as npt
 import torch
 
 from facefactory.data import pixels
+from facefactory.data.loader import Shards
+from facefactory.data.order import Ids
 
 Array = npt.NDArray[np.float64]
 Extractor = Callable[[torch.Tensor], Array]  # [N, H, W, C] uint8 -> [N, D] float64
@@ -24,15 +25,20 @@ def like(model: Any) -> torch.Tensor:
     return torch.zeros(()) if weights is None else weights
 
 
-def _chunked(images: torch.Tensor, function: Callable[[torch.Tensor], torch.Tensor]) -> Array:
-    with torch.inference_mode():
-        parts = [function(images[i : i + CHUNK]).double().cpu().numpy() for i in range(0, len(images), CHUNK)]
-    return np.concatenate(parts)
+def _extractor(function: Callable[[torch.Tensor], torch.Tensor]) -> Extractor:
+    """Chunk by chunk; the last two sets are remembered, so that the reference is looked at once, whatever it is compared with."""
+
+    @functools.lru_cache(maxsize=2)  # by object: tensors are hashed by identity
+    def extract(images: torch.Tensor) -> Array:
+        with torch.inference_mode():
+            return np.concatenate([function(part).double().cpu().numpy() for part in images.split(CHUNK)])
+
+    return extract
 
 
 def of_judge(judge: Any) -> Extractor:
     """Features of a classifier, at the resolution it was trained at: no resizing."""
-    return lambda images: _chunked(images, lambda part: judge.features(pixels.to_model(part).to(like(judge))))
+    return _extractor(lambda part: judge.features(pixels.to_model(part).to(like(judge))))
 
 
 def of_inception(path: Path) -> Extractor:
@@ -42,4 +48,11 @@ def of_inception(path: Path) -> Extractor:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path)).eval()
-    return lambda images: _chunked(images, lambda part: network(part.permute(0, 3, 1, 2).expand(-1, 3, -1, -1).contiguous())[0])
+    return _extractor(lambda part: network(part.permute(0, 3, 1, 2).expand(-1, 3, -1, -1).contiguous())[0])
+
+
+def logits(classifier: Any, shards: Shards, positions: Ids | None = None) -> dict[str, torch.Tensor]:
+    """Label -> logits [N, classes] of the images at positions (default all), on the CPU."""
+    with torch.inference_mode():
+        parts = [classifier.logits(pixels.to_model(part).to(like(classifier))) for part in shards.chunks(positions)]
+    return {name: torch.cat([part[name].cpu() for part in parts]) for name in parts[0]}

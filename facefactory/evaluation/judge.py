@@ -1,20 +1,17 @@
 """What the judge can be trusted with: counts of people, out-of-fold scores with intervals, and a refusal where it fails."""
 
-from __future__ import annotations
-
+import functools
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
+from torch import Tensor
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_auroc, multiclass_confusion_matrix
 
 from facefactory.data import labels
-from facefactory.data.order import permute
+from facefactory.data.order import Ids, permute
 from facefactory.metrics import intervals
-
-Ids = npt.NDArray[np.int64]
 
 
 def folds(groups: Ids, count: int) -> Ids:
@@ -23,30 +20,32 @@ def folds(groups: Ids, count: int) -> Ids:
     return permute(np.arange(len(names)), len(names), 1)[inverse] % count
 
 
-def scores(logits: dict[str, torch.Tensor], table: pd.DataFrame, schema: dict[str, Any], group: str | None) -> dict[str, Any]:
+def _auroc(chances: Tensor, target: Tensor, count: int) -> Any:
+    """NaN where a class is missing, as in some of the bootstrap's draws."""
+    return multiclass_auroc(chances, target, count) if len(target.unique()) == count else float("nan")
+
+
+STATISTICS = {"balanced_accuracy": functools.partial(multiclass_accuracy, average="macro"), "auroc": _auroc}
+
+
+def _measured(statistic: Any, chances: Tensor, target: Tensor, ids: Ids) -> float:
+    return float(statistic(chances[ids], target[ids], chances.shape[1]))
+
+
+def scores(logits: dict[str, Tensor], table: pd.DataFrame, schema: dict[str, Any], group: str | None) -> dict[str, Any]:
     """Balanced accuracy, AUROC (with 95 % intervals by person) and confusion matrix of every label with enough people.
 
     `logits` name -> [N, classes], in the order of the table.
     """
     groups = labels.people(table, group)
     found = labels.countable(table, schema, groups)
-    for name, fact in found.items():
-        if not fact["scored"]:
-            continue
-        target = torch.from_numpy(table[name].to_numpy().astype(np.int64))
-        kept = target >= 0
-        target, chances, count = target[kept], logits[name][kept].float().softmax(1), len(fact["classes"])
-
-        def balanced(ids: Ids, p: torch.Tensor = chances, t: torch.Tensor = target, n: int = count) -> float:
-            return float(multiclass_accuracy(p[ids], t[ids], n, average="macro"))
-
-        def auroc(ids: Ids, p: torch.Tensor = chances, t: torch.Tensor = target, n: int = count) -> float:
-            return float(multiclass_auroc(p[ids], t[ids], n)) if len(t[ids].unique()) == n else float("nan")
-
-        whole = np.arange(len(target))
-        for label, statistic in (("balanced_accuracy", balanced), ("auroc", auroc)):
-            fact[label] = statistic(whole)
-            drawn = intervals.bootstrap(statistic, groups[kept.numpy()], 200)
-            fact[f"{label}_interval"] = intervals.interval(drawn)
-        fact["confusion"] = multiclass_confusion_matrix(chances, target, count).tolist()
+    for name in [name for name, fact in found.items() if fact["scored"]]:
+        kept = np.flatnonzero(table[name] >= 0)
+        target = torch.from_numpy(table[name].to_numpy(np.int64)[kept])
+        chances = logits[name][kept].float().softmax(1)
+        for label, statistic in STATISTICS.items():
+            measure = functools.partial(_measured, statistic, chances, target)
+            found[name][label] = measure(np.arange(len(kept)))
+            found[name][f"{label}_interval"] = intervals.interval(intervals.bootstrap(measure, groups[kept], 200))
+        found[name]["confusion"] = multiclass_confusion_matrix(chances, target, chances.shape[1]).tolist()
     return found

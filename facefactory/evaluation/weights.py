@@ -1,16 +1,13 @@
 """The store of published weights: found on disk and checked, never downloaded by a job, never replaced by random ones."""
 
-from __future__ import annotations
-
 import os
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from facefactory import UserError, rundir
 
 
-@dataclass(frozen=True)
-class Weights:
+class Weights(NamedTuple):
     """A published file: where it comes from and what it must contain."""
 
     file: str
@@ -31,11 +28,7 @@ def store() -> Path:
 
 
 def find(weights: Weights) -> Path | None:
-    """The file, if it is staged.
-
-    Raises:
-        UserError: the file is there but is not the published one.
-    """
+    """The file, if it is staged; UserError: the file is there but is not the published one."""
     path = store() / weights.file
     if not path.is_file():
         return None

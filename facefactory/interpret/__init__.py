@@ -1,10 +1,7 @@
 """What each latent dimension goes with: effects on labels, with intervals and correction for testing.
 
-A file of this folder is a family of models (`gan`, `vae`): its `codes` gives latent codes and labels of the same faces.
 This file is torch-free: it holds the section of the config tree.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Bootstrap intervals over people: images of one person are no independent evidence."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -28,8 +28,7 @@ class Generative(Protocol):
 
     z_dim: int
 
-    def sample(self, z: Tensor) -> Tensor:
-        """[N, z_dim] standard normal -> images [N, C, H, W] in -1…1."""
+    def sample(self, z: Tensor) -> Tensor: ...  # [N, z_dim] standard normal -> images [N, C, H, W] in -1…1
 
 
 class GAN(Generative, Protocol):
@@ -42,18 +41,14 @@ class GAN(Generative, Protocol):
 class VAE(Generative, Protocol):
     """A variational autoencoder with a diagonal normal posterior."""
 
-    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """[N, C, H, W] -> mu, logvar [N, z_dim]."""
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]: ...  # [N, C, H, W] -> mu, logvar [N, z_dim]
 
-    def decode(self, z: Tensor) -> Tensor:
-        """[N, z_dim] -> images [N, C, H, W] in -1…1."""
+    def decode(self, z: Tensor) -> Tensor: ...  # [N, z_dim] -> images [N, C, H, W] in -1…1
 
 
 class Classifier(Protocol):
     """A classifier with one head a label."""
 
-    def features(self, images: Tensor) -> Tensor:
-        """[N, C, H, W] -> [N, D]."""
+    def features(self, images: Tensor) -> Tensor: ...  # [N, C, H, W] -> [N, D]
 
-    def logits(self, images: Tensor) -> dict[str, Tensor]:
-        """[N, C, H, W] -> label -> [N, classes]."""
+    def logits(self, images: Tensor) -> dict[str, Tensor]: ...  # [N, C, H, W] -> label -> [N, classes]

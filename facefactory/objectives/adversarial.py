@@ -4,8 +4,6 @@ Non-saturating (Goodfellow et al. 2014), hinge (Lim & Ye 2017); R1 gradient pena
 (Mescheder, Geiger & Nowozin 2018, eq. 9), applied every k-th iteration with weight k (Karras et al. 2020, §3.1).
 """
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import torch
@@ -15,6 +13,8 @@ from torch.nn import functional as F
 from facefactory import UserError
 from facefactory.models import GAN
 from facefactory.objectives import Batch, Phase
+
+Kind = Literal["non_saturating", "hinge"]
 
 
 class Component:
@@ -30,17 +30,11 @@ class Component:
     uses_labels = False
 
     def __init__(
-        self,
-        schema: dict[str, Any],
-        *,
-        loss: Literal["non_saturating", "hinge"] = "non_saturating",
-        r1_gamma: float = 1.0,
-        r1_interval: int = 8,
+        self, schema: dict[str, Any], *, loss: Kind = "non_saturating", r1_gamma: float = 1.0, r1_interval: int = 8
     ) -> None:
         if r1_gamma < 0 or r1_interval < 1:
-            raise UserError(
-                f"adversarial: r1_gamma={r1_gamma}, r1_interval={r1_interval}; at least 0 (0 = off) and at least 1 are allowed."
-            )
+            found = f"r1_gamma={r1_gamma}, r1_interval={r1_interval}"
+            raise UserError(f"adversarial: {found}; at least 0 (0 = off) and at least 1 are allowed.")
         self.kind, self.r1_gamma, self.r1_interval = loss, r1_gamma, r1_interval
         r1 = [Phase("r1", "discriminator", r1_interval)] if r1_gamma > 0 else []
         self.phases = (Phase("discriminator", "discriminator"), *r1, Phase("generator", "generator"))

@@ -1,7 +1,5 @@
 """Cross-entropy over a label schema: one term a label, missing labels (-1) left out."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import Tensor
@@ -27,14 +25,13 @@ class Component:
         kinds = {name: entry["kind"] for name, entry in schema.items() if "classes" in entry}
         if not kinds:
             raise UserError(
-                "classification needs a label with classes, and the set has none; give pack.labels=TABLE.csv or sub-folders."
+                "classification needs a label with classes; the set has none. Give pack.labels=TABLE.csv or sub-folders."
             )
         self.weights = {name: identity_weight if kind == "identity" else 1.0 for name, kind in kinds.items()}
 
     def loss(self, phase: str, model: Classifier, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Weighted mean cross-entropy [nats]."""
-        logits = model.logits(batch.augment(batch.images, "real"))
-        total = batch.images.new_zeros(())
+        logits, total = model.logits(batch.augment(batch.images, "real")), batch.images.new_zeros(())
         shown = {}
         for name, weight in self.weights.items():
             target = batch.labels[name].long()

@@ -4,8 +4,6 @@ The likelihood is a normal of fixed standard deviation around the decoder's outp
 dimensions, the mean over images. Pixels are counted in -1…1, so the nats are those of that scale.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -43,8 +41,5 @@ class Component:
         scale = math.log(self.sigma * math.sqrt(2 * math.pi))
         reconstruction = (difference.square() / (2 * self.sigma**2) + scale).sum(dim=(1, 2, 3)).mean()
         kl = 0.5 * (mu.square() + logvar.exp() - 1 - logvar).sum(dim=1).mean()
-        return reconstruction + self.beta * kl, {
-            "reconstruction_nats": reconstruction,
-            "kl_nats": kl,
-            "neg_elbo_nats": reconstruction + kl,
-        }
+        shown = {"reconstruction_nats": reconstruction, "kl_nats": kl, "neg_elbo_nats": reconstruction + kl}
+        return reconstruction + self.beta * kl, shown

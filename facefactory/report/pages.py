@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import base64
-import json
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
-from facefactory.report import plots
-from facefactory.report.facts import gather, metrics, rounded, strict
+from facefactory.report.facts import gather, metrics, rounded
+from facefactory.report.plots import figures
 from facefactory.rundir import atomic, write_json
-
-PAGE = 1040  # width of the text column, CSS pixels
-CONTACT_SHEET = 12  # trials whose samples are shown
 
 
 def write(folder: Path, repeat: dict[str, str]) -> list[Path]:
@@ -27,58 +22,29 @@ def write(folder: Path, repeat: dict[str, str]) -> list[Path]:
         folder: a sweep, a generative run or a classifier run; whatever it lacks is named in the page.
         repeat: name of a trial or run -> the shell command that repeats it.
     """
-    facts = strict(gather(folder, repeat))
+    from plotly.offline import get_plotlyjs
+
+    facts = gather(folder, repeat)
+    logged = [{"run": run["name"], **line} for run in facts["runs"] for line in metrics(folder / run["folder"] / "train")]
+    drawings = figures(facts, logged)
+    loader = jinja2.PackageLoader("facefactory.report")
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["rounded"] = rounded
+    environment.globals |= {"picture": partial(picture, folder), "samples": partial(samples, folder)}
+    text = environment.get_template("report.html").render(
+        **facts,
+        drawings=drawings,
+        plotly_js=Markup(get_plotlyjs()) if "plotly-graph-div" in str(drawings) else None,
+        written=datetime.now(UTC),
+    )
     page, data = folder / "report.html", folder / "report.json"
     with atomic(page) as temporary:
-        temporary.write_text(render(folder, facts), encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
     write_json(data, facts)
     return [page, data]
 
 
-def render(folder: Path, facts: dict[str, Any]) -> str:
-    """The page."""
-    from plotly.offline import get_plotlyjs
-
-    loader = jinja2.PackageLoader("facefactory.report")
-    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"rounded": rounded, "moment": moment, "compact": compact}
-    environment.globals |= {"picture": partial(picture, folder), "samples": partial(samples, folder)}
-    drawings = figures(folder, facts)
-    with_plots = any("plotly" in str(drawing) for drawing in drawings.values())
-    plotly_js = Markup(get_plotlyjs()) if with_plots else None
-    params = sorted({name for row in facts["leaderboard"] for name in row["params"]})
-    sheet = [row for row in facts["leaderboard"] if row["kind"] == "trial"][:CONTACT_SHEET]
-    written = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    context = {
-        **facts,
-        "drawings": drawings,
-        "plotly_js": plotly_js,
-        "params": params,
-        "sheet": sheet,
-        "written": written,
-    }
-    return environment.get_template("report.html").render(context)
-
-
-def figures(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
-    """The plots of the page by section; `scores` and `latent` by metric and run."""
-    runs, sweep = facts["runs"], facts["sweep"]
-    lines = {run["name"]: metrics(folder / run["folder"] / "train") for run in runs}
-    scaled = dict.fromkeys(metric for run in runs for metric, marks in (run["scale"] or {}).items() if marks)
-    return {
-        "scores": {metric: plots.drawn(f"score-{metric}", partial(plots.scores, runs, metric)) for metric in scaled},
-        "training": plots.drawn("training", partial(plots.training_curves, lines)),
-        "trials": plots.drawn("trials", partial(plots.trial_curves, sweep)) if sweep else None,
-        "optuna": list(plots.optuna_figures(sweep)) if sweep else [],
-        "latent": {
-            run["name"]: plots.drawn(f"latent-{number}", partial(plots.latent_effects, run["latent"]))
-            for number, run in enumerate(runs)
-            if run["latent"]
-        },
-    }
-
-
-def picture(folder: Path, name: str, fit: int = PAGE) -> Markup | None:
+def picture(folder: Path, name: str, fit: int = 1040) -> Markup | None:
     """A PNG as an <img> that carries its bytes, enlarged by a whole number up to `fit` pixels; None without a file."""
     path = folder / name
     if not path.is_file():
@@ -95,13 +61,3 @@ def samples(folder: Path, run: str) -> str:
     drawn = sorted(path.relative_to(folder) for path in (folder / run / "train/samples").glob("*.png"))
     judged = Path(run) / "evaluate/samples.png"
     return str(judged if (folder / judged).is_file() or not drawn else drawn[-1])
-
-
-def moment(seconds: float) -> str:
-    """A Unix time in words."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def compact(value: Any) -> str:
-    """Nested values on one line."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,5 +106,6 @@ def parallel(phase: PhaseModule, world: World) -> Any:
     """
     if world.size == 1:
         return phase
+    warnings.filterwarnings("ignore", message="Grad strides do not match")  # of 1 x 1 kernels: no copy is saved there
     devices = [world.device.index] if world.device.type == "cuda" else None
     return DistributedDataParallel(phase, device_ids=devices, find_unused_parameters=True)

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from facefactory import UserError, checkpoint
+from facefactory.data import Data, pixels
 from facefactory.data import order as orders
-from facefactory.data import pixels
 from facefactory.data.loader import Batch as Loaded
 from facefactory.data.loader import Shards, batches
 from facefactory.models import Facts
@@ -46,9 +46,7 @@ class Task:
     folder: Path
     identity: str
     label: str = "training"
-    flip: bool = True
-    balance: str | None = None
-    changed: str = "refuse"
+    data: Data = field(default_factory=Data)
     guard: Callable[[], None] = lambda: None
     should_stop: Callable[[], bool] = lambda: False
     draw_samples: Callable[[nn.Module, int], None] = lambda model, clock: None
@@ -71,11 +69,11 @@ class Trainer:
             for phase in self.phases
         }
         self.forwards = {name: parallel(module, world) for name, module in self.modules.items()}
-        strata = task.shards.strata(task.balance) if task.balance else ()
+        strata = task.shards.strata(task.data.balance) if task.data.balance else ()
         self.order = orders.Order(len(task.shards), task.seed, strata)
         self.segment: dict[str, Any] = {
             "images": task.images,
-            "order": f"{orders.ALGORITHM} over {len(task.shards)}, balance {task.balance}",
+            "order": f"{orders.ALGORITHM} over {len(task.shards)}, balance {task.data.balance}",
             "seed": task.seed,
         }
         self.segments = [{"clock": 0, **self.segment}]
@@ -108,7 +106,7 @@ class Trainer:
         self.segments = found.segments
         last = {key: value for key, value in found.segments[-1].items() if key != "clock"}
         if last != self.segment:
-            if self.task.changed != "accept":
+            if self.task.data.changed != "accept":
                 raise UserError(
                     f"the images changed since this training was interrupted at {found.clock / 1000:g} kimg "
                     f"(digest {last['images'][:12]} then, {self.segment['images'][:12]} now). Put the old set back, start a new "
@@ -131,7 +129,7 @@ class Trainer:
         for start in range(0, self.share, step):
             draws = Draws(self.task.seed, self.clock, options.batch_size, self.lo + start, self.lo + start + step, device, dtype)
             images = pixels.to_model(loaded.images[start : start + step].to(device, non_blocking=True)).to(dtype)
-            if self.task.flip:
+            if self.task.data.flip:
                 images = torch.where((draws.uniform("flip", 1) < 0.5).view(-1, 1, 1, 1), images.flip(3), images)
             labels = {name: column[start : start + step].to(device) for name, column in loaded.labels.items()}
             found.append(Batch(images, labels, draws.normal, _augmenting(options.augment, draws)))

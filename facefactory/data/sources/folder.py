@@ -1,7 +1,5 @@
 """A folder of images, with sub-folders or without."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 
@@ -10,17 +8,8 @@ from facefactory import UserError
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
-def natural(name: str) -> list[tuple[int, str | int]]:
-    """Sort key that puts s2/10 after s2/9."""
-    return [(1, int(part)) if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
-
-
 def images(root: str | None) -> dict[str, Path]:
-    """Path below the root (with /) -> file, sorted naturally.
-
-    Raises:
-        UserError: no root, or no image below it.
-    """
+    """Path below the root (with /) -> file, sorted naturally; UserError: no root, or no image below it."""
     if root is None:
         raise UserError("no image folder given: pack.root=/path/to/faces (sub-folders become labels).")
     top = Path(root).expanduser()
@@ -29,4 +18,6 @@ def images(root: str | None) -> dict[str, Path]:
     found = {p.relative_to(top).as_posix(): p for p in top.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()}
     if not found:
         raise UserError(f"no image below {top}; looked for {' '.join(SUFFIXES)}.")
-    return {name: found[name] for name in sorted(found, key=natural)}
+    # s2/9 before s2/10
+    order = sorted(found, key=lambda name: [(1, int(part)) if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)])
+    return {name: found[name] for name in order}

@@ -1,25 +1,16 @@
 """The protocol for classifiers: the label scores of people the training never saw."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from facefactory.data import pixels
 from facefactory.data.index import Index
 from facefactory.data.loader import Shards
-from facefactory.evaluation import Evaluation
+from facefactory.evaluation import Evaluation, features
 from facefactory.evaluation import judge as judging
 
 
-def evaluate(
-    model: Any, judge: Any, judge_digest: str, index: Index, options: Evaluation, seed: int, folder: Path
-) -> dict[str, Any]:
+def evaluate(model: Any, judge: Any, digest: str, index: Index, options: Evaluation, seed: int, folder: Path) -> dict[str, Any]:
     """Per label balanced accuracy, AUROC and confusion on the held-out split; labels with too few people get counts."""
     shards = Shards(index, options.held_out)
-    with torch.inference_mode():
-        logits = model.logits(pixels.to_model(shards.images()))
-    labels = judging.scores(logits, shards.table, index.content["labels"], index.content["group"])
+    labels = judging.scores(features.logits(model, shards), shards.table, index.content["labels"], index.content["group"])
     return {"labels": labels, "protocol": {"split": options.held_out, "images": len(shards), "dataset": index.images_digest[:12]}}

@@ -3,8 +3,6 @@
 δ = 2 AUROC - 1, so one ranking of the codes serves all labels (Mann-Whitney U).
 """
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 import scipy.stats
@@ -19,5 +17,4 @@ def score(codes: Array, labels: Array) -> Array:
     zeros = len(labels) - ones
     with np.errstate(invalid="ignore", divide="ignore"):
         wins = ranks.T @ labels - ones * (ones + 1) / 2
-        delta: Array = 2 * wins / (ones * zeros) - 1
-    return delta
+        return 2 * wins / (ones * zeros) - 1

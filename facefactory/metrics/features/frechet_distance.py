@@ -3,8 +3,6 @@
 ‖μ₁ - μ₂‖² + Tr(Σ₁ + Σ₂ - 2 (Σ₁ Σ₂)^½), covariances with N - 1. The estimate is biased upwards for small sets.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 import scipy.linalg
@@ -12,17 +10,12 @@ import scipy.linalg
 Array = npt.NDArray[np.float64]
 
 
-def _root(covariance: Array) -> Array:
-    values, vectors = scipy.linalg.eigh(covariance)
-    rooted: Array = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
-    return rooted
-
-
 def score(real: Array, fake: Array) -> float:
     """0 for equal means and covariances; in squared units of the features."""
     difference = real.mean(0) - fake.mean(0)
     cov_real, cov_fake = np.atleast_2d(np.cov(real, rowvar=False)), np.atleast_2d(np.cov(fake, rowvar=False))
-    root = _root(cov_real)
+    values, vectors = scipy.linalg.eigh(cov_real)
+    root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
     # Tr (Σ₁Σ₂)^½ by the eigenvalues of Σ₁^½ Σ₂ Σ₁^½: symmetric, so no complex parts appear
     cross = np.sqrt(scipy.linalg.eigvalsh(root @ cov_fake @ root).clip(min=0)).sum()
     return float(difference @ difference + np.trace(cov_real) + np.trace(cov_fake) - 2 * cross)

@@ -4,8 +4,6 @@ KID: Bińkowski et al., "Demystifying MMD GANs", ICLR 2018, §4; the estimator i
 sets instead of random subsets, so that it needs no seed. Unbiased: it may be negative, and does not depend on set sizes.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 
@@ -18,13 +16,11 @@ def _sum(first: Array, second: Array) -> float:
     return float(sum(((chunk @ second.T / first.shape[1] + 1) ** 3).sum() for chunk in chunks))
 
 
-def _diagonal(features: Array) -> float:
-    return float((((features**2).sum(1) / features.shape[1] + 1) ** 3).sum())
+def _within(features: Array) -> float:
+    diagonal = (((features**2).sum(1) / features.shape[1] + 1) ** 3).sum()
+    return (_sum(features, features) - float(diagonal)) / (len(features) * (len(features) - 1))
 
 
 def score(real: Array, fake: Array) -> float:
     """Expected 0 for two samples of one distribution."""
-    n, m = len(real), len(fake)
-    within_real = (_sum(real, real) - _diagonal(real)) / (n * (n - 1))
-    within_fake = (_sum(fake, fake) - _diagonal(fake)) / (m * (m - 1))
-    return within_real + within_fake - 2 * _sum(real, fake) / (n * m)
+    return _within(real) + _within(fake) - 2 * _sum(real, fake) / (len(real) * len(fake))

@@ -1,7 +1,5 @@
 """Improved precision and recall (Kynkäänniemi et al., NeurIPS 2019, eq. 1-2), k = 3 nearest neighbours."""
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 from scipy.spatial.distance import cdist

@@ -1,13 +1,9 @@
 """A small convolutional classifier with one head a label; its features are the judge's."""
 
-from __future__ import annotations
-
-from typing import Literal
-
 from torch import Tensor, nn
 
 from facefactory.models import Facts
-from facefactory.models.layers import check_kernel, check_sizes, halving, stages
+from facefactory.models.layers import Norm, halving, stages
 
 
 class Component(nn.Module):
@@ -23,27 +19,18 @@ class Component(nn.Module):
     """
 
     def __init__(
-        self,
-        facts: Facts,
-        *,
-        width: int = 16,
-        depth: int = 3,
-        kernel: int = 4,
-        norm: Literal["batch", "group", "none"] = "group",
-        feature_dim: int = 64,
+        self, facts: Facts, *, width: int = 16, depth: int = 3, kernel: int = 4, norm: Norm = "group", feature_dim: int = 64
     ) -> None:
         super().__init__()
-        check_kernel(kernel)
-        check_sizes(width=width, feature_dim=feature_dim)
-        flat = width * 2 ** (depth - 1) * stages(facts.resolution, depth) ** 2
-        down = halving(facts.channels, width, depth, kernel, norm)
-        self.classifier = nn.ModuleDict({"trunk": nn.Sequential(down, nn.Flatten(), nn.Linear(flat, feature_dim), nn.Tanh())})
-        self.classifier["heads"] = nn.ModuleDict({name: nn.Linear(feature_dim, count) for name, count in facts.classes.items()})
+        side = stages(facts.resolution, depth, kernel, width=width, feature_dim=feature_dim)
+        down, flat = halving(facts.channels, width, depth, kernel, norm), width * 2 ** (depth - 1) * side**2
+        trunk = nn.Sequential(down, nn.Flatten(), nn.Linear(flat, feature_dim), nn.Tanh())
+        heads = nn.ModuleDict({name: nn.Linear(feature_dim, count) for name, count in facts.classes.items()})
+        self.classifier = nn.ModuleDict({"trunk": trunk, "heads": heads})
 
     def features(self, images: Tensor) -> Tensor:
         """[N, C, H, W] in -1…1 -> [N, feature_dim]."""
-        found: Tensor = self.classifier["trunk"](images)
-        return found
+        return self.classifier["trunk"](images)
 
     def logits(self, images: Tensor) -> dict[str, Tensor]:
         """[N, C, H, W] in -1…1 -> label -> logits [N, classes]."""

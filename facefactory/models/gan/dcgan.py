@@ -1,47 +1,15 @@
 """DCGAN (Radford, Metz & Chintala, ICLR 2016): strided convolutions up from z and down to a logit."""
 
-from __future__ import annotations
-
-from typing import Literal
+from collections import OrderedDict
 
 from torch import Tensor, nn
 
 from facefactory.models import Facts
-from facefactory.models.layers import check_kernel, check_sizes, doubling, halving, init_normal, norm2d, stages
-
-
-class Generator(nn.Module):
-    """z [N, z_dim] -> images [N, C, H, W] in -1…1."""
-
-    def __init__(self, facts: Facts, z_dim: int, width: int, depth: int, kernel: int, norm: str) -> None:
-        super().__init__()
-        self.side = stages(facts.resolution, depth)
-        self.top = width * 2 ** (depth - 1)
-        self.project = nn.Linear(z_dim, self.top * self.side**2)
-        self.start = nn.Sequential(norm2d(norm, self.top), nn.ReLU())
-        self.up = doubling(facts.channels, width, depth, kernel, norm)
-
-    def forward(self, z: Tensor) -> Tensor:
-        start = self.project(z).view(-1, self.top, self.side, self.side)
-        images: Tensor = self.up(self.start(start))
-        return images
-
-
-class Discriminator(nn.Module):
-    """Images [N, C, H, W] in -1…1 -> logits [N]."""
-
-    def __init__(self, facts: Facts, width: int, depth: int, kernel: int, norm: str) -> None:
-        super().__init__()
-        self.down = halving(facts.channels, width, depth, kernel, norm)
-        self.head = nn.Linear(width * 2 ** (depth - 1) * stages(facts.resolution, depth) ** 2, 1)
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.down(images).flatten(1)).squeeze(1)
-        return logits
+from facefactory.models.layers import Norm, doubling, halving, init_normal, norm2d, stages
 
 
 class Component(nn.Module):
-    """A DCGAN.
+    """A DCGAN: generator z [N, z_dim] -> images [N, C, H, W] in -1…1, discriminator images -> logits [N].
 
     Args:
         facts: side and channels of the images.
@@ -62,18 +30,20 @@ class Component(nn.Module):
         d_width: int = 0,
         depth: int = 3,
         kernel: int = 4,
-        g_norm: Literal["batch", "group", "none"] = "batch",
-        d_norm: Literal["batch", "group", "none"] = "none",
+        g_norm: Norm = "batch",
+        d_norm: Norm = "none",
     ) -> None:
         super().__init__()
-        check_kernel(kernel)
-        check_sizes(z_dim=z_dim, width=width, d_width=d_width or width)
-        self.z_dim = z_dim
-        self.generator = Generator(facts, z_dim, width, depth, kernel, g_norm)
-        self.discriminator = Discriminator(facts, d_width or width, depth, kernel, d_norm)
+        self.z_dim, d_width = z_dim, d_width or width
+        side = stages(facts.resolution, depth, kernel, z_dim=z_dim, width=width, d_width=d_width)
+        top, d_top = width * 2 ** (depth - 1), d_width * 2 ** (depth - 1)
+        project, maps = nn.Linear(z_dim, top * side**2), nn.Unflatten(1, (top, side, side))
+        start, up = nn.Sequential(norm2d(g_norm, top), nn.ReLU()), doubling(facts.channels, width, depth, kernel, g_norm)
+        self.generator = nn.Sequential(OrderedDict(project=project, maps=maps, start=start, up=up))
+        down, head = halving(facts.channels, d_width, depth, kernel, d_norm), nn.Linear(d_top * side**2, 1)
+        self.discriminator = nn.Sequential(OrderedDict(down=down, flat=nn.Flatten(), head=head, logits=nn.Flatten(0)))
         init_normal(self.generator)  # without norms N(0, 0.02²) would leave the discriminator almost silent at first
 
     def sample(self, z: Tensor) -> Tensor:
         """[N, z_dim] -> images [N, C, H, W] in -1…1."""
-        images: Tensor = self.generator(z)
-        return images
+        return self.generator(z)

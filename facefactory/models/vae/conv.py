@@ -1,13 +1,9 @@
 """Convolutional VAE (Kingma & Welling, ICLR 2014): encoder to mu and logvar, decoder to pixel means."""
 
-from __future__ import annotations
-
-from typing import Literal
-
 from torch import Tensor, nn
 
 from facefactory.models import Facts
-from facefactory.models.layers import check_kernel, check_sizes, doubling, halving, norm2d, stages
+from facefactory.models.layers import Norm, doubling, halving, norm2d, stages
 
 
 class Component(nn.Module):
@@ -22,24 +18,14 @@ class Component(nn.Module):
         norm: normalisation; batch norm mixes the images of a batch.
     """
 
-    def __init__(
-        self,
-        facts: Facts,
-        *,
-        z_dim: int = 32,
-        width: int = 16,
-        depth: int = 3,
-        kernel: int = 4,
-        norm: Literal["batch", "group", "none"] = "group",
-    ) -> None:
+    def __init__(self, facts: Facts, *, z_dim: int = 32, width: int = 16, depth: int = 3, kernel: int = 4, norm: Norm = "group"):
         super().__init__()
-        check_kernel(kernel)
-        check_sizes(z_dim=z_dim, width=width)
         self.z_dim = z_dim
-        side, top = stages(facts.resolution, depth), width * 2 ** (depth - 1)
+        side, top = stages(facts.resolution, depth, kernel, z_dim=z_dim, width=width), width * 2 ** (depth - 1)
         flat = top * side**2
-        down = halving(facts.channels, width, depth, kernel, norm)
-        self.encoder = nn.Sequential(down, nn.Flatten(), nn.Linear(flat, 2 * z_dim))
+        self.encoder = nn.Sequential(
+            halving(facts.channels, width, depth, kernel, norm), nn.Flatten(), nn.Linear(flat, 2 * z_dim)
+        )
         grow = [nn.Linear(z_dim, flat), nn.Unflatten(1, (top, side, side)), norm2d(norm, top), nn.ReLU()]
         self.decoder = nn.Sequential(*grow, doubling(facts.channels, width, depth, kernel, norm))
 
@@ -50,9 +36,6 @@ class Component(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         """[N, z_dim] -> images [N, C, H, W] in -1…1."""
-        images: Tensor = self.decoder(z)
-        return images
+        return self.decoder(z)
 
-    def sample(self, z: Tensor) -> Tensor:
-        """Images decoded from the prior's z, [N, C, H, W] in -1…1."""
-        return self.decode(z)
+    sample = decode  # of the prior's z

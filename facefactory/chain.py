@@ -1,0 +1,163 @@
+"""The chain as processes: which Slurm jobs its stages become, what such a job's process does, and how people watch them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+
+from facefactory import UserError, pipeline, rundir, stages
+from facefactory.cluster import launch, status
+from facefactory.cluster.local import INTERRUPTED
+from facefactory.pipeline import FINALIST, Run
+from facefactory.rundir import RunDir
+from facefactory.stages import Interrupted, say
+
+
+def guarded(work: Callable[[], None]) -> int:
+    """Run `work`; a person's mistake is one line and exit code 2, a stop 75, a lost owner 3, any other error 1."""
+    try:
+        work()
+    except UserError as error:
+        say(f"error: {error}")
+        return 2
+    except Interrupted:
+        say("interrupted; what was done is saved. The same command goes on with it.")
+        return INTERRUPTED
+    except rundir.OwnerLost as error:
+        say(f"stopped: {error}")
+        return 3
+    except (RuntimeError, FloatingPointError) as error:
+        say(f"failed: {error}")
+        return 1
+    return 0
+
+
+def tell_report(path: Path) -> None:
+    """The last line of a job: where to look."""
+    if (path / "report.html").exists():
+        print(f"report: {path / 'report.html'}")
+
+
+def slurm_jobs(run: Run, folder: RunDir, todo: list[str]) -> list[launch.Job]:
+    """The Slurm jobs for the stages that are to run: as few waits in the queue as their sizes allow."""
+    path, gpus = str(folder.path), run.training.device != "cpu"
+
+    def job(stage: str, names: list[str], kind: Literal["cpu", "gpu", "sweep"] = "gpu", **more: Any) -> launch.Job:
+        return launch.Job(stage, [["stages", path, *names]], kind, gpus and kind != "cpu", **more)
+
+    jobs = []
+    if first := [name for name in todo if name in ("pack", "judge")]:
+        jobs.append(job("prepare", first, "gpu" if "judge" in first else "cpu"))
+    if "train" in todo:
+        jobs.append(job("train", ["train"], processes=run.training.ranks))
+    if "sweep" in todo:
+        jobs.append(launch.Job("sweep", [["sweep", path]], "sweep", gpus, run.sweep.parallel))
+    if "finalists" in todo:
+        places = range(run.sweep.finalists)
+        elements = [["finalist", path, str(place), *FINALIST[:3]] for place in places]
+        jobs.append(launch.Job("finalists", elements, "gpu", gpus, run.training.ranks))
+        elements = [["finalist", path, str(place), *FINALIST] for place in places]
+        jobs.append(launch.Job("evaluate", elements, "gpu", gpus, after="each"))
+    if scored := [name for name in todo if name in ("evaluate", "interpret", "generate")]:
+        jobs.append(job(scored[0], scored))
+    if "report" in todo:
+        names = [name for name in ("finalists", "report") if name in todo]
+        jobs.append(launch.Job("report", [["gather", path, *names]], "cpu", False, after="any"))
+    return jobs
+
+
+def going(folder: RunDir) -> bool:
+    """Whether a job of a run is queued or running."""
+    return any(row["state"] in status.LIVE and not status.never(row) for row in status.read(folder)["jobs"])
+
+
+def show(folder: RunDir) -> None:
+    """The table of a run's jobs, and the end of the logs of those that failed."""
+    found = status.read(folder)
+    Console(stderr=True, width=None if sys.stderr.isatty() else 160).print(status.table(found))
+    for row in found["jobs"]:
+        if row["log_tail"]:
+            say(f"-- end of the log of {row['stage']} ({row['job']}):\n{row['log_tail']}")
+
+
+def wait(folder: RunDir) -> None:
+    """Return when all jobs of a run have ended.
+
+    Raises:
+        RuntimeError: one of them failed.
+    """
+    while going(folder):
+        time.sleep(5)
+    show(folder)
+    tell_report(folder.path)
+    if not status.read(folder)["healthy"]:
+        raise RuntimeError("a job failed; the table above says which.")
+
+
+def process(arguments: list[str]) -> int:
+    """One process of a chain, in a run folder that exists; its exit code.
+
+    `stages FOLDER NAME…` and `finalist FOLDER PLACE NAME…` run stages (as another rank than 0: their training only), `gather`
+    does so where the finalists have run already, `sweep FOLDER` starts Ray over the nodes of a Slurm job around the
+    stage, `rank FOLDER` is one rank in its launcher's name.
+    """
+    from facefactory.training import distributed
+
+    mode, path, *names = arguments
+    if mode == "probe":
+        from facefactory.cluster import check
+
+        return guarded(lambda: check.probe(Path(path), names[0]))
+    folder, first = RunDir(Path(path)), os.environ.get("RANK", "0") == "0"
+    distributed.die_with_parent()
+    stages.stop.listen()
+
+    def work() -> None:
+        nonlocal folder, names
+        run = pipeline.load_run(folder.path)
+        if mode == "finalist":
+            place, names = int(names[0]), names[1:]
+            places = stages.places(run, folder)
+            if place >= len(places):
+                return say(f"finalists: the sweep has no trial in place {place}")
+            if first:
+                run, folder = stages.open_finalist(run, folder, place)
+            else:
+                run, folder = pipeline.with_params(run, places[place][0]["params"]), RunDir(places[place][1])
+        if mode == "rank" or not first:
+            if mode == "rank" or not stages.is_complete(run, folder, "train"):
+                stages.train_rank(run, folder, folder.path.name)
+            return
+        folder.claim()
+        if mode != "gather":
+            return stages.execute(run, folder, names)
+        status.record_failures(folder)
+        names = names if folder.done("sweep") else ["report"]
+        with contextlib.suppress(RuntimeError):  # that all finalists failed is in the report
+            stages.execute(run, folder, names, {**stages.WORK, "finalists": stages.gather})
+
+    if mode == "sweep":
+        return guarded(lambda: sweep_on_slurm(folder))
+    return guarded(work)
+
+
+def sweep_on_slurm(folder: RunDir) -> None:
+    """The sweep stage as the driver of a Ray cluster over this job's nodes."""
+    from facefactory.cluster import ray_on_slurm
+
+    run = pipeline.load_run(folder.path)
+    nodes = int(os.environ["SLURM_JOB_NUM_NODES"])
+    each = -(-run.sweep.parallel // nodes)
+    gpus = each if "SLURM_JOB_GPUS" in os.environ else 0
+    code = ray_on_slurm.run(["facefactory", "stages", str(folder.path), "sweep"], folder.path, each * run.training.threads, gpus)
+    if code == INTERRUPTED:
+        raise Interrupted
+    if code:
+        raise RuntimeError(f"the sweep ended with exit code {code}; its message stands above.")

@@ -1,0 +1,226 @@
+"""What a newcomer to a cluster wants to know first: each finding with its fix, and a profile to start from."""
+
+from __future__ import annotations
+
+import dataclasses
+import getpass
+import os
+import platform
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from facefactory import UserError, rundir
+from facefactory.cluster import Profile, launch, status
+from facefactory.rundir import RunDir
+
+OLDEST = (20, 11)  # srun --overlap, which sweeps over several nodes need
+
+
+def say(mark: str, text: str, fix: str = "") -> bool:
+    """One finding; whether it is no obstacle."""
+    colors = {"ok": "green", "note": "yellow", "PROBLEM": "red"}
+    from rich.console import Console
+    from rich.markup import escape
+
+    width = None if sys.stdout.isatty() else 200
+    Console(width=width, highlight=False).print(
+        f"[{colors[mark]}]{mark:8}[/]{escape(text)}" + (f"\n        → {escape(fix)}" if fix else "")
+    )
+    return mark != "PROBLEM"
+
+
+def cluster(profile: Profile, folder: Path, partitions: list[str], wait_s: float) -> bool:
+    """Look at everything, with a job on each partition if `wait_s` > 0; whether nothing stands in the way."""
+    found = dict(re.findall(r"^(\w+)[ \t]*=[ \t]*(.*?)[ \t]*$", slurm("scontrol", "show", "config"), re.M))
+    good = settings(found)
+    nodes: dict[str, dict[str, Any]] = {}
+    for line in slurm("sinfo", "-h", "-o", "%P|%a|%l|%D|%c|%m|%G").splitlines():
+        name, up, limit, count, cpus, memory, gres = line.split("|")
+        gpus = re.search(r"gpu:(?:[^:(,]+:)?(\d+)", gres)
+        facts = {"limit": limit, "nodes": int(count), "cpus": int(cpus.rstrip("+")), "memory_mb": int(memory.rstrip("+"))}
+        if up == "up":
+            nodes[name.rstrip("*")] = {**facts, "gpus": int(gpus[1]) if gpus else 0, "default": name.endswith("*")}
+    for name in partitions:
+        if name not in nodes:
+            raise UserError(f"partitions: {name!r} is not up; there are {', '.join(nodes)}.")
+    for name, known in nodes.items():
+        text = f"{known['nodes']} nodes, {known['cpus']} CPUs, {known['memory_mb'] / 1024:.0f} GB, {known['gpus']} GPUs, up to {known['limit']}"
+        say("ok", f"partition {name}: {text}")
+    for place in (folder, Path.home()):
+        place.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(place).free / 2**30
+        good &= say(
+            "ok" if free > 20 else "note",
+            f"{free:.0f} GB free in {place}",
+            "" if free > 20 else "quota -s; packed sets and runs need room",
+        )
+    for name in (partitions or list(nodes)) if wait_s else []:
+        good &= try_partition(profile, folder, name, nodes[name], wait_s)
+    print("\n# a profile to start from: ~/.config/facefactory/default.yaml\n" + proposal(nodes, folder))
+    return good
+
+
+def settings(found: dict[str, str]) -> bool:
+    """Findings about the controller's configuration."""
+    version = re.findall(r"\d+", slurm("sinfo", "--version"))
+    text = f"Slurm {'.'.join(version)}"
+    good = say(
+        "ok" if tuple(map(int, version[:2])) >= OLDEST else "PROBLEM",
+        text,
+        ""
+        if tuple(map(int, version[:2])) >= OLDEST
+        else f"sweeps over several nodes need {OLDEST[0]}.{OLDEST[1]}; give sweep.parallel for one node",
+    )
+    accounting = "none" not in found.get("AccountingStorageType", "none")
+    say(
+        "ok" if accounting else "note",
+        f"accounting: {found.get('AccountingStorageType')}",
+        "" if accounting else "jobs/status.py asks squeue and scontrol instead: memory and old jobs are not known",
+    )
+    requeue = found.get("JobRequeue") == "1"
+    say(
+        "ok" if requeue else "note",
+        f"JobRequeue={found.get('JobRequeue')}",
+        "" if requeue else "jobs ask for --requeue themselves; if they end FAILED after a preemption, set requeue: resubmit",
+    )
+    say(
+        "ok",
+        f"preemption: {found.get('PreemptType')}, {found.get('PreemptMode')}; KillWait {found.get('KillWait')}, MaxArraySize {found.get('MaxArraySize')}",
+    )
+    return good
+
+
+def try_partition(profile: Profile, folder: Path, name: str, facts: dict[str, Any], wait_s: float) -> bool:
+    """A job of two tasks, on two nodes where there are two; what it found."""
+    where = folder / f"check-{name}-{secrets.token_hex(4)}"
+    run = RunDir(where)
+    run.open_private()
+    nonce = secrets.token_hex(8)
+    (where / "nonce").write_text(nonce)
+    small = dataclasses.replace(
+        profile,
+        partition=name,
+        cpu_partition=None,
+        gpus_per_node=0 if not facts["gpus"] else 1 if facts["nodes"] > 1 else 2,
+        processes_per_node=1 if facts["nodes"] > 1 else 2,
+        cpus_per_process=1,
+        memory_gb=min(profile.memory_gb, 4.0, facts["memory_mb"] / 2048),
+        gpu_min=2,
+    )
+    try:
+        launch.submit([launch.Job("check", [["probe", str(where), nonce]], "gpu", facts["gpus"] > 1, 2)], small, run)
+    except UserError as error:
+        return say("PROBLEM", f"{name}: {error}")
+    deadline = time.monotonic() + wait_s
+    while (waiting := status.live(run)) and time.monotonic() < deadline:
+        time.sleep(1)
+    if waiting:
+        slurm("scancel", *waiting)
+        return say(
+            "note", f"{name}: still {', '.join(map(status.in_words, waiting.values()))}", "try again later, or with wait_min=60"
+        )
+    told = [rundir.read_json(path) for path in sorted(where.glob("task-*.json"))]
+    if len(told) < 2:
+        log = status.tail(run, next(iter(status.submitted(run)["check"])))
+        return say(
+            "PROBLEM",
+            f"{name}: {len(told)} of 2 tasks answered; the end of the log:\n{log}",
+            f"mend setup, environment or python of the profile; all files are in {where}",
+        )
+    first, good = told[0], True
+    say(
+        "ok",
+        f"{name}: Python {first['python']} and torch {first['torch']} on {', '.join(sorted({one['host'] for one in told}))}; all-reduce of 2 tasks in {first['seconds']:.1f} s",
+    )
+    if small.gpus_per_node and not first["cuda"]:
+        fix = "install a torch built for this driver (nvidia-smi on the node), or module load cuda in the profile's setup"
+        good &= say(
+            "PROBLEM",
+            f"{name}: GPUs were granted but torch (built for CUDA {first['built_for']}) sees none; driver {first['driver']}",
+            fix,
+        )
+    elif small.gpus_per_node:
+        say("ok", f"{name}: torch sees {first['cuda']}; driver {first['driver']}, built for CUDA {first['built_for']}")
+    speed = min(one["scratch_mb_s"] for one in told)
+    say("ok", f"{name}: scratch {first['scratch']} writes {speed:.0f} MB/s with fsync")
+    return good
+
+
+def probe(folder: Path, nonce: str) -> None:
+    """In a task of the test job: what Python sees here, an all-reduce, and whether the shared folder is the same one."""
+    import torch
+    import torch.distributed as dist
+
+    if (folder / "nonce").read_text() != nonce:
+        raise RuntimeError(f"{folder} is not the folder that the login node wrote; give a folder on shared storage")
+    began = time.monotonic()
+    cuda = torch.cuda.is_available()
+    dist.init_process_group("nccl" if cuda else "gloo")
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else torch.device("cpu")
+    ones = torch.ones(1, device=device)
+    dist.all_reduce(ones)
+    seconds = time.monotonic() - began
+    if ones.item() != dist.get_world_size():
+        raise RuntimeError(f"an all-reduce of {dist.get_world_size()} ones gave {ones.item()}")
+    scratch = Path(os.environ.get("TMPDIR", "/tmp"))
+    with open(scratch / f"facefactory-{secrets.token_hex(4)}", "wb") as stream:
+        before = time.monotonic()
+        stream.write(bytes(64 * 2**20))
+        stream.flush()
+        os.fsync(stream.fileno())
+        speed = 64 / (time.monotonic() - before)
+    Path(stream.name).unlink()
+    driver = subprocess.run(
+        "nvidia-smi --query-gpu=driver_version --format=csv,noheader", shell=True, capture_output=True, text=True
+    )
+    facts = {
+        "host": socket.gethostname(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "built_for": torch.version.cuda,
+        "cuda": torch.cuda.get_device_name() if cuda else None,
+        "driver": driver.stdout.split("\n")[0] or None,
+        "seconds": seconds,
+        "scratch": str(scratch),
+        "scratch_mb_s": speed,
+    }
+    rundir.write_json(folder / f"task-{dist.get_rank()}.json", facts)
+    dist.destroy_process_group()
+
+
+def proposal(nodes: dict[str, dict[str, Any]], folder: Path) -> str:
+    """A profile from what sinfo and sacctmgr say."""
+    import yaml
+
+    by_size = sorted(nodes, key=lambda name: (nodes[name]["gpus"] > 0, nodes[name]["default"]))
+    best, plain = by_size[-1], next((name for name in nodes if not nodes[name]["gpus"]), None)
+    facts = nodes[best]
+    share = max(1, facts["gpus"])
+    profile: dict[str, Any] = {"partition": best}
+    if plain not in (None, best):
+        profile["cpu_partition"] = plain
+    answer = slurm("sacctmgr", "-nP", "show", "assoc", f"user={getpass.getuser()}", "format=Account,QOS")
+    for line in answer.splitlines()[:1]:
+        account, _, qos = line.partition("|")
+        profile |= {"account": account} | ({"qos": qos.split(",")[0]} if qos else {})
+    profile |= {"gpus_per_node": facts["gpus"]} if facts["gpus"] else {"processes_per_node": max(1, facts["cpus"] // 4)}
+    profile |= {"cpus_per_process": max(1, min(16, facts["cpus"] // share if facts["gpus"] else 4))}
+    profile |= {"memory_gb": round(facts["memory_mb"] / 1024 * profile["cpus_per_process"] / facts["cpus"], 1)}
+    days, _, clock = facts["limit"].rpartition("-")
+    parts = [int(part) for part in clock.split(":")] if re.fullmatch(r"[\d:]+", clock) else []
+    if parts:
+        minutes = int(days or 0) * 1440 + (parts[0] * 60 + parts[1] if len(parts) == 3 else parts[0])
+        profile |= {"gpu_min": min(1440, minutes), "sweep_min": min(1440, minutes), "cpu_min": min(240, minutes)}
+    return str(yaml.safe_dump({**profile, "runs": str(folder)}, sort_keys=False))
+
+
+def slurm(*command: str) -> str:
+    """What a Slurm command prints; nothing where it fails."""
+    return subprocess.run(command, capture_output=True, text=True, timeout=60).stdout

@@ -1,0 +1,142 @@
+"""A chain of jobs to Slurm through submitit: all of it or nothing, submitted held and released at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from facefactory import UserError
+from facefactory.cluster import Profile, entry
+from facefactory.rundir import RunDir
+
+CODE = Path(__file__).parents[2]
+COMPLAINTS = {  # part of what sbatch says -> the key of the profile to set
+    "partition": "partition",
+    "account": "account",
+    "qos": "qos",
+    "Memory": "memory_gb",
+    "node configuration": "gpus_per_node, processes_per_node, cpus_per_process or memory_gb",
+    "feature": "constraint",
+    "time limit": "cpu_min, gpu_min or sweep_min",
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job of a chain; an array, if it has several commands (arguments of `python -m facefactory`).
+
+    `processes`: ranks of a training or trials of a sweep at once. `after`: `ok` = when the job before has succeeded,
+    `each` = an array element when the same one of the array before has, `any` = when all have ended, however.
+    """
+
+    stage: str
+    commands: list[list[str]]
+    kind: Literal["cpu", "gpu", "sweep"]
+    gpus: bool
+    processes: int = 1
+    after: Literal["ok", "each", "any"] = "ok"
+
+
+def parameters(job: Job, profile: Profile, folder: Path, before: list[str]) -> dict[str, Any]:
+    """submitit's parameters of a job; `before`: the ids of the jobs submitted so far."""
+    nodes, each = profile.nodes(job.processes)
+    gpus = job.gpus and profile.gpus_per_node > 0
+    tasks = 1 if job.kind == "sweep" else each  # a sweep's one task starts Ray on all nodes and decides for all trials
+    cpus = profile.cpus_per_process * each // tasks
+    rule = {"ok": "afterok", "any": "afterany", "each": "aftercorr" if len(job.commands) > 1 else "afterok"}[job.after]
+    more: dict[str, Any] = {"hold": True, **({"no-requeue": True} if profile.requeue == "none" else {"requeue": True})}
+    if before:
+        more["dependency"] = f"{rule}:{':'.join(before if job.after == 'any' else before[-1:])}"
+        if job.after != "any":
+            more["kill-on-invalid-dep"] = "yes"
+    code = f"export PYTHONPATH={shlex.quote(str(folder / 'code'))}${{PYTHONPATH:+:$PYTHONPATH}}"
+    variables = [f"export {name}={shlex.quote(value)}" for name, value in profile.environment.items()]
+    step = ["--nodes=1", "--ntasks=1", "--overlap"] if job.kind == "sweep" else ["--kill-on-bad-exit=1"]
+    return {
+        "job_name": f"ff-{folder.name}-{job.stage}",
+        "comment": f"ff:{folder.name}:{job.stage}",
+        "partition": profile.partition if gpus else profile.cpu_partition or profile.partition,
+        "account": profile.account,
+        "qos": profile.qos,
+        "constraint": profile.constraint,
+        "time": {"cpu": profile.cpu_min, "gpu": profile.gpu_min, "sweep": profile.sweep_min}[job.kind],
+        "nodes": nodes,
+        "ntasks_per_node": tasks,
+        "cpus_per_task": cpus,
+        "gpus_per_node": each if gpus else None,
+        "mem": f"{round(profile.memory_gb * 1024) * each}MB",
+        "signal_delay_s": profile.signal_s,
+        "stderr_to_stdout": True,
+        "wckey": None,
+        "setup": [*variables, *profile.setup, code],
+        "srun_args": [f"--cpus-per-task={cpus}", *step],
+        "additional_parameters": {**more, **profile.sbatch},
+    }
+
+
+def script(job: Job, profile: Profile, folder: Path) -> str:
+    """The batch script of a job, as dry_run=true shows it; needs no Slurm."""
+    from submitit.slurm.slurm import _make_sbatch_string
+
+    count = len(job.commands) if len(job.commands) > 1 else None
+    jobs = folder / "private" / "jobs"
+    command = f"{profile.python or 'python'} -u -m submitit.core._submit {jobs}  # {' | '.join(map(shlex.join, job.commands))}"
+    return str(_make_sbatch_string(command, jobs, map_count=count, **parameters(job, profile, folder, ["JOB_BEFORE"])))
+
+
+def submit(chain: list[Job], profile: Profile, folder: RunDir) -> list[str]:
+    """Submit a chain; the ids of its jobs. The code that they run is copied into the run folder first.
+
+    Raises:
+        UserError: sbatch refused a job; the jobs before it are cancelled.
+    """
+    from submitit.core.utils import FailedJobError
+    from submitit.slurm.slurm import SlurmExecutor
+
+    copy_code(folder.path / "code")
+    jobs = folder.path / "private" / "jobs"
+    ids: list[str] = []
+    try:
+        for job in chain:
+            executor = SlurmExecutor(jobs, python=profile.python)
+            executor.update_parameters(**parameters(job, profile, folder.path, ids))
+            rest = (str(folder.path), profile.requeue, profile.scratch)
+            made = executor.map_array(entry.run, job.commands, *([value] * len(job.commands) for value in rest))
+            ids.append(made[0].job_id.partition("_")[0])
+            folder.record(job.stage, "submitted", job=ids[-1], elements=len(made))
+        subprocess.run(["scontrol", "release", ",".join(ids)], check=True, capture_output=True, text=True)
+    except BaseException as error:
+        if ids:
+            subprocess.run(["scancel", *ids], capture_output=True)
+        if isinstance(error, FailedJobError | subprocess.CalledProcessError):
+            raise UserError(explain(str(error) + str(getattr(error, "stderr", "")))) from None
+        raise
+    return ids
+
+
+def explain(complaint: str) -> str:
+    """sbatch's refusal as one line with the key to set."""
+    lines = [line.partition("error: ")[2].strip() for line in complaint.splitlines() if "error: " in line]
+    said = "; ".join(dict.fromkeys(lines)) or complaint.strip()[-300:]
+    keys = [key for part, key in COMPLAINTS.items() if part.lower() in said.lower()]
+    hint = f"Set {' / '.join(keys)} in your profile" if keys else "See your profile"
+    return f"Slurm refused the job: {said}. {hint} (python jobs/check.py proposes one); nothing was queued."
+
+
+def copy_code(target: Path) -> None:
+    """What queued jobs import, so that edits after the submission do not reach them."""
+    new = target.with_name(f".code-{os.getpid()}")
+    shutil.rmtree(new, ignore_errors=True)
+    ignored = shutil.ignore_patterns("__pycache__", "packed", "judges", "*.pyc")
+    for name in ("facefactory", "jobs", "shards"):
+        if (CODE / name).is_dir():
+            shutil.copytree(CODE / name, new / name, ignore=ignored)
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(target)
+    new.rename(target)

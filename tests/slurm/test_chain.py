@@ -1,0 +1,87 @@
+"""Chains on a real Slurm, the short way: all stages over two nodes, one preemption, one failing stage, what people see of it."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+from tests.conftest import Faces  # type: ignore[import-not-found]
+
+from .chains import Place
+from .conftest import Cluster
+
+
+@pytest.fixture
+def place(slurm: Cluster, tmp_path: Path, faces: Faces) -> Place:
+    """Small drawn faces."""
+    return Place(slurm, tmp_path, faces.recipe)
+
+
+def test_a_sweep_is_one_command_and_ends_with_a_report(slurm: Cluster, tmp_path: Path, orl: Faces) -> None:
+    place = Place(slurm, tmp_path, orl.recipe)
+    arguments = ["config=tiny", "cluster=slurm", "run=s", f"pack.recipe={orl.recipe}", place.profile(), "sweep.parallel=4"]
+    told = place.job("sweep_gan", *arguments, "training.ranks=4")
+    assert all(stage in told for stage in ("prepare", "sweep", "finalists", "evaluate", "report"))
+    assert "already running" in place.job("sweep_gan", *arguments, "training.ranks=4")
+    place.until_ended("s", 400)
+    slurm.until(lambda: all(line.endswith("COMPLETED") for line in place.records("s")), 30, place.logs("s"))
+    stages = ["evaluate", "evaluate", "finalists", "finalists", "prepare", "report", "sweep"]
+    assert place.records("s") == [f"ff-s-{stage} COMPLETED" for stage in stages]
+    report = json.loads((place.path("s") / "report.json").read_text())
+    assert not report["failures"] and (place.path("s") / "report.html").stat().st_size > 10**6
+    assert len(report["sweep"]["trials"]) == 4
+    nodes = place.status("s")
+    assert nodes["sweep"]["nodes"] == nodes["finalists"]["nodes"] == "n[1-2]"
+    again = place.job("sweep_gan", *arguments, "training.ranks=4")
+    assert set(place.ids("s").values()) == {row["job"].partition("_")[0] for row in nodes.values() if isinstance(row, dict)}, again
+    private = place.path("s") / "private"
+    assert stat.S_IMODE(private.stat().st_mode) == 0o700 and not list(private.glob("*.token"))
+
+
+def test_a_preempted_training_goes_on_bit_for_bit(place: Place) -> None:
+    place.train("whole", "wait=true", place.profile("calm"))
+    place.train("low", place.profile("low", partition="low"))
+    place.until_trained("low", 0.2)
+    other = place.cluster.batch("sleep 2", "--partition=gpu", "--nodes=2", "--exclusive")
+    place.cluster.wait(other, "COMPLETED")
+    place.until_ended("low")
+    status = place.status("low")
+    assert place.weights("low") == place.weights("whole"), place.logs("low")
+    assert status["train"]["restarts"] == 1 and status["train"]["state"] == "COMPLETED" and status["source"] == "sacct"
+    ledger = (place.path("low") / "jobs.jsonl").read_text()
+    assert '"interrupted"' in ledger  # it was told, and saved, instead of being killed
+
+
+def test_what_depends_on_a_failed_stage_never_runs_and_people_are_told_why(place: Place) -> None:
+    (place.folder / "broken.py").write_text(
+        "from facefactory.objectives.adversarial import Component as Adversarial\n"
+        "class Component(Adversarial):\n"
+        "    def loss(self, phase, model, batch):\n"
+        "        raise RuntimeError('this objective is broken on purpose')\n"
+    )
+    arguments = ["config=tiny", "cluster=slurm", "run=b", f"pack.recipe={place.recipe}", place.profile(), "wait=true"]
+    told = place.job("sweep_gan", *arguments, f"objective.name={place.folder / 'broken.py'}", "sweep.space=conv", code=1)
+    assert "broken on purpose" in told
+    found = {line.split()[0]: line.split()[1] for line in place.records("b")}
+    assert found["ff-b-sweep"] == "FAILED" and found["ff-b-report"] == "COMPLETED"
+    assert found["ff-b-finalists"] == found["ff-b-evaluate"] == "CANCELLED"
+    failures = json.loads((place.path("b") / "report.json").read_text())["failures"]
+    assert any("broken on purpose" in str(one) for one in failures)
+    place.job("status", "run=b", code=1)
+
+
+def test_sbatch_says_no_and_nothing_stays_in_the_queue(place: Place) -> None:
+    told = place.train("no", place.profile(partition="nowhere"), code=2)
+    assert "error: Slurm refused" in told and "partition" in told and "Traceback" not in told
+    told = place.train("no", place.profile(cpu_partition="cpu", memory_gb=9999), code=2)  # the second job is refused
+    assert "memory_gb" in told
+    assert not place.cluster.run("squeue", "-h").strip()
+    place.train("no", place.profile(), "wait=true", kimg=0.4)  # and the same name works once the profile is right
+
+
+def test_a_folder_that_others_can_write_is_refused(place: Place) -> None:
+    place.path("open").mkdir(parents=True)
+    place.path("open").chmod(0o777)
+    assert "chmod o-w" in place.train("open", place.profile(), code=2)
