@@ -1,17 +1,21 @@
-# make sweep: a report from real faces on this machine. make test: everything this machine can check. PYTHON= and VENV= may be given.
+# make sweep: a report from real faces on this machine. make test: everything this machine can check.
+# make torture: the long fault drills. PYTHON= and VENV= may be given.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: sweep test lint types format bench install
+.PHONY: sweep test torture lint types format bench install
 
 sweep: $(INSTALLED)
 	$(BIN)/python jobs/sweep_gan.py cluster=local
 
 test: lint types
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -m "not slow" -n 3 --dist loadgroup
+
+torture: $(INSTALLED)
+	$(BIN)/python -m pytest -m slow --timeout 900
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

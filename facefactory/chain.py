@@ -161,3 +161,5 @@ def sweep_on_slurm(folder: RunDir) -> None:
         raise Interrupted
     if code:
         raise RuntimeError(f"the sweep ended with exit code {code}; its message stands above.")
+    folder.claim()
+    stages.begin(run, folder, "finalists")  # the array's elements come at the same time, into one folder

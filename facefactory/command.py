@@ -190,7 +190,9 @@ def start(job: str, names: tuple[str, ...], preset: str | None, arguments: list[
         rundir.prepare(path, config.dump(run), identity, command, run.changed == "accept")
     if where == "slurm":
         if not live and jobs:
-            folder.open_private()
+            folder.claim()
+            if todo[0] == "finalists":
+                stages.begin(run, folder, "finalists")
             launch.submit(jobs, profile, folder)
         chain.show(folder)
         return chain.wait(folder) if run.wait else None

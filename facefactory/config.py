@@ -66,21 +66,23 @@ def load(schema: type[Tree], arguments: list[str], layers: Sequence[Mapping[str,
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
+    texts = {name for name, _, kind in leaves(schema) if kind in (str, str | None)}
+    dotlists = []
     for argument in arguments:
         if "=" not in argument:
             raise UserError(f"{argument!r} is not of the form key=value, e.g. training.total_kimg=60. --help lists the keys.")
+        name, value = argument.split("=", 1)
+        if name in texts and value != "null" and value[:1] not in ("'", '"'):  # run=no is a name, not false
+            argument = f"{name}={json.dumps(value, ensure_ascii=False)}"
         try:
-            OmegaConf.from_dotlist([argument])
+            dotlists.append(OmegaConf.from_dotlist([argument]))
         except YAMLError:
             raise UserError(
                 f"the value of {argument!r} is not readable as YAML; quote it, e.g. key='\"a: b\"', or close its brackets."
             ) from None
     tree = OmegaConf.structured(schema)
     try:
-        extras = [OmegaConf.create(dict(layer)) for layer in layers] + [
-            OmegaConf.from_dotlist([argument]) for argument in arguments
-        ]
-        for extra in extras:
+        for extra in [*(OmegaConf.create(dict(layer)) for layer in layers), *dotlists]:
             tree = OmegaConf.merge(tree, extra)
         loaded = OmegaConf.to_object(tree)
     except OmegaConfBaseException as error:

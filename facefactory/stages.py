@@ -207,7 +207,7 @@ def train_rank(run: Run, folder: RunDir, label: str = "train") -> None:
 def train(run: Run, folder: RunDir) -> Outputs:
     """Train here, or in as many ranks as asked for."""
     if run.training.ranks == 1 or "WORLD_SIZE" in os.environ:  # the second: this is rank 0 already
-        train_rank(run, folder, folder.path.name)
+        train_rank(run, folder)
     else:
         owner = {rundir.OWNER_TOKEN: folder.token or "", "OMP_NUM_THREADS": str(run.training.threads)}
         code = local.ranks(run.training.ranks, ["facefactory", "rank", str(folder.path)], owner)
@@ -486,13 +486,10 @@ def execute(run: Run, folder: RunDir, names: Iterable[str], work: Mapping[str, C
         raise
 
 
-def _execute_one(run: Run, folder: RunDir, name: str, work: Callable[[Run, RunDir], Outputs]) -> None:
-    """Run one stage, unless it is complete."""
+def begin(run: Run, folder: RunDir, name: str) -> None:
+    """Open a stage's folder; what lies there from another config or other inputs is moved aside."""
     stage = STAGES[name]
-    inputs = stage.inputs(run, folder)
-    if folder.is_complete(name, stage.config(run), inputs) and _intact(run, folder, name):
-        return say(f"{name}: complete")
-    started = stage.config(run, resumes=False)
+    inputs, started = stage.inputs(run, folder), stage.config(run, resumes=False)
     if name == "train":  # a training that was interrupted decides itself whether changed images are accepted
         done = folder.done(name)
         if done is not None and done["inputs"] != inputs and run.data.changed != "accept":
@@ -500,6 +497,15 @@ def _execute_one(run: Run, folder: RunDir, name: str, work: Callable[[Run, RunDi
         folder.begin(name, config.digest(started))
     else:
         folder.begin(name, config.digest([started, inputs]))
+
+
+def _execute_one(run: Run, folder: RunDir, name: str, work: Callable[[Run, RunDir], Outputs]) -> None:
+    """Run one stage, unless it is complete."""
+    stage = STAGES[name]
+    inputs = stage.inputs(run, folder)
+    if folder.is_complete(name, stage.config(run), inputs) and _intact(run, folder, name):
+        return say(f"{name}: complete")
+    begin(run, folder, name)
     folder.record(name, "running")
     began = time.time()
     seconds = _finish(run, folder, name, inputs, work(run, folder), began)

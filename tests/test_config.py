@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pytest
 import yaml
 
-from facefactory import UserError, config
+from facefactory import UserError, config, pipeline
 from facefactory.config import key, section
 from facefactory.training import Training
 
@@ -149,3 +149,8 @@ def test_a_batch_that_ranks_cannot_share_evenly_is_refused_with_a_size_that_fits
         UserError, match=r"training\.batch_size=10 .*ranks=4 x training\.accumulate=1; give a multiple of 4, e\.g\. 8\."
     ):
         Training(batch_size=10, ranks=4).batch_per_rank()
+
+
+@pytest.mark.parametrize("text", ["no", "007", "1e3", "a: b", "x=y", "[1]"])
+def test_a_name_on_the_command_line_is_taken_as_it_is_written(text: str) -> None:
+    assert config.load(pipeline.Run, [f"run={text}"], []).run == text

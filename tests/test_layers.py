@@ -129,7 +129,10 @@ def test_there_is_no_cycle_of_imports_not_even_a_lazy_one() -> None:
 
 def test_the_config_tree_and_the_contracts_load_without_torch_and_ray() -> None:
     sections = [name for name, path in modules().items() if name.startswith(f"{PACKAGE}.") and path.name == "__init__.py"]
-    known = [*sections, *({"facefactory.pipeline", "facefactory.stages", "facefactory.chain", "facefactory.command"} & modules().keys())]
+    known = [
+        *sections,
+        *({"facefactory.pipeline", "facefactory.stages", "facefactory.chain", "facefactory.command"} & modules().keys()),
+    ]
     assert {"facefactory.data", "facefactory.models", "facefactory.objectives", "facefactory.training"} <= set(known)
     heavy = ("torch", "ray", "pandas", "PIL", "matplotlib")
     code = f"import {', '.join(known)}, sys; print([name for name in {heavy} if name in sys.modules])"

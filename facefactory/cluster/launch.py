@@ -99,6 +99,11 @@ def submit(chain: list[Job], profile: Profile, folder: RunDir) -> list[str]:
     from submitit.core.utils import FailedJobError
     from submitit.slurm.slurm import SlurmExecutor
 
+    for job in chain:  # a held job is not looked at closely; this is
+        text = script(job, profile, folder.path).replace("#SBATCH --hold\n", "").replace("JOB_BEFORE", "1")
+        tested = subprocess.run(["sbatch", "--test-only"], input=text, capture_output=True, text=True)
+        if tested.returncode:
+            raise UserError(explain(tested.stderr))
     copy_code(folder.path / "code")
     jobs = folder.path / "private" / "jobs"
     ids: list[str] = []

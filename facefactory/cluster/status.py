@@ -148,10 +148,10 @@ def read(folder: RunDir) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     for stage, ids in stages.items():
         names = [name for name in jobs if name.partition("_")[0] in ids] or ids
-        for name in sorted(names, key=lambda one: [int(part) for part in one.split("_") if part.isdigit()]):
+        for name in sorted(names, key=lambda one: [int(part) for part in re.findall(r"\d+", one)]):
             facts = dict(jobs.get(name) or {"state": "UNKNOWN", "reason": None})
             facts["waits"] = in_words(facts["reason"]) if facts["state"] == "PENDING" and facts.get("reason") else None
-            element = int(name.partition("_")[2] or 0)
+            element = int((re.findall(r"_(\d+)", name) or ["0"])[0])
             rows.append({"stage": stage, "job": name, **facts, **progress(folder, stage, element, name)})
     if not stages:
         last = {line["stage"]: line for line in ledger}

@@ -41,7 +41,7 @@ class Place:
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout + done.stderr
 
-    def train(self, run: str, *arguments: str, code: int = 0, ranks: int = 2, kimg: float = 3.0) -> str:
+    def train(self, run: str, *arguments: str, code: int = 0, ranks: int = 2, kimg: float = 2.0) -> str:
         """A small GAN on Slurm."""
         usual = ["config=tiny", "cluster=slurm", f"run={run}", f"pack.recipe={self.recipe}", f"training.ranks={ranks}"]
         usual += [f"training.total_kimg={kimg}", "training.checkpoint_kimg=0.5"]

@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from tests.conftest import Faces  # type: ignore[import-not-found]
+from conftest import Faces
 
 from .chains import Place
 from .conftest import Cluster
@@ -35,13 +35,15 @@ def test_a_sweep_is_one_command_and_ends_with_a_report(slurm: Cluster, tmp_path:
     nodes = place.status("s")
     assert nodes["sweep"]["nodes"] == nodes["finalists"]["nodes"] == "n[1-2]"
     again = place.job("sweep_gan", *arguments, "training.ranks=4")
-    assert set(place.ids("s").values()) == {row["job"].partition("_")[0] for row in nodes.values() if isinstance(row, dict)}, again
+    assert set(place.ids("s").values()) == {row["job"].partition("_")[0] for row in nodes.values() if isinstance(row, dict)}, (
+        again
+    )
     private = place.path("s") / "private"
     assert stat.S_IMODE(private.stat().st_mode) == 0o700 and not list(private.glob("*.token"))
 
 
 def test_a_preempted_training_goes_on_bit_for_bit(place: Place) -> None:
-    place.train("whole", "wait=true", place.profile("calm"))
+    place.train("whole", "cluster=local")
     place.train("low", place.profile("low", partition="low"))
     place.until_trained("low", 0.2)
     other = place.cluster.batch("sleep 2", "--partition=gpu", "--nodes=2", "--exclusive")
@@ -61,8 +63,10 @@ def test_what_depends_on_a_failed_stage_never_runs_and_people_are_told_why(place
         "    def loss(self, phase, model, batch):\n"
         "        raise RuntimeError('this objective is broken on purpose')\n"
     )
+    (place.folder / "space.yaml").write_text("training.lr: {choice: [0.001, 0.002]}\n")
     arguments = ["config=tiny", "cluster=slurm", "run=b", f"pack.recipe={place.recipe}", place.profile(), "wait=true"]
-    told = place.job("sweep_gan", *arguments, f"objective.name={place.folder / 'broken.py'}", "sweep.space=conv", code=1)
+    arguments += [f"objective.name={place.folder / 'broken.py'}", f"sweep.space={place.folder / 'space.yaml'}", "sweep.trials=2"]
+    told = place.job("sweep_gan", *arguments, code=1)
     assert "broken on purpose" in told
     found = {line.split()[0]: line.split()[1] for line in place.records("b")}
     assert found["ff-b-sweep"] == "FAILED" and found["ff-b-report"] == "COMPLETED"
@@ -78,7 +82,7 @@ def test_sbatch_says_no_and_nothing_stays_in_the_queue(place: Place) -> None:
     told = place.train("no", place.profile(cpu_partition="cpu", memory_gb=9999), code=2)  # the second job is refused
     assert "memory_gb" in told
     assert not place.cluster.run("squeue", "-h").strip()
-    place.train("no", place.profile(), "wait=true", kimg=0.4)  # and the same name works once the profile is right
+    place.train("no", place.profile(), "wait=true")  # and the same name works once the profile is right
 
 
 def test_a_folder_that_others_can_write_is_refused(place: Place) -> None:

@@ -33,7 +33,7 @@ def whole(slurm: Cluster) -> Iterator[Cluster]:
     for command in (["start-ctld"], ["start-dbd"], ["start-node", "n1"], ["start-node", "n2"], ["heal", "n1"], ["heal", "n2"]):
         slurm.control(*command)
     slurm.run("scancel", "--me")
-    slurm.idle(90)
+    slurm.idle(150)
 
 
 def traces(folder: Path) -> set[str]:
@@ -86,7 +86,7 @@ def test_every_node_has_its_own_scratch_memory(slurm: Cluster) -> None:
 
 def test_mistakes_are_one_line_and_exit_code_2(slurm: Cluster, tmp_path: Path) -> None:
     (tmp_path / "mine").touch()
-    mistakes = {
+    mistakes: dict[str, list[str | Path]] = {
         "unknown command fly": ["fly", slurm.folder],
         "up wants a folder": ["up"],
         "holds other things": ["up", tmp_path],
@@ -191,6 +191,6 @@ def test_a_cut_cable_leaves_two_copies_of_a_job(whole: Cluster, tmp_path: Path) 
     whole.until(lambda: "n2" in log.read_text().split()[start:], 5, "both at once")
     whole.control("heal", "n2")
     whole.until(
-        lambda: whole.run("sinfo", "-hNn", "n2", "-p", "gpu", "-o", "%T").strip() == "idle", 60, "n2 back and without its copy"
+        lambda: whole.run("sinfo", "-hNn", "n2", "-p", "gpu", "-o", "%T").strip() == "idle", 150, "n2 back and without its copy"
     )
     assert whole.job(job)["NodeList"] == "n1"
