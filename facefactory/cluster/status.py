@@ -201,10 +201,13 @@ def tail(folder: RunDir, job: str, lines: int = 15) -> str | None:
 
 def record_failures(folder: RunDir) -> None:
     """Write into the ledger what Slurm knows of jobs that ended without a word of their own (killed, out of memory …)."""
-    told = {line["stage"] for line in rundir.read_jsonl(folder.path / "jobs.jsonl") if line["state"] == "failed"}
+    lines = rundir.read_jsonl(folder.path / "jobs.jsonl")
+    told = {line["job"] for line in lines if line["state"] == "failed"}
     for row in read(folder)["jobs"]:
-        if not row["healthy"] and row["stage"] not in told:
+        if not row["healthy"] and row["job"] not in told:
             why = f"{row['state']} (exit code {row.get('exit_code') or '?'}) of Slurm job {row['job']}"
+            if row["state"] == "CANCELLED" and str(row.get("reason")).startswith("Dependency"):
+                why = f"Slurm job {row['job']} never ran, because a job before it failed"
             folder.record(row["stage"], "failed", job=row["job"], error=why, log=_log_name(folder, row["job"]))
 
 

@@ -56,7 +56,8 @@ def test_a_preempted_training_goes_on_bit_for_bit(place: Place) -> None:
     assert '"interrupted"' in ledger  # it was told, and saved, instead of being killed
 
 
-def test_what_depends_on_a_failed_stage_never_runs_and_people_are_told_why(place: Place) -> None:
+def test_what_depends_on_a_failed_stage_never_runs_and_people_are_told_why(slurm: Cluster, tmp_path: Path, orl: Faces) -> None:
+    place = Place(slurm, tmp_path, orl.recipe)
     (place.folder / "broken.py").write_text(
         "from facefactory.objectives.adversarial import Component as Adversarial\n"
         "class Component(Adversarial):\n"
@@ -73,6 +74,7 @@ def test_what_depends_on_a_failed_stage_never_runs_and_people_are_told_why(place
     assert found["ff-b-finalists"] == found["ff-b-evaluate"] == "CANCELLED"
     failures = json.loads((place.path("b") / "report.json").read_text())["failures"]
     assert any("broken on purpose" in str(one) for one in failures)
+    assert any(one["name"] == "finalists" and "a job before it failed" in one["error"] for one in failures)
     place.job("status", "run=b", code=1)
 
 
