@@ -171,6 +171,8 @@ def start(job: str, names: tuple[str, ...], preset: str | None, arguments: list[
     jobs = chain.slurm_jobs(run, folder, todo) if where == "slurm" else []
     for one in jobs:
         profile.nodes(one.processes)
+    if jobs and run.training.threads > profile.cpus_per_process:
+        raise UserError(f"training.threads={run.training.threads}, but the profile has cpus_per_process={profile.cpus_per_process}.")
     say(f"run folder: {path} (cluster: {where})")
     if run.dry_run:
         plan = "\n".join(f"  {name}: {'to run' if name in todo else 'complete'}" for name in names)

@@ -69,7 +69,8 @@ def pack(run: Run, folder: RunDir) -> Outputs:
         found = index.read(Path(run.data.shards))
         found.verify(run.data.verify == "full")
     else:
-        plan = pack.plan(run.pack)
+        cpus = int(os.environ.get("SLURM_CPUS_PER_TASK", 1))
+        plan = pack.plan(dataclasses.replace(run.pack, workers=max(run.pack.workers, cpus)))
         target = Path(run.paths.data) / "packed" / plan.folder_name
         try:
             found = index.read(target)

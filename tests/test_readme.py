@@ -53,13 +53,19 @@ def test_commands_on_runs_work_in_the_order_of_the_page(tmp_path: Path, monkeypa
     assert Path("runs/first/report.html").exists()
 
 
-@pytest.mark.parametrize("line", [line for line in LINES if line.startswith("python") and "run=first" not in line])
+OTHERS = [line for line in LINES if line.startswith("python") and "run=first" not in line]
+ON_A_CLUSTER = ("jobs/status.py", "jobs/check.py")  # run by tests/slurm
+
+
+@pytest.mark.parametrize("line", [line for line in OTHERS if not any(job in line for job in ON_A_CLUSTER)])
 def test_other_commands_plan(
     line: str, faces: Faces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     job(line.replace("/path/to/faces", str(faces.root)), "dry_run=true")
-    assert "pack: to run" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "pack: to run" in shown
+    assert ("#SBATCH --job-name=ff-" in shown and "srun" in shown) == ("cluster=slurm" in line)
 
 
 def test_the_two_make_commands_exist() -> None:

@@ -61,10 +61,12 @@ def join(options: Training) -> World:
     torch.set_num_threads(options.threads)
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     wanted = options.device
-    if wanted == "cuda" and not torch.cuda.is_available():
+    granted = wanted == "auto" and "SLURM_JOB_GPUS" in os.environ
+    if (wanted == "cuda" or granted) and not torch.cuda.is_available():
         raise UserError(
-            f"training.device=cuda, but torch {torch.__version__} (built for CUDA {torch.version.cuda}) sees no GPU. Check "
-            "nvidia-smi on this node, ask Slurm for a GPU, install a torch build for this driver, or give training.device=cpu."
+            f"{'Slurm granted GPUs' if granted else 'training.device=cuda'}, but torch {torch.__version__} (built for CUDA "
+            f"{torch.version.cuda}) sees no GPU. Check nvidia-smi on this node, ask Slurm for a GPU, install a torch build for "
+            "this driver, or give training.device=cpu."
         )
     cuda = wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available())
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")

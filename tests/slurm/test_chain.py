@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import stat
 from pathlib import Path
 
@@ -85,6 +86,18 @@ def test_sbatch_says_no_and_nothing_stays_in_the_queue(place: Place) -> None:
     assert "memory_gb" in told
     assert not place.cluster.run("squeue", "-h").strip()
     place.train("no", place.profile(), "wait=true")  # and the same name works once the profile is right
+
+
+def test_the_commands_of_the_readme_that_need_a_cluster_work(place: Place) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    check = next(line for line in readme.splitlines() if line.startswith("python jobs/check.py"))
+    told = place.job("check", *shlex.split(check)[2:], "partitions=[cpu]", code=1)
+    assert "PROBLEM cpu: GPUs were granted but torch" in told  # pretended GPUs are told from real ones
+    assert "all-reduce of 2 tasks" in told and "on n1, n2" in told and "partition: " in told.split("# a profile")[1]
+    place.train("r", place.profile())
+    status = next(line for line in readme.splitlines() if line.startswith("python jobs/status.py"))
+    told = place.job("status", *shlex.split(status)[2:])
+    assert told.splitlines()[-1].split()[:3:2] == ["train", "COMPLETED"]
 
 
 def test_a_folder_that_others_can_write_is_refused(place: Place) -> None:
