@@ -32,7 +32,7 @@ def of_faces(model: Any, shards: Shards, names: list[str]) -> Codes:
     kl = 0.5 * (mu.square() + logvar.exp() - 1 - logvar).mean(0)
     groups = people(shards.table, shards.index.content["group"])
     method = (
-        "Cliff's delta of the posterior mean between faces with and without the label; 95 % intervals from whole people drawn with "
+        "Cliff's delta of the posterior mean between faces with and without the label; 95 % intervals (Student's t) from whole people drawn with "
         "replacement; q values: Benjamini-Hochberg over all dimensions and labels. All splits. An association is no proof that the "
         "dimension draws the attribute."
     )
@@ -48,7 +48,7 @@ def of_samples(model: Any, judge: Any, count: int, seed: int, names: list[str]) 
     labels = np.array([(margin > margin.median()).numpy() for margin in margins], np.float64).reshape(len(names), count).T
     method = (
         "Cliff's delta of z between generated faces in which the judge sees the label and those in which it does not (its median "
-        "logit divides them); 95 % intervals from faces drawn with replacement (each z is drawn on its own); q values: "
+        "logit divides them); 95 % intervals (Student's t) from faces drawn with replacement (each z is drawn on its own); q values: "
         "Benjamini-Hochberg over all dimensions and labels. The judge's own errors are in the figures."
     )
     return Codes(z.double().numpy(), labels, np.arange(count), None, method)

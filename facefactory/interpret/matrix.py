@@ -34,8 +34,8 @@ def _delta(codes: Array, labels: Array, ids: Ids) -> Array:
 def effects(found: Codes) -> tuple[Array, Array, Array]:
     """(δ [D, L], intervals [2, D, L], q [D, L]) by a bootstrap over people.
 
-    p values: Student's t of δ over the bootstrap's standard error, with as many degrees of freedom as the rarer side of
-    the label has people, less one: a few people make a wide error estimate, which a normal would ignore.
+    Intervals and p values: Student's t with the bootstrap's standard error and as many degrees of freedom as the rarer side
+    of the label has people, less one; percentiles of the bootstrap are too narrow for a few people.
     """
     delta = np.zeros((found.codes.shape[1], found.labels.shape[1]))
     drawn, freedom = np.zeros((RESAMPLES, *delta.shape)), np.ones(delta.shape[1])
@@ -46,10 +46,11 @@ def effects(found: Codes) -> tuple[Array, Array, Array]:
         value = measure(np.arange(len(kept)))
         if not np.isnan(value).any():  # else one class, as when a generator draws one face only: nothing to tell apart
             delta[:, number], drawn[..., number] = value, intervals.bootstrap(measure, groups, RESAMPLES)
-    error = np.nanstd(drawn, 0, ddof=1).clip(min=1e-12)
-    p = 2 * scipy.stats.t.sf(np.abs(delta) / error, freedom)
+    error = np.nanstd(drawn, 0, ddof=1)
+    p = 2 * scipy.stats.t.sf(np.abs(delta) / error.clip(min=1e-12), freedom)
     q = scipy.stats.false_discovery_control(p.ravel()).reshape(p.shape)
-    return delta, np.stack([np.nanquantile(drawn, side, axis=0) for side in (0.025, 0.975)]), q
+    reach = scipy.stats.t.ppf(0.975, freedom) * error
+    return delta, np.clip([delta - reach, delta + reach], -1, 1), q
 
 
 def interpret(family: str, model: Any, judge: Any, index: Index, options: Interpret, seed: int, folder: Path) -> dict[str, Any]:
