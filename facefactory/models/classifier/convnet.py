@@ -24,7 +24,10 @@ class Component(nn.Module):
         super().__init__()
         side = stages(facts.resolution, depth, kernel, width=width, feature_dim=feature_dim)
         down, flat = halving(facts.channels, width, depth, kernel, norm), width * 2 ** (depth - 1) * side**2
-        trunk = nn.Sequential(down, nn.Flatten(), nn.Linear(flat, feature_dim), nn.Tanh())
+        even = nn.LayerNorm(
+            feature_dim, elementwise_affine=False
+        )  # tanh saturates: distances of its features missed blur and noise
+        trunk = nn.Sequential(down, nn.Flatten(), nn.Linear(flat, feature_dim), even)
         heads = nn.ModuleDict({name: nn.Linear(feature_dim, count) for name, count in facts.classes.items()})
         self.classifier = nn.ModuleDict({"trunk": trunk, "heads": heads})
 
