@@ -1,5 +1,7 @@
 """FaceFactory: face images become shards, shards become models, models become scores and reports."""
 
+import sys
+
 __version__ = "0.1.0"
 
 
@@ -8,3 +10,8 @@ class UserError(ValueError):
 
     The message says what is wrong, the value, what is allowed and what to do next.
     """
+
+
+def say(text: str) -> None:
+    """A line for the person who watches."""
+    print(text, file=sys.stderr, flush=True)

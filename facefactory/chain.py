@@ -75,7 +75,9 @@ def slurm_jobs(run: Run, folder: RunDir, todo: list[str]) -> list[launch.Job]:
 
 def going(folder: RunDir) -> bool:
     """Whether a job of a run is queued or running."""
-    return any(row["state"] in status.LIVE and not status.never(row) for row in status.read(folder)["jobs"])
+    found = status.read(folder)
+    lost = not found["slurm"] and any(row["state"] == "UNKNOWN" for row in found["jobs"])  # no controller answers
+    return lost or any(row["state"] in status.LIVE and not status.never(row) for row in found["jobs"])
 
 
 def show(folder: RunDir) -> None:
@@ -153,11 +155,12 @@ def sweep_on_slurm(folder: RunDir) -> None:
     from facefactory.cluster import ray_on_slurm
 
     run = pipeline.load_run(folder.path)
-    nodes = int(os.environ["SLURM_JOB_NUM_NODES"])
+    nodes, began = int(os.environ["SLURM_JOB_NUM_NODES"]), time.time()
     each = -(-run.sweep.parallel // nodes)
     gpus = each if "SLURM_JOB_GPUS" in os.environ else 0
     code = ray_on_slurm.run(["facefactory", "stages", str(folder.path), "sweep"], folder.path, each * run.training.threads, gpus)
-    if code == INTERRUPTED:
+    trained = any(path.stat().st_mtime > began for path in folder.path.glob("sweep/trials/*/train/checkpoints/*.pt"))
+    if stages.stop() or (trained and (code == INTERRUPTED or code < 0)):  # what is killed again and again must end some time
         raise Interrupted
     if code:
         raise RuntimeError(f"the sweep ended with exit code {code}; its message stands above.")

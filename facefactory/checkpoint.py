@@ -1,7 +1,5 @@
 """Checkpoints: saved by rename, named in images, complete enough to rebuild their networks without any YAML."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,25 +18,16 @@ KEPT = 2  # newest checkpoints kept; the last one of a finished run is among the
 
 @dataclass
 class Checkpoint:
-    """A moment of a training.
+    """A moment of a training."""
 
-    Attributes:
-        model: resolved name and options; facts: what the data fixed.
-        networks, average: state dicts of the model and its moving average.
-        optimisers: trained sub-module -> state dict.
-        clock: images shown so far.
-        identity: digest of everything that must not change between parts of one training.
-        segments: [{clock, images, order, seed}], one each time the data changed.
-    """
-
-    model: dict[str, Any]
-    facts: dict[str, Any]
-    networks: dict[str, Any]
-    average: dict[str, Any]
-    optimisers: dict[str, Any]
-    clock: int
-    identity: str
-    segments: list[dict[str, Any]]
+    model: dict[str, Any]  # resolved name and options
+    facts: dict[str, Any]  # what the data fixed
+    networks: dict[str, Any]  # state dict of the model
+    average: dict[str, Any]  # of its moving average
+    optimisers: dict[str, Any]  # trained sub-module -> state dict
+    clock: int  # images shown so far
+    identity: str  # digest of everything that must not change between parts of one training
+    segments: list[dict[str, Any]]  # {clock, images, order, seed}, one each time the data changed
 
 
 def save(folder: Path, checkpoint: Checkpoint, guard: Callable[[], None]) -> Path:
@@ -95,10 +84,7 @@ def digest(found: Checkpoint) -> str:
     seen = hashlib.sha256(str(found.clock).encode())
     for state in (found.networks, found.average):
         for name, tensor in state.items():
-            seen.update(name.encode())
-            seen.update(
-                tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
-                if tensor.dim()
-                else str(tensor.item()).encode()
-            )
+            whole = tensor.detach().cpu().contiguous()
+            content = whole.view(torch.uint8).numpy().tobytes() if whole.dim() else str(whole.item()).encode()
+            seen.update(name.encode() + content)
     return seen.hexdigest()

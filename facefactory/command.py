@@ -1,22 +1,20 @@
 """The command line: what every script in jobs/ and every process of a chain does before and after its stages."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from facefactory import UserError, chain, cluster, config, pipeline, rundir, stages, sweep
+from facefactory import UserError, chain, cluster, config, pipeline, registry, rundir, say, stages, sweep
 from facefactory.cluster import launch, status
 from facefactory.config import key, section
-from facefactory.pipeline import JOBS, Paths, Run
+from facefactory.pipeline import JOBS, Judge, Paths, Run
 from facefactory.rundir import RunDir
-from facefactory.stages import say
 
 
 @dataclass(frozen=True)
@@ -42,32 +40,29 @@ class Check:
 
 def tell_status() -> None:
     """jobs/status.py: exit code 0 = well, 1 = something failed, 2 = no such run."""
-    sys.exit(chain.guarded(lambda: _status(_own(Status, "status"))))
+    _own(Status, "status", _status)
 
 
 def check_cluster() -> None:
     """jobs/check.py: exit code 0 = nothing stands in the way, 1 = something does."""
+    _own(Check, "check", _check)
+
+
+def _own(schema: type[Any], job: str, work: Callable[[Any], None]) -> None:
+    """A job with a tree of its own: help, or its work with its options."""
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        return print(f"usage: python jobs/{job}.py [key=value …]\n\nkeys:\n{config.help_text(schema)}")
+    sys.exit(chain.guarded(lambda: work(config.load(schema, sys.argv[1:], []))))
+
+
+def _check(options: Check) -> None:
     from facefactory.cluster import check as checking
 
-    def work() -> None:
-        options = _own(Check, "check")
-        if cluster.choose("auto") == "local":
-            raise UserError("no sbatch on PATH: this is no login node of a Slurm cluster; jobs run here with cluster=local.")
-        profile = cluster.load_profile(options.profile)
-        folder = Path(options.folder).expanduser().absolute()
-        good = checking.cluster(profile, folder, options.partitions, 0 if options.dry_run else options.wait_min * 60)
-        if not good:
-            raise RuntimeError("see the findings above.")
-
-    sys.exit(chain.guarded(work))
-
-
-def _own(schema: type[Any], job: str) -> Any:
-    """The options of a job that has a tree of its own."""
-    if {"--help", "-h"} & set(sys.argv[1:]):
-        print(f"usage: python jobs/{job}.py [key=value …]\n\nkeys:\n{config.help_text(schema)}")
-        sys.exit()
-    return config.load(schema, sys.argv[1:], [])
+    if cluster.choose("auto") == "local":
+        raise UserError("no sbatch on PATH: this is no login node of a Slurm cluster; jobs run here with cluster=local.")
+    profile, folder = cluster.load_profile(options.profile), Path(options.folder).expanduser().absolute()
+    if not checking.cluster(profile, folder, options.partitions, 0 if options.dry_run else options.wait_min * 60):
+        raise RuntimeError("see the findings above.")
 
 
 def _status(options: Status) -> None:
@@ -79,7 +74,7 @@ def _status(options: Status) -> None:
             raise UserError(f"no run below {runs}; give run=PATH or paths.runs=FOLDER.")
         folder = RunDir(found[-1].parent)
     else:
-        folder = RunDir(existing({"run": options.run}, str(runs)))
+        folder = RunDir(existing(options.run, runs))
     if options.json:
         print(json.dumps(status.read(folder), indent=1))
     else:
@@ -97,7 +92,7 @@ def check(run: Run, names: tuple[str, ...]) -> None:
     Raises:
         UserError: the first thing that is wrong.
     """
-    from facefactory import checkpoint, registry
+    from facefactory import checkpoint
     from facefactory.data import index, pack
     from facefactory.models import Facts
     from facefactory.training import augment
@@ -121,19 +116,18 @@ def check(run: Run, names: tuple[str, ...]) -> None:
     protocols = registry.names("evaluation.protocols")
     if run.evaluation.protocol not in protocols:
         raise UserError(f"evaluation.protocol={run.evaluation.protocol!r}; allowed are {', '.join(protocols)}.")
-    trained = [run] if {"train", "sweep"} & set(names) else []
+    trained: list[Run | Judge] = [run] if {"train", "sweep"} & set(names) else []
     if "sweep" in names:
         space = pipeline.space_of(run)
         if run.sweep.sampler == "grid":
             sweep.grid(space)
         run.sweep.rungs()
         trained += [pipeline.with_params(run, params) for params in sweep.examples(space)]
-    judged = [(run.judge.model, run.judge.objective, run.judge.training)] if "judge" in names else []
-    for model, objective, training in [(one.model, one.objective, one.training) for one in trained] + judged:
-        training.batch_per_rank()
-        augment.check(training.augment)
-        registry.build("objectives", objective, schema)
-        checkpoint.build(model, facts)
+    for one in [*trained, *([run.judge] if "judge" in names else [])]:
+        one.training.batch_per_rank()
+        augment.check(one.training.augment)
+        registry.build("objectives", one.objective, schema)
+        checkpoint.build(one.model, facts)
 
 
 def main(job: str, stages: tuple[str, ...], preset: str | None = None) -> None:
@@ -146,33 +140,33 @@ def main(job: str, stages: tuple[str, ...], preset: str | None = None) -> None:
 
 def start(job: str, names: tuple[str, ...], preset: str | None, arguments: list[str]) -> None:
     """Read, check, prepare; then run the stages here, or submit them to Slurm."""
-    if "--help" in arguments or "-h" in arguments:
-        return print(help_of(job, preset, [a for a in arguments if a not in ("--help", "-h")]))
-    early = ("config=", "run=", "paths.runs=", "cluster=", "profile=", "dry_run=")
-    given = dict(argument.split("=", 1) for argument in arguments if argument.startswith(early))
+    if {"--help", "-h"} & set(arguments):
+        return print(help_of(job, preset, arguments))
+    *_, chosen = (preset or "", *(one.removeprefix("config=") for one in arguments if one.startswith("config=")))
     rest = [argument for argument in arguments if not argument.startswith("config=")]
-    wanted = given.get("cluster", "auto")
-    where = wanted if "dry_run" in given and wanted == "slurm" else cluster.choose(wanted)
-    profile = cluster.load_profile(given.get("profile")) if where == "slurm" else cluster.Profile()
+    early = config.load(Run, rest, [])  # what decides which layers lie below the arguments
+    where = early.cluster if early.dry_run and early.cluster == "slurm" else cluster.choose(early.cluster)
+    profile = cluster.load_profile(early.profile) if where == "slurm" else cluster.Profile()
     site = {"paths": {name: value for name in ("runs", "data") if (value := getattr(profile, name))}}
     if preset is None:
-        path = existing(given, site["paths"].get("runs", "runs"))
+        path = existing(early.run, Path(config.load(Run, rest, [site]).paths.runs))
         layers = [config.read_yaml(path / "config.yaml")]
     else:
-        path, layers = None, [site, *preset_layers(preset, given.get("config", preset))]
+        path, layers = None, [site, *preset_layers(preset, chosen)]
     run = pipeline.resolve(config.load(Run, rest, layers))
     check(run, names)
     identity = config.flat(run)
     if path is None:
-        stem = Path(given.get("config", preset or "")).stem
-        path = Path(run.paths.runs) / (run.run or f"{job}-{stem}-{config.digest(identity)[:8]}")
+        path = Path(run.paths.runs) / (run.run or f"{job}-{Path(chosen).stem}-{config.digest(identity)[:8]}")
     folder = RunDir(path)
     todo = list(itertools.dropwhile(lambda name: stages.is_complete(run, folder, name), names))
     jobs = chain.slurm_jobs(run, folder, todo) if where == "slurm" else []
     for one in jobs:
         profile.nodes(one.processes)
     if jobs and run.training.threads > profile.cpus_per_process:
-        raise UserError(f"training.threads={run.training.threads}, but the profile has cpus_per_process={profile.cpus_per_process}.")
+        raise UserError(
+            f"training.threads={run.training.threads}, but the profile has cpus_per_process={profile.cpus_per_process}."
+        )
     say(f"run folder: {path} (cluster: {where})")
     if run.dry_run:
         plan = "\n".join(f"  {name}: {'to run' if name in todo else 'complete'}" for name in names)
@@ -183,8 +177,8 @@ def start(job: str, names: tuple[str, ...], preset: str | None, arguments: list[
     command = shlex.join(["python", f"jobs/{job}.py", *arguments])
     live = status.live(folder) if where == "slurm" else {}
     running = folder.running()
-    if running is not None or live:
-        who = f"Slurm jobs {', '.join(live)}" if live else f"pid {running['pid']} on {running['host']}" if running else ""
+    if running or live:
+        who = f"Slurm jobs {', '.join(live)}" if live else "pid {pid} on {host}".format(**running or {})
         say(f"already running: {who}; nothing was started.")
     elif preset is None:
         finished_run(path, identity, command)
@@ -214,8 +208,8 @@ def preset_layers(default: str, chosen: str) -> list[dict[str, Any]]:
     return [family, {name: value for name, value in found.items() if name not in ("run", "dry_run", "changed")}]
 
 
-def finished_run(path: Path, identity: dict[str, Any], command: str) -> RunDir:
-    """The folder of a run that exists, for a job that may change its own sections only; the run's config stays as it was."""
+def finished_run(path: Path, identity: dict[str, Any], command: str) -> None:
+    """Check that a job on a run that exists changes its own sections only; the run's config stays as it was."""
     made = rundir.read_json(path / "identity.json")
     own = ("judge.", "evaluation.", "interpret.", "generate.")
     foreign = [name for name in identity if made.get(name) != identity[name] and not name.startswith(own)]
@@ -226,37 +220,29 @@ def finished_run(path: Path, identity: dict[str, Any], command: str) -> RunDir:
         )
     with open(path / "command.txt", "a") as commands:
         commands.write(command + "\n")
-    return RunDir(path)
 
 
-def existing(given: dict[str, str], default: str) -> Path:
+def existing(name: str | None, runs: Path) -> Path:
     """The run folder that run=… names, by name or by path."""
-    from facefactory.registry import nearest
-
-    if "run" not in given:
+    if name is None:
         raise UserError("give run=NAME (a folder below paths.runs) or run=PATH of a run folder.")
-    runs = Path(given.get("paths.runs", default))
-    for path in (runs / given["run"], Path(given["run"])):
+    for path in (runs / name, Path(name)):
         if (path / "config.yaml").exists():
             return path.absolute()
     known = [path.parent.name for path in runs.glob("*/config.yaml")]
-    raise UserError(
-        f"no run {given['run']!r} below {runs}; there are {', '.join(sorted(known)) or 'none'}.{nearest(given['run'], known)}"
-    )
+    near = registry.nearest(name, known)
+    raise UserError(f"no run {name!r} below {runs}; there are {', '.join(sorted(known)) or 'none'}.{near}")
 
 
 def help_of(job: str, preset: str | None, arguments: list[str]) -> str:
     """All keys, or the options of the components that were named."""
-    from facefactory import registry
-
-    named = [a for a in arguments if a.split("=")[0] in ("model.name", "objective.name") and "=" in a]
-    if named:
-        lines = []
-        for argument in named:
-            where, name = argument.split("=", 1)
-            package = f"{where.split('.')[0]}s"
-            lines.append(f"{(registry.module(package, name).Component.__doc__ or '').strip()}\n")
-            lines += [f"  {where.split('.')[0]}.{p.name}={p.default}" for p in registry.options(package, name).values()]
+    lines = []
+    for argument in arguments:
+        part, _, name = argument.partition(".name=")
+        if name and part in ("model", "objective"):
+            lines.append(f"{(registry.module(f'{part}s', name).Component.__doc__ or '').strip()}\n")
+            lines += [f"  {part}.{p.name}={p.default}" for p in registry.options(f"{part}s", name).values()]
+    if lines:
         return "\n".join(lines)
     presets = ", ".join(sorted(path.stem for path in (JOBS / "presets").glob("*.yaml")))
     models, objectives = registry.names("models"), registry.names("objectives")

@@ -3,14 +3,13 @@
 Sections are frozen dataclasses whose fields are made by `key`: default, meaning (with its unit) and bounds in one line.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -21,13 +20,7 @@ Tree = TypeVar("Tree")
 
 
 def key(
-    default: Any,
-    meaning: str,
-    *,
-    low: float | None = None,
-    high: float | None = None,
-    identity: bool = True,
-    resumes: bool = False,
+    default: Any, meaning: str, *, low: float = -math.inf, high: float = math.inf, identity: bool = True, resumes: bool = False
 ) -> Any:
     """A configuration key.
 
@@ -66,7 +59,8 @@ def load(schema: type[Tree], arguments: list[str], layers: Sequence[Mapping[str,
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
-    texts = {name for name, _, kind in leaves(schema) if kind in (str, str | None)}
+    known = list(leaves(schema))
+    texts = {name for name, _, kind in known if kind in (str, str | None)}
     dotlists = []
     for argument in arguments:
         if "=" not in argument:
@@ -80,49 +74,38 @@ def load(schema: type[Tree], arguments: list[str], layers: Sequence[Mapping[str,
             raise UserError(
                 f"the value of {argument!r} is not readable as YAML; quote it, e.g. key='\"a: b\"', or close its brackets."
             ) from None
-    tree = OmegaConf.structured(schema)
     try:
-        for extra in [*(OmegaConf.create(dict(layer)) for layer in layers), *dotlists]:
-            tree = OmegaConf.merge(tree, extra)
-        loaded = OmegaConf.to_object(tree)
+        merged = OmegaConf.merge(OmegaConf.structured(schema), *(OmegaConf.create(dict(layer)) for layer in layers), *dotlists)
+        loaded = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
-        raise UserError(_explained(schema, error)) from None
-    for name, item, _ in leaves(schema):
-        _check_bounds(name, item, get(loaded, name))
+        raise UserError(_explained([name for name, _, _ in known], error)) from None
+    for name, item, _ in known:
+        _check_bounds(name, attrgetter(name)(loaded), **item.metadata)
     return loaded  # type: ignore[return-value]
 
 
-def _explained(schema: type, error: Any) -> str:
-    known = [name for name, _, _ in leaves(schema)]
-    reason = str(error).split("\n")[0]
-    if error.full_key is None:
+def _explained(known: list[str], error: Any) -> str:
+    reason, wrong = str(error).split("\n")[0], error.full_key
+    if wrong is None:
         return f"{reason}: a section takes no value; give its keys, e.g. {known[0]}=…. --help lists the keys."
-    if "not in" in reason or error.full_key not in known:
-        tops = {name.split(".")[0] for name in known}
-        guess = nearest(str(error.full_key), known) or nearest(str(error.full_key), tops)
-        by_leaf = [name for name in known if name.split(".")[-1] == str(error.full_key).split(".")[-1]]
-        guess = guess or (f" Did you mean {by_leaf[0]!r}?" if by_leaf else "")
-        return f"unknown key {error.full_key!r} ({reason}).{guess} --help lists the keys."
-    return f"{error.full_key}: {reason}. --help lists types and meanings."
+    if "not in" in reason or wrong not in known:
+        same_leaf = [f" Did you mean {name!r}?" for name in known if name.split(".")[-1] == wrong.split(".")[-1]]
+        guesses = [nearest(wrong, known), nearest(wrong, {name.split(".")[0] for name in known}), *same_leaf]
+        guess = next(filter(None, guesses), "")
+        return f"unknown key {wrong!r} ({reason}).{guess} --help lists the keys."
+    return f"{wrong}: {reason}. --help lists types and meanings."
 
 
-def _check_bounds(name: str, item: dataclasses.Field[Any], value: Any) -> None:
-    low, high = item.metadata["low"], item.metadata["high"]
+def _check_bounds(name: str, value: Any, meaning: str, low: float, high: float, **others: Any) -> None:
     for number in value if isinstance(value, list) else [value]:
         if not isinstance(number, int | float):
             continue
         if not math.isfinite(number):
-            raise UserError(f"{name} is {number}; it must be a finite number ({item.metadata['meaning']}).")
-        if (low is not None and number < low) or (high is not None and number > high):
-            allowed = " and ".join([f"at least {low}"] * (low is not None) + [f"at most {high}"] * (high is not None))
-            raise UserError(f"{name} is {number}; it must be {allowed} ({item.metadata['meaning']}).")
-
-
-def get(tree: Any, dotted: str) -> Any:
-    """The value at a dotted name."""
-    for part in dotted.split("."):
-        tree = getattr(tree, part)
-    return tree
+            raise UserError(f"{name} is {number}; it must be a finite number ({meaning}).")
+        if not low <= number <= high:
+            bounds = {f"at least {low}": low, f"at most {high}": high}
+            allowed = " and ".join(words for words, bound in bounds.items() if math.isfinite(bound))
+            raise UserError(f"{name} is {number}; it must be {allowed} ({meaning}).")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -155,7 +138,7 @@ def dump(tree: Any) -> str:
 def flat(tree: Any, *, resumes: bool = True) -> dict[str, Any]:
     """Dotted name -> value of the keys that decide a result; `resumes=False` leaves out those that may change midway."""
     return {
-        name: get(tree, name)
+        name: attrgetter(name)(tree)
         for name, item, _ in leaves(type(tree))
         if item.metadata["identity"] and (resumes or not item.metadata["resumes"])
     }
@@ -168,9 +151,8 @@ def digest(value: Any) -> str:
 
 def help_text(schema: type) -> str:
     """Every key with its default, type and meaning."""
-    defaults = schema()
-    lines = []
+    defaults, lines = schema(), []
     for name, item, kind in leaves(schema):
-        shown = str(kind).removeprefix("typing.") if not isinstance(kind, type) else kind.__name__
-        lines.append(f"  {name}={get(defaults, name)}\n      {item.metadata['meaning']} [{shown}]")
+        shown = kind.__name__ if isinstance(kind, type) else str(kind).removeprefix("typing.")
+        lines.append(f"  {name}={attrgetter(name)(defaults)}\n      {item.metadata['meaning']} [{shown}]")
     return "\n".join(lines)

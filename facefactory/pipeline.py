@@ -4,22 +4,21 @@ A stage reads the files of the stages before it and adds its own; DONE.json says
 What the stages do is in stages.py.
 """
 
-from __future__ import annotations
-
 import dataclasses
-import functools
+import json
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from facefactory import UserError, config, sweep
+from facefactory import UserError, config, registry
 from facefactory.config import key, section
 from facefactory.data import Data, Pack
 from facefactory.evaluation import Evaluation
 from facefactory.interpret import Interpret
 from facefactory.rundir import RunDir
+from facefactory.sweep import Space, Sweep, check_space
 from facefactory.training import Training
 
 if TYPE_CHECKING:
@@ -80,11 +79,8 @@ class Run:
     judge: Judge = section(Judge)
     evaluation: Evaluation = section(Evaluation)
     interpret: Interpret = section(Interpret)
-    sweep: sweep.Sweep = section(sweep.Sweep)
+    sweep: Sweep = section(Sweep)
     generate: Generate = section(Generate)
-
-
-# -- stages ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -109,11 +105,9 @@ def outputs_of(folder: RunDir, *names: str) -> dict[str, Any]:
     found = {}
     for name in names:
         stage, output = name.split(".")
-        done = folder.done(stage)
-        if done is None:
-            raise UserError(
-                f"{folder.path.name} has no finished stage {stage!r}; run the job that makes it first (train_… or sweep_…)."
-            )
+        if (done := folder.done(stage)) is None:
+            wanted = f"{folder.path.name} has no finished stage {stage!r}"
+            raise UserError(f"{wanted}; run the job that makes it first (train_… or sweep_…).")
         found[name] = done["outputs"][output]
     return found
 
@@ -133,8 +127,6 @@ def _pack_inputs(run: Run, folder: RunDir) -> dict[str, Any]:
 
 def _train_inputs(run: Run, folder: RunDir) -> dict[str, Any]:
     """Pixels; labels too where they are learned or balanced."""
-    from facefactory import registry
-
     labelled = registry.module("objectives", run.objective["name"]).Component.uses_labels or run.data.balance
     return outputs_of(folder, "pack.images", *(["pack.labels"] if labelled else []))
 
@@ -162,16 +154,13 @@ STAGES = {
 FINALIST = ("pack", "judge", "train", "evaluate", "interpret")  # the stages of a finalist, a run of its own
 
 
-def index_of(folder: RunDir) -> Index:
+def index_of(folder: RunDir) -> "Index":
     """The packed set of a run, checked."""
     from facefactory.data import index
 
     found = index.read(Path(outputs_of(folder, "pack.folder")["pack.folder"]))
     found.verify()
     return found
-
-
-# -- configs ---------------------------------------------------------------------------------------------------------
 
 
 def load_run(path: Path) -> Run:
@@ -185,7 +174,6 @@ def resolve(run: Run) -> Run:
     Raises:
         UserError: a component or an option that does not exist.
     """
-    from facefactory import registry
 
     def absolute(path: str | None) -> str | None:
         return None if path is None else str(Path(path).expanduser().absolute())
@@ -209,11 +197,11 @@ def resolve(run: Run) -> Run:
     )
 
 
-def space_of(run: Run) -> sweep.Space:
+def space_of(run: Run) -> Space:
     """The search space, checked."""
     name = run.sweep.space
     space = config.read_yaml(Path(name) if name.endswith((".yaml", ".yml")) else JOBS / "spaces" / f"{name}.yaml")
-    sweep.check_space(space, name)
+    check_space(space, name)
     return space
 
 
@@ -221,14 +209,11 @@ def with_params(run: Run, params: dict[str, Any], **training: Any) -> Run:
     """The config tree of a trial; a model of another name starts from its own defaults."""
     tree = dataclasses.asdict(run)
     for part in ("model", "objective"):
-        name = params.get(f"{part}.name")
-        if name is not None and name != tree[part]["name"]:
+        name = params.get(f"{part}.name", tree[part]["name"])
+        if name != tree[part]["name"]:
             tree[part] = {"name": name}
-    nested: dict[str, Any] = {}
-    for dotted, value in params.items():
-        *parents, last = dotted.split(".")
-        functools.reduce(lambda node, part: node.setdefault(part, {}), parents, nested)[last] = value
-    made = config.load(Run, [], [tree, nested])
+    arguments = [f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in params.items()]
+    made = config.load(Run, arguments, [tree])
     return resolve(dataclasses.replace(made, training=dataclasses.replace(made.training, **training)))
 
 

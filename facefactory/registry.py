@@ -4,13 +4,10 @@
 `.py` is the user's own file. A component is the one public class that its file defines under the name `Component`.
 """
 
-from __future__ import annotations
-
 import difflib
 import importlib
 import importlib.util
 import inspect
-import pkgutil
 import typing
 from pathlib import Path
 from types import ModuleType
@@ -28,11 +25,8 @@ def nearest(word: str, words: typing.Iterable[str]) -> str:
 def names(package: str) -> list[str]:
     """Registered names below `facefactory.<package>`, e.g. `['classifier/convnet', 'gan/dcgan', 'vae/conv']`."""
     root = Path(__file__).parent / package.replace(".", "/")
-    found = []
-    for info in pkgutil.walk_packages([str(root)]):
-        if info.ispkg:
-            found += [f"{info.name}/{leaf.name}" for leaf in pkgutil.iter_modules([str(root / info.name)])]
-    return sorted(found or [info.name for info in pkgutil.iter_modules([str(root)])])
+    files = list(root.glob("*/[!_]*.py")) or root.glob("[!_]*.py")
+    return sorted(path.relative_to(root).with_suffix("").as_posix() for path in files)
 
 
 def module(package: str, name: str) -> ModuleType:
@@ -65,13 +59,12 @@ def module(package: str, name: str) -> ModuleType:
 
 def options(package: str, name: str) -> dict[str, inspect.Parameter]:
     """The options of a component: its keyword-only arguments with resolved annotations."""
-    component = module(package, name).Component
-    hints = typing.get_type_hints(component.__init__)
-    found = [p for p in inspect.signature(component).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    for parameter in found:
-        if parameter.name not in hints:
-            raise UserError(f"{name}: option {parameter.name!r} has no type annotation; write e.g. {parameter.name}: int = 3.")
-    return {p.name: p.replace(annotation=hints[p.name]) for p in found}
+    parameters = inspect.signature(module(package, name).Component, eval_str=True).parameters
+    found = {key: p for key, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
+    for key, parameter in found.items():
+        if parameter.annotation is parameter.empty:
+            raise UserError(f"{name}: option {key!r} has no type annotation; write e.g. {key}: int = 3.")
+    return found
 
 
 def resolve(package: str, spec: dict[str, Any]) -> dict[str, Any]:
@@ -80,22 +73,22 @@ def resolve(package: str, spec: dict[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: an unknown name or option, or a value of the wrong type.
     """
-    known = options(package, spec["name"])
-    resolved: dict[str, Any] = {"name": spec["name"]}
+    name, known = spec["name"], options(package, spec["name"])
     for key in spec.keys() - known.keys() - {"name"}:
-        raise UserError(f"{spec['name']} has no option {key!r}; it has {', '.join(known)}.{nearest(key, known)}")
+        raise UserError(f"{name} has no option {key!r}; it has {', '.join(known)}.{nearest(key, known)}")
+    resolved = {"name": name}
     for key, parameter in known.items():
         value = spec.get(key, parameter.default)
-        if value is inspect.Parameter.empty:
-            raise UserError(f"{spec['name']}: option {key!r} is missing; give {key}=…")
-        resolved[key] = _checked(f"{spec['name']}: {key}", value, parameter.annotation)
+        if value is parameter.empty:
+            raise UserError(f"{name}: option {key!r} is missing; give {key}=…")
+        resolved[key] = _checked(f"{name}: {key}", value, parameter.annotation)
     return resolved
 
 
 def build(package: str, spec: dict[str, Any], *facts: Any) -> Any:
     """The component itself, made from what the data fix (`facts`) and its options."""
-    given = {key: value for key, value in resolve(package, spec).items() if key != "name"}
-    return module(package, spec["name"]).Component(*facts, **given)
+    given = resolve(package, spec)
+    return module(package, given.pop("name")).Component(*facts, **given)
 
 
 def _checked(where: str, value: Any, kind: Any) -> Any:
@@ -103,9 +96,8 @@ def _checked(where: str, value: Any, kind: Any) -> Any:
         allowed = typing.get_args(kind)
         if value not in allowed:
             raise UserError(f"{where} is {value!r}; allowed are {', '.join(map(str, allowed))}.")
-        return value
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    elif kind is float and type(value) is int:
         return float(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+    elif not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise UserError(f"{where} is {value!r}; it takes a value of type {kind.__name__}.")
     return value

@@ -3,8 +3,6 @@
 Layout: config.yaml, command.txt, owner.json, jobs.jsonl, private/, report.html, `<stage>/{STAGE.json, DONE.json, …}`.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import hashlib
@@ -60,11 +58,18 @@ def read_json(path: Path) -> Any:
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """The whole lines of a JSON-lines file; lines cut by a kill are left out."""
     found = []
-    for line in path.read_text().splitlines(keepends=True) if path.exists() else []:
+    for line in path.read_text().split("\n")[:-1] if path.exists() else []:
         with contextlib.suppress(json.JSONDecodeError):
-            if line.endswith("\n"):
-                found.append(json.loads(line))
+            found.append(json.loads(line))
     return found
+
+
+def append_json(path: Path, line: dict[str, Any]) -> None:
+    """Append to a JSON-lines file; a line that a kill cut before is ended first, so that this one is whole."""
+    with open(path, "ab+") as stream:
+        stream.seek(max(0, stream.tell() - 1))
+        cut = stream.read() not in (b"", b"\n")
+        stream.write(b"\n" * cut + json.dumps(line).encode() + b"\n")
 
 
 @contextlib.contextmanager
@@ -99,14 +104,11 @@ class RunDir:
     """A run folder on shared storage."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.token: str | None = os.environ.get(OWNER_TOKEN)
+        self.path, self.token = path, os.environ.get(OWNER_TOKEN)
 
     def stage(self, name: str) -> Path:
         """The folder of a stage."""
         return self.path / name
-
-    # -- owner ---------------------------------------------------------------------------------------------------
 
     def running(self) -> dict[str, Any] | None:
         """The owner, if it is another process that is alive on this machine."""
@@ -118,8 +120,7 @@ class RunDir:
     def claim(self) -> None:
         """Become the owner; whoever owned the folder before stops at its next write."""
         self.open_private()
-        self.token = secrets.token_hex(8)
-        pid = os.getpid()
+        pid, self.token = os.getpid(), secrets.token_hex(8)
         owner = {"host": socket.gethostname(), "pid": pid, "started": _started(pid), "token": self.token}
         write_json(self.path / "owner.json", owner)
 
@@ -138,19 +139,11 @@ class RunDir:
     def record(self, stage: str, state: str, **facts: Any) -> None:
         """Append a line to the ledger."""
         line = {"time": round(time.time(), 1), "stage": stage, "state": state, "host": socket.gethostname()}
-        path = self.path / "jobs.jsonl"
-        cut = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")  # the writer before was killed in a line
-        with open(path, "a") as ledger:
-            ledger.write(
-                "\n" * cut + json.dumps({**line, "job": os.environ.get("SLURM_JOB_ID", f"pid {os.getpid()}"), **facts}) + "\n"
-            )
-
-    # -- stages --------------------------------------------------------------------------------------------------
+        append_json(self.path / "jobs.jsonl", {**line, "job": os.environ.get("FACEFACTORY_JOB", f"pid {os.getpid()}"), **facts})
 
     def done(self, stage: str) -> dict[str, Any] | None:
         """DONE.json of a stage, or None."""
-        found: dict[str, Any] | None = read_json(self.stage(stage) / "DONE.json")
-        return found
+        return read_json(self.stage(stage) / "DONE.json")
 
     def is_complete(self, stage: str, config: dict[str, Any], inputs: dict[str, Any]) -> bool:
         """Whether DONE.json speaks of this config and these inputs, and the files it names are there in full size."""
@@ -162,20 +155,17 @@ class RunDir:
 
     def begin(self, stage: str, identity: str) -> None:
         """Open a stage's folder: continue what has the same identity, move anything else aside (never delete it)."""
-        folder = self.stage(stage)
-        started = read_json(folder / "STAGE.json")
-        if folder.exists() and (started is None or started["identity"] != identity):
-            self.move_aside(stage)
-            started = None
-        if started is None:
-            write_json(folder / "STAGE.json", {"identity": identity})
+        path, made = self.stage(stage) / "STAGE.json", {"identity": identity}
+        if read_json(path) != made:
+            if path.parent.exists():
+                self.move_aside(stage)
+            write_json(path, made)
 
     def move_aside(self, stage: str) -> None:
         """Rename a stage's folder to `<stage>.old-<n>`."""
         self.guard()
         numbers = [int(path.suffix.removeprefix(".old-")) for path in self.path.glob(f"{stage}.old-*")]
-        number = 1 + max(numbers, default=0)
-        self.stage(stage).rename(self.path / f"{stage}.old-{number}")
+        self.stage(stage).rename(self.path / f"{stage}.old-{max(numbers, default=0) + 1}")
 
     def finish(self, stage: str, record: dict[str, Any], files: list[Path]) -> None:
         """Write DONE.json: `record` holds config, inputs, outputs and seconds; `files` are named with their sizes."""

@@ -1,20 +1,17 @@
 """What each stage does: the work behind the names in pipeline.STAGES, and the rule by which it is done or skipped."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import os
 import platform
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facefactory import UserError, config, pipeline, rundir, sweep
+from facefactory import UserError, __version__, config, pipeline, registry, rundir, say, sweep
 from facefactory.cluster import local
 from facefactory.pipeline import FINALIST, STAGES, Run, index_of, outputs_of
 from facefactory.rundir import RunDir
@@ -53,14 +50,6 @@ class Stop:
 stop = Stop()
 
 
-def say(text: str) -> None:
-    """A line for the person who watches."""
-    print(text, file=sys.stderr, flush=True)
-
-
-# -- works -----------------------------------------------------------------------------------------------------------
-
-
 def pack(run: Run, folder: RunDir) -> Outputs:
     """Pack the set, or find it packed already."""
     from facefactory.data import index, pack
@@ -84,7 +73,7 @@ def pack(run: Run, folder: RunDir) -> Outputs:
 
 def judge(run: Run, folder: RunDir) -> Outputs:
     """Find this set's judge beside the packed sets, or train it: once in folds for its own scores, once for use."""
-    from facefactory import __version__, checkpoint
+    from facefactory import checkpoint
 
     index = index_of(folder)
     made_of = [STAGES["judge"].config(run), index.images_digest, index.labels_digest, __version__]
@@ -102,12 +91,12 @@ def judge(run: Run, folder: RunDir) -> Outputs:
     return {"judge": facts["judge"], "path": str(newest)}, [target]
 
 
-def _train_judge(run: Run, index: Index, home: Path) -> dict[str, Any]:
+def _train_judge(run: Run, index: "Index", home: Path) -> dict[str, Any]:
     """Out-of-fold scores from `folds` classifiers, then the judge itself, trained on the train split."""
     import numpy as np
     import torch
 
-    from facefactory import checkpoint, registry
+    from facefactory import checkpoint
     from facefactory.data import labels
     from facefactory.data.loader import Shards
     from facefactory.evaluation import features
@@ -126,18 +115,8 @@ def _train_judge(run: Run, index: Index, home: Path) -> dict[str, Any]:
         objective = registry.build("objectives", run.judge.objective, schema)
         identity = config.digest([run.judge.model, run.judge.objective, dataclasses.asdict(options), index.labels_digest])
         (home / name).mkdir(exist_ok=True)
-        task = trainer.Task(
-            run.judge.model,
-            objective,
-            shards,
-            index.images_digest,
-            options,
-            run.seed,
-            home / name,
-            identity,
-            name,
-            should_stop=stop,
-        )
+        what = (run.judge.model, objective, shards, index.images_digest, options, run.seed)
+        task = trainer.Task(*what, home / name, identity, name, should_stop=stop)
         outcome, trained = trainer.fit(task, world)
         if outcome == "interrupted":
             raise Interrupted
@@ -163,9 +142,8 @@ def _train_judge(run: Run, index: Index, home: Path) -> dict[str, Any]:
     }
 
 
-def _training(run: Run, folder: RunDir, index: Index, label: str) -> Task:
+def _training(run: Run, folder: RunDir, index: "Index", label: str) -> "Task":
     """The training that a config tree describes, in the stage folder `train`."""
-    from facefactory import registry
     from facefactory.data.loader import Shards
     from facefactory.training.trainer import Task
 
@@ -177,21 +155,10 @@ def _training(run: Run, folder: RunDir, index: Index, label: str) -> Task:
             with rundir.atomic(folder.stage("train") / "samples" / f"{clock:012d}.png") as temporary:
                 generator.grid(images, 8).save(temporary, "PNG")
 
-    return Task(
-        model=run.model,
-        objective=registry.build("objectives", run.objective, index.content["labels"]),
-        shards=Shards(index, "train"),
-        images=index.images_digest,
-        options=run.training,
-        seed=run.seed,
-        folder=folder.stage("train"),
-        identity=config.digest(STAGES["train"].config(run, resumes=False)),
-        label=label,
-        data=run.data,
-        guard=folder.guard,
-        should_stop=stop,
-        draw_samples=samples,
-    )
+    target, identity = folder.stage("train"), config.digest(STAGES["train"].config(run, resumes=False))
+    objective = registry.build("objectives", run.objective, index.content["labels"])
+    what = (run.model, objective, Shards(index, "train"), index.images_digest, run.training, run.seed)
+    return Task(*what, target, identity, label, run.data, guard=folder.guard, should_stop=stop, draw_samples=samples)
 
 
 def train_rank(run: Run, folder: RunDir, label: str = "train") -> None:
@@ -248,8 +215,6 @@ def _results(folder: Path, found: dict[str, Any]) -> Outputs:
 
 def evaluate(run: Run, folder: RunDir) -> Outputs:
     """Score the trained model."""
-    from facefactory import registry
-
     target = folder.stage("evaluate")
     protocol = registry.module("evaluation.protocols", run.evaluation.protocol)
     found = protocol.evaluate(*_models(folder), index_of(folder), run.evaluation, run.seed, target)
@@ -341,26 +306,19 @@ def _open(path: Path, run: Run) -> RunDir:
 
 def search(run: Run, folder: RunDir) -> Outputs:
     """Search the space with Ray Tune."""
-    target = folder.stage("sweep")
-    study = sweep.Study(
-        folder=target,
-        space=pipeline.space_of(run),
-        options=run.sweep,
-        seed=run.seed,
-        trial=functools.partial(trial, str(folder.path)),
-        threads=run.training.threads,
-        gpus=1.0 if run.training.device == "cuda" else 0.0,
-        should_stop=stop,
-        ray=os.environ.get("FACEFACTORY_RAY"),
-    )
+    target, ray = folder.stage("sweep"), os.environ.get("FACEFACTORY_RAY")
+    space, work = pipeline.space_of(run), functools.partial(trial, str(folder.path))
+    gpus = 1.0 if run.training.device == "cuda" else 0.0
+    study = sweep.Study(target, space, run.sweep, run.seed, work, run.training.threads, gpus, stop, ray)
     trials = sweep.run(study)
-    if stop():
+    if stop() or any(one["state"] == "interrupted" for one in trials):  # the second: the process of a trial was killed
         raise Interrupted
     rundir.write_json(target / "results.json", {**sweep.budget(run.sweep), "trials": trials})
     if not sweep.best(trials, 1):
         errors = sorted({str(one["error"]) for one in trials})
         raise RuntimeError(f"all {len(trials)} trials failed: {'; '.join(errors)[:500]}")
-    digest = config.digest([[one["name"], one["state"], one["scores"]] for one in trials])
+    timeless = [[{key: value for key, value in line.items() if key != "seconds"} for line in one["scores"]] for one in trials]
+    digest = config.digest([[one["name"], one["state"], scores] for one, scores in zip(trials, timeless, strict=True)])
     return {"trials": digest}, [target / "results.json"]
 
 
@@ -429,20 +387,8 @@ def report(run: Run, folder: RunDir) -> Outputs:
     return {}, pages.write(folder.path, {path.name: pipeline.repeat_command(path, pipeline.load_run(path)) for path in below})
 
 
-WORK: dict[str, Callable[[Run, RunDir], Outputs]] = {
-    "pack": pack,
-    "judge": judge,
-    "train": train,
-    "evaluate": evaluate,
-    "interpret": interpret,
-    "sweep": search,
-    "finalists": finalists,
-    "generate": generate,
-    "report": report,
-}
-
-
-# -- execution -------------------------------------------------------------------------------------------------------
+_WORKS = (pack, judge, train, evaluate, interpret, search, finalists, generate, report)
+WORK: dict[str, Callable[[Run, RunDir], Outputs]] = dict(zip(STAGES, _WORKS, strict=True))  # both in the order of a chain
 
 
 def _intact(run: Run, folder: RunDir, name: str) -> bool:
@@ -491,13 +437,12 @@ def begin(run: Run, folder: RunDir, name: str) -> None:
     """Open a stage's folder; what lies there from another config or other inputs is moved aside."""
     stage = STAGES[name]
     inputs, started = stage.inputs(run, folder), stage.config(run, resumes=False)
-    if name == "train":  # a training that was interrupted decides itself whether changed images are accepted
-        done = folder.done(name)
-        if done is not None and done["inputs"] != inputs and run.data.changed != "accept":
-            folder.move_aside(name)
-        folder.begin(name, config.digest(started))
-    else:
-        folder.begin(name, config.digest([started, inputs]))
+    if name != "train":
+        return folder.begin(name, config.digest([started, inputs]))
+    done = folder.done(name)  # a training that was interrupted decides itself whether changed images are accepted
+    if done is not None and done["inputs"] != inputs and run.data.changed != "accept":
+        folder.move_aside(name)
+    folder.begin(name, config.digest(started))
 
 
 def _execute_one(run: Run, folder: RunDir, name: str, work: Callable[[Run, RunDir], Outputs]) -> None:
@@ -517,9 +462,7 @@ def _execute_one(run: Run, folder: RunDir, name: str, work: Callable[[Run, RunDi
 def _finish(run: Run, folder: RunDir, name: str, inputs: dict[str, Any], outputs: Outputs, began: float) -> float:
     """Write DONE.json with the versions that decide bits; the seconds since `began`."""
     seconds = round(time.time() - began, 1)
-    software = {"python": platform.python_version()} | {
-        name: version(name) for name in ("facefactory", "torch", "numpy", "pillow")
-    }
+    software = {name: version(name) for name in ("facefactory", "torch", "numpy", "pillow")}
     record = {"config": STAGES[name].config(run), "inputs": inputs, "outputs": outputs[0], "seconds": seconds}
-    folder.finish(name, {**record, "software": software}, outputs[1])
+    folder.finish(name, {**record, "software": {"python": platform.python_version(), **software}}, outputs[1])
     return seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -70,14 +71,24 @@ def load_profile(name: str | None) -> Profile:
     """
     own = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "facefactory"
     if name is not None and name.endswith((".yaml", ".yml")):
-        return config.load(Profile, [], [config.read_yaml(Path(name).expanduser())])
+        return _read(Path(name).expanduser())
     for folder in (own, SHIPPED):
         if (folder / f"{name or 'default'}.yaml").exists():
-            return config.load(Profile, [], [config.read_yaml(folder / f"{name or 'default'}.yaml")])
+            return _read(folder / f"{name or 'default'}.yaml")
     if name is None:
         return Profile()
     known = sorted({path.stem for folder in (own, SHIPPED) for path in folder.glob("*.yaml")})
     raise UserError(f"no profile {name!r} in {own} or {SHIPPED}; there are {', '.join(known) or 'none'}.")
+
+
+def _read(path: Path) -> Profile:
+    """The profile in a file."""
+    content = config.read_yaml(path)
+    try:
+        return config.load(Profile, [], [content])
+    except UserError as error:
+        keys = ", ".join(item.name for item in dataclasses.fields(Profile))
+        raise UserError(f"{path}: {str(error).partition(' --help lists')[0]} Profiles have the keys {keys}.") from None
 
 
 def choose(wanted: str) -> str:

@@ -47,6 +47,8 @@ def cluster(profile: Profile, folder: Path, partitions: list[str], wait_s: float
         facts = {"limit": limit, "nodes": int(count), "cpus": int(cpus.rstrip("+")), "memory_mb": int(memory.rstrip("+"))}
         if up == "up":
             nodes[name.rstrip("*")] = {**facts, "gpus": int(gpus[1]) if gpus else 0, "default": name.endswith("*")}
+    if not nodes:
+        return say("PROBLEM", "no partition is up", "sinfo shows what there is; ask those who run the cluster")
     for name in partitions:
         if name not in nodes:
             raise UserError(f"partitions: {name!r} is not up; there are {', '.join(nodes)}.")
@@ -202,7 +204,7 @@ def proposal(nodes: dict[str, dict[str, Any]], folder: Path) -> str:
     by_size = sorted(nodes, key=lambda name: (nodes[name]["gpus"] > 0, nodes[name]["default"]))
     best, plain = by_size[-1], next((name for name in nodes if not nodes[name]["gpus"]), None)
     facts = nodes[best]
-    share = max(1, facts["gpus"])
+    each = facts["gpus"] or max(1, facts["cpus"] // 4)
     profile: dict[str, Any] = {"partition": best}
     if plain not in (None, best):
         profile["cpu_partition"] = plain
@@ -210,9 +212,9 @@ def proposal(nodes: dict[str, dict[str, Any]], folder: Path) -> str:
     for line in answer.splitlines()[:1]:
         account, _, qos = line.partition("|")
         profile |= {"account": account} | ({"qos": qos.split(",")[0]} if qos else {})
-    profile |= {"gpus_per_node": facts["gpus"]} if facts["gpus"] else {"processes_per_node": max(1, facts["cpus"] // 4)}
-    profile |= {"cpus_per_process": max(1, min(16, facts["cpus"] // share if facts["gpus"] else 4))}
-    profile |= {"memory_gb": round(facts["memory_mb"] / 1024 * profile["cpus_per_process"] / facts["cpus"], 1)}
+    profile |= {"gpus_per_node": facts["gpus"]} if facts["gpus"] else {"processes_per_node": each}
+    profile |= {"cpus_per_process": max(1, min(16, facts["cpus"] // each))}
+    profile |= {"memory_gb": int(facts["memory_mb"] / 102.4 * min(1 / each, profile["cpus_per_process"] / facts["cpus"])) / 10}
     days, _, clock = facts["limit"].rpartition("-")
     parts = [int(part) for part in clock.split(":")] if re.fullmatch(r"[\d:]+", clock) else []
     if parts:

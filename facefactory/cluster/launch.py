@@ -22,8 +22,11 @@ COMPLAINTS = {  # part of what sbatch says -> the key of the profile to set
     "qos": "qos",
     "Memory": "memory_gb",
     "node configuration": "gpus_per_node, processes_per_node, cpus_per_process or memory_gb",
+    "Node count": "partition, gpus_per_node or processes_per_node",
     "feature": "constraint",
     "time limit": "cpu_min, gpu_min or sweep_min",
+    "reservation": "sbatch",
+    "option": "sbatch",
 }
 
 
@@ -55,7 +58,9 @@ def parameters(job: Job, profile: Profile, folder: Path, before: list[str]) -> d
         more["dependency"] = f"{rule}:{':'.join(before if job.after == 'any' else before[-1:])}"
         if job.after != "any":
             more["kill-on-invalid-dep"] = "yes"
-    code = f"export PYTHONPATH={shlex.quote(str(folder / 'code'))}${{PYTHONPATH:+:$PYTHONPATH}}"
+    # PYTHONSAFEPATH: else the folder in which one stood at the submission, often the checkout, comes first
+    code = f"export PYTHONSAFEPATH=1 PYTHONPATH={shlex.quote(str(folder / 'code'))}${{PYTHONPATH:+:$PYTHONPATH}}"
+    ended = f"{shlex.quote(str(folder))}/{entry.EXIT.format('$SLURM_JOB_ID', '${SLURM_RESTART_COUNT:-0}')}"
     variables = [f"export {name}={shlex.quote(value)}" for name, value in profile.environment.items()]
     step = ["--nodes=1", "--ntasks=1", "--overlap"] if job.kind == "sweep" else ["--kill-on-bad-exit=1"]
     return {
@@ -74,7 +79,8 @@ def parameters(job: Job, profile: Profile, folder: Path, before: list[str]) -> d
         "signal_delay_s": profile.signal_s,
         "stderr_to_stdout": True,
         "wckey": None,
-        "setup": [*variables, *profile.setup, code],
+        "setup": [*variables, *profile.setup, code, f"rm -f {ended}"],
+        "teardown": ["code=$?", f"exit $(cat {ended} 2>/dev/null || echo $code)"],
         "srun_args": [f"--cpus-per-task={cpus}", *step],
         "additional_parameters": {**more, **profile.sbatch},
     }
@@ -128,7 +134,7 @@ def submit(chain: list[Job], profile: Profile, folder: RunDir) -> list[str]:
 def explain(complaint: str) -> str:
     """sbatch's refusal as one line with the key to set."""
     lines = [line.partition("error: ")[2].strip() for line in complaint.splitlines() if "error: " in line]
-    said = "; ".join(dict.fromkeys(lines)) or complaint.strip()[-300:]
+    said = "; ".join(dict.fromkeys(lines)) or " ".join(complaint.split())[-300:]
     keys = [key for part, key in COMPLAINTS.items() if part.lower() in said.lower()]
     hint = f"Set {' / '.join(keys)} in your profile" if keys else "See your profile"
     return f"Slurm refused the job: {said}. {hint} (python jobs/check.py proposes one); nothing was queued."

@@ -20,7 +20,7 @@ from facefactory import rundir
 from facefactory.cluster.local import INTERRUPTED
 
 PORTS = range(20000, 32000)  # above Ray's worker ports (10002-19999), below the ephemeral ones (32768-60999)
-UP_S, END_S = 180.0, 15.0
+UP_S, NOTICE_S, END_S = 180.0, 3.0, 15.0
 # A step's shell: what a trial starts must not take itself for a Slurm task, and the warning before a time limit is not for Ray
 SHELL = 'unset "${!SLURM_@}"; trap "" USR2; exec "$@"'
 
@@ -46,6 +46,7 @@ def run(command: Sequence[str], folder: Path, cpus: int, gpus: int) -> int:
     ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", f"--num-cpus={cpus}", f"--num-gpus={gpus}"]
     ray += [f"--object-store-memory={200 * 2**20}", "--disable-usage-stats"]
     first = ["--head", f"--node-ip-address={head}", f"--port={port}", "--include-dashboard=false"]
+    temporary = f"/tmp/ff-{job}-{os.environ.get('SLURM_RESTART_COUNT', '0')}"
     steps: list[subprocess.Popen[bytes]] = []
     driver: subprocess.Popen[bytes] | None = None
 
@@ -59,7 +60,7 @@ def run(command: Sequence[str], folder: Path, cpus: int, gpus: int) -> int:
         return any(step.poll() is not None for step in steps)
 
     try:
-        start(hosts[0], *first, f"--temp-dir=/tmp/ff-{job}-{os.environ.get('SLURM_RESTART_COUNT', '0')}")
+        start(hosts[0], *first, f"--temp-dir={temporary}")
         deadline = time.monotonic() + UP_S
         while not answers(head, port):
             if lost() or time.monotonic() > deadline:
@@ -82,7 +83,10 @@ def run(command: Sequence[str], folder: Path, cpus: int, gpus: int) -> int:
                 driver.terminate()
                 driver.wait(END_S)
             return INTERRUPTED
-        return driver.returncode
+        deadline = time.monotonic() + NOTICE_S
+        while driver.returncode and not lost() and time.monotonic() < deadline:
+            time.sleep(0.2)  # was it Ray that failed the driver?
+        return INTERRUPTED if driver.returncode and lost() else driver.returncode
     finally:
         for process in [*([driver] if driver else []), *steps]:
             if process.poll() is None:
@@ -93,6 +97,9 @@ def run(command: Sequence[str], folder: Path, cpus: int, gpus: int) -> int:
             except subprocess.TimeoutExpired:
                 process.kill()
         token.unlink(missing_ok=True)
+        clean = ["srun", "--overlap", f"--nodes={len(hosts)}", f"--ntasks={len(hosts)}", f"--cpus-per-task={share}"]
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run([*clean, "rm", "-rf", temporary], env=environment, capture_output=True, timeout=END_S)
 
 
 def address_towards(host: str) -> str:

@@ -39,9 +39,10 @@ def _call(*command: str) -> str | None:
 
 def in_words(reason: str) -> str:
     """A pending reason as a phrase."""
-    reason = reason.strip("()")
-    if reason in REASONS:
-        return REASONS[reason]
+    reason = reason.strip("()").replace("_", " ")
+    known = REASONS.get(reason.partition(",")[0])  # ReqNodeNotAvail, UnavailableNodes:n2
+    if known:
+        return known
     limit = re.match(r"(QOS|Assoc)(Max|Grp|Min)?(\w+?)(Limit|PerUser|PerAccount)*$", reason)
     split = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", reason).lower()
     return f"a limit of your {'qos' if limit[1] == 'QOS' else 'account'} is reached ({split})" if limit else split
@@ -60,10 +61,12 @@ def parse_sacct(text: str) -> dict[str, dict[str, Any]]:
             job = jobs.get(name)
             if job is not None:
                 job["memory_mb"] = max(job["memory_mb"] or 0, megabytes(row["MaxRSS"])) or None
-                if state == "OUT_OF_MEMORY":
+                if state == "OUT_OF_MEMORY" and job["state"] == "FAILED":  # else the job went on without that step
                     job["state"] = state
             continue
+        reason = row["State"].lower() if " by " in row["State"] else row["Reason"]  # cancelled by 0: by a person, not by Slurm
         jobs[name] = {
+            "name": row["JobName"],
             "state": state,
             "exit_code": row["ExitCode"],
             "elapsed": row["Elapsed"],
@@ -71,7 +74,7 @@ def parse_sacct(text: str) -> dict[str, dict[str, Any]]:
             "nodes": "" if row["NodeList"].startswith("None") else row["NodeList"],
             "memory_mb": None,
             "requested": row["ReqMem"],
-            "reason": row["Reason"] if row["Reason"] not in ("None", "") else None,
+            "reason": reason if reason not in ("None", "") else None,
             "restarts": jobs[name]["restarts"] + 1 if name in jobs else 0,
         }
     return jobs
@@ -86,42 +89,63 @@ def megabytes(text: str) -> float:
 def parse_scontrol(text: str) -> dict[str, Any]:
     """Facts from `scontrol show job`."""
     found = dict(re.findall(r"(\w+(?:/\w+)?)=(\S*)", text))
-    keys = {"state": "JobState", "exit_code": "ExitCode", "elapsed": "RunTime", "limit": "TimeLimit", "nodes": "NodeList"}
+    keys = {
+        "name": "JobName",
+        "state": "JobState",
+        "exit_code": "ExitCode",
+        "elapsed": "RunTime",
+        "limit": "TimeLimit",
+        "nodes": "NodeList",
+    }
     facts: dict[str, Any] = {name: found.get(key, "").replace("(null)", "") for name, key in keys.items()}
     reason = found.get("Reason")
     more = {"memory_mb": None, "requested": found.get("MinMemoryNode", ""), "restarts": int(found.get("Restarts", 0))}
     return facts | more | {"reason": None if reason in ("None", None) else reason}
 
 
-def ask(ids: list[str]) -> tuple[str, dict[str, dict[str, Any]]]:
-    """(where the facts come from, job or array element -> facts) of Slurm jobs, by as few calls as possible."""
-    if not ids:
-        return "the run folder", {}
-    sacct = _call("sacct", "-D", "-P", "-n", "-j", ",".join(ids), "-o", ",".join(SACCT))
-    source, jobs = ("sacct", parse_sacct(sacct)) if sacct is not None else ("squeue", {})
-    queue = _call("squeue", "-h", "-r", "--me", "-o", "%i|%T|%r|%N|%M|%l")
+def ask(names: dict[str, str]) -> tuple[list[str], dict[str, dict[str, Any]]]:
+    """(who answered, job or array element -> facts) of Slurm jobs, by as few calls as possible.
+
+    `names`: ids and the names that we gave. A controller that was killed may forget a job and give its id to a stranger's.
+    """
+    if not names:
+        return [], {}
+    sacct = _call("sacct", "-D", "-P", "-n", "-j", ",".join(names), "-o", ",".join(SACCT))
+    queue = _call("squeue", "-h", "-r", "--me", "-o", "%i|%T|%r|%N|%M|%l|%j")
+    sources = [name for name, answer in (("sacct", sacct), ("squeue", queue)) if answer is not None]
+    jobs, queued = parse_sacct(sacct or ""), set[str]()
     for line in (queue or "").splitlines():  # what the controller knows of live jobs is newer than the records
-        name, state, reason, nodes, elapsed, limit = line.split("|")
-        if name.partition("_")[0] in ids:
-            shown = {
-                "state": state,
-                "reason": reason if reason != "None" else None,
-                "nodes": nodes,
-                "elapsed": elapsed,
-                "limit": limit,
-            }
-            jobs[name] = {"exit_code": "", "memory_mb": None, "requested": "", "restarts": 0} | jobs.get(name, {}) | shown
-    known = {name.partition("_")[0] for name in jobs}
-    for missing in [name for name in ids if name not in known]:
-        for shown_job in (_call("scontrol", "-o", "show", "job", missing) or "").splitlines():
-            array = re.search(r"ArrayJobId=(\d+) ArrayTaskId=(\d+)", shown_job)
-            jobs[f"{array[1]}_{array[2]}" if array else missing] = parse_scontrol(shown_job)
-            source = f"{source} and scontrol" if "scontrol" not in source else source
-    elements = {name.partition("_")[0] for name in jobs if "_" in name and "[" not in name}
-    whole = {name for name in jobs if name.partition("_")[0] in elements and ("[" in name or "_" not in name)}
-    if sacct is None and queue is None:
-        source = "the ledger (no Slurm command answers)"
-    return source, {name: facts for name, facts in jobs.items() if name not in whole}
+        job, *cells = line.split("|", 6)
+        shown: dict[str, Any] = dict(zip(("state", "reason", "nodes", "elapsed", "limit", "name"), cells, strict=True))
+        if job.partition("_")[0] in names:
+            queued.add(job.partition("_")[0])
+            shown["reason"] = shown["reason"] if shown["reason"] != "None" else None
+            jobs[job] = {"exit_code": "", "memory_mb": None, "requested": "", "restarts": 0} | jobs.get(job, {}) | shown
+    unnamed = "allocation"  # so the record of a job may say for a second
+    ended = {job.partition("_")[0] for job, one in jobs.items() if one["state"] not in LIVE and one["name"] != unnamed}
+    for missing in [name for name in names if name not in queued | ended and queue is not None]:
+        found = _call("scontrol", "-o", "show", "job", missing) or ""
+        if not found:  # records of a job that the controller has lost stay as they were, for ever
+            jobs = {job: facts for job, facts in jobs.items() if job.partition("_")[0] != missing or facts["state"] not in LIVE}
+        for shown_job in found.splitlines():
+            array = re.search(r"ArrayJobId=(\d+) ArrayTaskId=(\S+)", shown_job)
+            jobs[f"{array[1]}_[{array[2]}]" if array else missing] = parse_scontrol(shown_job)
+            sources = sources if "scontrol" in sources else [*sources, "scontrol"]
+    ours = {job: facts for job, facts in jobs.items() if facts["name"] in (names[job.partition("_")[0]], unnamed)}
+    apart = {job.partition("_")[0] for job in ours if "_" in job and "[" not in job}
+    for job in [job for job in ours if "[" in job]:  # elements that are pending, or were cancelled before they ran
+        facts = ours.pop(job)
+        if facts["state"] not in LIVE or queue is None or job.partition("_")[0] not in apart:  # squeue knows of live ones
+            ours = dict.fromkeys(elements(job), facts) | ours
+    arrays = {job.partition("_")[0] for job in ours if "_" in job}
+    return sources, {job: facts for job, facts in ours.items() if job not in arrays}
+
+
+def elements(name: str) -> list[str]:
+    """The elements that Slurm shows as one: `20_[0,2-4%2]` -> 20_0, 20_2, 20_3, 20_4."""
+    array, _, part = name.partition("_[")
+    spans = re.findall(r"(\d+)(?:-(\d+)(?::(\d+))?)?", part.partition("%")[0])
+    return [f"{array}_{one}" for first, last, step in spans for one in range(int(first), int(last or first) + 1, int(step or 1))]
 
 
 def submitted(folder: RunDir) -> dict[str, list[str]]:
@@ -133,28 +157,40 @@ def submitted(folder: RunDir) -> dict[str, list[str]]:
     return found
 
 
+def named(folder: RunDir) -> dict[str, str]:
+    """Ids of the run's jobs -> their names."""
+    return {job: f"ff-{folder.path.name}-{stage}" for stage, ids in submitted(folder).items() for job in ids}
+
+
 def live(folder: RunDir) -> dict[str, str]:
     """Ids of the run's jobs that are queued or running -> their pending reason."""
-    ids = [one for jobs in submitted(folder).values() for one in jobs]
-    _, jobs = ask(ids)
+    _, jobs = ask(named(folder))
     return {name: facts["reason"] or "" for name, facts in jobs.items() if facts["state"] in LIVE}
 
 
 def read(folder: RunDir) -> dict[str, Any]:
     """Everything that jobs/status.py shows of a run, as plain containers."""
     stages = submitted(folder)
-    source, jobs = ask([one for ids in stages.values() for one in ids])
-    ledger = rundir.read_jsonl(folder.path / "jobs.jsonl")
+    sources, jobs = ask(named(folder))
+    ledgers = [folder.path / "jobs.jsonl", *folder.path.glob("finalists/*/jobs.jsonl")]
+    lines = [line for path in ledgers for line in rundir.read_jsonl(path)]
+    said = {line["job"]: line["state"].upper() for line in lines if line["state"] != "submitted"}
+    replaced = {line["instead_of"] for line in lines if "instead_of" in line}
     rows: list[dict[str, Any]] = []
     for stage, ids in stages.items():
-        names = [name for name in jobs if name.partition("_")[0] in ids] or ids
-        for name in sorted(names, key=lambda one: [int(part) for part in re.findall(r"\d+", one)]):
-            facts = dict(jobs.get(name) or {"state": "UNKNOWN", "reason": None})
+        names = [name for one in ids for name in [job for job in {**jobs, **said} if job.partition("_")[0] == one] or [one]]
+        for name in sorted(set(names) - replaced, key=lambda one: [int(part) for part in re.findall(r"\d+", one)]):
+            if name in jobs:
+                facts = dict(jobs[name])
+            else:  # Slurm does not answer, or has forgotten it
+                state = said.get(name, "UNKNOWN")
+                facts = {"state": "UNKNOWN" if state == "RUNNING" and "squeue" in sources else state, "reason": None}
+                sources = sources if "ledger" in sources else [*sources, "ledger"]
             facts["waits"] = in_words(facts["reason"]) if facts["state"] == "PENDING" and facts.get("reason") else None
             element = int((re.findall(r"_(\d+)", name) or ["0"])[0])
             rows.append({"stage": stage, "job": name, **facts, **progress(folder, stage, element, name)})
     if not stages:
-        last = {line["stage"]: line for line in ledger}
+        sources, last = ["ledger"], {line["stage"]: line for line in rundir.read_jsonl(folder.path / "jobs.jsonl")}
         rows = [
             {"stage": stage, "job": line["job"], "state": line["state"].upper(), **progress(folder, stage, 0, "")}
             for stage, line in last.items()
@@ -162,7 +198,8 @@ def read(folder: RunDir) -> dict[str, Any]:
     for row in rows:
         row["healthy"] = row["state"] in (*LIVE, "COMPLETED", "FINISHED", "UNKNOWN", "INTERRUPTED") and not never(row)
         row["log_tail"] = None if row["healthy"] else tail(folder, row["job"])
-    return {"run": str(folder.path), "source": source, "jobs": rows, "healthy": all(row["healthy"] for row in rows)}
+    well, source = all(row["healthy"] for row in rows), ", ".join(sources)
+    return {"run": str(folder.path), "source": source, "jobs": rows, "healthy": well, "slurm": "squeue" in sources or not stages}
 
 
 def never(row: dict[str, Any]) -> bool:

@@ -1,7 +1,5 @@
 """The facts of a run folder, computed from its files: all that report.json holds and that the page shows."""
 
-from __future__ import annotations
-
 import json
 import math
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """Writes report.html, one file without any outside link, and report.json, the same facts as data."""
 
-from __future__ import annotations
-
 import base64
 from datetime import UTC, datetime
 from functools import partial

@@ -1,7 +1,5 @@
 """Plotly figures of a report as HTML divs; what cannot be drawn becomes a sentence that says why."""
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The training loop's section of the config tree. This file is torch-free."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

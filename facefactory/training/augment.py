@@ -1,7 +1,5 @@
 """Differentiable augmentation (Zhao et al., "Differentiable Augmentation for Data-Efficient GAN Training", 2020)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch
@@ -50,13 +48,7 @@ def cutout(images: Tensor, u: Tensor) -> Tensor:
     return images * (~(inside_y[:, :, None] & inside_x[:, None, :]))[:, None]
 
 
-KINDS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "brightness": brightness,
-    "contrast": contrast,
-    "saturation": saturation,
-    "translation": translation,
-    "cutout": cutout,
-}
+KINDS = {kind.__name__: kind for kind in (brightness, contrast, saturation, translation, cutout)}
 
 
 def check(kinds: list[str]) -> None:

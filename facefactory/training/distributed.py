@@ -1,7 +1,5 @@
 """Ranks: who am I, agree on something, average gradients through DistributedDataParallel."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import signal
@@ -60,15 +58,14 @@ def join(options: Training) -> World:
     """
     torch.set_num_threads(options.threads)
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    wanted = options.device
-    granted = wanted == "auto" and "SLURM_JOB_GPUS" in os.environ
-    if (wanted == "cuda" or granted) and not torch.cuda.is_available():
+    granted = options.device == "auto" and "SLURM_JOB_GPUS" in os.environ
+    if (options.device == "cuda" or granted) and not torch.cuda.is_available():
         raise UserError(
             f"{'Slurm granted GPUs' if granted else 'training.device=cuda'}, but torch {torch.__version__} (built for CUDA "
             f"{torch.version.cuda}) sees no GPU. Check nvidia-smi on this node, ask Slurm for a GPU, install a torch build for "
             "this driver, or give training.device=cpu."
         )
-    cuda = wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available())
+    cuda = options.device != "cpu" and torch.cuda.is_available()
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)

@@ -1,7 +1,5 @@
 """Averaged weights: an exponential moving average whose half-life is counted in images."""
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 

@@ -1,8 +1,5 @@
 """What a run says while it trains: metric lines in a file, a bar on a terminal, sparse lines elsewhere."""
 
-from __future__ import annotations
-
-import json
 import sys
 import time
 from pathlib import Path
@@ -12,26 +9,27 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from facefactory import rundir, say
 from facefactory.training.distributed import World
 
 SPARSE_S = 30.0  # seconds between lines where there is no terminal
 
 
 class Log:
-    """Means of the scalars since the last line, written to metrics-<attempt>.jsonl by rank 0."""
+    """Means of the scalars since the last line, written to metrics-<attempt>.jsonl by rank 0; `on=False`: says nothing."""
 
-    def __init__(self, folder: Path, world: World, label: str) -> None:
-        self.world, self.label = world, label
+    def __init__(self, folder: Path, world: World, label: str, clock: int, on: bool = True) -> None:
+        self.world, self.label, self.on = world, label, on
         self.sums: dict[str, torch.Tensor] = {}
         self.counts: dict[str, int] = {}
-        self.began, self.said, self.first_clock = time.monotonic(), 0.0, -1
-        self.bar: Progress | None = None
-        attempt = 1 + len(list(folder.glob("metrics-*.jsonl")))
-        self.path = folder / f"metrics-{attempt:03d}.jsonl"
+        self.began, self.said, self.first_clock = time.monotonic(), 0.0, clock
+        columns = (BarColumn(), TextColumn("{task.fields[rate]:.0f} images/s"), TimeRemainingColumn())
+        self.bar = Progress("{task.description}", *columns, console=Console(stderr=True))
+        self.path = folder / f"metrics-{1 + len(list(folder.glob('metrics-*.jsonl'))):03d}.jsonl"
 
     def add(self, shown: dict[str, torch.Tensor], share: float, last: bool) -> None:
         """Add the scalars of a part of an iteration (`share` of it; `last` counts the iteration)."""
-        for name, value in shown.items():
+        for name, value in shown.items() if self.on else ():
             self.sums[name] = self.sums.get(name, torch.zeros((), device=value.device)) + value.float() * share
             self.counts[name] = self.counts.get(name, 0) + last
 
@@ -50,36 +48,31 @@ class Log:
             raise FloatingPointError(
                 f"{', '.join(bad)} not finite at {clock / 1000:g} kimg: the training diverged; lower training.lr."
             )
-        seconds = time.monotonic() - self.began
-        line["images_per_s"] = round((clock - self.first_clock) / max(seconds, 1e-9), 1)
+        line["images_per_s"] = round(self.rate(clock), 1)
         self.sums, self.counts = {}, {}
         if self.world.rank == 0:
-            with open(self.path, "a") as stream:
-                stream.write(json.dumps(line) + "\n")
+            rundir.append_json(self.path, line)
+
+    def rate(self, clock: int) -> float:
+        """Images per second since this training began or went on."""
+        return (clock - self.first_clock) / max(time.monotonic() - self.began, 1e-9)
 
     def progress(self, clock: int, total: int) -> None:
         """Say where the run is: a bar on a terminal, a line now and then in a log."""
-        if self.first_clock < 0:
-            self.first_clock, self.began = clock, time.monotonic()
-            if sys.stderr.isatty() and self.world.rank == 0:
-                columns = (BarColumn(), TextColumn("{task.fields[rate]:.0f} images/s"), TimeRemainingColumn())
-                self.bar = Progress("{task.description}", *columns, console=Console(stderr=True))
-                self.bar.add_task(self.label, total=total, completed=clock, rate=0.0)
-                self.bar.start()
-        now = time.monotonic()
-        if self.world.rank or (now - self.said < (0.5 if self.bar else SPARSE_S) and clock < total):
+        terminal, now, rate = sys.stderr.isatty(), time.monotonic(), self.rate(clock)
+        if not self.on or self.world.rank or (now - self.said < (0.5 if terminal else SPARSE_S) and clock < total):
             return
         self.said = now
-        rate = (clock - self.first_clock) / max(now - self.began, 1e-9)
-        if self.bar:
+        if terminal:
+            if not self.bar.tasks:
+                self.bar.add_task(self.label, completed=clock, rate=0.0)
+                self.bar.start()
             self.bar.update(self.bar.task_ids[0], completed=clock, total=total, rate=rate)
         else:
             left = f", {(total - clock) / rate:.0f} s left" if rate > 0 and clock < total else ""
-            print(
-                f"{self.label}: {clock / 1000:g} of {total / 1000:g} kimg, {rate:.0f} images/s{left}", file=sys.stderr, flush=True
-            )
+            say(f"{self.label}: {clock / 1000:g} of {total / 1000:g} kimg, {rate:.0f} images/s{left}")
 
     def close(self) -> None:
         """Leave the terminal as it was."""
-        if self.bar:
+        if self.bar.tasks:
             self.bar.stop()

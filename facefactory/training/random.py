@@ -4,8 +4,6 @@ A rank draws for the whole global batch on the CPU and keeps its slice, so neith
 changes a draw, and no generator state is ever saved.
 """
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass
 

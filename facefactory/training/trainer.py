@@ -1,12 +1,11 @@
 """THE loop. It knows phases, images and a clock; it knows no GAN, no Slurm, no YAML and no score."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +56,7 @@ class Trainer:
 
     def __init__(self, task: Task, world: World) -> None:
         options = task.options
-        self.task, self.world, self.clock = task, world, 0
+        self.task, self.world, self.folder, self.clock, self.saved = task, world, task.folder / "checkpoints", 0, -1
         self.facts = Facts(**task.shards.index.facts)
         made = checkpoint.build(task.model, self.facts, task.seed).to(world.device, DTYPES[options.precision])
         self.model = made.train()
@@ -71,36 +70,34 @@ class Trainer:
         self.forwards = {name: parallel(module, world) for name, module in self.modules.items()}
         strata = task.shards.strata(task.data.balance) if task.data.balance else ()
         self.order = orders.Order(len(task.shards), task.seed, strata)
-        self.segment: dict[str, Any] = {
-            "images": task.images,
-            "order": f"{orders.ALGORITHM} over {len(task.shards)}, balance {task.data.balance}",
-            "seed": task.seed,
-        }
+        order = f"{orders.ALGORITHM} over {len(task.shards)}, balance {task.data.balance}"
+        self.segment: dict[str, Any] = {"images": task.images, "order": order, "seed": task.seed}
         self.segments = [{"clock": 0, **self.segment}]
         self.share = options.batch_per_rank()
         self.lo = world.rank * self.share
 
-    # -- state ---------------------------------------------------------------------------------------------------
-
     def state(self) -> checkpoint.Checkpoint:
         """Everything a continuation needs."""
-        return checkpoint.Checkpoint(
-            model=self.task.model,
-            facts=dataclasses.asdict(self.facts),
-            networks=self.model.state_dict(),
-            average=self.average.state_dict(),
-            optimisers={name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
-            clock=self.clock,
-            identity=self.task.identity,
-            segments=self.segments,
-        )
+        facts, nets = dataclasses.asdict(self.facts), (self.model.state_dict(), self.average.state_dict())
+        optimisers = {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()}
+        return checkpoint.Checkpoint(self.task.model, facts, *nets, optimisers, self.clock, self.task.identity, self.segments)
 
-    def resume(self, found: checkpoint.Checkpoint) -> None:
-        """Continue from a checkpoint.
+    def save(self) -> None:
+        """Write a checkpoint (rank 0); FloatingPointError where a weight is not finite."""
+        if not all(bool(weights.isfinite().all()) for weights in self.model.parameters()):
+            raise FloatingPointError(
+                f"weights not finite at {self.clock / 1000:g} kimg: the training diverged; lower training.lr."
+            )
+        if self.world.rank == 0:
+            checkpoint.save(self.folder, self.state(), self.task.guard)
+        self.saved = self.clock
 
-        Raises:
-            UserError: the checkpoint is of another training, or the images changed and that is not accepted.
-        """
+    def resume(self) -> None:
+        """Continue from the newest checkpoint, if there is one; UserError where it is of another training or other images."""
+        newest = checkpoint.latest(self.folder)
+        if newest is None:
+            return
+        found = checkpoint.load(newest)
         if found.identity != self.task.identity:
             raise UserError(f"{self.task.folder} holds checkpoints of another training; choose another run=… name.")
         self.segments = found.segments
@@ -117,9 +114,7 @@ class Trainer:
         self.average.load_state_dict(found.average)
         for name, optimiser in self.optimisers.items():
             optimiser.load_state_dict(found.optimisers[name])
-        self.clock = found.clock
-
-    # -- one iteration -------------------------------------------------------------------------------------------
+        self.clock = self.saved = found.clock
 
     def parts(self, loaded: Loaded) -> list[Batch]:
         """The rank's slice of a global batch, cut for gradient accumulation, flipped, on the device."""
@@ -132,10 +127,10 @@ class Trainer:
             if self.task.data.flip:
                 images = torch.where((draws.uniform("flip", 1) < 0.5).view(-1, 1, 1, 1), images.flip(3), images)
             labels = {name: column[start : start + step].to(device) for name, column in loaded.labels.items()}
-            found.append(Batch(images, labels, draws.normal, _augmenting(options.augment, draws)))
+            found.append(Batch(images, labels, draws.normal, partial(_augmented, options.augment, draws)))
         return found
 
-    def step(self, loaded: Loaded, log: Log | None) -> None:
+    def step(self, loaded: Loaded, log: Log) -> None:
         """All phases on one batch, then the average; the clock advances by the global batch."""
         options, iteration = self.task.options, self.clock // self.task.options.batch_size
         parts = self.parts(loaded)
@@ -164,8 +159,8 @@ class Trainer:
                 log.add(shown, 1 / len(parts), last)
 
 
-def _augmenting(kinds: list[str], draws: Draws) -> Callable[[torch.Tensor, str], torch.Tensor]:
-    return lambda images, purpose: augment(images, kinds, draws.uniform, purpose)
+def _augmented(kinds: list[str], draws: Draws, images: torch.Tensor, purpose: str) -> torch.Tensor:
+    return augment(images, kinds, draws.uniform, purpose)
 
 
 def fit(task: Task, world: World, until_kimg: float | None = None) -> tuple[str, Trainer]:
@@ -177,54 +172,34 @@ def fit(task: Task, world: World, until_kimg: float | None = None) -> tuple[str,
         UserError: the checkpoints belong to something else.
         FloatingPointError: the training diverged.
     """
-    options, folder = task.options, task.folder / "checkpoints"
-    trainer = Trainer(task, world)
-    newest = checkpoint.latest(folder)
-    if newest is not None:
-        trainer.resume(checkpoint.load(newest))
-    saved = trainer.clock if newest is not None else -1
+    options, trainer, outcome = task.options, Trainer(task, world), "finished"
+    trainer.resume()
     total = round((until_kimg or options.total_kimg) * 1000)
-    log = Log(task.folder, world, task.label) if options.log_kimg else None
+    log = Log(task.folder, world, task.label, trainer.clock, options.log_kimg > 0)
     stream = batches(task.shards, trainer.order, trainer.clock, options.batch_size, trainer.lo, trainer.lo + trainer.share)
-    outcome = "finished"
-    try:
+    with contextlib.closing(stream), contextlib.closing(log):
         while trainer.clock < total:
             if world.any(task.should_stop()):
                 outcome = "interrupted"
                 break
             before = trainer.clock
-            if log is not None:
-                log.progress(before, total)
+            log.progress(before, total)
             trainer.step(next(stream), log)
-            if log is not None and _crossed(before, trainer.clock, options.log_kimg):
+            if _crossed(before, trainer.clock, options.log_kimg):
                 log.write(trainer.clock)
             if _crossed(before, trainer.clock, options.checkpoint_kimg):
-                saved = _save(trainer, folder)
-            if options.sample_kimg and _crossed(before, trainer.clock, options.sample_kimg) and world.rank == 0:
+                trainer.save()
+            if _crossed(before, trainer.clock, options.sample_kimg) and world.rank == 0:
                 task.draw_samples(trainer.average, trainer.clock)
-        if log is not None:
-            log.write(trainer.clock)
-            log.progress(trainer.clock, trainer.clock if outcome == "finished" else total)
-    finally:
-        stream.close()
-        if log is not None:
-            log.close()
-    if saved != trainer.clock:
-        _save(trainer, folder)
+        log.write(trainer.clock)
+        log.progress(trainer.clock, trainer.clock if outcome == "finished" else total)
+    if trainer.saved != trainer.clock:
+        trainer.save()
     world.barrier()
     return outcome, trainer
 
 
-def _save(trainer: Trainer, folder: Path) -> int:
-    if not all(bool(weights.isfinite().all()) for weights in trainer.model.parameters()):
-        raise FloatingPointError(
-            f"weights not finite at {trainer.clock / 1000:g} kimg: the training diverged; lower training.lr."
-        )
-    if trainer.world.rank == 0:
-        checkpoint.save(folder, trainer.state(), trainer.task.guard)
-    return trainer.clock
-
-
 def _crossed(before: int, after: int, every_kimg: float) -> bool:
+    """Whether a multiple of `every_kimg` (0 = never) lies behind `before` and not behind `after`."""
     every = max(1, round(every_kimg * 1000))
-    return before // every != after // every
+    return every_kimg > 0 and before // every != after // every

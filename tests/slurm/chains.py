@@ -17,6 +17,28 @@ from facefactory import rundir
 from .conftest import Cluster
 
 ROOT = Path(__file__).parents[2]
+PACED = """\
+import os
+import sys
+import time
+from pathlib import Path
+
+from facefactory.objectives.adversarial import Component as Adversarial
+
+PACE = Path(__file__).with_name("pace")
+print("scratch is", os.environ.get("TMPDIR"), flush=True)
+
+
+class Component(Adversarial):
+    def loss(self, phase, model, batch):
+        try:
+            time.sleep(float(PACE.read_text()))
+        except FileNotFoundError:
+            pass
+        if self.r1_gamma == 2 and "finalist" in sys.argv and PACE.with_name("break").exists():
+            raise LookupError("this finalist is broken on purpose")
+        return super().loss(phase, model, batch)
+"""
 
 
 @dataclass(frozen=True)
@@ -26,6 +48,7 @@ class Place:
     cluster: Cluster
     folder: Path
     recipe: Path
+    checkout: Path = ROOT
 
     def profile(self, name: str = "profile", **changes: Any) -> str:
         """A profile for nodes of 4 CPUs, two processes on each; the path of its file."""
@@ -36,8 +59,9 @@ class Place:
 
     def job(self, job: str, *arguments: str, code: int = 0) -> str:
         """Run a job of the project on the login node; what it printed."""
-        line = [sys.executable, str(ROOT / "jobs" / f"{job}.py"), *arguments]
-        done = subprocess.run(line, cwd=self.folder, env=self.cluster.env, capture_output=True, text=True, timeout=400)
+        line = [sys.executable, str(self.checkout / "jobs" / f"{job}.py"), *arguments]
+        environment = self.cluster.env | {"PYTHONPATH": str(self.checkout)}
+        done = subprocess.run(line, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=400)
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout + done.stderr
 
@@ -46,6 +70,34 @@ class Place:
         usual = ["config=tiny", "cluster=slurm", f"run={run}", f"pack.recipe={self.recipe}", f"training.ranks={ranks}"]
         usual += [f"training.total_kimg={kimg}", "training.checkpoint_kimg=0.5"]
         return self.job("train_gan", *usual, *arguments, code=code)
+
+    def drill(self, run: str, *arguments: str, code: int = 0) -> str:
+        """A GAN of 2 ranks whose loss takes as long as `pace` says; each run ends with the weights of run `undisturbed`."""
+        self.drill_files()
+        usual = [f"objective.name={self.folder / 'paced.py'}", "training.checkpoint_kimg=0.2"]
+        return self.train(run, *usual, *arguments, kimg=1.2, code=code)
+
+    def drill_files(self) -> None:
+        """The objective of drills."""
+        (self.folder / "paced.py").write_text(PACED)
+
+    def pace(self, seconds: float | None) -> None:
+        """How long each loss of a `drill` waits, now."""
+        with rundir.atomic(self.folder / "pace") as temporary:
+            temporary.write_text(str(seconds or 0))
+
+    def same_as_undisturbed(self, run: str) -> None:
+        """Assert that a drill ended with the weights of one that nothing happened to."""
+        self.pace(None)
+        self.until_ended(run)
+        if not (self.path("undisturbed") / "train" / "DONE.json").exists():
+            self.drill("undisturbed", "cluster=local")
+        assert (self.path(run) / "train" / "DONE.json").exists(), self.logs(run)
+        assert self.weights(run) == self.weights("undisturbed"), self.logs(run)
+
+    def ledger(self, run: str, stage: str = "train") -> list[str]:
+        """The states that a stage of a run went through."""
+        return [line["state"] for line in rundir.read_jsonl(self.path(run) / "jobs.jsonl") if line["stage"] == stage]
 
     def path(self, run: str) -> Path:
         """A run folder."""

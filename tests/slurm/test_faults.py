@@ -1,0 +1,387 @@
+"""What clusters do to jobs, on a real Slurm: each drill ends with what the undisturbed run has, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Faces
+
+from facefactory.rundir import RunDir
+
+from .chains import ROOT, Place
+from .conftest import Cluster, why_not
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where all drills run: they share the packed sets, the judge and the undisturbed runs."""
+    return tmp_path_factory.mktemp("drills")
+
+
+@pytest.fixture
+def mended(slurm: Cluster) -> Iterator[Cluster]:
+    """The session's cluster, made whole again after a drill, whatever happened."""
+    yield slurm
+    for command in (["start-dbd"], ["start-ctld"], ["start-node", "n1"], ["start-node", "n2"], ["heal", "n1"], ["heal", "n2"]):
+        slurm.control(*command)
+    slurm.run("scancel", "--me")
+    slurm.idle(150)
+
+
+@pytest.fixture
+def place(mended: Cluster, folder: Path, faces: Faces) -> Place:
+    """Trainings of small drawn faces."""
+    place = Place(mended, folder, faces.recipe)
+    place.pace(0.1)
+    return place
+
+
+@pytest.fixture
+def sweeps(mended: Cluster, folder: Path, orl: Faces) -> Place:
+    """Sweeps over ORL, which has enough people for a judge."""
+    place = Place(mended, folder, orl.recipe)
+    place.pace(None)
+    return place
+
+
+# -- one training ----------------------------------------------------------------------------------------------------
+
+
+def test_preempted(place: Place) -> None:
+    place.drill("preempted", place.profile(partition="low"))
+    place.until_trained("preempted", 0.3)
+    other = place.cluster.batch("sleep 1", "--partition=gpu", "--nodes=2", "--exclusive")
+    place.cluster.wait(other, "COMPLETED")
+    place.same_as_undisturbed("preempted")
+    assert place.status("preempted")["train"]["restarts"] == 1 and "interrupted" in place.ledger("preempted")
+
+
+def test_time_limit(place: Place) -> None:
+    place.pace(0.3)
+    place.drill("limit", place.profile(gpu_min=1, signal_s=50))
+    job = place.ids("limit")["train"]
+    place.cluster.until(lambda: place.cluster.job(job).get("Restarts") == "2", 200, "two restarts")
+    place.same_as_undisturbed("limit")
+    row = place.status("limit")["train"]
+    assert row["state"] == "COMPLETED" and row["restarts"] >= 2 and "interrupted" in place.ledger("limit")
+
+
+def test_requeued_by_hand(place: Place) -> None:
+    place.drill("hand", place.profile())
+    place.until_trained("hand", 0.3)
+    place.cluster.run("scontrol", "requeue", place.ids("hand")["train"])
+    place.same_as_undisturbed("hand")
+    assert place.status("hand")["train"]["restarts"] == 1 and "interrupted" in place.ledger("hand")
+
+
+def test_power_loss(place: Place) -> None:
+    place.drill("power", place.profile())
+    place.until_trained("power", 0.3)
+    job = place.ids("power")["train"]
+    node = place.cluster.job(job)["NodeList"]
+    place.cluster.control("kill-node", node)
+    place.cluster.until(lambda: place.cluster.job(job).get("Restarts") == "1", 60, "the requeue")
+    place.cluster.control("start-node", node)
+    place.same_as_undisturbed("power")
+    assert "NODE_FAIL" in place.cluster.run("sacct", "-DnXP", "-o", "State", "-j", job)
+
+
+def test_a_cut_off_copy_stops_at_its_next_write(place: Place) -> None:
+    place.pace(0.6)
+    place.drill("cut", place.profile())
+    place.until_trained("cut", 0.1)
+    job = place.ids("cut")["train"]
+    node = place.cluster.job(job)["NodeList"]
+    place.cluster.control("cut", node)
+    first = (place.path("cut") / "owner.json").read_bytes()
+    place.cluster.until(lambda: (place.path("cut") / "owner.json").read_bytes() != first, 90, "a second copy")
+    place.pace(None)
+    place.same_as_undisturbed("cut")
+    place.cluster.control("heal", node)
+    place.cluster.until(lambda: "older copy stops" in place.logs("cut"), 60, place.logs("cut"))
+    assert f"{node}: task 0: Exited with exit code 3" in place.logs("cut")
+    assert place.status("cut")["train"]["state"] == "COMPLETED" and place.ledger("cut").count("finished") == 1
+
+
+def test_scancel_is_final_until_somebody_says_the_command_again(place: Place) -> None:
+    place.drill("cancelled", place.profile())
+    place.until_trained("cancelled", 0.3)
+    job = place.ids("cancelled")["train"]
+    place.cluster.run("scancel", job)
+    place.until_ended("cancelled")
+    place.cluster.wait(job, "CANCELLED")
+    assert place.status("cancelled", code=1)["train"]["restarts"] == 0
+    place.pace(None)
+    place.drill("cancelled", place.profile())
+    place.same_as_undisturbed("cancelled")
+    assert place.ids("cancelled")["train"] != job and "interrupted" in place.ledger("cancelled")
+
+
+def test_requeue_none_ends_75_and_the_same_command_goes_on(place: Place) -> None:
+    profile = place.profile(requeue="none", setup=["export SOMETHING=$SLURMD_NODENAME"], scratch="/tmp/$SOMETHING.scratch")
+    place.drill("none", profile)
+    place.until_trained("none", 0.3)
+    place.cluster.run("scancel", "--signal=TERM", place.ids("none")["train"])
+    place.until_ended("none")
+    row = place.status("none", code=1)["train"]
+    assert (row["state"], row["exit_code"], row["restarts"]) == ("FAILED", "75:0", 0)
+    assert f"scratch is /tmp/{row['nodes']}.scratch\n" in place.logs("none")
+    place.pace(None)
+    place.drill("none", profile)
+    place.same_as_undisturbed("none")
+
+
+def test_edits_after_the_submission_do_not_reach_queued_jobs(place: Place, tmp_path: Path) -> None:
+    checkout = tmp_path / "checkout"
+    for name in ("facefactory", "jobs", "shards"):
+        shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__", "packed", "judges"))
+    place.pace(None)
+    (place.folder / "runs").mkdir(exist_ok=True)
+    own = Place(place.cluster, checkout, place.recipe, checkout)  # its own folder is where people stand when they submit
+    blocker = place.cluster.batch("sleep 600", "--partition=gpu", "--nodes=2", "--exclusive")
+    place.cluster.wait(blocker, "RUNNING")
+    arguments = [f"paths.runs={place.folder / 'runs'}", f"paths.data={place.folder / 'shards'}", place.profile()]
+    own.drill("edited", f"objective.name={place.folder / 'paced.py'}", *arguments)
+    for path in checkout.rglob("*.py"):
+        path.write_text("raise RuntimeError('this is the edited code')\n")
+    place.cluster.run("scancel", blocker)
+    place.same_as_undisturbed("edited")
+    assert "edited code" not in place.logs("edited")
+
+
+# -- Slurm itself ----------------------------------------------------------------------------------------------------
+
+
+def test_controller_and_accounting_die_during_a_run(place: Place) -> None:
+    place.pace(0.3)
+    place.drill("headless", place.profile())
+    place.until_trained("headless", 0.1)
+    place.cluster.control("stop-dbd")
+    assert place.status("headless")["source"].startswith("squeue")
+    place.cluster.control("stop-ctld", "--kill")
+    found = place.status("headless")
+    assert found["source"] == "ledger" and found["prepare"]["state"] == "FINISHED"
+    assert found["train"]["state"] == "RUNNING" and found["train"]["kimg"] >= 0.1
+    place.cluster.control("start-dbd")
+    assert place.status("headless")["source"].startswith("sacct")
+    place.cluster.control("start-ctld")  # after slurmdbd, without which it does not start
+    place.same_as_undisturbed("headless")
+    place.cluster.until(lambda: place.status("headless")["train"]["state"] == "COMPLETED", 30, "the record")
+
+
+def test_without_accounting(folder: Path, faces: Faces) -> None:
+    if reason := why_not():
+        pytest.skip(reason)
+    cluster = Cluster(Path(tempfile.mkdtemp(prefix="ffslurm-", dir="/tmp")))
+    try:
+        cluster.control("up", "--no-accounting")
+        place = Place(cluster, folder, faces.recipe)
+        place.pace(0.1)
+        place.drill("unaccounted", place.profile())
+        place.until_trained("unaccounted", 0.2)
+        found = place.status("unaccounted")
+        assert "squeue" in found["source"] and found["train"]["state"] == "RUNNING"
+        cluster.run("scontrol", "requeue", place.ids("unaccounted")["train"])
+        place.same_as_undisturbed("unaccounted")
+        found = place.status("unaccounted")
+        assert "scontrol" in found["source"] and (found["train"]["state"], found["train"]["restarts"]) == ("COMPLETED", 1)
+        strangers(place, "unaccounted")
+        cluster.control("stop-ctld")
+        found = place.status("unaccounted")
+        assert "ledger" in found["source"] and found["prepare"]["state"] == found["train"]["state"] == "FINISHED"
+    finally:
+        cluster.control("down")
+        shutil.rmtree(cluster.folder)
+
+
+def strangers(place: Place, run: str) -> None:
+    """A controller that is killed forgets the newest jobs and gives their ids to others: those are not ours."""
+    ledger = place.path(run) / "jobs.jsonl"
+    before = ledger.read_bytes()
+    for script, state in (("sleep 300", "RUNNING"), ("exit 3", "FAILED")):
+        stranger = place.cluster.batch(script, "--job-name=somebody")
+        place.cluster.wait(stranger, state)
+        RunDir(place.path(run)).record("train", "submitted", job=stranger)
+        found = place.status(run)["train"]
+        place.cluster.run("scancel", stranger)
+        assert (found["job"], found["state"]) == (stranger, "UNKNOWN"), found
+        ledger.write_bytes(before)
+
+
+def test_a_job_id_that_was_given_to_somebody_else(place: Place) -> None:
+    place.pace(None)
+    place.drill("undisturbed", "cluster=local")
+    strangers(place, "undisturbed")
+
+
+# -- sweeps ----------------------------------------------------------------------------------------------------------
+
+SPACE = "objective.r1_gamma: {choice: [1.0, 2.0]}\nmodel.width: {choice: [4, 6]}\n"
+
+
+def sweep(place: Place, run: str, *arguments: str, code: int = 0) -> str:
+    """A sweep over a grid of 4 trials on two nodes."""
+    place.drill_files()
+    (place.folder / "space.yaml").write_text(SPACE)
+    usual = ["config=tiny", "cluster=slurm", f"run={run}", f"pack.recipe={place.recipe}"]
+    usual += [f"objective.name={place.folder / 'paced.py'}", f"sweep.space={place.folder / 'space.yaml'}"]
+    usual += ["sweep.sampler=grid", "sweep.early_stopping=false", "sweep.min_kimg=0.3", "sweep.max_kimg=0.6"]
+    return place.job("sweep_gan", *usual, "training.total_kimg=1.0", *arguments, code=code)
+
+
+def trials(place: Place, run: str) -> Path:
+    return place.path(run) / "sweep" / "trials"
+
+
+def finished(place: Place, run: str) -> dict[Path, tuple[int, bytes]]:
+    """What the finished trials of a sweep left, and when."""
+    ended = [path.parent for path in trials(place, run).glob("*/state.json")]
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for one in ended for path in one.glob("train/DONE.json")}
+
+
+def until_finished(place: Place, run: str, count: int) -> dict[Path, tuple[int, bytes]]:
+    place.cluster.until(lambda: len(finished(place, run)) >= count, 120, f"{count} trials\n{place.logs(run)}")
+    return finished(place, run)
+
+
+def scores(place: Place, run: str) -> dict[str, Any]:
+    """Trial -> its scores, without the seconds."""
+    found = json.loads((place.path(run) / "sweep" / "results.json").read_text())["trials"]
+    assert [one["state"] for one in found] == ["finished"] * 4, found
+    keep = ("kimg", "kd_judge", "fd_judge")
+    return {one["name"]: [{key: line[key] for key in keep} for line in one["scores"]] for one in found}
+
+
+def same_sweep(place: Place, run: str) -> None:
+    """Assert that a sweep ended with the trials, scores and finalists of one that nothing happened to."""
+    place.pace(None)
+    place.until_ended(run, 300)
+    if not (place.path("calm") / "report.json").exists():
+        sweep(place, "calm", "cluster=local")
+    assert (place.path(run) / "report.json").exists(), place.logs(run)
+    assert scores(place, run) == scores(place, "calm")
+    outputs = [json.loads((place.path(one) / "finalists" / "DONE.json").read_text())["outputs"] for one in (run, "calm")]
+    assert outputs[0] == outputs[1]
+
+
+def ray_process(place: Place, run: str, part: str) -> int:
+    """The pid of a process of a sweep, as this host knows it, that has `part` on its command line."""
+    token = place.path(run) / "private" / f"ray-{place.ids(run)['sweep']}.token"
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            line, text = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(), (path / "environ").read_bytes()
+        except OSError:
+            continue
+        if part in line and str(token).encode() in text:
+            found.append(int(path.name))
+    assert found, part
+    return min(found)
+
+
+def test_a_sweep_loses_its_head_its_driver_and_a_node(sweeps: Place) -> None:
+    place, run = sweeps, "beaten"
+    place.pace(0.05)
+    sweep(place, run, place.profile(processes_per_node=1))
+    job = place.ids(run)["sweep"]
+    before = until_finished(place, run, 1)
+    for restarts, part in ((1, "gcs_server"), (2, "-m facefactory stages")):
+        os.kill(ray_process(place, run, part), 9)
+        place.cluster.until(
+            lambda n=restarts: place.cluster.job(job).get("Restarts") == str(n), 60, f"requeue\n{place.logs(run)}"
+        )
+        place.cluster.wait(job, "RUNNING")
+        now = until_finished(place, run, restarts + 1)
+        assert before.items() <= now.items()
+        before = now
+    place.cluster.control("kill-node", "n2")
+    place.pace(None)
+    place.cluster.until(lambda: place.cluster.job(job).get("Restarts") == "3", 60, "the requeue after the power loss")
+    place.cluster.control("start-node", "n2")
+    same_sweep(place, run)
+    assert before.items() <= finished(place, run).items()
+
+
+def test_two_sweeps_share_nodes_and_keep_strangers_out(sweeps: Place) -> None:
+    place, profile = sweeps, sweeps.profile(processes_per_node=1)
+    place.pace(0.3)
+    for run in ("one", "two"):
+        sweep(place, run, profile)
+    jobs = {run: place.ids(run)["sweep"] for run in ("one", "two")}
+    tokens = {run: place.path(run) / "private" / f"ray-{job}.token" for run, job in jobs.items()}
+    for run, job in jobs.items():
+        place.cluster.until(lambda run=run: any(trials(place, run).glob("*/train/metrics-*.jsonl")), 120, place.logs(run))
+        assert place.cluster.job(job)["NodeList"] == "n[1-2]"
+        assert (tokens[run].parent.stat().st_mode & 0o777, tokens[run].stat().st_mode & 0o777) == (0o700, 0o600)
+        assert tokens[run].read_text() not in place.cluster.run("sacct", "-j", job, "--batch-script")
+    stranger = tokens["one"].read_text()
+    place.cluster.run("scancel", *place.ids("one").values())
+    place.until_ended("one")
+    assert not tokens["one"].exists()
+    address = json.loads((tokens["two"].parent / f"ray-{jobs['two']}.json").read_text())["address"]
+    join = f"import ray; ray.init(address={address!r}); print('nodes', len(ray.nodes()))"
+    step = ["srun", "--overlap", f"--jobid={jobs['two']}", "-N1", "-n1", "-wn1", "timeout", "40", "env"]
+
+    def client(*environment: str) -> str:
+        line = [*step, *environment, sys.executable, "-c", join]
+        done = subprocess.run(line, env=place.cluster.env, capture_output=True, text=True, timeout=90)
+        return done.stdout + done.stderr
+
+    assert "nodes 2" in (told := client("RAY_AUTH_MODE=token", f"RAY_AUTH_TOKEN_PATH={tokens['two']}")), told
+    assert "nodes" not in (told := client("RAY_AUTH_MODE=disabled")), told
+    assert "nodes" not in (told := client("RAY_AUTH_MODE=token", f"RAY_AUTH_TOKEN={stranger}")), told
+    assert place.status("two")["sweep"]["state"] == "RUNNING"
+    same_sweep(place, "two")
+    assert place.status("two")["sweep"]["restarts"] == 0
+    sweep(place, "one", profile)
+    same_sweep(place, "one")
+
+
+def test_a_failed_finalist_does_not_stop_the_other(sweeps: Place) -> None:
+    place, run = sweeps, "half"
+    (place.folder / "break").touch()
+    sweep(place, run, place.profile(), "sweep.finalists=4")
+    place.until_ended(run, 300)
+    (place.folder / "break").unlink()
+    found = place.status(run, code=1)
+    report = json.loads((place.path(run) / "report.json").read_text())
+    states = [one["state"] for one in report["finalists"]]
+    assert sorted(states) == ["failed", "failed", "finished", "finished"], report["finalists"]
+    assert found["report"]["state"] == "COMPLETED"
+    page = (place.path(run) / "report.html").read_text()
+    assert "this finalist is broken on purpose" in page and "Traceback" in page
+    records = place.records(run)
+    for stage, states in {"finalists": ("COMPLETED", "FAILED"), "evaluate": ("COMPLETED", "CANCELLED")}.items():
+        for state in states:
+            assert sum(line.startswith(f"ff-{run}-{stage} {state}") for line in records) == 2, records
+
+
+def test_submitted_again_where_requeueing_is_forbidden(sweeps: Place) -> None:
+    place, run = sweeps, "again"
+    place.pace(0.05)
+    sweep(place, run, place.profile(requeue="resubmit"))
+    ids = place.ids(run)
+    until_finished(place, run, 1)
+    place.cluster.run("scancel", "--signal=TERM", ids["sweep"])
+    place.cluster.until(lambda: place.ids(run)["sweep"] != ids["sweep"], 60, place.logs(run))
+    place.pace(0.3)
+    place.until_trained(run, 0.7, "finalists/1-*/train", 180)
+    place.cluster.run("scancel", "--signal=TERM", f"{ids['finalists']}_1")
+    place.cluster.until(lambda: place.ids(run)["finalists"] != ids["finalists"], 60, place.logs(run))
+    same_sweep(place, run)
+    report = json.loads((place.path(run) / "report.json").read_text())
+    assert not report["failures"], report["failures"]
+    rows = json.loads(place.job("status", f"run={run}", "json=true"))["jobs"]
+    assert {row["state"] for row in rows} == {"COMPLETED"}, rows
+    assert ids["sweep"] not in {row["job"] for row in rows} and f"{ids['finalists']}_1" not in {row["job"] for row in rows}
