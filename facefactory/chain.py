@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,8 @@ from facefactory.cluster.local import INTERRUPTED
 from facefactory.pipeline import FINALIST, Run
 from facefactory.rundir import RunDir
 from facefactory.stages import Interrupted, say
+
+WAIT_S = 10.0  # between two looks at the queue
 
 
 def guarded(work: Callable[[], None]) -> int:
@@ -33,7 +35,9 @@ def guarded(work: Callable[[], None]) -> int:
     except rundir.OwnerLost as error:
         say(f"stopped: {error}")
         return 3
-    except (RuntimeError, FloatingPointError) as error:
+    except KeyboardInterrupt:
+        return 130
+    except (RuntimeError, FloatingPointError, OSError) as error:
         say(f"failed: {error}")
         return 1
     return 0
@@ -45,12 +49,15 @@ def tell_report(path: Path) -> None:
         print(f"report: {path / 'report.html'}")
 
 
-def slurm_jobs(run: Run, folder: RunDir, todo: list[str]) -> list[launch.Job]:
-    """The Slurm jobs for the stages that are to run: as few waits in the queue as their sizes allow."""
+def slurm_jobs(run: Run, folder: RunDir, todo: list[str], options: Sequence[str] = ()) -> list[launch.Job]:
+    """The Slurm jobs for the stages that are to run: as few waits in the queue as their sizes allow.
+
+    `options`: `key=value` of a job on a finished run, whose config.yaml stays as it was.
+    """
     path, gpus = str(folder.path), run.training.device != "cpu"
 
     def job(stage: str, names: list[str], kind: Literal["cpu", "gpu", "sweep"] = "gpu", **more: Any) -> launch.Job:
-        return launch.Job(stage, [["stages", path, *names]], kind, gpus and kind != "cpu", **more)
+        return launch.Job(stage, [["stages", path, *names, *options]], kind, gpus and kind != "cpu", **more)
 
     jobs = []
     if first := [name for name in todo if name in ("pack", "judge")]:
@@ -96,7 +103,7 @@ def wait(folder: RunDir) -> None:
         RuntimeError: one of them failed.
     """
     while going(folder):
-        time.sleep(5)
+        time.sleep(WAIT_S)
     show(folder)
     tell_report(folder.path)
     if not status.read(folder)["healthy"]:
@@ -123,7 +130,8 @@ def process(arguments: list[str]) -> int:
 
     def work() -> None:
         nonlocal folder, names
-        run = pipeline.load_run(folder.path)
+        run = pipeline.load_run(folder.path, [name for name in names if "=" in name])
+        names = [name for name in names if "=" not in name]
         if mode == "finalist":
             place, names = int(names[0]), names[1:]
             places = stages.places(run, folder)

@@ -116,6 +116,12 @@ def check(run: Run, names: tuple[str, ...]) -> None:
     protocols = registry.names("evaluation.protocols")
     if run.evaluation.protocol not in protocols:
         raise UserError(f"evaluation.protocol={run.evaluation.protocol!r}; allowed are {', '.join(protocols)}.")
+    splits = found.content["splits"] if run.data.shards else planned.recipe["splits"]
+    for name in ("reference", "held_out"):
+        if (wanted := getattr(run.evaluation, name)) not in splits:
+            raise UserError(f"evaluation.{name}={wanted!r} is no split of this set; there are {', '.join(splits)}.")
+    if run.judge.training.ranks != 1:
+        raise UserError(f"judge.training.ranks={run.judge.training.ranks}; a judge is trained by one process, give 1.")
     trained: list[Run | Judge] = [run] if {"train", "sweep"} & set(names) else []
     if "sweep" in names:
         space = pipeline.space_of(run)
@@ -126,8 +132,10 @@ def check(run: Run, names: tuple[str, ...]) -> None:
     for one in [*trained, *([run.judge] if "judge" in names else [])]:
         one.training.batch_per_rank()
         augment.check(one.training.augment)
-        registry.build("objectives", one.objective, schema)
-        checkpoint.build(one.model, facts)
+        objective = registry.build("objectives", one.objective, schema)
+        model = checkpoint.build(one.model, facts)
+        if lacking := [name for name in objective.needs if not hasattr(model, name)]:
+            raise UserError(f"{one.objective['name']} trains no {one.model['name']}: that has no {', '.join(lacking)}.")
 
 
 def main(job: str, stages: tuple[str, ...], preset: str | None = None) -> None:
@@ -160,7 +168,9 @@ def start(job: str, names: tuple[str, ...], preset: str | None, arguments: list[
         path = Path(run.paths.runs) / (run.run or f"{job}-{Path(chosen).stem}-{config.digest(identity)[:8]}")
     folder = RunDir(path)
     todo = list(itertools.dropwhile(lambda name: stages.is_complete(run, folder, name), names))
-    jobs = chain.slurm_jobs(run, folder, todo) if where == "slurm" else []
+    made = (rundir.read_json(path / "identity.json") or {}) if preset is None else identity
+    options = [f"{name}={json.dumps(value)}" for name, value in identity.items() if made.get(name) != value]
+    jobs = chain.slurm_jobs(run, folder, todo, options) if where == "slurm" else []
     for one in jobs:
         profile.nodes(one.processes)
     if jobs and run.training.threads > profile.cpus_per_process:
@@ -185,11 +195,12 @@ def start(job: str, names: tuple[str, ...], preset: str | None, arguments: list[
     else:
         rundir.prepare(path, config.dump(run), identity, command, run.changed == "accept")
     if where == "slurm":
-        if not live and jobs:
+        if jobs and not live and running is None:
             folder.claim()
             if todo[0] == "finalists":
                 stages.begin(run, folder, "finalists")
             launch.submit(jobs, profile, folder)
+        say(f"watch it with: python jobs/status.py run={shlex.quote(str(path))}")
         chain.show(folder)
         return chain.wait(folder) if run.wait else None
     if running is None:

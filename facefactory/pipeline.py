@@ -6,13 +6,14 @@ What the stages do is in stages.py.
 
 import dataclasses
 import json
+import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from facefactory import UserError, config, registry
+from facefactory import UserError, config, registry, rundir
 from facefactory.config import key, section
 from facefactory.data import Data, Pack
 from facefactory.evaluation import Evaluation
@@ -24,6 +25,8 @@ from facefactory.training import Training
 if TYPE_CHECKING:
     from facefactory.data.index import Index
 
+SEARCHED = ("model.", "objective.", "training.", "data.flip", "data.balance")
+FIXED = ("training.total_kimg", "training.ranks", "training.threads", "training.device")
 JOBS = Path(__file__).parents[1] / "jobs"
 
 
@@ -93,7 +96,11 @@ class Stage:
     def config(self, run: Run, *, resumes: bool = True) -> dict[str, Any]:
         """The keys this stage depends on; `resumes=False`: those that may not change while it is interrupted."""
         flat = config.flat(run, resumes=resumes)
-        return {name: value for name, value in flat.items() if name.startswith(self.sections)}
+        found = {name: value for name, value in flat.items() if name.startswith(self.sections)}
+        files = {
+            name: value["name"] for name, value in found.items() if isinstance(value, dict) and value["name"].endswith(".py")
+        }
+        return found | {f"{name} file": rundir.sha256(Path(path)) for name, path in files.items()}
 
 
 def outputs_of(folder: RunDir, *names: str) -> dict[str, Any]:
@@ -131,6 +138,11 @@ def _train_inputs(run: Run, folder: RunDir) -> dict[str, Any]:
     return outputs_of(folder, "pack.images", *(["pack.labels"] if labelled else []))
 
 
+def _sweep_inputs(run: Run, folder: RunDir) -> dict[str, Any]:
+    """The judge, the pixels and what the search space holds."""
+    return {**outputs_of(folder, "judge.judge", "pack.images"), "space": config.digest(space_of(run))}
+
+
 def _report_inputs(run: Run, folder: RunDir) -> dict[str, Any]:
     """What every other stage left."""
     return {stage: done["outputs"] for stage in STAGES if stage not in ("report", "generate") and (done := folder.done(stage))}
@@ -141,9 +153,9 @@ STAGES = {
     "pack": Stage(("pack.", "data.shards"), _pack_inputs),
     "judge": Stage(("judge.",), _reads("pack.images", "pack.labels")),
     "train": Stage(_TRAINS, _train_inputs),
-    "evaluate": Stage(("evaluation.", "seed"), _reads("train.checkpoint", "judge.judge", "pack.images")),
+    "evaluate": Stage(("evaluation.", "seed"), _reads("train.checkpoint", "judge.judge", "pack.images", "pack.labels")),
     "interpret": Stage(("interpret.", "seed"), _reads("train.checkpoint", "judge.judge", "pack.images", "pack.labels")),
-    "sweep": Stage(("sweep.", "evaluation.", *_TRAINS), _reads("judge.judge", "pack.images")),
+    "sweep": Stage(("sweep.", "evaluation.", *_TRAINS), _sweep_inputs),
     "finalists": Stage(
         ("sweep.finalists", "training.", "evaluation.", "interpret."),
         _reads("sweep.trials", "judge.judge", "pack.images", "pack.labels"),
@@ -163,9 +175,9 @@ def index_of(folder: RunDir) -> "Index":
     return found
 
 
-def load_run(path: Path) -> Run:
-    """The resolved config of a run folder."""
-    return config.load(Run, [], [config.read_yaml(path / "config.yaml")])
+def load_run(path: Path, options: Sequence[str] = ()) -> Run:
+    """The resolved config of a run folder, with the `key=value` options of a job that works on a finished run."""
+    return config.load(Run, list(options), [config.read_yaml(path / "config.yaml")])
 
 
 def resolve(run: Run) -> Run:
@@ -176,7 +188,10 @@ def resolve(run: Run) -> Run:
     """
 
     def absolute(path: str | None) -> str | None:
-        return None if path is None else str(Path(path).expanduser().absolute())
+        return None if path is None else str(Path(os.path.expandvars(path)).expanduser().absolute())
+
+    def named(name: str) -> str:
+        return str(absolute(name)) if name.endswith((".yaml", ".yml")) else name
 
     def component(package: str, spec: dict[str, Any]) -> dict[str, Any]:
         if str(spec.get("name", "")).endswith(".py"):
@@ -188,7 +203,8 @@ def resolve(run: Run) -> Run:
     return replace(
         run,
         paths=Paths(str(absolute(run.paths.runs)), str(absolute(run.paths.data))),
-        pack=replace(run.pack, root=absolute(run.pack.root), labels=absolute(run.pack.labels)),
+        pack=replace(run.pack, recipe=named(run.pack.recipe), root=absolute(run.pack.root), labels=absolute(run.pack.labels)),
+        sweep=replace(run.sweep, space=named(run.sweep.space)),
         data=replace(run.data, shards=absolute(run.data.shards)),
         generate=replace(run.generate, out=absolute(run.generate.out)),
         model=component("models", run.model),
@@ -202,6 +218,9 @@ def space_of(run: Run) -> Space:
     name = run.sweep.space
     space = config.read_yaml(Path(name) if name.endswith((".yaml", ".yml")) else JOBS / "spaces" / f"{name}.yaml")
     check_space(space, name)
+    for param in space:
+        if not param.startswith(SEARCHED) or param in FIXED:
+            raise UserError(f"space {name}: {param} is the same for all trials; a space may hold {', '.join(SEARCHED)} keys.")
     return space
 
 

@@ -1,9 +1,11 @@
 """What each stage does: the work behind the names in pipeline.STAGES, and the rule by which it is done or skipped."""
 
+import atexit
 import dataclasses
 import functools
 import os
 import platform
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -45,6 +47,8 @@ class Stop:
 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
             signal.signal(number, handle)
+        # while it ends, Python gives signals their deadly defaults back, and what has finished would count as failed
+        atexit.register(lambda: [signal.signal(one, signal.SIG_IGN) for one in (signal.SIGTERM, signal.SIGUSR2)])
 
 
 stop = Stop()
@@ -113,9 +117,9 @@ def _train_judge(run: Run, index: "Index", home: Path) -> dict[str, Any]:
     def fit(name: str, shards: Shards, kimg: float) -> Any:
         options = dataclasses.replace(run.judge.training, total_kimg=kimg)
         objective = registry.build("objectives", run.judge.objective, schema)
-        identity = config.digest([run.judge.model, run.judge.objective, dataclasses.asdict(options), index.labels_digest])
+        identity = config.digest([STAGES["judge"].config(run), name, index.labels_digest])
         (home / name).mkdir(exist_ok=True)
-        what = (run.judge.model, objective, shards, index.images_digest, options, run.seed)
+        what = (run.judge.model, objective, shards, index.images_digest, options, 0)  # no seed of a run: it is shared by all
         task = trainer.Task(*what, home / name, identity, name, should_stop=stop)
         outcome, trained = trainer.fit(task, world)
         if outcome == "interrupted":
@@ -130,7 +134,8 @@ def _train_judge(run: Run, index: "Index", home: Path) -> dict[str, Any]:
             parts.setdefault(name, torch.zeros(len(everyone), values.shape[1]))[torch.from_numpy(outside)] = values
     trained = fit("judge", Shards(index, "train"), run.judge.training.total_kimg)
     extract = features.of_judge(trained.average)
-    real, held_out = Shards(index, run.evaluation.reference).images(), Shards(index, run.evaluation.held_out).images()
+    options = run.evaluation
+    real, held_out = (Shards(index, split).some(options.reals) for split in (options.reference, options.held_out))
     generator.scale(extract, real, held_out, "judge")  # refuses a judge before a sweep trusts it
     return {
         "judge": checkpoint.digest(trained.state()),
@@ -277,7 +282,11 @@ def trial(parent: str, path: str, params: dict[str, Any], report: sweep.Report) 
     folder = _open(Path(path), run)
     (folder.path / "state.json").unlink(missing_ok=True)
     index, judge = index_of(above), checkpoint.rebuild(Path(outputs_of(above, "judge.path")["judge.path"]))[0]
-    began, extract, real = time.time(), features.of_judge(judge), Shards(index, run.evaluation.reference).images()
+    began, extract, real = (
+        time.time(),
+        features.of_judge(judge),
+        Shards(index, run.evaluation.reference).some(run.evaluation.reals),
+    )
     recorded = {line["kimg"] for line in rundir.read_jsonl(folder.path / "scores.jsonl")}
     try:
         task, world = _training(run, folder, index, folder.path.name), distributed.join(run.training)
@@ -291,6 +300,8 @@ def trial(parent: str, path: str, params: dict[str, Any], report: sweep.Report) 
             scores = generator.distances(extract, real, fake, "judge")
             task.draw_samples(trained.average, trained.clock)
             report({"kimg": rung, **scores, "seconds": round(time.time() - began, 1)})
+    except rundir.OwnerLost:  # a newer copy trains it: its state is not ours to write
+        raise
     except Exception as error:
         rundir.write_json(folder.path / "state.json", {"state": "failed", "error": f"{type(error).__name__}: {error}"})
         raise
@@ -308,7 +319,8 @@ def search(run: Run, folder: RunDir) -> Outputs:
     """Search the space with Ray Tune."""
     target, ray = folder.stage("sweep"), os.environ.get("FACEFACTORY_RAY")
     space, work = pipeline.space_of(run), functools.partial(trial, str(folder.path))
-    gpus = 1.0 if run.training.device == "cuda" else 0.0
+    granted = run.training.device == "auto" and ("SLURM_JOB_GPUS" in os.environ or shutil.which("nvidia-smi"))
+    gpus = 1.0 if run.training.device == "cuda" or granted else 0.0  # Ray keeps trials on GPUs of their own only if asked
     study = sweep.Study(target, space, run.sweep, run.seed, work, run.training.threads, gpus, stop, ray)
     trials = sweep.run(study)
     if stop() or any(one["state"] == "interrupted" for one in trials):  # the second: the process of a trial was killed

@@ -18,7 +18,7 @@ import pytest
 from conftest import Faces
 from PIL import Image
 
-from facefactory import chain, command, config, rundir, stages
+from facefactory import UserError, chain, command, config, pipeline, rundir, stages
 
 ROOT = Path(__file__).parents[1]
 JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("*.py"))
@@ -317,3 +317,57 @@ def test_two_jobs_at_once_the_older_stops_at_its_next_write(
     assert run("train_gan", *base(faces)) == 3
     assert "older copy stops" in capsys.readouterr().err and time.monotonic() - started < 60
     assert not list(Path("runs/r/train").glob("checkpoints/*.pt"))
+
+
+# -- what a stranger tried -------------------------------------------------------------------------------------------
+
+MORE_MISTAKES = {
+    "training.betas=[0.9]": "two numbers",
+    "training.betas=[0.5,1]": "below 1",
+    "judge.training.ranks=2": "one process",
+    "evaluation.held_out=val": "no split of this set",
+    "model.name=vae/conv": "trains no vae/conv",
+}
+
+
+@pytest.mark.parametrize("mistake", MORE_MISTAKES)
+def test_what_would_break_later_is_said_before_anything_starts(
+    mistake: str, faces: Faces, capsys: pytest.CaptureFixture[str]
+) -> None:
+    width = [] if "vae" in mistake else ["config=tiny"]
+    assert run("train_gan", *width, f"pack.recipe={faces.recipe}", mistake) == 2
+    assert MORE_MISTAKES[mistake] in capsys.readouterr().err
+
+
+def test_a_job_on_a_run_takes_its_own_options_to_the_cluster(trained: Faces, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    line = ["run=r", "generate.images=7", "generate.out=faces", "dry_run=true", "cluster=slurm"]
+    assert chain.guarded(lambda: command.start("generate", CHAINS["generate"], None, line)) == 0
+    shown = capsys.readouterr().out
+    assert "generate.images=7" in shown and f"{Path.cwd()}/faces" in shown
+    assert chain.process(["stages", "runs/r", "generate", "generate.images=7", f'generate.out="{Path.cwd()}/faces"']) == 0
+    assert len(list(Path("faces").glob("*.png"))) == 7
+
+
+def test_an_edited_search_space_is_another_sweep(faces: Faces, tmp_path: Path) -> None:
+    space = tmp_path / "space.yaml"
+    space.write_text("model.width: {choice: [8, 16]}\n")
+    tree = pipeline.resolve(config.load(pipeline.Run, [f"sweep.space={space}"], []))
+    folder = rundir.RunDir(tmp_path / "run")
+    for stage, outputs in (("pack", {"images": "a"}), ("judge", {"judge": "b"})):
+        rundir.write_json(folder.path / stage / "DONE.json", {"outputs": outputs})
+    before = pipeline.STAGES["sweep"].inputs(tree, folder)
+    space.write_text("model.width: {choice: [8, 24]}\n")
+    assert pipeline.STAGES["sweep"].inputs(tree, folder) != before
+    space.write_text("evaluation.fakes: {choice: [100, 1000]}\n")
+    with pytest.raises(UserError, match=r"evaluation\.fakes is the same for all trials"):
+        pipeline.space_of(tree)
+
+
+def test_an_edited_model_file_is_another_training(faces: Faces, tmp_path: Path) -> None:
+    own = tmp_path / "mine.py"
+    own.write_text("from facefactory.models.gan.dcgan import Component\n")
+    tree = pipeline.resolve(config.load(pipeline.Run, [f"model.name={own}"], []))
+    before = pipeline.STAGES["train"].config(tree)
+    own.write_text("from facefactory.models.gan.dcgan import Component  # changed\n")
+    assert pipeline.STAGES["train"].config(tree) != before

@@ -156,3 +156,12 @@ def test_pixels_beyond_the_range_are_clamped() -> None:
         255,
         255,
     ]
+
+
+def test_a_sample_of_a_split_is_always_the_same_and_spread_over_it(index: Index) -> None:
+    shards = Shards(index, "train")
+    assert torch.equal(shards.some(10**6), shards.images())
+    few, again = shards.some(12), shards.some(12)
+    assert torch.equal(few, again) and len(few) == 12
+    places = [int((shards.images() == image).flatten(1).all(1).nonzero()[0]) for image in few]
+    assert len(set(places)) == 12 and max(places) > 20

@@ -98,7 +98,7 @@ def sweep(tmp_path: Path) -> Path:
     folder = tmp_path / "sweep_gan-demo"
     put(
         folder / "config.yaml",
-        "job: sweep_gan\nseed: 0\npack: {recipe: orl, resolution: 32, color: gray}\nmodel: {name: gan/dcgan}\n",
+        "seed: 0\npack: {recipe: orl, resolution: 32, color: gray}\nmodel: {name: gan/dcgan}\n",
     )
     put(folder / "command.txt", "python jobs/sweep_gan.py run=demo\n")
     ledger = {"time": 1.7e9, "host": "here", "job": "pid 1"}
@@ -234,7 +234,7 @@ def test_what_a_small_sweep_cannot_draw_is_said(sweep: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["gan", "vae"])
 def test_a_single_generative_run(tmp_path: Path, kind: str) -> None:
-    put(tmp_path / "config.yaml", f"job: train_{kind}\n")
+    put(tmp_path / "command.txt", f"python jobs/train_{kind}.py\n")
     put_run(tmp_path, 0.05, kind=kind)
     text, data = written(tmp_path)
     assert data["verdict"][0] == "This run has kd_judge 0.05, between held-out real faces (0.002) and blurred faces (0.31)."
@@ -244,7 +244,7 @@ def test_a_single_generative_run(tmp_path: Path, kind: str) -> None:
 
 
 def test_a_classifier_run(tmp_path: Path) -> None:
-    put(tmp_path / "config.yaml", "job: train_classifier\n")
+    put(tmp_path / "command.txt", "python jobs/train_classifier.py\n")
     put(tmp_path / "evaluate/results.json", {"labels": labels(), "protocol": {"folds": 5}})
     text, data = written(tmp_path)
     assert data["kind"] == "classifier"
@@ -256,12 +256,15 @@ def test_a_classifier_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("job", ["sweep_gan", "train_vae", "train_classifier", None])
 def test_an_almost_empty_folder_is_told_what_it_lacks(tmp_path: Path, job: str | None) -> None:
     if job:
-        put(tmp_path / "config.yaml", f"job: {job}\n")
+        put(tmp_path / "config.yaml", "seed: 0\n")
+        put(tmp_path / "command.txt", f"python jobs/{job}.py run=demo\n")
     text, data = written(tmp_path)
     assert "missing" in data["verdict"][0] and ("config.yaml is missing" in text) == (job is None)
+    kinds = {"sweep_gan": "sweep", "train_classifier": "classifier"}
+    assert data["kind"] == kinds.get(str(job), "generative")
     for lack in (
         "jobs.jsonl",
-        "command.txt",
+        *([] if job else ["command.txt"]),
         "DONE.json",
         "index.json",
         *(["sweep/results.json"] if job == "sweep_gan" else []),

@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -92,7 +93,7 @@ def script(job: Job, profile: Profile, folder: Path) -> str:
 
     count = len(job.commands) if len(job.commands) > 1 else None
     jobs = folder / "private" / "jobs"
-    command = f"{profile.python or 'python'} -u -m submitit.core._submit {jobs}  # {' | '.join(map(shlex.join, job.commands))}"
+    command = f"{profile.python or shlex.quote(sys.executable)} -u -m submitit.core._submit {jobs}  # {' | '.join(map(shlex.join, job.commands))}"
     return str(_make_sbatch_string(command, jobs, map_count=count, **parameters(job, profile, folder, ["JOB_BEFORE"])))
 
 

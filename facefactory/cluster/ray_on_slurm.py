@@ -88,6 +88,7 @@ def run(command: Sequence[str], folder: Path, cpus: int, gpus: int) -> int:
             time.sleep(0.2)  # was it Ray that failed the driver?
         return INTERRUPTED if driver.returncode and lost() else driver.returncode
     finally:
+        token.unlink(missing_ok=True)
         for process in [*([driver] if driver else []), *steps]:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
@@ -96,7 +97,6 @@ def run(command: Sequence[str], folder: Path, cpus: int, gpus: int) -> int:
                 process.wait(END_S)
             except subprocess.TimeoutExpired:
                 process.kill()
-        token.unlink(missing_ok=True)
         clean = ["srun", "--overlap", f"--nodes={len(hosts)}", f"--ntasks={len(hosts)}", f"--cpus-per-task={share}"]
         with contextlib.suppress(subprocess.TimeoutExpired):
             subprocess.run([*clean, "rm", "-rf", temporary], env=environment, capture_output=True, timeout=END_S)

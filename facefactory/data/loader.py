@@ -19,7 +19,7 @@ import torch
 
 from facefactory import UserError
 from facefactory.data.index import BLOCK, Index
-from facefactory.data.order import Ids, Order
+from facefactory.data.order import Ids, Order, permute
 
 AHEAD = 4096  # images gathered at once, unless they are so large that
 BLOCK_BYTES = 2**28  # would be passed
@@ -65,6 +65,11 @@ class Shards:
         """Images at positions (default all), in that order, [n, H, W, C] uint8."""
         positions = np.arange(len(self)) if positions is None else positions
         return self.gather(positions, self.space(len(positions)))
+
+    def some(self, count: int) -> torch.Tensor:
+        """At most `count` images, always the same ones, [n, H, W, C] uint8."""
+        chosen = np.arange(min(count, len(self)))
+        return self.images(chosen if len(self) <= count else np.sort(permute(chosen, len(self), 2)))
 
     def chunks(self, positions: Ids | None = None) -> Iterator[torch.Tensor]:
         """The same a few hundred at a time, for models: memory does not grow with the set."""

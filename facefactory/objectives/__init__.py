@@ -41,6 +41,7 @@ class Objective(Protocol):
     """A set of phases and their losses."""
 
     phases: tuple[Phase, ...]
+    needs: tuple[str, ...]  # what a model must have to be trained by it
     uses_labels: bool  # whether a change of labels makes what it trained stale
 
     def loss(self, phase: str, model: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

@@ -27,6 +27,7 @@ class Component:
         r1_interval: R1 is applied every so many iterations.
     """
 
+    needs = ("generator", "discriminator", "z_dim")
     uses_labels = False
 
     def __init__(

@@ -19,6 +19,7 @@ class Component:
     """
 
     phases = (Phase("classifier", "classifier"),)
+    needs = ("logits",)
     uses_labels = True
 
     def __init__(self, schema: dict[str, Any], *, identity_weight: float = 1.0) -> None:

@@ -24,6 +24,7 @@ class Component:
     """
 
     phases = (Phase("vae", "."),)
+    needs = ("encode", "decode")
     uses_labels = False
 
     def __init__(self, schema: dict[str, Any], *, beta: float = 1.0, sigma: float = 0.15) -> None:

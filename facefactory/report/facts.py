@@ -56,8 +56,8 @@ def gather(folder: Path, repeat: dict[str, str]) -> dict[str, Any]:
     config: dict[str, Any] = finite(yaml.safe_load(text)) or {}
     sweep, finalists, judge = (read(folder / stage / "results.json") for stage in ("sweep", "finalists", "judge"))
     metric, mode = (sweep["metric"], sweep["mode"]) if sweep else ("kd_judge", "min")
-    job, runs, found = str(config.get("job")), [], [{"name": folder.name, "folder": ".", "state": ""}]
-    sweeping = job.startswith("sweep") or bool(sweep or finalists)
+    runs, found = [], [{"name": folder.name, "folder": ".", "state": ""}]
+    sweeping = "jobs/sweep_" in called or bool(sweep or finalists)
     if sweeping:
         found = finalists["finalists"] if finalists else []
     for one in found:
@@ -68,7 +68,7 @@ def gather(folder: Path, repeat: dict[str, str]) -> dict[str, Any]:
     unlike = sorted({name for one in protocols for name in one if any(other.get(name) != one[name] for other in protocols)})
     if not unlike:
         runs.sort(key=lambda run: (run["score"] is None, (run["score"] or 0) * (1 if mode == "min" else -1)))
-    kind = "sweep" if sweeping else "classifier" if "classifier" in job or runs[0]["labels"] else "generative"
+    kind = "sweep" if sweeping else "classifier" if "train_classifier" in called or runs[0]["labels"] else "generative"
     facts = {"name": folder.name, "kind": kind, "metric": metric, "mode": mode, "config": config, "sweep": sweep, "judge": judge}
     facts |= {"runs": runs, "unlike_protocols": unlike}
     facts["provenance"] = {**provenance(folder, config), "config": text, "called": called, "repeat": repeat}

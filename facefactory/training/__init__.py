@@ -35,6 +35,8 @@ class Training:
         Raises:
             UserError: batch_size cannot be shared out evenly.
         """
+        if len(self.betas) != 2 or max(self.betas) >= 1:
+            raise UserError(f"training.betas={self.betas}; give two numbers from 0 to below 1, e.g. [0.0,0.99].")
         parts = self.ranks * self.accumulate
         if self.batch_size % parts:
             near = max(parts, round(self.batch_size / parts) * parts)

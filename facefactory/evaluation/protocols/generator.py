@@ -100,7 +100,7 @@ def nearest(fake: torch.Tensor, real: torch.Tensor, held_out: torch.Tensor) -> t
 
 def evaluate(model: Any, judge: Any, digest: str, index: Index, options: Evaluation, seed: int, folder: Path) -> dict[str, Any]:
     """Scores, scale, protocol and pictures of a generative model; pictures are written into `folder`."""
-    real, held_out = Shards(index, options.reference).images(), Shards(index, options.held_out).images()
+    real, held_out = (Shards(index, split).some(options.reals) for split in (options.reference, options.held_out))
     fake = draw(model, options.fakes, seed, "evaluation")
     extract, staged = features.of_judge(judge), weights.find(weights.INCEPTION)
     scores, marks = distances(extract, real, fake, "judge"), scale(extract, real, held_out, "judge")
