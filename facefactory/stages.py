@@ -404,10 +404,13 @@ WORK: dict[str, Callable[[Run, RunDir], Outputs]] = dict(zip(STAGES, _WORKS, str
 
 
 def _intact(run: Run, folder: RunDir, name: str) -> bool:
-    """Whether what a finished stage left outside the run folder is still there; damaged shards are named."""
+    """Whether nothing of a finished stage is to be done again: files outside the run folder are there, nothing in it failed."""
     if name == "generate":
         last = "index.json" if run.generate.format == "shards" else f"{run.generate.images - 1:08d}.png"
         return (_generated(run, folder) / last).exists()
+    if name == "finalists":  # the same command tries failed ones again
+        found = rundir.read_json(folder.stage(name) / "results.json")
+        return all(one["state"] == "finished" for one in found["finalists"])
     if name == "pack":
         try:
             index_of(folder)
