@@ -1,7 +1,5 @@
 """What a newcomer to a cluster wants to know first: each finding with its fix, and a profile to start from."""
 
-from __future__ import annotations
-
 import dataclasses
 import getpass
 import os
@@ -16,6 +14,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.markup import escape
+
 from facefactory import UserError, rundir
 from facefactory.cluster import Profile, launch, status
 from facefactory.rundir import RunDir
@@ -23,45 +24,45 @@ from facefactory.rundir import RunDir
 OLDEST = (20, 11)  # srun --overlap, which sweeps over several nodes need
 
 
-def say(mark: str, text: str, fix: str = "") -> bool:
-    """One finding; whether it is no obstacle."""
-    colors = {"ok": "green", "note": "yellow", "PROBLEM": "red"}
-    from rich.console import Console
-    from rich.markup import escape
-
-    width = None if sys.stdout.isatty() else 200
-    Console(width=width, highlight=False).print(
-        f"[{colors[mark]}]{mark:8}[/]{escape(text)}" + (f"\n        → {escape(fix)}" if fix else "")
-    )
-    return mark != "PROBLEM"
+def finding(good: Any, text: str, fix: str = "", bad: str = "PROBLEM") -> bool:
+    """Print a finding, with its fix unless it is good; whether it stands in nobody's way."""
+    mark, color = ("ok", "green") if good else (bad, "red" if bad == "PROBLEM" else "yellow")
+    shown = f"[{color}]{mark:8}[/]{escape(text)}" + ("" if good else f"\n        → {escape(fix)}")
+    Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(shown)
+    return bool(good) or bad != "PROBLEM"
 
 
 def cluster(profile: Profile, folder: Path, partitions: list[str], wait_s: float) -> bool:
     """Look at everything, with a job on each partition if `wait_s` > 0; whether nothing stands in the way."""
-    found = dict(re.findall(r"^(\w+)[ \t]*=[ \t]*(.*?)[ \t]*$", slurm("scontrol", "show", "config"), re.M))
-    good = settings(found)
-    nodes: dict[str, dict[str, Any]] = {}
-    for line in slurm("sinfo", "-h", "-o", "%P|%a|%l|%D|%c|%m|%G").splitlines():
-        name, up, limit, count, cpus, memory, gres = line.split("|")
-        gpus = re.search(r"gpu:(?:[^:(,]+:)?(\d+)", gres)
-        facts = {"limit": limit, "nodes": int(count), "cpus": int(cpus.rstrip("+")), "memory_mb": int(memory.rstrip("+"))}
-        if up == "up":
-            nodes[name.rstrip("*")] = {**facts, "gpus": int(gpus[1]) if gpus else 0, "default": name.endswith("*")}
+    settings = dict(re.findall(r"^(\w+)[ \t]*=[ \t]*(.*?)[ \t]*$", slurm("scontrol", "show", "config"), re.M))
+    version = re.findall(r"\d+", slurm("sinfo", "--version"))
+    old = "sweeps over several nodes need 20.11; give sweep.parallel for one node"
+    good = finding(tuple(map(int, version[:2])) >= OLDEST, f"Slurm {'.'.join(version)}", old)
+    kind, requeue = settings.get("AccountingStorageType", "none"), settings.get("JobRequeue")
+    finding(
+        "none" not in kind,
+        f"accounting: {kind}",
+        "jobs/status.py asks squeue and scontrol instead: old jobs are not known",
+        "note",
+    )
+    fix = "jobs ask for --requeue themselves; if they end FAILED after a preemption, set requeue: resubmit"
+    finding(requeue == "1", f"JobRequeue={requeue}", fix, "note")
+    kind, mode, wait, array = map(settings.get, ("PreemptType", "PreemptMode", "KillWait", "MaxArraySize"))
+    finding(True, f"preemption: {kind}, {mode}; KillWait {wait}, MaxArraySize {array}")
+    nodes = partitions_up()
     if not nodes:
-        return say("PROBLEM", "no partition is up", "sinfo shows what there is; ask those who run the cluster")
+        return finding(False, "no partition is up", "sinfo shows what there is; ask those who run the cluster")
     for name in partitions:
         if name not in nodes:
             raise UserError(f"partitions: {name!r} is not up; there are {', '.join(nodes)}.")
-    for name, known in nodes.items():
-        text = f"{known['nodes']} nodes, {known['cpus']} CPUs, {known['memory_mb'] / 1024:.0f} GB, {known['gpus']} GPUs, up to {known['limit']}"
-        say("ok", f"partition {name}: {text}")
+    for name, has in nodes.items():
+        size = f"{has['nodes']} nodes, {has['cpus']} CPUs, {has['memory_mb'] / 1024:.0f} GB, {has['gpus']} GPUs"
+        finding(True, f"partition {name}: {size}, up to {has['limit']}")
     for place in (folder, Path.home()):
         place.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(place).free / 2**30
-        good &= say(
-            "ok" if free > 20 else "note",
-            f"{free:.0f} GB free in {place}",
-            "" if free > 20 else "quota -s; packed sets and runs need room",
+        finding(
+            free > 20, f"{free:.0f} GB free in {place}", "packed sets and runs need room; quota -s tells your own share", "note"
         )
     for name in (partitions or list(nodes)) if wait_s else []:
         good &= try_partition(profile, folder, name, nodes[name], wait_s)
@@ -69,90 +70,58 @@ def cluster(profile: Profile, folder: Path, partitions: list[str], wait_s: float
     return good
 
 
-def settings(found: dict[str, str]) -> bool:
-    """Findings about the controller's configuration."""
-    version = re.findall(r"\d+", slurm("sinfo", "--version"))
-    text = f"Slurm {'.'.join(version)}"
-    good = say(
-        "ok" if tuple(map(int, version[:2])) >= OLDEST else "PROBLEM",
-        text,
-        ""
-        if tuple(map(int, version[:2])) >= OLDEST
-        else f"sweeps over several nodes need {OLDEST[0]}.{OLDEST[1]}; give sweep.parallel for one node",
-    )
-    accounting = "none" not in found.get("AccountingStorageType", "none")
-    say(
-        "ok" if accounting else "note",
-        f"accounting: {found.get('AccountingStorageType')}",
-        "" if accounting else "jobs/status.py asks squeue and scontrol instead: memory and old jobs are not known",
-    )
-    requeue = found.get("JobRequeue") == "1"
-    say(
-        "ok" if requeue else "note",
-        f"JobRequeue={found.get('JobRequeue')}",
-        "" if requeue else "jobs ask for --requeue themselves; if they end FAILED after a preemption, set requeue: resubmit",
-    )
-    say(
-        "ok",
-        f"preemption: {found.get('PreemptType')}, {found.get('PreemptMode')}; KillWait {found.get('KillWait')}, MaxArraySize {found.get('MaxArraySize')}",
-    )
-    return good
+def partitions_up() -> dict[str, dict[str, Any]]:
+    """Partition -> nodes, time limit, and what its smallest kind of node has."""
+    found: dict[str, dict[str, Any]] = {}
+    for line in slurm("sinfo", "-h", "-o", "%P|%a|%l|%D|%c|%m|%G").splitlines():
+        name, up, limit, count, cpus, memory, gres = line.split("|")
+        gpus = re.search(r"gpu:(?:[^:(,]+:)?(\d+)", gres)
+        least = {"cpus": int(cpus.rstrip("+")), "memory_mb": int(memory.rstrip("+")), "gpus": int(gpus[1]) if gpus else 0}
+        if up == "up":
+            had = found.get(name.rstrip("*"), {"nodes": 0, **least})
+            both = {key: min(value, had[key]) for key, value in least.items()}
+            more = {"limit": limit, "nodes": had["nodes"] + int(count), "default": name.endswith("*")}
+            found[name.rstrip("*")] = both | more
+    return found
 
 
-def try_partition(profile: Profile, folder: Path, name: str, facts: dict[str, Any], wait_s: float) -> bool:
+def try_partition(profile: Profile, folder: Path, name: str, has: dict[str, Any], wait_s: float) -> bool:
     """A job of two tasks, on two nodes where there are two; what it found."""
-    where = folder / f"check-{name}-{secrets.token_hex(4)}"
+    where, nonce = folder / f"check-{name}-{secrets.token_hex(4)}", secrets.token_hex(8)
     run = RunDir(where)
     run.open_private()
-    nonce = secrets.token_hex(8)
     (where / "nonce").write_text(nonce)
-    small = dataclasses.replace(
-        profile,
-        partition=name,
-        cpu_partition=None,
-        gpus_per_node=0 if not facts["gpus"] else 1 if facts["nodes"] > 1 else 2,
-        processes_per_node=1 if facts["nodes"] > 1 else 2,
-        cpus_per_process=1,
-        memory_gb=min(profile.memory_gb, 4.0, facts["memory_mb"] / 2048),
-        gpu_min=2,
-    )
+    each = 1 if has["nodes"] > 1 else 2
+    gpus = has["gpus"] >= each
+    small = {"partition": name, "cpu_partition": None, "gpus_per_node": each * gpus, "processes_per_node": each, "gpu_min": 2}
+    small |= {"cpus_per_process": 1, "memory_gb": min(profile.memory_gb, 4.0, has["memory_mb"] / 2048)}
     try:
-        launch.submit([launch.Job("check", [["probe", str(where), nonce]], "gpu", facts["gpus"] > 1, 2)], small, run)
+        job = launch.Job("check", [["probe", str(where), nonce]], "gpu", gpus, 2)
+        launch.submit([job], dataclasses.replace(profile, **small), run)
     except UserError as error:
-        return say("PROBLEM", f"{name}: {error}")
+        return finding(False, f"{name}: {error}", "set that in your profile and try again, or leave this partition out")
     deadline = time.monotonic() + wait_s
     while (waiting := status.live(run)) and time.monotonic() < deadline:
         time.sleep(1)
     if waiting:
         slurm("scancel", *waiting)
-        return say(
-            "note", f"{name}: still {', '.join(map(status.in_words, waiting.values()))}", "try again later, or with wait_min=60"
-        )
+        why = ", ".join(map(status.in_words, waiting.values()))
+        return finding(False, f"{name}: still {why}", "try again later, or with wait_min=60", "note")
     told = [rundir.read_json(path) for path in sorted(where.glob("task-*.json"))]
     if len(told) < 2:
         log = status.tail(run, next(iter(status.submitted(run)["check"])))
-        return say(
-            "PROBLEM",
-            f"{name}: {len(told)} of 2 tasks answered; the end of the log:\n{log}",
-            f"mend setup, environment or python of the profile; all files are in {where}",
-        )
-    first, good = told[0], True
-    say(
-        "ok",
-        f"{name}: Python {first['python']} and torch {first['torch']} on {', '.join(sorted({one['host'] for one in told}))}; all-reduce of 2 tasks in {first['seconds']:.1f} s",
-    )
-    if small.gpus_per_node and not first["cuda"]:
-        fix = "install a torch built for this driver (nvidia-smi on the node), or module load cuda in the profile's setup"
-        good &= say(
-            "PROBLEM",
-            f"{name}: GPUs were granted but torch (built for CUDA {first['built_for']}) sees none; driver {first['driver']}",
-            fix,
-        )
-    elif small.gpus_per_node:
-        say("ok", f"{name}: torch sees {first['cuda']}; driver {first['driver']}, built for CUDA {first['built_for']}")
+        fix = f"mend setup, environment or python of the profile; all files are in {where}"
+        return finding(False, f"{name}: {len(told)} of 2 tasks answered; the end of the log:\n{log}", fix)
+    first, hosts = told[0], ", ".join(sorted({one["host"] for one in told}))
+    finding(True, f"{name}: Python {first['python']} and torch {first['torch']} on {hosts}, which see this folder")
+    finding(True, f"{name}: all-reduce of 2 tasks in {first['seconds']:.1f} s")
     speed = min(one["scratch_mb_s"] for one in told)
-    say("ok", f"{name}: scratch {first['scratch']} writes {speed:.0f} MB/s with fsync")
-    return good
+    finding(True, f"{name}: scratch {first['scratch']} writes {speed:.0f} MB/s with fsync")
+    if not gpus:
+        return True
+    seen = f"{name}: torch (built for CUDA {first['built_for']}) sees {first['cuda'] or 'none of the GPUs that were granted'}"
+    fix = "install a torch built for this driver (nvidia-smi on the node), or module load cuda in the profile's setup"
+    return finding(first["cuda"], f"{seen}; driver {first['driver']}", fix)
 
 
 def probe(folder: Path, nonce: str) -> None:

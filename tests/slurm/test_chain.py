@@ -92,8 +92,12 @@ def test_the_commands_of_the_readme_that_need_a_cluster_work(place: Place) -> No
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     check = next(line for line in readme.splitlines() if line.startswith("python jobs/check.py"))
     told = place.job("check", *shlex.split(check)[2:], "partitions=[cpu]", code=1)
-    assert "PROBLEM cpu: GPUs were granted but torch" in told  # pretended GPUs are told from real ones
-    assert "all-reduce of 2 tasks" in told and "on n1, n2" in told and "partition: " in told.split("# a profile")[1]
+    assert "sees none of the GPUs that were granted" in told  # pretended GPUs are told from real ones
+    assert (
+        "all-reduce of 2 tasks" in told
+        and "on n1, n2, which see this folder" in told
+        and "partition: " in told.split("# a profile")[1]
+    )
     place.train("r", place.profile())
     status = next(line for line in readme.splitlines() if line.startswith("python jobs/status.py"))
     told = place.job("status", *shlex.split(status)[2:])
