@@ -1,7 +1,5 @@
 """The chain as processes: which Slurm jobs its stages become, what such a job's process does, and how people watch them."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import sys

@@ -1,7 +1,5 @@
 """Where a chain runs: on this machine, or on Slurm as a profile says. This file is torch-free and imports no submitit."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import shutil

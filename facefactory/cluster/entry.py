@@ -5,8 +5,6 @@ them to all processes of a step): it saves and exits with INTERRUPTED. Then the 
 because a job that ends inside the grace period of a preemption counts as finished.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

@@ -1,7 +1,5 @@
 """A chain of jobs to Slurm through submitit: all of it or nothing, submitted held and released at the end."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shlex

@@ -1,7 +1,5 @@
 """Processes on this machine: the ranks of one stage, or several runs side by side."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

@@ -3,8 +3,6 @@
 `ray symmetric-run` and `ray stop` reach into other people's clusters on shared nodes; explicit steps do not.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import secrets

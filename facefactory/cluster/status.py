@@ -1,7 +1,5 @@
 """How the jobs of a run stand: Slurm's records joined with the run folder's own files, and where each fact comes from."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import time
