@@ -12,6 +12,10 @@ class UserError(ValueError):
     """
 
 
+class Failed(RuntimeError):
+    """What a job could not do although it was asked rightly; one line and exit code 1. Other errors keep their traceback."""
+
+
 def say(text: str) -> None:
     """A line for the person who watches."""
     print(text, file=sys.stderr, flush=True)

@@ -10,18 +10,19 @@ from typing import Any, Literal
 
 from rich.console import Console
 
-from facefactory import UserError, pipeline, rundir, stages
+from facefactory import Failed, UserError, pipeline, rundir, runner, say, stages, studies
 from facefactory.cluster import launch, status
 from facefactory.cluster.local import INTERRUPTED
 from facefactory.pipeline import FINALIST, Run
 from facefactory.rundir import RunDir
-from facefactory.stages import Interrupted, say
+from facefactory.runner import Interrupted
 
 WAIT_S = 10.0  # between two looks at the queue
+LIVES = 3  # a sweep whose Ray is lost so often in a row, with nothing trained in between, has failed
 
 
 def guarded(work: Callable[[], None]) -> int:
-    """Run `work`; a person's mistake is one line and exit code 2, a stop 75, a lost owner 3, any other error 1."""
+    """Run `work`; a person's mistake is one line and exit code 2, a stop 75, a lost owner 3, what cannot be done 1."""
     try:
         work()
     except UserError as error:
@@ -35,7 +36,7 @@ def guarded(work: Callable[[], None]) -> int:
         return 3
     except KeyboardInterrupt:
         return 130
-    except (RuntimeError, FloatingPointError, OSError) as error:
+    except (Failed, FloatingPointError, OSError) as error:
         say(f"failed: {error}")
         return 1
     return 0
@@ -78,16 +79,8 @@ def slurm_jobs(run: Run, folder: RunDir, todo: list[str], options: Sequence[str]
     return jobs
 
 
-def going(folder: RunDir) -> bool:
-    """Whether a job of a run is queued or running."""
-    found = status.read(folder)
-    lost = not found["slurm"] and any(row["state"] == "UNKNOWN" for row in found["jobs"])  # no controller answers
-    return lost or any(row["state"] in status.LIVE and not status.never(row) for row in found["jobs"])
-
-
-def show(folder: RunDir) -> None:
+def show(found: dict[str, Any]) -> None:
     """The table of a run's jobs, and the end of the logs of those that failed."""
-    found = status.read(folder)
     Console(stderr=True, width=None if sys.stderr.isatty() else 160).print(status.table(found))
     for row in found["jobs"]:
         if row["log_tail"]:
@@ -98,14 +91,14 @@ def wait(folder: RunDir) -> None:
     """Return when all jobs of a run have ended.
 
     Raises:
-        RuntimeError: one of them failed.
+        Failed: one of them failed.
     """
-    while going(folder):
+    while (found := status.read(folder))["going"]:
         time.sleep(WAIT_S)
-    show(folder)
+    show(found)
     tell_report(folder.path)
-    if not status.read(folder)["healthy"]:
-        raise RuntimeError("a job failed; the table above says which.")
+    if not found["healthy"]:
+        raise Failed("a job failed; the table above says which.")
 
 
 def process(arguments: list[str]) -> int:
@@ -124,7 +117,7 @@ def process(arguments: list[str]) -> int:
         return guarded(lambda: check.probe(Path(path), names[0]))
     folder, first = RunDir(Path(path)), os.environ.get("RANK", "0") == "0"
     distributed.die_with_parent()
-    stages.stop.listen()
+    runner.stop.listen()
 
     def work() -> None:
         nonlocal folder, names
@@ -132,24 +125,24 @@ def process(arguments: list[str]) -> int:
         names = [name for name in names if "=" not in name]
         if mode == "finalist":
             place, names = int(names[0]), names[1:]
-            places = stages.places(run, folder)
+            places = studies.places(run, folder)
             if place >= len(places):
                 return say(f"finalists: the sweep has no trial in place {place}")
             if first:
-                run, folder = stages.open_finalist(run, folder, place)
+                run, folder = studies.open_finalist(run, folder, place)
             else:
                 run, folder = pipeline.with_params(run, places[place][0]["params"]), RunDir(places[place][1])
         if mode == "rank" or not first:
-            if mode == "rank" or not stages.is_complete(run, folder, "train"):
+            if mode == "rank" or not runner.is_complete(run, folder, "train"):
                 stages.train_rank(run, folder, folder.path.name)
             return
         folder.claim()
         if mode != "gather":
-            return stages.execute(run, folder, names)
+            return runner.execute(run, folder, names, studies.WORK)
         status.record_failures(folder)
         names = names if folder.done("sweep") else ["report"]
-        with contextlib.suppress(RuntimeError):  # that all finalists failed is in the report
-            stages.execute(run, folder, names, {**stages.WORK, "finalists": stages.gather})
+        with contextlib.suppress(Failed):  # that all finalists failed is in the report
+            runner.execute(run, folder, names, {**studies.WORK, "finalists": studies.gather})
 
     if mode == "sweep":
         return guarded(lambda: sweep_on_slurm(folder))
@@ -166,9 +159,12 @@ def sweep_on_slurm(folder: RunDir) -> None:
     gpus = each if "SLURM_JOB_GPUS" in os.environ else 0
     code = ray_on_slurm.run(["facefactory", "stages", str(folder.path), "sweep"], folder.path, each * run.training.threads, gpus)
     trained = any(path.stat().st_mtime > began for path in folder.path.glob("sweep/trials/*/train/checkpoints/*.pt"))
-    if stages.stop() or (trained and (code == INTERRUPTED or code < 0)):  # what is killed again and again must end some time
+    lives = folder.path / "private" / "sweep-lives.json"
+    left = LIVES if trained else (LIVES if (had := rundir.read_json(lives)) is None else had) - 1
+    rundir.write_json(lives, left)
+    if runner.stop() or (left > 0 and (code == INTERRUPTED or code < 0)):
         raise Interrupted
     if code:
-        raise RuntimeError(f"the sweep ended with exit code {code}; its message stands above.")
+        raise Failed(f"the sweep ended with exit code {code}; its message stands above.")
     folder.claim()
-    stages.begin(run, folder, "finalists")  # the array's elements come at the same time, into one folder
+    runner.begin(run, folder, "finalists")  # the array's elements come at the same time, into one folder

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from facefactory import UserError, chain, cluster, config, pipeline, registry, rundir, say, stages, sweep
+from facefactory import Failed, UserError, chain, cluster, config, pipeline, registry, rundir, runner, say, studies, sweep
 from facefactory.cluster import launch, status
 from facefactory.config import key, section
 from facefactory.pipeline import JOBS, Judge, Paths, Run
@@ -22,6 +22,7 @@ class Status:
     """What jobs/status.py is told."""
 
     run: str | None = key(None, "name or path of a run; default: the newest")
+    profile: str | None = key(None, "cluster profile whose folder of runs is meant, as in the job that made the run")
     paths: Paths = section(Paths)
     watch: bool = key(False, "show it again every 10 s until all jobs have ended")
     json: bool = key(False, "print JSON")
@@ -62,11 +63,11 @@ def _check(options: Check) -> None:
         raise UserError("no sbatch on PATH: this is no login node of a Slurm cluster; jobs run here with cluster=local.")
     profile, folder = cluster.load_profile(options.profile), Path(options.folder).expanduser().absolute()
     if not checking.cluster(profile, folder, options.partitions, 0 if options.dry_run else options.wait_min * 60):
-        raise RuntimeError("see the findings above.")
+        raise Failed("see the findings above.")
 
 
 def _status(options: Status) -> None:
-    site = cluster.load_profile(None).runs
+    site = cluster.load_profile(options.profile).runs
     runs = Path(options.paths.runs if options.paths != Paths() or site is None else site)
     if options.run is None:
         found = sorted(runs.glob("*/jobs.jsonl"), key=lambda path: path.stat().st_mtime)
@@ -75,15 +76,14 @@ def _status(options: Status) -> None:
         folder = RunDir(found[-1].parent)
     else:
         folder = RunDir(existing(options.run, runs))
-    if options.json:
-        print(json.dumps(status.read(folder), indent=1))
-    else:
-        chain.show(folder)
-    while options.watch and chain.going(folder):
-        time.sleep(10)
-        chain.show(folder)
-    if not status.read(folder)["healthy"]:
-        raise RuntimeError("a job failed or can never run.")
+    while True:
+        seen = status.read(folder)
+        print(json.dumps(seen, indent=1), flush=True) if options.json else chain.show(seen)
+        if not (options.watch and seen["going"]):
+            break
+        time.sleep(chain.WAIT_S)
+    if not seen["healthy"]:
+        raise Failed("a job failed or can never run.")
 
 
 def check(run: Run, names: tuple[str, ...]) -> None:
@@ -92,8 +92,11 @@ def check(run: Run, names: tuple[str, ...]) -> None:
     Raises:
         UserError: the first thing that is wrong.
     """
+    import numpy as np
+    import pandas as pd
+
     from facefactory import checkpoint
-    from facefactory.data import index, pack
+    from facefactory.data import index, labels, pack
     from facefactory.models import Facts
     from facefactory.training import augment
 
@@ -120,6 +123,11 @@ def check(run: Run, names: tuple[str, ...]) -> None:
     for name in ("reference", "held_out"):
         if (wanted := getattr(run.evaluation, name)) not in splits:
             raise UserError(f"evaluation.{name}={wanted!r} is no split of this set; there are {', '.join(splits)}.")
+    if "judge" in names:
+        whole = planned.table if run.data.shards is None else pd.concat([found.table(split) for split in splits])
+        group = planned.recipe["group"] if run.data.shards is None else found.content["group"]
+        if run.judge.folds > (people := len(np.unique(labels.people(whole, group)))):
+            raise UserError(f"judge.folds={run.judge.folds}, but the set has {people} people; give at most as many.")
     if run.judge.training.ranks != 1:
         raise UserError(f"judge.training.ranks={run.judge.training.ranks}; a judge is trained by one process, give 1.")
     trained: list[Run | Judge] = [run] if {"train", "sweep"} & set(names) else []
@@ -152,7 +160,8 @@ def start(job: str, names: tuple[str, ...], preset: str | None, arguments: list[
         return print(help_of(job, preset, arguments))
     *_, chosen = (preset or "", *(one.removeprefix("config=") for one in arguments if one.startswith("config=")))
     rest = [argument for argument in arguments if not argument.startswith("config=")]
-    early = config.load(Run, rest, [])  # what decides which layers lie below the arguments
+    layers = preset_layers(preset, chosen) if preset else []
+    early = config.load(Run, rest, layers)  # what decides which layers lie below the arguments
     where = early.cluster if early.dry_run and early.cluster == "slurm" else cluster.choose(early.cluster)
     profile = cluster.load_profile(early.profile) if where == "slurm" else cluster.Profile()
     site = {"paths": {name: value for name in ("runs", "data") if (value := getattr(profile, name))}}
@@ -160,14 +169,14 @@ def start(job: str, names: tuple[str, ...], preset: str | None, arguments: list[
         path = existing(early.run, Path(config.load(Run, rest, [site]).paths.runs))
         layers = [config.read_yaml(path / "config.yaml")]
     else:
-        path, layers = None, [site, *preset_layers(preset, chosen)]
+        path, layers = None, [site, *layers]
     run = pipeline.resolve(config.load(Run, rest, layers))
     check(run, names)
     identity = config.flat(run)
     if path is None:
         path = Path(run.paths.runs) / (run.run or f"{job}-{Path(chosen).stem}-{config.digest(identity)[:8]}")
     folder = RunDir(path)
-    todo = list(itertools.dropwhile(lambda name: stages.is_complete(run, folder, name), names))
+    todo = list(itertools.dropwhile(lambda name: runner.is_complete(run, folder, name), names))
     made = (rundir.read_json(path / "identity.json") or {}) if preset is None else identity
     options = [f"{name}={json.dumps(value)}" for name, value in identity.items() if made.get(name) != value]
     jobs = chain.slurm_jobs(run, folder, todo, options) if where == "slurm" else []
@@ -198,15 +207,15 @@ def start(job: str, names: tuple[str, ...], preset: str | None, arguments: list[
         if jobs and not live and running is None:
             folder.claim()
             if todo[0] == "finalists":
-                stages.begin(run, folder, "finalists")
-            launch.submit(jobs, profile, folder)
+                runner.begin(run, folder, "finalists")
+            launch.submit(jobs, profile, folder, pipeline.own_files(run))
         say(f"watch it with: python jobs/status.py run={shlex.quote(str(path))}")
-        chain.show(folder)
+        chain.show(status.read(folder))
         return chain.wait(folder) if run.wait else None
     if running is None:
-        stages.stop.listen()
+        runner.stop.listen()
         folder.claim()
-        stages.execute(run, folder, names)
+        runner.execute(run, folder, names, studies.WORK)
         chain.tell_report(path)
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field
 from operator import attrgetter
@@ -67,7 +68,7 @@ def load(schema: type[Tree], arguments: list[str], layers: Sequence[Mapping[str,
             raise UserError(f"{argument!r} is not of the form key=value, e.g. training.total_kimg=60. --help lists the keys.")
         name, value = argument.split("=", 1)
         if name in texts and value != "null" and value[:1] not in ("'", '"'):  # run=no is a name, not false
-            argument = f"{name}={json.dumps(value, ensure_ascii=False)}"
+            argument = f"{name}={json.dumps(os.path.expandvars(value), ensure_ascii=False)}"
         try:
             dotlists.append(OmegaConf.from_dotlist([argument]))
         except YAMLError:
@@ -78,21 +79,25 @@ def load(schema: type[Tree], arguments: list[str], layers: Sequence[Mapping[str,
         merged = OmegaConf.merge(OmegaConf.structured(schema), *(OmegaConf.create(dict(layer)) for layer in layers), *dotlists)
         loaded = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
-        raise UserError(_explained([name for name, _, _ in known], error)) from None
+        raise UserError(_explained({name: kind for name, _, kind in known}, error)) from None
+    except TypeError as error:  # a list where a mapping belongs, or the reverse
+        raise UserError(f"{error} in {' '.join(arguments) or layers[-1]}: {{a: b}} is a mapping, [a, b] a list.") from None
     for name, item, _ in known:
         _check_bounds(name, attrgetter(name)(loaded), **item.metadata)
     return loaded  # type: ignore[return-value]
 
 
-def _explained(known: list[str], error: Any) -> str:
+def _explained(known: dict[str, Any], error: Any) -> str:
     reason, wrong = str(error).split("\n")[0], error.full_key
     if wrong is None:
-        return f"{reason}: a section takes no value; give its keys, e.g. {known[0]}=…. --help lists the keys."
+        return f"{reason}: a section takes no value; give its keys, e.g. {next(iter(known))}=…. --help lists the keys."
     if "not in" in reason or wrong not in known:
         same_leaf = [f" Did you mean {name!r}?" for name in known if name.split(".")[-1] == wrong.split(".")[-1]]
         guesses = [nearest(wrong, known), nearest(wrong, {name.split(".")[0] for name in known}), *same_leaf]
         guess = next(filter(None, guesses), "")
         return f"unknown key {wrong!r} ({reason}).{guess} --help lists the keys."
+    if str(known[wrong]).startswith("list"):
+        return f"{wrong} takes a list, e.g. {wrong}=[a,b]. --help lists types and meanings."
     return f"{wrong}: {reason}. --help lists types and meanings."
 
 

@@ -67,7 +67,7 @@ class Run:
     """The whole config tree."""
 
     run: str | None = key(None, "name of the run folder; default: job, preset and a digest of the config", identity=False)
-    seed: int = key(0, "seed of all randomness", low=0)
+    seed: int = key(0, "seed of all randomness", low=0, high=2**63 - 1)
     cluster: Literal["auto", "local", "slurm"] = key("auto", "auto: Slurm where there is one, else this machine", identity=False)
     profile: str | None = key(None, "cluster profile: a name in slurm/ or ~/.config/facefactory/, or a path", identity=False)
     wait: bool = key(False, "on Slurm: return when all jobs have ended", identity=False)
@@ -100,7 +100,7 @@ class Stage:
         files = {
             name: value["name"] for name, value in found.items() if isinstance(value, dict) and value["name"].endswith(".py")
         }
-        return found | {f"{name} file": rundir.sha256(Path(path)) for name, path in files.items()}
+        return found | {f"{name} file": rundir.sha256(registry.own_file(path)) for name, path in files.items()}
 
 
 def outputs_of(folder: RunDir, *names: str) -> dict[str, Any]:
@@ -216,7 +216,7 @@ def resolve(run: Run) -> Run:
 def space_of(run: Run) -> Space:
     """The search space, checked."""
     name = run.sweep.space
-    space = config.read_yaml(Path(name) if name.endswith((".yaml", ".yml")) else JOBS / "spaces" / f"{name}.yaml")
+    space = config.read_yaml(registry.own_file(name) if name.endswith((".yaml", ".yml")) else JOBS / "spaces" / f"{name}.yaml")
     check_space(space, name)
     for param in space:
         if not param.startswith(SEARCHED) or param in FIXED:
@@ -234,6 +234,13 @@ def with_params(run: Run, params: dict[str, Any], **training: Any) -> Run:
     arguments = [f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in params.items()]
     made = config.load(Run, arguments, [tree])
     return resolve(dataclasses.replace(made, training=dataclasses.replace(made.training, **training)))
+
+
+def own_files(run: Run) -> list[str]:
+    """Files of the user's that a run reads: models, objectives, search space."""
+    parts = (run.model, run.objective, run.judge.model, run.judge.objective)
+    names = [run.sweep.space, *(part["name"] for part in parts)]
+    return sorted({name for name in names if name.endswith((".py", ".yaml", ".yml"))})
 
 
 def repeat_command(path: Path, run: Run) -> str:

@@ -5,6 +5,7 @@
 """
 
 import difflib
+import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -29,14 +30,27 @@ def names(package: str) -> list[str]:
     return sorted(path.relative_to(root).with_suffix("").as_posix() for path in files)
 
 
+def own_file(name: str) -> Path:
+    """A file of the user's; queued jobs read the copy that was made beside their code at the submission."""
+    copy = Path(__file__).parents[1] / own_copy(name)
+    return copy if copy.exists() else Path(name).expanduser()
+
+
+def own_copy(name: str) -> Path:
+    """Where the copy of a user's file lies below `code/`."""
+    return Path("own", hashlib.sha256(name.encode()).hexdigest()[:16] + Path(name).suffix)
+
+
 def module(package: str, name: str) -> ModuleType:
     """The file behind a name.
 
     Raises:
         UserError: no such name or file; the message lists what exists.
     """
+    if not isinstance(name, str):
+        raise UserError(f"{package}: {name!r} is no name; there are {', '.join(names(package))}.")
     if name.endswith(".py"):
-        path = Path(name).expanduser().resolve()
+        path = own_file(name)
         if not path.is_file():
             raise UserError(f"{package}: no file {name!r}. Give the path of a Python file, or one of {names(package)}.")
         spec = importlib.util.spec_from_file_location(path.stem, path)

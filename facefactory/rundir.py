@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from facefactory import UserError
+from facefactory import UserError, say
 
 OWNER_TOKEN = "FACEFACTORY_OWNER"  # handed by a launcher to the processes that write in its name
 
@@ -76,8 +76,17 @@ def append_json(path: Path, line: dict[str, Any]) -> None:
 def locked(path: Path) -> Iterator[None]:
     """Hold an advisory lock on a file: processes that would do the same work wait for the first."""
     with open(path, "a") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"waiting for another process, which is at work in {path.parent}")
+            fcntl.flock(stream, fcntl.LOCK_EX)
         yield
+
+
+def tail(path: Path, lines: int = 15) -> str | None:
+    """The last lines of a log; None where there is no file."""
+    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.is_file() else None
 
 
 def sha256(path: Path) -> str:

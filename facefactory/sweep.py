@@ -4,7 +4,6 @@ Nothing of Ray's own state is kept. A restarted study replays its trial folders,
 scheduler: finished trials report their recorded scores at once, interrupted ones go on from their checkpoints.
 """
 
-import dataclasses
 import functools
 import logging
 import os
@@ -20,7 +19,7 @@ from typing import Any, Literal
 from facefactory import UserError, config, rundir, say
 from facefactory.config import key
 
-METRIC, MODE = "kd_judge", "min"
+METRIC = "kd_judge"  # the lower, the better
 Space = dict[str, dict[str, Any]]
 Params = dict[str, Any]
 Report = Callable[[dict[str, Any]], None]
@@ -188,7 +187,7 @@ def _tune(study: Study, planned: list[Params], wanted: int, known: list[str]) ->
     samplers = optuna.samplers.RandomSampler if options.sampler == "random" else optuna.samplers.TPESampler
     # with a seed of its own for each continuation the sampler does not propose its first points again
     sampler, point = samplers(seed=study.seed * 1000 + len(known)), functools.partial(_point, space=study.space)
-    aim: dict[str, Any] = {"metric": METRIC, "mode": MODE}
+    aim: dict[str, Any] = {"metric": METRIC, "mode": "min"}
     searcher = OptunaSearch(point, **aim, sampler=sampler, points_to_evaluate=planned or None)
     asha = AsyncHyperBandScheduler("kimg", grace_period=rungs[0], max_t=rungs[-1], reduction_factor=options.reduction)
     scheduler = asha if options.early_stopping else FIFOScheduler()
@@ -214,18 +213,17 @@ def trial_name(number: int, params: Params) -> str:
     return f"{number:03d}-{config.digest(params)[:8]}"
 
 
-def _number(proposed: int, name: str, known: list[str]) -> int:
-    """A trial's number: that of its folder, if there is one; a kill may have left gaps between those."""
-    numbers = [int(folder.partition("-")[0]) for folder in known]
-    own = [number for number, folder in zip(numbers, known, strict=True) if folder.partition("-")[2] == name.partition("-")[2]]
-    return own[0] if own else max(proposed, proposed - len(known) + max(numbers, default=-1) + 1)
+def _number(proposed: int, known: list[str]) -> int:
+    """A trial's number: that of its folder, if it is replayed (known ones are proposed first), else the next free one."""
+    numbers = [int(folder.partition("-")[0]) for folder in known]  # a kill may have left gaps
+    return numbers[proposed] if proposed < len(known) else proposed - len(known) + max(numbers, default=-1) + 1
 
 
 def _trainable(point: dict[str, Any], study: str, trial: TrialFunction, known: list[str]) -> None:
     """In a Ray worker: report what the folder has recorded, then let the trial go on where it stands."""
     from ray import tune
 
-    number = _number(point.pop("number"), trial_name(0, point), known)
+    number = _number(point.pop("number"), known)
     folder = Path(study) / "trials" / trial_name(number, point)
     if not (folder / "trial.json").exists():
         rundir.write_json(folder / "trial.json", {"number": number, "params": point})
@@ -290,9 +288,3 @@ def best(trials: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
     """The trials that got furthest, by score at their last rung."""
     scored = [one for one in trials if one["scores"] and one["state"] != "failed"]
     return sorted(scored, key=lambda one: (-one["scores"][-1]["kimg"], one["scores"][-1][METRIC]))[:count]
-
-
-def budget(options: Sweep) -> dict[str, Any]:
-    """What the results say of the study itself."""
-    facts = {"metric": METRIC, "mode": MODE, "sampler": options.sampler, "rungs_kimg": options.rungs()}
-    return facts | {"options": dataclasses.asdict(options)}

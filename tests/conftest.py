@@ -6,6 +6,8 @@ The faces are drawn with ellipses, not photographed: 12 people x 5 images, gray,
 from __future__ import annotations
 
 import csv
+import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ from PIL import Image, ImageDraw
 from facefactory.data import Pack, pack
 from facefactory.data.index import Index
 from facefactory.data.sources.orl import images
+from facefactory.rundir import RunDir
 
 PEOPLE, EACH = 12, 5
 RECIPE = """\
@@ -112,3 +115,84 @@ def index(faces: Faces, tmp_path_factory: pytest.TempPathFactory) -> Index:
     """The faces as shards: 16 x 16 gray, train 45 images in 3 shards, test 15 in 1. Shared: do not write in it."""
     plan = pack.plan(Pack(recipe=str(faces.recipe), resolution=16, shard_images=16))
     return pack.pack(plan, tmp_path_factory.mktemp("shards"))
+
+
+CAPTURES = Path(__file__).parent / "captures"
+
+
+def captured(command: str, name: str) -> str:
+    """What a command of Slurm 22.05.8 printed (captures/<command>.txt)."""
+    for section in re.split(r"^== ", (CAPTURES / f"{command}.txt").read_text(), flags=re.M)[1:]:
+        title, _, text = section.partition("\n")
+        if title == name:
+            return text
+    raise KeyError(name)
+
+
+class Pretended:
+    """Slurm commands that do what a line of shell says and note how they were called; PATH holds nothing else."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.log = folder, folder / "calls"
+        (folder / "bin").mkdir(parents=True)
+        for tool in ("cat", "env", "rm"):
+            (folder / "bin" / tool).symlink_to(str(shutil.which(tool)))
+
+    def command(self, name: str, shell: str = "") -> None:
+        """Make or replace a command."""
+        path = self.folder / "bin" / name
+        path.write_text(f"#!/bin/sh\ncd {self.folder}\nprintf '%s\\n' \"{name} $*\" >>calls\n{shell}\n")
+        path.chmod(0o755)
+
+    def prints(self, name: str, text: str, code: int = 0) -> None:
+        """Make a command that prints a text."""
+        (self.folder / f"{name}.txt").write_text(text)
+        self.command(name, f"cat {name}.txt; exit {code}")
+
+    def calls(self, start: str = "") -> list[str]:
+        """How they were called, in order."""
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        return [line for line in lines if line.startswith(start)]
+
+
+@pytest.fixture(autouse=True)
+def no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the Slurm job that it runs in, nor the profiles of the person who runs it."""
+    for name in [name for name in os.environ if name.startswith(("SLURM_", "SBATCH_", "SUBMITIT_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pretended:
+    """sbatch that gives ids from 101 on, scontrol, scancel and srun that say nothing, and no sacct or squeue."""
+    made = Pretended(tmp_path / "slurm")
+    monkeypatch.setenv("PATH", str(tmp_path / "slurm" / "bin"))
+    (made.folder / "last").write_text("100\n")
+    made.command("sbatch", BATCH.format(refuse="", refuse_test=""))
+    for name in ("scontrol", "scancel", "srun"):
+        made.command(name)
+    return made
+
+
+BATCH = """\
+read last <last
+if [ "$1" = --test-only ]; then cat >>tested; {refuse_test}
+exit 0; fi
+{refuse}
+last=$((last + 1)); echo $last >last
+case "$*" in *--parsable*) cat >copy; echo $last;; *) echo "Submitted batch job $last";; esac"""
+
+
+def refusal(text: str) -> str:
+    """Shell that refuses as sbatch does."""
+    return f"cat >&2 <<'END'\n{text}END\nexit 1"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunDir:
+    """A run folder `r` that this process owns."""
+    made = RunDir(tmp_path / "runs" / "r")
+    made.path.mkdir(parents=True)
+    made.claim()
+    return made

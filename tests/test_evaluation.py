@@ -23,11 +23,13 @@ from facefactory.data.index import Index
 from facefactory.data.loader import Shards
 from facefactory.evaluation import Evaluation, features, judge, weights
 from facefactory.evaluation.protocols import classifier, generator
+from facefactory.interpret import Interpret, matrix
+from facefactory.metrics import Array, intervals
 
 BINARY = {"Glasses": {"kind": "binary", "classes": ["0", "1"]}}
 
 
-def flattened(images: Tensor) -> features.Array:
+def flattened(images: Tensor) -> Array:
     """The simplest features: the pixels."""
     return images.flatten(1).double().numpy() / 255
 
@@ -157,6 +159,22 @@ def test_intervals_by_person_are_wider_than_by_image_when_the_judge_errs_by_pers
     assert by_person > 1.5 * by_image > 0
 
 
+def test_intervals_of_few_people_are_students_and_end_at_1() -> None:
+    people, values = np.arange(16), [0, 1] * 8
+    logits = certain([1 - value if person == 0 else value for person, value in enumerate(values)])
+    found = scored(logits, values, people.tolist())
+    assert found["balanced_accuracy"] == pytest.approx(15 / 16)
+
+    def right(ids: np.ndarray[Any, np.dtype[np.int64]]) -> float:
+        sides = [ids[ids % 2 == side] for side in (0, 1)]
+        return float(np.mean([(side != 0).mean() for side in sides])) if all(map(len, sides)) else np.nan
+
+    draws = intervals.bootstrap(right, people)
+    low, high = found["balanced_accuracy_interval"]
+    assert high == 1
+    assert low == pytest.approx(15 / 16 - 2.3646 * np.nanstd(draws, ddof=1), abs=1e-4)  # 8 people a side: t of 7 degrees
+
+
 # -- images as pictures, draws ---------------------------------------------------------------------------------------
 
 
@@ -221,30 +239,36 @@ def held_out(index: Index) -> Tensor:
 
 
 def test_pixels_put_other_people_below_blur_below_one_repeated_face_below_noise(real: Tensor, held_out: Tensor) -> None:
-    found = generator.scale(flattened, real, held_out, "pixels")
-    assert list(found) == ["fd_pixels", "kd_pixels"]
-    for marks in found.values():
-        assert marks["floor"] < marks["blur"] < marks["repeat"] < marks["noise"]
+    marks = generator.scale(flattened, real, held_out, "pixels")
+    assert marks["floor"] < marks["blur"] < marks["repeat"] < marks["noise"]
 
 
 def test_the_floor_is_the_distance_between_real_and_held_out(real: Tensor, held_out: Tensor) -> None:
-    floor = generator.distances(flattened, real, held_out, "pixels")
-    found = generator.scale(flattened, real, held_out, "pixels")
-    assert {name: marks["floor"] for name, marks in found.items()} == {name: floor[name] for name in found}
+    floor = generator.distances(flattened, real, held_out, "pixels")["kd_pixels"]
+    assert generator.scale(flattened, real, held_out, "pixels")["floor"] == floor
+
+
+def test_a_perfect_generator_scores_the_floor_though_it_draws_more_faces_than_are_held_out() -> None:
+    real, fake = (generator.draw(LinearModel(), count, seed, "all alike") for count, seed in ((500, 0), (1000, 1)))
+    held_out = [generator.draw(LinearModel(), 20, seed, "all alike") for seed in range(2, 42)]
+    score, *floors = [generator.distances(flattened, real, images, "pixels") for images in (fake, *held_out)]
+    by_kd = np.array([floor["kd_pixels"] for floor in floors])
+    assert abs(by_kd.mean() - score["kd_pixels"]) < 3 * by_kd.std() / np.sqrt(len(floors))
+    assert min(floor["fd_pixels"] for floor in floors) > 3 * score["fd_pixels"]  # which is why this distance has no scale
 
 
 def test_constant_features_are_refused_with_the_command_that_may_help(real: Tensor, held_out: Tensor) -> None:
-    with pytest.raises(UserError, match=r"fd_judge puts held-out .* blur .*repeat .*noise .*judge\.training\.total_kimg"):
+    with pytest.raises(UserError, match=r"kd_judge puts held-out .* blur .*repeat .*noise .*judge\.training\.total_kimg"):
         generator.scale(lambda images: np.full((len(images), 4), 0.1), real, held_out, "judge")
 
 
 def test_features_to_which_noise_looks_more_real_than_faces_are_refused(real: Tensor, held_out: Tensor) -> None:
-    def inverted(images: Tensor) -> features.Array:
+    def inverted(images: Tensor) -> Array:
         """Faces of the reference look like noise, and noise like itself."""
         noise = np.random.default_rng(0).random((len(images), 256))
         return noise if images is real else flattened(images)
 
-    with pytest.raises(UserError, match=r"fd_judge puts held-out .* above .*noise"):
+    with pytest.raises(UserError, match=r"kd_judge puts held-out .* above .*noise"):
         generator.scale(inverted, real, held_out, "judge")
 
 
@@ -252,12 +276,12 @@ def test_features_that_do_not_see_blur_are_refused_for_blur_alone(real: Tensor, 
     def sharpness(images: Tensor) -> float:
         return float(images.float().diff(dim=2).abs().mean())
 
-    def blind(images: Tensor) -> features.Array:
+    def blind(images: Tensor) -> Array:
         """Pixels, but any varied set less sharp than the held-out faces counts as the reference itself."""
         soft = sharpness(images) < sharpness(held_out) and images.float().std(0).mean() > 0
         return flattened(real if soft else images)
 
-    with pytest.raises(UserError, match=r"fd_judge puts held-out real faces \([^)]*\) above blur \([^)]*\):"):
+    with pytest.raises(UserError, match=r"kd_judge puts held-out real faces \([^)]*\) above blur \([^)]*\):"):
         generator.scale(blind, real, held_out, "judge")
 
 
@@ -289,32 +313,31 @@ def test_the_ratio_is_of_median_distances() -> None:
 
 # -- the store of weights --------------------------------------------------------------------------------------------
 
-SOME = weights.Weights("some.pth", "https://example.org/some.pth", hashlib.sha256(b"published").hexdigest())
-
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FACEFACTORY_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.setattr(weights, "SHA256", hashlib.sha256(b"published").hexdigest())
     (tmp_path / "weights").mkdir()
     return tmp_path / "weights"
 
 
 def test_missing_weights_are_none_and_the_command_names_file_and_address(store: Path) -> None:
-    assert weights.find(SOME) is None
-    assert str(store / "some.pth") in weights.how(SOME) and SOME.url in weights.how(SOME)
+    assert weights.find() is None
+    assert str(store / weights.FILE) in weights.how() and weights.URL in weights.how()
     assert not list(store.iterdir()), "nothing is downloaded"
 
 
 def test_the_published_file_is_found(store: Path) -> None:
-    (store / "some.pth").write_bytes(b"published")
-    assert weights.find(SOME) == store / "some.pth"
+    (store / weights.FILE).write_bytes(b"published")
+    assert weights.find() == store / weights.FILE
 
 
 def test_a_file_with_other_content_is_refused_with_both_hashes(store: Path) -> None:
-    (store / "some.pth").write_bytes(b"cut short")
+    (store / weights.FILE).write_bytes(b"cut short")
     with pytest.raises(UserError) as caught:
-        weights.find(SOME)
-    for named in (hashlib.sha256(b"cut short").hexdigest()[:16], SOME.sha256[:16], str(store / "some.pth"), SOME.url):
+        weights.find()
+    for named in (hashlib.sha256(b"cut short").hexdigest()[:16], weights.SHA256[:16], str(store / weights.FILE), weights.URL):
         assert named in str(caught.value)
 
 
@@ -325,7 +348,7 @@ def test_without_a_store_of_its_own_weights_lie_in_the_cache_folder(tmp_path: Pa
 
 def test_inception_features_are_torch_fidelitys(store: Path, monkeypatch: pytest.MonkeyPatch, real: Tensor) -> None:
     published = feature_extractor_inceptionv3.FeatureExtractorInceptionV3
-    path = store / weights.INCEPTION.file
+    path = store / weights.FILE
     with warnings.catch_warnings(), monkeypatch.context() as patch:
         warnings.simplefilter("ignore")
         patch.setattr(feature_extractor_inceptionv3, "load_state_dict_from_url", lambda *_, **__: {})
@@ -336,11 +359,10 @@ def test_inception_features_are_torch_fidelitys(store: Path, monkeypatch: pytest
         if isinstance(layer, torch.nn.Conv2d):  # torch's own scale would let the features fade to 1e-8
             torch.nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     torch.save(direct.state_dict(), path)
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    monkeypatch.setattr(weights, "INCEPTION", weights.Weights(path.name, weights.INCEPTION.url, sha256))
-    found = weights.find(weights.INCEPTION)
+    monkeypatch.setattr(weights, "SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
+    found = weights.find()
     assert found == path
-    extract = features.of_inception(found)
+    extract = features.of_inception(found, torch.device("cpu"))
     monkeypatch.setattr(features, "CHUNK", 2)
     with torch.inference_mode():
         gray = real[:3]
@@ -378,12 +400,12 @@ def test_the_generator_protocol_writes_pictures_and_strict_json(index: Index, tm
     found = evaluate(LinearModel(), index, tmp_path)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert {"kd_judge", "fd_judge", "precision_judge", "recall_judge"} == found["scores"].keys()
-    assert found["scale"].keys() == {"fd_judge", "kd_judge"}
+    assert found["scale"].keys() == {"kd_judge"}
     assert found["not_staged"].keys() == {"fid", "kid"} and "curl" in found["not_staged"]["fid"]
     assert sorted(path.name for path in tmp_path.glob("*.png")) == ["nearest.png", "samples.png"]
     protocol = found["protocol"]
     assert (protocol["fakes"], protocol["reals"], protocol["held_out"], protocol["seed"]) == (80, 45, 15, 3)
-    assert protocol["features"] == "judge 01234567" and protocol["dataset"] == index.images_digest[:12]
+    assert protocol["judge"] == "01234567" and protocol["dataset"] == index.images_digest[:12]
 
 
 def test_the_pictures_show_the_first_draws_and_below_them_their_nearest_faces(
@@ -402,12 +424,11 @@ def test_the_pictures_show_the_first_draws_and_below_them_their_nearest_faces(
 def test_a_generator_that_draws_training_faces_scores_as_well_as_can_be(index: Index, tmp_path: Path, real: Tensor) -> None:
     memory = SimpleNamespace(z_dim=2, sample=lambda z: pixels.to_model(real[(z[:, 0].abs() * 1e5).long() % len(real)]))
     found = evaluate(memory, index, tmp_path, fakes=400)
-    assert found["memorisation"]["ratio"] == 0
+    assert found["memorisation_ratio"] == 0
     assert found["scores"]["precision_judge"] == 1
     assert found["scores"]["kd_judge"] < found["scale"]["kd_judge"]["floor"]
-    assert found["scores"]["fd_judge"] < found["scale"]["fd_judge"]["floor"]
     worse = evaluate(LinearModel(), index, tmp_path)
-    assert worse["scores"]["kd_judge"] > found["scores"]["kd_judge"] and worse["memorisation"]["ratio"] > 0.5
+    assert worse["scores"]["kd_judge"] > found["scores"]["kd_judge"] and worse["memorisation_ratio"] > 0.5
 
 
 def test_models_with_an_encoder_also_show_reconstructions(index: Index, tmp_path: Path, held_out: Tensor) -> None:
@@ -423,14 +444,15 @@ def test_models_with_an_encoder_also_show_reconstructions(index: Index, tmp_path
 def test_staged_inception_weights_add_fid_and_kid_with_their_scale(
     index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weights, "find", lambda wanted: tmp_path / wanted.file)
-    monkeypatch.setattr(features, "of_inception", lambda path: flattened)
+    monkeypatch.setattr(weights, "find", lambda: tmp_path / weights.FILE)
+    monkeypatch.setattr(features, "of_inception", lambda path, device: flattened)
     found = evaluate(LinearModel(), index, tmp_path)
     assert found["not_staged"] == {}
     assert found["scores"]["fid"] == pytest.approx(found["scores"]["fd_judge"], rel=1e-3)  # here both look at pixels
     assert found["scores"]["kid"] == pytest.approx(found["scores"]["kd_judge"], rel=1e-3)
-    assert found["scale"].keys() == {"fd_judge", "kd_judge", "fid", "kid"}
-    assert weights.INCEPTION.sha256[:8] in found["protocol"]["features"] and "299" in found["protocol"]["resize"]
+    assert found["scores"].keys() >= {"precision_inception", "recall_inception"}
+    assert found["scale"].keys() == {"kd_judge", "kid"}
+    assert found["protocol"]["inception"] == weights.SHA256[:8] and "299" in found["protocol"]["inception_resize"]
 
 
 def test_every_set_of_images_is_looked_at_once(index: Index, tmp_path: Path) -> None:
@@ -464,6 +486,66 @@ def test_fakes_stand_above_their_nearest_faces_however_few_they_are(index: Index
 def test_a_held_out_split_that_is_the_reference_is_refused(real: Tensor) -> None:
     with pytest.raises(UserError, match=r"evaluation\.held_out"):
         generator.nearest(real[:4], real, real)
+
+
+class Elsewhere(Tensor):
+    """Values as if on a GPU: they meet no tensors of the CPU and become no arrays; only `.cpu()` brings them back."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        moved = func.__name__ == "to" and isinstance(args[1], cls)
+        if moved or func.__name__ == "cpu":
+            with torch._C.DisableTorchFunctionSubclass():
+                return args[0].as_subclass(cls if moved else Tensor)
+        parts = [part for one in args for part in (one if isinstance(one, list | tuple) else [one])]
+        if func.__name__ in ("numpy", "tolist", "__array__") or any(type(part) is Tensor and part.ndim for part in parts):
+            raise RuntimeError(f"{func.__name__}: expected all tensors to be on the same device")
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+class Placed:
+    """A small generator that is also a judge; it works where its weights are."""
+
+    z_dim = 4
+
+    def __init__(self, kind: type[Tensor]) -> None:
+        self.weights = LinearModel().map.as_subclass(kind)
+
+    def parameters(self) -> Any:
+        return iter([self.weights])
+
+    def sample(self, z: Tensor) -> Tensor:
+        return torch.tanh(z @ self.weights / 2).view(-1, 1, 16, 16)
+
+    def features(self, images: Tensor) -> Tensor:
+        return images.flatten(1) @ self.weights.T
+
+    def logits(self, images: Tensor) -> dict[str, Tensor]:
+        return {name: self.features(images)[:, :2] for name in ("Glasses", "Beard")}
+
+
+class PlacedVAE(Placed):
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        mu = self.features(images) / 64
+        return mu, mu * 0
+
+    def decode(self, z: Tensor) -> Tensor:
+        return self.sample(z)
+
+
+@pytest.mark.parametrize("model", [Placed, PlacedVAE])
+def test_images_go_to_where_a_model_computes_and_come_back(model: Any, index: Index, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="same device"):
+        Placed(Elsewhere).sample(torch.zeros(1, 4))
+    found = []
+    for kind in (Tensor, Elsewhere):
+        network, judged = model(kind), Placed(kind)
+        scores = generator.evaluate(network, judged, "", index, Evaluation(fakes=80), 3, tmp_path)
+        codes = matrix.interpret(network, judged, index, Interpret(samples=300), 0, tmp_path)
+        labels = features.logits(judged, Shards(index, "test"))["Glasses"].tolist()
+        pictures = {path.name: path.read_bytes() for path in tmp_path.glob("*.png")}
+        found.append((scores, codes, labels, pictures))
+    assert found[0] == found[1]
 
 
 class LookingUp:

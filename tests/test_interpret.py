@@ -17,7 +17,7 @@ from facefactory.data import loader
 from facefactory.data.index import Index
 from facefactory.data.loader import Shards
 from facefactory.interpret import Interpret, codes, matrix
-from facefactory.interpret.matrix import Codes
+from facefactory.interpret.codes import Codes
 
 PEOPLE = np.repeat(np.arange(30), 6)
 
@@ -137,15 +137,15 @@ class BrightnessJudge:
         return {"Glasses": torch.stack([-bright, bright], 1), "Beard": torch.zeros(len(images), 2)}
 
 
-def interpret(family: str, model: Any, index: Index, folder: Path, **options: Any) -> dict[str, Any]:
+def interpret(model: Any, index: Index, folder: Path, **options: Any) -> dict[str, Any]:
     asked = Interpret(**{"samples": 300, **options})
-    found = matrix.interpret(family, model, BrightnessJudge(), index, asked, 0, folder)
+    found = matrix.interpret(model, BrightnessJudge(), index, asked, 0, folder)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     return found
 
 
 def test_a_vae_gets_a_status_per_dimension(index: Index, tmp_path: Path) -> None:
-    found = interpret("vae", FakeVAE(index), index, tmp_path)
+    found = interpret(FakeVAE(index), index, tmp_path)
     assert [row["status"] for row in found["dimensions"]] == [
         "associated with Glasses",
         "active, unnamed",
@@ -172,30 +172,29 @@ def test_codes_do_not_depend_on_the_chunks(index: Index, monkeypatch: pytest.Mon
 
 
 def test_a_model_that_draws_nothing_is_refused(index: Index, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"'classifier' draws no faces .* run="):
-        matrix.interpret("classifier", BrightnessJudge(), BrightnessJudge(), index, Interpret(), 0, tmp_path)
+    with pytest.raises(UserError, match=r"draws no faces .* run="):
+        matrix.interpret(BrightnessJudge(), BrightnessJudge(), index, Interpret(), 0, tmp_path)
 
 
 def test_labels_of_too_few_people_are_listed_with_the_reason(index: Index, tmp_path: Path) -> None:
-    found = interpret("vae", FakeVAE(index), index, tmp_path)
+    found = interpret(FakeVAE(index), index, tmp_path)
     assert found["labels"] == ["Glasses"] and found["dimensions"][0]["effects"].keys() == {"Glasses"}
     assert found["not_scored"].keys() == {"Beard"} and "6 people" in found["not_scored"]["Beard"]
 
 
-def test_an_association_below_the_least_effect_is_not_named(index: Index, tmp_path: Path) -> None:
+def test_an_association_below_the_min_effect_is_not_named(index: Index, tmp_path: Path) -> None:
     model = FakeVAE(index)
     model.mu[:, 0] += 3 * torch.randn(len(model.mu), generator=torch.Generator().manual_seed(1))
-    effect = interpret("vae", model, index, tmp_path, least_effect=0.0)["dimensions"][0]["effects"]["Glasses"]["effect"]
+    effect = interpret(model, index, tmp_path, min_effect=0.0)["dimensions"][0]["effects"]["Glasses"]["effect"]
     assert 0.2 < effect < 0.9
     statuses = [
-        interpret("vae", model, index, tmp_path, least_effect=least)["dimensions"][0]["status"]
-        for least in (effect - 0.01, effect + 0.01)
+        interpret(model, index, tmp_path, min_effect=least)["dimensions"][0]["status"] for least in (effect - 0.01, effect + 0.01)
     ]
     assert statuses == ["associated with Glasses", "active, unnamed"]
 
 
 def test_a_gan_is_named_by_what_the_judge_sees(index: Index, tmp_path: Path) -> None:
-    found = interpret("gan", FakeGAN(), index, tmp_path)
+    found = interpret(FakeGAN(), index, tmp_path)
     first, *others = found["dimensions"]
     assert first["status"] == "associated with Glasses" and first["effects"]["Glasses"]["effect"] > 0.99
     assert [row["status"] for row in others] == ["active, unnamed"] * 2
@@ -206,7 +205,7 @@ def test_a_gan_is_named_by_what_the_judge_sees(index: Index, tmp_path: Path) -> 
 def test_traversals_walk_from_minus_3_to_3_along_the_strongest_dimensions(index: Index, tmp_path: Path) -> None:
     model = FakeVAE(index)
     model.mu[:, 1] *= 2  # now the noise carries most nats
-    found = interpret("vae", model, index, tmp_path, traversed=2)
+    found = interpret(model, index, tmp_path, traversed=2)
     assert found["traversed"] == [1, 0]
     picture = np.array(Image.open(tmp_path / "traversals.png"))
     assert picture.shape == (2 * 16, 9 * 16)
@@ -216,7 +215,7 @@ def test_traversals_walk_from_minus_3_to_3_along_the_strongest_dimensions(index:
 
 
 def test_a_gans_walk_starts_from_a_face_not_from_the_mean(index: Index, tmp_path: Path) -> None:
-    found = interpret("gan", FakeGAN(), index, tmp_path, traversed=5)
+    found = interpret(FakeGAN(), index, tmp_path, traversed=5)
     assert sorted(found["traversed"]) == [0, 1, 2]  # no more than there are
     picture = np.array(Image.open(tmp_path / "traversals.png"))
     assert picture.shape == (3 * 16, 9 * 16)
@@ -228,10 +227,10 @@ def test_a_gans_walk_starts_from_a_face_not_from_the_mean(index: Index, tmp_path
 def test_a_set_without_scorable_labels_still_has_walks_and_activity(index: Index, tmp_path: Path) -> None:
     content = {**index.content, "labels": {"Beard": index.content["labels"]["Beard"]}}
     bare = Index(index.folder, content)
-    found = interpret("vae", FakeVAE(index), bare, tmp_path)
+    found = interpret(FakeVAE(index), bare, tmp_path)
     assert found["labels"] == [] and found["not_scored"].keys() == {"Beard"}
     assert [row["status"] for row in found["dimensions"]] == ["active, unnamed", "active, unnamed", "inactive", "inactive"]
-    found = interpret("gan", FakeGAN(), bare, tmp_path)
+    found = interpret(FakeGAN(), bare, tmp_path)
     assert [row["status"] for row in found["dimensions"]] == ["active, unnamed"] * 3
     assert (tmp_path / "traversals.png").is_file()
 
@@ -239,5 +238,5 @@ def test_a_set_without_scorable_labels_still_has_walks_and_activity(index: Index
 def test_a_collapsed_generator_has_no_effects(index: Index, tmp_path: Path) -> None:
     model = FakeGAN()
     model.sample = lambda z: torch.zeros(len(z), 1, 16, 16)  # type: ignore[method-assign]
-    found = interpret("gan", model, index, tmp_path)
+    found = interpret(model, index, tmp_path)
     assert [row["status"] for row in found["dimensions"]] == ["active, unnamed"] * 3

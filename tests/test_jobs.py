@@ -18,7 +18,7 @@ import pytest
 from conftest import Faces
 from PIL import Image
 
-from facefactory import UserError, chain, command, config, pipeline, rundir, stages
+from facefactory import UserError, chain, command, config, pipeline, rundir, runner, stages
 
 ROOT = Path(__file__).parents[1]
 JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("*.py"))
@@ -39,7 +39,7 @@ def quiet_signals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
     """Jobs set signal handlers and work below the current folder."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)}
     monkeypatch.chdir(tmp_path)
-    stages.stop.asked = False
+    runner.stop.asked = False
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -312,7 +312,8 @@ def test_two_jobs_at_once_the_older_stops_at_its_next_write(
         rundir.RunDir(Path("runs/r")).claim()
         return False
 
-    monkeypatch.setattr(stages, "stop", usurp)
+    for module in (runner, stages):
+        monkeypatch.setattr(module, "stop", usurp)
     monkeypatch.setattr(usurp, "listen", lambda: None, raising=False)
     assert run("train_gan", *base(faces)) == 3
     assert "older copy stops" in capsys.readouterr().err and time.monotonic() - started < 60

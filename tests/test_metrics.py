@@ -8,14 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import scipy.linalg
+import scipy.stats
 import torch
 from torch_fidelity import metric_fid, metric_kid, metric_prc
 
-from facefactory.metrics import intervals
+from facefactory.metrics import Array, intervals
 from facefactory.metrics.codes import cliffs_delta
 from facefactory.metrics.features import frechet_distance, kernel_distance, precision_recall
-
-Array = npt.NDArray[np.float64]
 
 
 def drawn(rows: int, columns: int, seed: int = 0) -> Array:
@@ -229,17 +228,37 @@ def test_the_bootstrap_keeps_the_shape_of_the_statistic_and_repeats_itself() -> 
     assert intervals.bootstrap(lambda ids: float(values[ids].mean()), GROUPS, 20).shape == (20,)
 
 
-def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
-    rng, covered = np.random.default_rng(0), 0
-    people = np.repeat(np.arange(40), 5)
-    for _ in range(100):
-        values = rng.normal(size=40)[people] + 0.1 * rng.normal(size=200)  # a person's images are alike
-        low, high = intervals.interval(intervals.bootstrap(lambda ids, v=values: float(v[ids].mean()), people, 200))
-        covered += low <= 0 <= high
-    assert 85 <= covered <= 99  # by image instead of by person it would be about 60
+def test_the_interval_covers_the_truth_about_as_often_as_it_says_even_for_8_people() -> None:
+    rng, covered, by_percentiles = np.random.default_rng(0), 0, 0
+    people, classes = np.repeat(np.arange(8), 5), np.zeros(40)
+    for _ in range(300):
+        values = rng.normal(size=8)[people] + 0.1 * rng.normal(size=40)  # a person's images are alike
+
+        def mean(ids: npt.NDArray[np.int64], values: Array = values) -> float:
+            return float(values[ids].mean())
+
+        value, reach, _ = intervals.student(mean, people, classes)
+        covered += abs(value) <= reach
+        low, high = np.quantile(intervals.bootstrap(mean, people), [0.025, 0.975])
+        by_percentiles += low <= 0 <= high
+    assert 0.91 * 300 < covered < 0.98 * 300
+    assert by_percentiles < covered  # about 0.89; by image instead of by person it would be below 0.6
 
 
-def test_the_interval_is_the_percentiles_of_what_has_a_value() -> None:
-    values = np.append(np.arange(101.0), [np.nan, np.nan])
-    assert intervals.interval(values) == pytest.approx([2.5, 97.5])
-    assert intervals.interval(values, level=0.5) == pytest.approx([25, 75])
+def test_the_rarest_class_gives_the_degrees_of_freedom_and_draws_without_a_value_are_left_out() -> None:
+    people, classes = np.arange(40), np.array([1] * 3 + [0] * 30 + [2] * 7)
+
+    def share(ids: npt.NDArray[np.int64]) -> float:
+        return float((ids < 20).mean()) if (ids < 3).any() else float("nan")
+
+    draws = intervals.bootstrap(share, people)
+    assert 0 < np.isnan(draws).sum() < 100
+    value, reach, p = intervals.student(share, people, classes)
+    error = np.nanstd(draws, ddof=1)
+    assert value == 0.5 and reach == pytest.approx(4.3027 * error, rel=1e-4)  # Student's t with 3 - 1 degrees of freedom
+    assert p == pytest.approx(2 * scipy.stats.t.sf(0.5 / error, 2))
+
+
+def test_p_is_1_for_a_constant_0_and_0_for_a_constant_of_another_value() -> None:
+    value, reach, p = intervals.student(lambda ids: np.array([0.0, 0.5]), np.arange(10), np.arange(10) % 2)
+    assert value.tolist() == [0, 0.5] and reach.tolist() == [0, 0] and p.tolist() == [1, pytest.approx(0, abs=1e-9)]

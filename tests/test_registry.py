@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from facefactory import UserError, registry
+from facefactory.cluster import launch
 from facefactory.models import Facts
 
 FACTS = Facts(resolution=32, channels=1, classes={"Glasses": 2, "Person": 5})
@@ -121,3 +122,15 @@ def test_a_users_file_that_breaks_the_contract_is_refused(tmp_path: Path, text: 
     (tmp_path / "own.py").write_text(text)
     with pytest.raises(UserError, match=message):
         registry.resolve("models", {"name": str(tmp_path / "own.py")})
+
+
+def test_queued_jobs_read_the_copies_of_own_files_that_were_made_at_the_submission(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "own.py"
+    own.write_text("class Component:\n    made = 1\n")
+    launch.copy_code(tmp_path / "code", [str(own)])
+    own.write_text("class Component:\n    made = 2\n")
+    assert registry.module("models", str(own)).Component.made == 2
+    monkeypatch.setattr(registry, "__file__", str(tmp_path / "code" / "facefactory" / "registry.py"))
+    assert registry.module("models", str(own)).Component.made == 1

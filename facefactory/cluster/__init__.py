@@ -69,24 +69,20 @@ def load_profile(name: str | None) -> Profile:
     """
     own = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "facefactory"
     if name is not None and name.endswith((".yaml", ".yml")):
-        return _read(Path(name).expanduser())
-    for folder in (own, SHIPPED):
-        if (folder / f"{name or 'default'}.yaml").exists():
-            return _read(folder / f"{name or 'default'}.yaml")
-    if name is None:
+        found = [Path(name).expanduser()]
+    else:
+        found = [path for folder in (own, SHIPPED) if (path := folder / f"{name or 'default'}.yaml").exists()]
+    if not found and name is None:
         return Profile()
-    known = sorted({path.stem for folder in (own, SHIPPED) for path in folder.glob("*.yaml")})
-    raise UserError(f"no profile {name!r} in {own} or {SHIPPED}; there are {', '.join(known) or 'none'}.")
-
-
-def _read(path: Path) -> Profile:
-    """The profile in a file."""
-    content = config.read_yaml(path)
+    if not found:
+        known = sorted({path.stem for folder in (own, SHIPPED) for path in folder.glob("*.yaml")})
+        raise UserError(f"no profile {name!r} in {own} or {SHIPPED}; there are {', '.join(known) or 'none'}.")
+    content = config.read_yaml(found[0])
     try:
         return config.load(Profile, [], [content])
     except UserError as error:
         keys = ", ".join(item.name for item in dataclasses.fields(Profile))
-        raise UserError(f"{path}: {str(error).partition(' --help lists')[0]} Profiles have the keys {keys}.") from None
+        raise UserError(f"{found[0]}: {str(error).partition(' --help lists')[0]} Profiles have the keys {keys}.") from None
 
 
 def choose(wanted: str) -> str:

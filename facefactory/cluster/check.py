@@ -1,15 +1,16 @@
 """What a newcomer to a cluster wants to know first: each finding with its fix, and a profile to start from."""
 
+import contextlib
 import dataclasses
 import getpass
 import os
-import platform
 import re
 import secrets
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from facefactory import UserError, rundir
+from facefactory import Failed, UserError, rundir
 from facefactory.cluster import Profile, launch, status
 from facefactory.rundir import RunDir
 
@@ -34,17 +35,13 @@ def finding(good: Any, text: str, fix: str = "", bad: str = "PROBLEM") -> bool:
 
 def cluster(profile: Profile, folder: Path, partitions: list[str], wait_s: float) -> bool:
     """Look at everything, with a job on each partition if `wait_s` > 0; whether nothing stands in the way."""
-    settings = dict(re.findall(r"^(\w+)[ \t]*=[ \t]*(.*?)[ \t]*$", slurm("scontrol", "show", "config"), re.M))
-    version = re.findall(r"\d+", slurm("sinfo", "--version"))
-    old = "sweeps over several nodes need 20.11; give sweep.parallel for one node"
-    good = finding(tuple(map(int, version[:2])) >= OLDEST, f"Slurm {'.'.join(version)}", old)
+    settings = dict(re.findall(r"^(\w+)[ \t]*=[ \t]*(.*?)[ \t]*$", output("scontrol", "show", "config"), re.M))
+    version = re.findall(r"\d+", output("sinfo", "--version"))
+    fix = "sweeps over several nodes need 20.11; give sweep.parallel for one node"
+    good = finding(tuple(map(int, version[:2])) >= OLDEST, f"Slurm {'.'.join(version)}", fix)
     kind, requeue = settings.get("AccountingStorageType", "none"), settings.get("JobRequeue")
-    finding(
-        "none" not in kind,
-        f"accounting: {kind}",
-        "jobs/status.py asks squeue and scontrol instead: old jobs are not known",
-        "note",
-    )
+    fix = "jobs/status.py asks squeue and scontrol instead: old jobs are not known"
+    finding("none" not in kind, f"accounting: {kind}", fix, "note")
     fix = "jobs ask for --requeue themselves; if they end FAILED after a preemption, set requeue: resubmit"
     finding(requeue == "1", f"JobRequeue={requeue}", fix, "note")
     kind, mode, wait, array = map(settings.get, ("PreemptType", "PreemptMode", "KillWait", "MaxArraySize"))
@@ -61,9 +58,12 @@ def cluster(profile: Profile, folder: Path, partitions: list[str], wait_s: float
     for place in (folder, Path.home()):
         place.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(place).free / 2**30
-        finding(
-            free > 20, f"{free:.0f} GB free in {place}", "packed sets and runs need room; quota -s tells your own share", "note"
-        )
+        fix = "packed sets and runs need room; other disks: give paths.runs and paths.data"
+        finding(free > 20, f"{free:.0f} GB free on the disk of {place}, for all its users", fix, "note")
+    for row in map(str.split, output("quota", "-s", "-w").splitlines()[2:]):
+        if len(row) > 3:  # file system, used (* if too much), soft and hard limit
+            text = f"your quota on {row[0]}: {row[1]} used, {row[2]} allowed, {row[3]} at most (0K: no limit)"
+            finding("*" not in row[1], text, fix, "note")
     for name in (partitions or list(nodes)) if wait_s else []:
         good &= try_partition(profile, folder, name, nodes[name], wait_s)
     print("\n# a profile to start from: ~/.config/facefactory/default.yaml\n" + proposal(nodes, folder))
@@ -73,21 +73,22 @@ def cluster(profile: Profile, folder: Path, partitions: list[str], wait_s: float
 def partitions_up() -> dict[str, dict[str, Any]]:
     """Partition -> nodes, time limit, and what its smallest kind of node has."""
     found: dict[str, dict[str, Any]] = {}
-    for line in slurm("sinfo", "-h", "-o", "%P|%a|%l|%D|%c|%m|%G").splitlines():
+    for line in output("sinfo", "-h", "-o", "%P|%a|%l|%D|%c|%m|%G").splitlines():
         name, up, limit, count, cpus, memory, gres = line.split("|")
         gpus = re.search(r"gpu:(?:[^:(,]+:)?(\d+)", gres)
-        least = {"cpus": int(cpus.rstrip("+")), "memory_mb": int(memory.rstrip("+")), "gpus": int(gpus[1]) if gpus else 0}
+        has = {"cpus": int(cpus.rstrip("+")), "memory_mb": int(memory.rstrip("+")), "gpus": int(gpus[1]) if gpus else 0}
         if up == "up":
-            had = found.get(name.rstrip("*"), {"nodes": 0, **least})
-            both = {key: min(value, had[key]) for key, value in least.items()}
+            had = found.get(name.rstrip("*"), {"nodes": 0, **has})
+            least = {key: min(value, had[key]) for key, value in has.items()}
             more = {"limit": limit, "nodes": had["nodes"] + int(count), "default": name.endswith("*")}
-            found[name.rstrip("*")] = both | more
+            found[name.rstrip("*")] = least | more
     return found
 
 
 def try_partition(profile: Profile, folder: Path, name: str, has: dict[str, Any], wait_s: float) -> bool:
     """A job of two tasks, on two nodes where there are two; what it found."""
-    where, nonce = folder / f"check-{name}-{secrets.token_hex(4)}", secrets.token_hex(8)
+    nonce = secrets.token_hex(8)
+    where = folder / f"check-{name}-{nonce}"
     run = RunDir(where)
     run.open_private()
     (where / "nonce").write_text(nonce)
@@ -96,22 +97,21 @@ def try_partition(profile: Profile, folder: Path, name: str, has: dict[str, Any]
     small = {"partition": name, "cpu_partition": None, "gpus_per_node": each * gpus, "processes_per_node": each, "gpu_min": 2}
     small |= {"cpus_per_process": 1, "memory_gb": min(profile.memory_gb, 4.0, has["memory_mb"] / 2048)}
     try:
-        job = launch.Job("check", [["probe", str(where), nonce]], "gpu", gpus, 2)
-        launch.submit([job], dataclasses.replace(profile, **small), run)
+        task = launch.Job("check", [["probe", str(where), nonce]], "gpu", gpus, 2)
+        (job,) = launch.submit([task], dataclasses.replace(profile, **small), run)
     except UserError as error:
         return finding(False, f"{name}: {error}", "set that in your profile and try again, or leave this partition out")
     deadline = time.monotonic() + wait_s
     while (waiting := status.live(run)) and time.monotonic() < deadline:
         time.sleep(1)
     if waiting:
-        slurm("scancel", *waiting)
-        why = ", ".join(map(status.in_words, waiting.values()))
-        return finding(False, f"{name}: still {why}", "try again later, or with wait_min=60", "note")
+        output("scancel", job)
+        return finding(False, f"{name}: still {status.in_words(waiting[job])}", "try again later, or with wait_min=60", "note")
     told = [rundir.read_json(path) for path in sorted(where.glob("task-*.json"))]
     if len(told) < 2:
-        log = status.tail(run, next(iter(status.submitted(run)["check"])))
         fix = f"mend setup, environment or python of the profile; all files are in {where}"
-        return finding(False, f"{name}: {len(told)} of 2 tasks answered; the end of the log:\n{log}", fix)
+        tail = rundir.tail(status.log(run, job))
+        return finding(False, f"{name}: {len(told)} of 2 tasks answered; the end of the log:\n{tail}", fix)
     first, hosts = told[0], ", ".join(sorted({one["host"] for one in told}))
     finding(True, f"{name}: Python {first['python']} and torch {first['torch']} on {hosts}, which see this folder")
     finding(True, f"{name}: all-reduce of 2 tasks in {first['seconds']:.1f} s")
@@ -130,38 +130,24 @@ def probe(folder: Path, nonce: str) -> None:
     import torch.distributed as dist
 
     if (folder / "nonce").read_text() != nonce:
-        raise RuntimeError(f"{folder} is not the folder that the login node wrote; give a folder on shared storage")
+        raise Failed(f"{folder} is not the folder that the login node wrote; give a folder on shared storage")
     began = time.monotonic()
     cuda = torch.cuda.is_available()
     dist.init_process_group("nccl" if cuda else "gloo")
-    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else torch.device("cpu")
-    ones = torch.ones(1, device=device)
+    ones = torch.ones(1, device=torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else None)
     dist.all_reduce(ones)
-    seconds = time.monotonic() - began
+    facts: dict[str, Any] = {"seconds": time.monotonic() - began, "scratch": tempfile.gettempdir()}
     if ones.item() != dist.get_world_size():
-        raise RuntimeError(f"an all-reduce of {dist.get_world_size()} ones gave {ones.item()}")
-    scratch = Path(os.environ.get("TMPDIR", "/tmp"))
-    with open(scratch / f"facefactory-{secrets.token_hex(4)}", "wb") as stream:
+        raise Failed(f"an all-reduce of {dist.get_world_size()} ones gave {ones.item()}")
+    with tempfile.NamedTemporaryFile() as stream:
         before = time.monotonic()
         stream.write(bytes(64 * 2**20))
         stream.flush()
         os.fsync(stream.fileno())
-        speed = 64 / (time.monotonic() - before)
-    Path(stream.name).unlink()
-    driver = subprocess.run(
-        "nvidia-smi --query-gpu=driver_version --format=csv,noheader", shell=True, capture_output=True, text=True
-    )
-    facts = {
-        "host": socket.gethostname(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "built_for": torch.version.cuda,
-        "cuda": torch.cuda.get_device_name() if cuda else None,
-        "driver": driver.stdout.split("\n")[0] or None,
-        "seconds": seconds,
-        "scratch": str(scratch),
-        "scratch_mb_s": speed,
-    }
+        facts["scratch_mb_s"] = 64 / (time.monotonic() - before)
+    facts |= {"host": socket.gethostname(), "python": sys.version.split()[0], "torch": torch.__version__}
+    driver = output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader").partition("\n")[0]
+    facts |= {"cuda": torch.cuda.get_device_name() if cuda else None, "built_for": torch.version.cuda, "driver": driver or None}
     rundir.write_json(folder / f"task-{dist.get_rank()}.json", facts)
     dist.destroy_process_group()
 
@@ -177,21 +163,22 @@ def proposal(nodes: dict[str, dict[str, Any]], folder: Path) -> str:
     profile: dict[str, Any] = {"partition": best}
     if plain not in (None, best):
         profile["cpu_partition"] = plain
-    answer = slurm("sacctmgr", "-nP", "show", "assoc", f"user={getpass.getuser()}", "format=Account,QOS")
+    answer = output("sacctmgr", "-nP", "show", "assoc", f"user={getpass.getuser()}", "format=Account,QOS")
     for line in answer.splitlines()[:1]:
         account, _, qos = line.partition("|")
         profile |= {"account": account} | ({"qos": qos.split(",")[0]} if qos else {})
     profile |= {"gpus_per_node": facts["gpus"]} if facts["gpus"] else {"processes_per_node": each}
     profile |= {"cpus_per_process": max(1, min(16, facts["cpus"] // each))}
     profile |= {"memory_gb": int(facts["memory_mb"] / 102.4 * min(1 / each, profile["cpus_per_process"] / facts["cpus"])) / 10}
-    days, _, clock = facts["limit"].rpartition("-")
-    parts = [int(part) for part in clock.split(":")] if re.fullmatch(r"[\d:]+", clock) else []
-    if parts:
-        minutes = int(days or 0) * 1440 + (parts[0] * 60 + parts[1] if len(parts) == 3 else parts[0])
-        profile |= {"gpu_min": min(1440, minutes), "sweep_min": min(1440, minutes), "cpu_min": min(240, minutes)}
+    if limit := re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):\d+", facts["limit"]):
+        days, hours, minutes = (int(part or 0) for part in limit.groups())
+        most = 1440 * days + 60 * hours + minutes
+        profile |= {"gpu_min": min(1440, most), "sweep_min": min(1440, most), "cpu_min": min(240, most)}
     return str(yaml.safe_dump({**profile, "runs": str(folder)}, sort_keys=False))
 
 
-def slurm(*command: str) -> str:
-    """What a Slurm command prints; nothing where it fails."""
-    return subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
+def output(*command: str) -> str:
+    """What a command prints; nothing where it hangs or does not exist."""
+    with contextlib.suppress(FileNotFoundError, subprocess.TimeoutExpired):
+        return subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
+    return ""

@@ -18,7 +18,7 @@ from facefactory.cluster.local import INTERRUPTED, QUIET
 from facefactory.rundir import RunDir
 
 HEARTBEAT_S = 20.0
-# The code of the task that ended first (srun's is that of the tasks it killed then); an older copy of the job has another file
+# Code and number of the task that failed first (srun's code is that of the tasks it killed then), for each start of a job
 EXIT = "private/jobs/{}-{}.exit"
 AWAY_S = 120.0  # how long a controller that does not answer is waited for
 
@@ -45,39 +45,46 @@ def run(arguments: list[str], folder: str, requeue: str, scratch: str | None) ->
         with contextlib.suppress(subprocess.TimeoutExpired):
             code = child.wait(HEARTBEAT_S)
     if code == INTERRUPTED and world.rank == 0:
-        again(requeue, RunDir(Path(folder)))
+        again(requeue, RunDir(Path(folder)), job.job_id)
     elif code == INTERRUPTED:
         time.sleep(2 * AWAY_S)  # rank 0 requeues the job, which ends this task
     code = 128 - code if code < 0 else code
-    ended = EXIT.format(os.environ["SLURM_JOB_ID"], os.environ.get("SLURM_RESTART_COUNT", "0"))
+    ended = EXIT.format(job.job_id, os.environ.get("SLURM_RESTART_COUNT", "0"))
     if code:
         with contextlib.suppress(FileExistsError), open(Path(folder) / ended, "x") as stream:
-            stream.write(str(code))
+            stream.write(f"{code} {world.rank}")
     sys.exit(code)
 
 
-def again(how: str, folder: RunDir) -> None:
-    """Requeue this job, unless Slurm is ending it already (it was cancelled, or requeued by somebody else)."""
-    array, element = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
-    job = f"{array}_{element}" if array else os.environ["SLURM_JOB_ID"]  # the last element's own id means the whole array
-    state = (re.findall(r"JobState=(\S+)", _slurm("scontrol", "show", "job", job)) or ["unknown"])[0]
-    if state != "RUNNING" or how == "none":
-        return print(f"job {job} is {state}: not requeued (requeue: {how})", flush=True)
-    if how == "scontrol":
-        print(f"job {job} is requeued", flush=True)
-        _slurm("scontrol", "requeue", job)
-    else:
-        print(f"job {job} submitted again as {resubmit(folder)}", flush=True)
+def again(how: str, folder: RunDir, job: str) -> None:
+    """Requeue this job, unless Slurm is ending it already (it was cancelled, or requeued by somebody else).
+
+    `job`: an element by the array's id and its place; the last element's own id means the whole array.
+    """
+    if how == "none":
+        return print(f"job {job} saved its work; it goes on when the same command is given again", flush=True)
+    try:
+        state = (re.findall(r"JobState=(\S+)", _slurm("scontrol", "show", "job", job)) or ["unknown"])[0]
+        if state != "RUNNING":
+            print(f"job {job} is {state}: not requeued", flush=True)
+        elif how == "resubmit":
+            print(f"job {job} is submitted again as {resubmit(folder, job)}", flush=True)
+        else:
+            print(f"job {job} saved its work and asks to be requeued", flush=True)
+            _slurm("scontrol", "requeue", job)
+    except (OSError, RuntimeError) as error:
+        other = "none" if how == "resubmit" else "resubmit (or none)"
+        mend = f"Give the same command again; if this happens each time, set requeue: {other} in your profile."
+        print(f"job {job} saved its work, but could not be requeued: {' '.join(str(error).split())}. {mend}", flush=True)
 
 
-def resubmit(folder: RunDir) -> str:
+def resubmit(folder: RunDir, old: str) -> str:
     """Submit this job's script once more and let its dependants wait for the copy: for sites that forbid requeueing."""
-    raw, array, element = (os.environ.get(f"SLURM_{name}") for name in ("JOB_ID", "ARRAY_JOB_ID", "ARRAY_TASK_ID"))
-    assert raw is not None
-    suffix, number = (f"_{element}", [f"--array={element}"]) if array else ("", [])
-    old, jobs = f"{array or raw}{suffix}", folder.path / "private" / "jobs"
+    array, _, element = old.partition("_")
+    suffix, number = (f"_{element}", [f"--array={element}"]) if element else ("", [])
+    jobs = folder.path / "private" / "jobs"
     _slurm("scontrol", "update", f"jobid={old}", "requeue=0")  # nor may Slurm, e.g. when it is being preempted
-    script = _slurm("scontrol", "write", "batch_script", raw, "-")
+    script = _slurm("scontrol", "write", "batch_script", os.environ["SLURM_JOB_ID"], "-")
     copy = _slurm("sbatch", "--parsable", "--hold", "--dependency=", *number, input=script).strip().split(";")[0]
     os.link(jobs / f"{old}_submitted.pkl", jobs / f"{copy}{suffix}_submitted.pkl")
     folder.record(os.environ["SLURM_JOB_NAME"].rpartition("-")[2], "submitted", job=copy, instead_of=old)
@@ -86,16 +93,16 @@ def resubmit(folder: RunDir) -> str:
         wanted = []
         for term in re.sub(r"\([^)]*\)|_\*", "", text).split(","):
             rule, _, job = term.partition(":")
-            ours = job == (array or raw)
-            if ours and rule == "aftercorr" and waiting.endswith(suffix):
-                term = f"afterok:{copy}"
-            elif ours and array and rule != "aftercorr":
-                term += f",{rule}:{copy}"  # the array's other elements are still waited for
-            elif ours and not array:
+            if job == array and not element:
                 term = f"{rule}:{copy}"
+            elif job == array and rule != "aftercorr":
+                term += f",{rule}:{copy}"  # the array's other elements are still waited for
+            elif job == array and waiting.endswith(suffix):
+                term = f"afterok:{copy}"
             wanted.append(term)
         if copy in ",".join(wanted):
-            _slurm("scontrol", "update", f"jobid={waiting}", f"dependency={','.join(wanted)}")
+            with contextlib.suppress(RuntimeError):  # somebody has cancelled it meanwhile
+                _slurm("scontrol", "update", f"jobid={waiting}", f"dependency={','.join(wanted)}")
     _slurm("scontrol", "release", copy)
     return copy
 
@@ -104,7 +111,8 @@ def _slurm(*command: str, input: str | None = None) -> str:
     """What a Slurm command prints; a controller that is away is waited for."""
     end = time.monotonic() + AWAY_S
     while (done := subprocess.run(command, input=input, capture_output=True, text=True)).returncode:
-        if "Unable to contact" not in done.stderr or time.monotonic() > end:
+        busy = "timed out" in done.stderr and command[0] != "sbatch"  # whose job may be in the queue all the same
+        if not (busy or "Unable to contact" in done.stderr) or time.monotonic() > end:
             raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
         time.sleep(1)
     return done.stdout

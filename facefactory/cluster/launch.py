@@ -1,16 +1,16 @@
 """A chain of jobs to Slurm through submitit: all of it or nothing, submitted held and released at the end."""
 
-import contextlib
 import os
 import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from facefactory import UserError
+from facefactory import UserError, registry
 from facefactory.cluster import Profile, entry
 from facefactory.rundir import RunDir
 
@@ -59,7 +59,8 @@ def parameters(job: Job, profile: Profile, folder: Path, before: list[str]) -> d
             more["kill-on-invalid-dep"] = "yes"
     # PYTHONSAFEPATH: else the folder in which one stood at the submission, often the checkout, comes first
     code = f"export PYTHONSAFEPATH=1 PYTHONPATH={shlex.quote(str(folder / 'code'))}${{PYTHONPATH:+:$PYTHONPATH}}"
-    ended = f"{shlex.quote(str(folder))}/{entry.EXIT.format('$SLURM_JOB_ID', '${SLURM_RESTART_COUNT:-0}')}"
+    job_id = "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
+    ended = f"{shlex.quote(str(folder))}/{entry.EXIT.format(job_id, '${SLURM_RESTART_COUNT:-0}')}"
     variables = [f"export {name}={shlex.quote(value)}" for name, value in profile.environment.items()]
     step = ["--nodes=1", "--ntasks=1", "--overlap"] if job.kind == "sweep" else ["--kill-on-bad-exit=1"]
     return {
@@ -79,7 +80,7 @@ def parameters(job: Job, profile: Profile, folder: Path, before: list[str]) -> d
         "stderr_to_stdout": True,
         "wckey": None,
         "setup": [*variables, *profile.setup, code, f"rm -f {ended}"],
-        "teardown": ["code=$?", f"exit $(cat {ended} 2>/dev/null || echo $code)"],
+        "teardown": ["code=$?", f"read -r code task 2>/dev/null <{ended}", "exit $code"],
         "srun_args": [f"--cpus-per-task={cpus}", *step],
         "additional_parameters": {**more, **profile.sbatch},
     }
@@ -90,13 +91,14 @@ def script(job: Job, profile: Profile, folder: Path) -> str:
     from submitit.slurm.slurm import _make_sbatch_string
 
     count = len(job.commands) if len(job.commands) > 1 else None
-    jobs = folder / "private" / "jobs"
-    command = f"{profile.python or shlex.quote(sys.executable)} -u -m submitit.core._submit {jobs}  # {' | '.join(map(shlex.join, job.commands))}"
+    jobs, work = folder / "private" / "jobs", " | ".join(map(shlex.join, job.commands))
+    python = profile.python or shlex.quote(sys.executable)
+    command = f"{python} -u -m submitit.core._submit {shlex.quote(str(jobs))}  # {work}"
     return str(_make_sbatch_string(command, jobs, map_count=count, **parameters(job, profile, folder, ["JOB_BEFORE"])))
 
 
-def submit(chain: list[Job], profile: Profile, folder: RunDir) -> list[str]:
-    """Submit a chain; the ids of its jobs. The code that they run is copied into the run folder first.
+def submit(chain: list[Job], profile: Profile, folder: RunDir, own_files: Sequence[str] = ()) -> list[str]:
+    """Submit a chain; the ids of its jobs. The code that they run, the user's `own_files` too, is copied into the run folder.
 
     Raises:
         UserError: sbatch refused a job; the jobs before it are cancelled.
@@ -109,7 +111,7 @@ def submit(chain: list[Job], profile: Profile, folder: RunDir) -> list[str]:
         tested = subprocess.run(["sbatch", "--test-only"], input=text, capture_output=True, text=True)
         if tested.returncode:
             raise UserError(explain(tested.stderr))
-    copy_code(folder.path / "code")
+    copy_code(folder.path / "code", own_files)
     jobs = folder.path / "private" / "jobs"
     ids: list[str] = []
     try:
@@ -139,7 +141,7 @@ def explain(complaint: str) -> str:
     return f"Slurm refused the job: {said}. {hint} (python jobs/check.py proposes one); nothing was queued."
 
 
-def copy_code(target: Path) -> None:
+def copy_code(target: Path, own_files: Sequence[str] = ()) -> None:
     """What queued jobs import, so that edits after the submission do not reach them."""
     new = target.with_name(f".code-{os.getpid()}")
     shutil.rmtree(new, ignore_errors=True)
@@ -147,6 +149,8 @@ def copy_code(target: Path) -> None:
     for name in ("facefactory", "jobs", "shards"):
         if (CODE / name).is_dir():
             shutil.copytree(CODE / name, new / name, ignore=ignored)
-    with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(target)
+    for name in own_files:
+        (new / registry.own_copy(name)).parent.mkdir(exist_ok=True)
+        shutil.copyfile(registry.own_file(name), new / registry.own_copy(name))
+    shutil.rmtree(target, ignore_errors=True)
     new.rename(target)

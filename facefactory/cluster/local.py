@@ -9,6 +9,9 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from types import FrameType
+
+from facefactory import rundir
 
 INTERRUPTED = 75  # EX_TEMPFAIL: the work is saved; the same command goes on with it
 TELL_S = 30.0  # seconds between words about runs whose output goes to logs
@@ -43,11 +46,11 @@ def side_by_side(
     running: dict[int, subprocess.Popen[bytes]] = {}
     codes: dict[int, int] = {}
 
-    def stop(number: int, frame: object) -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
         waiting.clear()
         earlier = before[signal.Signals(number)]
         if callable(earlier):
-            earlier(number, frame)  # type: ignore[arg-type]
+            earlier(number, frame)
         for process in running.values():
             process.send_signal(signal.SIGTERM)
 
@@ -69,7 +72,7 @@ def side_by_side(
             if time.monotonic() - told > TELL_S:
                 told = time.monotonic()
                 for log in filter(None, (logs[number] for number in running)):
-                    tell(f"{log.parent.name}: {(log.read_text(errors='replace').splitlines() or [''])[-1]}")
+                    tell(f"{log.parent.name}: {rundir.tail(log, 1)}")
             time.sleep(0.05)
     finally:
         for number, handler in before.items():

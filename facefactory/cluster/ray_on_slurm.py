@@ -6,7 +6,6 @@
 import contextlib
 import os
 import secrets
-import signal
 import socket
 import subprocess
 import sys
@@ -14,13 +13,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from facefactory import rundir
+from facefactory import rundir, say
 from facefactory.cluster.local import INTERRUPTED
 
 PORTS = range(20000, 32000)  # above Ray's worker ports (10002-19999), below the ephemeral ones (32768-60999)
 UP_S, NOTICE_S, END_S = 180.0, 3.0, 15.0
-# A step's shell: what a trial starts must not take itself for a Slurm task, and the warning before a time limit is not for Ray
-SHELL = 'unset "${!SLURM_@}"; trap "" USR2; exec "$@"'
+# A step's shell: what a trial starts must not take itself for a Slurm task, and the warning before a time limit is not for Ray.
+# $0 is Ray's folder, ours alone; nodes that share /tmp share it
+SHELL = 'unset "${!SLURM_@}"; trap "" USR2; mkdir -m 700 "$0" || [[ -O $0 && -d $0 && ! -L $0 ]] || exit 1; exec "$@"'
 
 
 def run(command: Sequence[str], folder: Path, cpus: int, gpus: int) -> int:
@@ -32,27 +32,25 @@ def run(command: Sequence[str], folder: Path, cpus: int, gpus: int) -> int:
     hosts = subprocess.check_output(["scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]], text=True).split()
     private, share = folder / "private", os.environ["SLURM_CPUS_PER_TASK"]
     token = private / f"ray-{job}.token"
-    with open(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
-        stream.write(secrets.token_hex(32))
-    head, port = address_towards(hosts[-1]), free_port(int(job))
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("SRUN_") and name != "RAY_AUTH_TOKEN"},
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(token),
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32))
+    temporary = f"/tmp/ff-{secrets.token_hex(8)}"  # short, because socket paths end at 107 bytes
+    head, port = address_towards(hosts[-1]), free_port()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("SRUN_", "RAY_AUTH_"))}
+    environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0"}
     ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", f"--num-cpus={cpus}", f"--num-gpus={gpus}"]
     ray += [f"--object-store-memory={200 * 2**20}", "--disable-usage-stats"]
     first = ["--head", f"--node-ip-address={head}", f"--port={port}", "--include-dashboard=false"]
-    temporary = f"/tmp/ff-{job}-{os.environ.get('SLURM_RESTART_COUNT', '0')}"
     steps: list[subprocess.Popen[bytes]] = []
     driver: subprocess.Popen[bytes] | None = None
 
-    def start(host: str, *more: str) -> None:
+    def on(host: str, *line: str) -> subprocess.Popen[bytes]:
         step = ["srun", "--overlap", "--nodes=1", "--ntasks=1", f"--nodelist={host}", f"--cpus-per-task={share}"]
-        log = open(private / "jobs" / f"{job}_ray-{host}.log", "ab")  # noqa: SIM115 - the step keeps it
-        line = [*step, "bash", "-c", SHELL, "bash", *ray, *more]
-        steps.append(subprocess.Popen(line, env=environment, stdout=log, stderr=log, start_new_session=True))
+        with open(private / "jobs" / f"{job}_ray-{host}.log", "ab") as log:
+            return subprocess.Popen([*step, *line], env=environment, stdout=log, stderr=log, start_new_session=True)
+
+    def start(host: str, *more: str) -> None:
+        steps.append(on(host, "bash", "-c", SHELL, temporary, *ray, *more))
 
     def lost() -> bool:
         return any(step.poll() is not None for step in steps)
@@ -62,24 +60,18 @@ def run(command: Sequence[str], folder: Path, cpus: int, gpus: int) -> int:
         deadline = time.monotonic() + UP_S
         while not answers(head, port):
             if lost() or time.monotonic() > deadline:
-                print(f"Ray did not start; see {private}/jobs/{job}_ray-{hosts[0]}.log", file=sys.stderr, flush=True)
+                say(f"Ray did not start; see {private}/jobs/{job}_ray-{hosts[0]}.log")
                 return 1
             time.sleep(0.2)
         for host in hosts[1:]:
             start(host, f"--address={head}:{port}")
         rundir.write_json(private / f"ray-{job}.json", {"address": f"{head}:{port}", "nodes": hosts})
-        driver = subprocess.Popen(
-            [sys.executable, "-u", "-m", *command], env={**environment, "FACEFACTORY_RAY": f"{head}:{port}"}
-        )
+        environment["FACEFACTORY_RAY"] = f"{head}:{port}"
+        driver = subprocess.Popen([sys.executable, "-u", "-m", *command], env=environment)
         while driver.poll() is None and not lost():
             time.sleep(0.2)
         if driver.poll() is None:
-            print(
-                "a node of Ray was lost: the sweep stops here and goes on when the job is requeued", file=sys.stderr, flush=True
-            )
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                driver.terminate()
-                driver.wait(END_S)
+            say("a node of Ray was lost: the sweep stops here and goes on when the job is requeued")
             return INTERRUPTED
         deadline = time.monotonic() + NOTICE_S
         while driver.returncode and not lost() and time.monotonic() < deadline:
@@ -87,17 +79,21 @@ def run(command: Sequence[str], folder: Path, cpus: int, gpus: int) -> int:
         return INTERRUPTED if driver.returncode and lost() else driver.returncode
     finally:
         token.unlink(missing_ok=True)
-        for process in [*([driver] if driver else []), *steps]:
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-        for process in [*([driver] if driver else []), *steps]:
-            try:
-                process.wait(END_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-        clean = ["srun", "--overlap", f"--nodes={len(hosts)}", f"--ntasks={len(hosts)}", f"--cpus-per-task={share}"]
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            subprocess.run([*clean, "rm", "-rf", temporary], env=environment, capture_output=True, timeout=END_S)
+        for processes in ([driver] if driver else [], steps):  # the driver first, which writes down where it stands
+            for process in processes:
+                process.terminate()
+            finish(processes)
+        finish([on(host, "rm", "-rf", temporary) for host in hosts])  # each by itself: one of them may be gone
+
+
+def finish(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Wait until all have ended; what does not is killed."""
+    deadline = time.monotonic() + END_S
+    for process in processes:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 def address_towards(host: str) -> str:
@@ -107,14 +103,13 @@ def address_towards(host: str) -> str:
         return str(probe.getsockname()[0])
 
 
-def free_port(seed: int) -> int:
-    """A port that is free here; the search starts at another place for each job."""
-    for offset in range(len(PORTS)):
-        port = PORTS[(seed * 37 + offset) % len(PORTS)]
+def free_port() -> int:
+    """A port that is free here."""
+    while True:
+        port = secrets.choice(PORTS)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("", port))
             return port
-    raise RuntimeError(f"no free port in {PORTS.start}-{PORTS.stop}.")
 
 
 def answers(host: str, port: int) -> bool:

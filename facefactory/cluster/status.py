@@ -1,5 +1,6 @@
 """How the jobs of a run stand: Slurm's records joined with the run folder's own files, and where each fact comes from."""
 
+import contextlib
 import re
 import subprocess
 import time
@@ -10,7 +11,8 @@ from facefactory import rundir
 from facefactory.rundir import RunDir
 
 LIVE = ("PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "REQUEUED", "RESIZING", "STOPPED")
-SACCT = ("JobID", "JobName", "State", "ExitCode", "Elapsed", "Timelimit", "NodeList", "MaxRSS", "ReqMem", "Reason")
+SACCT = {"job": "JobID", "name": "JobName", "state": "State", "exit_code": "ExitCode", "elapsed": "Elapsed", "limit": "Timelimit"}
+SACCT |= {"nodes": "NodeList", "memory_mb": "MaxRSS", "requested": "ReqMem", "reason": "Reason"}  # our name -> sacct's
 REASONS = {  # Slurm's word for why a job waits -> what it means to its owner
     "Priority": "jobs with a higher priority are before it",
     "Resources": "waits for nodes to become free",
@@ -38,43 +40,33 @@ def _call(*command: str) -> str | None:
 def in_words(reason: str) -> str:
     """A pending reason as a phrase."""
     reason = reason.strip("()").replace("_", " ")
-    known = REASONS.get(reason.partition(",")[0])  # ReqNodeNotAvail, UnavailableNodes:n2
-    if known:
+    if known := REASONS.get(reason.partition(",")[0]):  # ReqNodeNotAvail, UnavailableNodes:n2
         return known
-    limit = re.match(r"(QOS|Assoc)(Max|Grp|Min)?(\w+?)(Limit|PerUser|PerAccount)*$", reason)
     split = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", reason).lower()
-    return f"a limit of your {'qos' if limit[1] == 'QOS' else 'account'} is reached ({split})" if limit else split
+    whose = "qos" if reason.startswith("QOS") else "account" if reason.startswith("Assoc") else None
+    return f"a limit of your {whose} is reached ({split})" if whose else split
 
 
 def parse_sacct(text: str) -> dict[str, dict[str, Any]]:
     """Job id -> facts of its last incarnation, from `sacct -D -P -n -o <SACCT>`; steps give the memory and true state."""
     jobs: dict[str, dict[str, Any]] = {}
     for line in text.splitlines():
-        row = dict(zip(SACCT, line.split("|"), strict=False))
-        if len(row) < len(SACCT):
+        facts: dict[str, Any] = dict(zip(SACCT, line.split("|"), strict=False))
+        if len(facts) < len(SACCT):
             continue
-        name, _, step = row["JobID"].partition(".")
-        state = row["State"].split()[0] if row["State"] else "UNKNOWN"
-        if step:
-            job = jobs.get(name)
-            if job is not None:
-                job["memory_mb"] = max(job["memory_mb"] or 0, megabytes(row["MaxRSS"])) or None
-                if state == "OUT_OF_MEMORY" and job["state"] == "FAILED":  # else the job went on without that step
-                    job["state"] = state
-            continue
-        reason = row["State"].lower() if " by " in row["State"] else row["Reason"]  # cancelled by 0: by a person, not by Slurm
-        jobs[name] = {
-            "name": row["JobName"],
-            "state": state,
-            "exit_code": row["ExitCode"],
-            "elapsed": row["Elapsed"],
-            "limit": row["Timelimit"],
-            "nodes": "" if row["NodeList"].startswith("None") else row["NodeList"],
-            "memory_mb": None,
-            "requested": row["ReqMem"],
-            "reason": reason if reason not in ("None", "") else None,
-            "restarts": jobs[name]["restarts"] + 1 if name in jobs else 0,
-        }
+        name, _, step = facts.pop("job").partition(".")
+        said, memory = facts["state"], megabytes(facts["memory_mb"])
+        facts["state"] = (said.split() or ["UNKNOWN"])[0]
+        if not step:
+            reason = said.lower() if " by " in said else facts["reason"]  # cancelled by 0: by a person, not by Slurm
+            nodes = "" if facts["nodes"].startswith("None") else facts["nodes"]
+            restarts = jobs[name]["restarts"] + 1 if name in jobs else 0
+            facts |= {"reason": reason if reason not in ("", "None") else None, "nodes": nodes, "restarts": restarts}
+            jobs[name] = facts | {"memory_mb": None}
+        elif name in jobs:
+            jobs[name]["memory_mb"] = max(jobs[name]["memory_mb"] or 0, memory) or None
+            if facts["state"] == "OUT_OF_MEMORY" and jobs[name]["state"] == "FAILED":  # else the job went on without that step
+                jobs[name]["state"] = facts["state"]
     return jobs
 
 
@@ -86,56 +78,53 @@ def megabytes(text: str) -> float:
 
 def parse_scontrol(text: str) -> dict[str, Any]:
     """Facts from `scontrol show job`."""
-    found = dict(re.findall(r"(\w+(?:/\w+)?)=(\S*)", text))
-    keys = {
-        "name": "JobName",
-        "state": "JobState",
-        "exit_code": "ExitCode",
-        "elapsed": "RunTime",
-        "limit": "TimeLimit",
-        "nodes": "NodeList",
-    }
-    facts: dict[str, Any] = {name: found.get(key, "").replace("(null)", "") for name, key in keys.items()}
-    reason = found.get("Reason")
-    more = {"memory_mb": None, "requested": found.get("MinMemoryNode", ""), "restarts": int(found.get("Restarts", 0))}
-    return facts | more | {"reason": None if reason in ("None", None) else reason}
+    found = {key: value if value not in ("(null)", "None") else "" for key, value in re.findall(r"(\w+)=(\S*)", text)}
+    keys = {"name": "JobName", "state": "JobState", "exit_code": "ExitCode", "elapsed": "RunTime", "limit": "TimeLimit"}
+    keys |= {"nodes": "NodeList", "requested": "MinMemoryNode", "reason": "Reason", "restarts": "Restarts"}
+    facts: dict[str, Any] = {name: found.get(key, "") for name, key in keys.items()}
+    return facts | {"memory_mb": None, "reason": facts["reason"] or None, "restarts": int(facts["restarts"] or 0)}
 
 
-def ask(names: dict[str, str]) -> tuple[list[str], dict[str, dict[str, Any]]]:
-    """(who answered, job or array element -> facts) of Slurm jobs, by as few calls as possible.
+def sbatch_id(job: str) -> str:
+    """The id that sbatch gave: that of the array, for an element."""
+    return job.partition("_")[0]
 
-    `names`: ids and the names that we gave. A controller that was killed may forget a job and give its id to a stranger's.
+
+def ask(folder: RunDir) -> tuple[list[str], dict[str, dict[str, Any]]]:
+    """(who answered, job or array element -> facts) of a run's Slurm jobs, by as few calls as possible.
+
+    A controller that was killed may forget a job and give its id to a stranger's: names are compared.
     """
+    names = {job: f"ff-{folder.path.name}-{stage}" for stage, ids in submitted(folder).items() for job in ids}
     if not names:
         return [], {}
-    sacct = _call("sacct", "-D", "-P", "-n", "-j", ",".join(names), "-o", ",".join(SACCT))
+    sacct = _call("sacct", "-D", "-P", "-n", "-j", ",".join(names), "-o", ",".join(SACCT.values()))
     queue = _call("squeue", "-h", "-r", "--me", "-o", "%i|%T|%r|%N|%M|%l|%j")
     sources = [name for name, answer in (("sacct", sacct), ("squeue", queue)) if answer is not None]
-    jobs, queued = parse_sacct(sacct or ""), set[str]()
+    jobs, unnamed = parse_sacct(sacct or ""), "allocation"  # what the record of a job may say for a second
+    settled = {sbatch_id(job) for job, facts in jobs.items() if facts["state"] not in LIVE and facts["name"] != unnamed}
     for line in (queue or "").splitlines():  # what the controller knows of live jobs is newer than the records
         job, *cells = line.split("|", 6)
-        shown: dict[str, Any] = dict(zip(("state", "reason", "nodes", "elapsed", "limit", "name"), cells, strict=True))
-        if job.partition("_")[0] in names:
-            queued.add(job.partition("_")[0])
-            shown["reason"] = shown["reason"] if shown["reason"] != "None" else None
-            jobs[job] = {"exit_code": "", "memory_mb": None, "requested": "", "restarts": 0} | jobs.get(job, {}) | shown
-    unnamed = "allocation"  # so the record of a job may say for a second
-    ended = {job.partition("_")[0] for job, one in jobs.items() if one["state"] not in LIVE and one["name"] != unnamed}
-    for missing in [name for name in names if name not in queued | ended and queue is not None]:
-        found = _call("scontrol", "-o", "show", "job", missing) or ""
+        facts = dict(zip(("state", "reason", "nodes", "elapsed", "limit", "name"), cells, strict=True))
+        if sbatch_id(job) in names:
+            settled.add(sbatch_id(job))
+            rest = {"exit_code": "", "memory_mb": None, "requested": "", "restarts": 0} | jobs.get(job, {})
+            jobs[job] = rest | facts | {"reason": facts["reason"] if facts["reason"] != "None" else None}
+    for missing in [name for name in names if name not in settled and queue is not None]:
+        found = _call("scontrol", "-o", "show", "job", missing)
         if not found:  # records of a job that the controller has lost stay as they were, for ever
-            jobs = {job: facts for job, facts in jobs.items() if job.partition("_")[0] != missing or facts["state"] not in LIVE}
-        for shown_job in found.splitlines():
-            array = re.search(r"ArrayJobId=(\d+) ArrayTaskId=(\S+)", shown_job)
-            jobs[f"{array[1]}_[{array[2]}]" if array else missing] = parse_scontrol(shown_job)
-            sources = sources if "scontrol" in sources else [*sources, "scontrol"]
-    ours = {job: facts for job, facts in jobs.items() if facts["name"] in (names[job.partition("_")[0]], unnamed)}
-    apart = {job.partition("_")[0] for job in ours if "_" in job and "[" not in job}
+            jobs = {job: facts for job, facts in jobs.items() if sbatch_id(job) != missing or facts["state"] not in LIVE}
+        for line in (found or "").splitlines():
+            array = re.search(r"ArrayJobId=(\d+) ArrayTaskId=(\S+)", line)
+            jobs[f"{array[1]}_[{array[2]}]" if array else missing] = parse_scontrol(line)
+            sources.append("scontrol")
+    ours = {job: facts for job, facts in jobs.items() if facts["name"] in (names[sbatch_id(job)], unnamed)}
+    apart = {sbatch_id(job) for job in ours if "_" in job and "[" not in job}
     for job in [job for job in ours if "[" in job]:  # elements that are pending, or were cancelled before they ran
         facts = ours.pop(job)
-        if facts["state"] not in LIVE or queue is None or job.partition("_")[0] not in apart:  # squeue knows of live ones
+        if facts["state"] not in LIVE or queue is None or sbatch_id(job) not in apart:  # squeue knows of live ones
             ours = dict.fromkeys(elements(job), facts) | ours
-    arrays = {job.partition("_")[0] for job in ours if "_" in job}
+    arrays = {sbatch_id(job) for job in ours if "_" in job}
     return sources, {job: facts for job, facts in ours.items() if job not in arrays}
 
 
@@ -155,83 +144,85 @@ def submitted(folder: RunDir) -> dict[str, list[str]]:
     return found
 
 
-def named(folder: RunDir) -> dict[str, str]:
-    """Ids of the run's jobs -> their names."""
-    return {job: f"ff-{folder.path.name}-{stage}" for stage, ids in submitted(folder).items() for job in ids}
+def never(facts: dict[str, Any]) -> bool:
+    """Whether a pending job can never run."""
+    return facts["state"] == "PENDING" and facts.get("reason") == "DependencyNeverSatisfied"
 
 
 def live(folder: RunDir) -> dict[str, str]:
-    """Ids of the run's jobs that are queued or running -> their pending reason."""
-    _, jobs = ask(named(folder))
-    return {name: facts["reason"] or "" for name, facts in jobs.items() if facts["state"] in LIVE}
+    """Ids of the run's jobs that run or will -> their pending reason."""
+    _, jobs = ask(folder)
+    return {name: facts["reason"] or "" for name, facts in jobs.items() if facts["state"] in LIVE and not never(facts)}
 
 
 def read(folder: RunDir) -> dict[str, Any]:
-    """Everything that jobs/status.py shows of a run, as plain containers."""
-    stages = submitted(folder)
-    sources, jobs = ask(named(folder))
-    ledgers = [folder.path / "jobs.jsonl", *folder.path.glob("finalists/*/jobs.jsonl")]
-    lines = [line for path in ledgers for line in rundir.read_jsonl(path)]
+    """All that jobs/status.py shows of a run, as plain containers: one look, which `table` and those who wait share.
+
+    `going`: a job runs or will, or nobody can tell; `healthy`: none has failed or can never run.
+    """
+    stages, own = submitted(folder), rundir.read_jsonl(folder.path / "jobs.jsonl")
+    lines = own + [line for path in folder.path.glob("finalists/*/jobs.jsonl") for line in rundir.read_jsonl(path)]
     said = {line["job"]: line["state"].upper() for line in lines if line["state"] != "submitted"}
     replaced = {line["instead_of"] for line in lines if "instead_of" in line}
-    rows: list[dict[str, Any]] = []
+    sources, jobs = ask(folder)
+    lost, rows = bool(stages) and "squeue" not in sources, []
     for stage, ids in stages.items():
-        names = [name for one in ids for name in [job for job in {**jobs, **said} if job.partition("_")[0] == one] or [one]]
+        names = [name for one in ids for name in [job for job in {**jobs, **said} if sbatch_id(job) == one] or [one]]
         for name in sorted(set(names) - replaced, key=lambda one: [int(part) for part in re.findall(r"\d+", one)]):
-            if name in jobs:
-                facts = dict(jobs[name])
-            else:  # Slurm does not answer, or has forgotten it
+            facts = jobs.get(name)
+            if facts is None:  # Slurm does not answer, or has forgotten it
                 state = said.get(name, "UNKNOWN")
-                facts = {"state": "UNKNOWN" if state == "RUNNING" and "squeue" in sources else state, "reason": None}
-                sources = sources if "ledger" in sources else [*sources, "ledger"]
-            facts["waits"] = in_words(facts["reason"]) if facts["state"] == "PENDING" and facts.get("reason") else None
+                facts = {"state": "UNKNOWN" if state == "RUNNING" and not lost else state, "reason": None}
+                sources.append("ledger")
+            waits = in_words(facts["reason"]) if facts["state"] == "PENDING" and facts["reason"] else None
             element = int((re.findall(r"_(\d+)", name) or ["0"])[0])
-            rows.append({"stage": stage, "job": name, **facts, **progress(folder, stage, element, name)})
+            rows.append({"stage": stage, "job": name, **facts, "waits": waits, **progress(folder, stage, element, name)})
     if not stages:
-        sources, last = ["ledger"], {line["stage"]: line for line in rundir.read_jsonl(folder.path / "jobs.jsonl")}
-        rows = [
-            {"stage": stage, "job": line["job"], "state": line["state"].upper(), **progress(folder, stage, 0, "")}
-            for stage, line in last.items()
-        ]
+        sources = ["ledger"]
+        for stage, line in {line["stage"]: line for line in own}.items():
+            facts = {"stage": stage, "job": line["job"], "state": line["state"].upper()}
+            rows.append(facts | progress(folder, stage, 0, ""))
     for row in rows:
-        row["healthy"] = row["state"] in (*LIVE, "COMPLETED", "FINISHED", "UNKNOWN", "INTERRUPTED") and not never(row)
-        row["log_tail"] = None if row["healthy"] else tail(folder, row["job"])
-    well, source = all(row["healthy"] for row in rows), ", ".join(sources)
-    return {"run": str(folder.path), "source": source, "jobs": rows, "healthy": well, "slurm": "squeue" in sources or not stages}
-
-
-def never(row: dict[str, Any]) -> bool:
-    """Whether a pending job can never run."""
-    return row["state"] == "PENDING" and row.get("reason") == "DependencyNeverSatisfied"
+        row["live"] = row["state"] in LIVE and not never(row)
+        row["healthy"] = row["live"] or row["state"] in ("COMPLETED", "FINISHED", "UNKNOWN", "INTERRUPTED")
+        row["log_tail"] = None if row["healthy"] else rundir.tail(log(folder, row["job"]))
+    going = any(row["live"] or (lost and row["state"] == "UNKNOWN") for row in rows)
+    healthy, source = all(row["healthy"] for row in rows), ", ".join(dict.fromkeys(sources))
+    return {"run": str(folder.path), "source": source, "jobs": rows, "healthy": healthy, "going": going}
 
 
 def progress(folder: RunDir, stage: str, element: int, job: str) -> dict[str, Any]:
     """What the run's own files tell: clock, speed, best score, ages [s] of the heartbeat and the newest checkpoint."""
     finalist = next(iter(folder.path.glob(f"finalists/{element}-*")), folder.path / "finalists")
     place = {"prepare": folder.path / "judge", "finalists": finalist / "train"}.get(stage, folder.path / stage)
-    patterns = ("checkpoints/*.pt", "trials/*/train/checkpoints/*.pt")
-    saved = max((path.stat().st_mtime for pattern in patterns for path in place.glob(pattern)), default=None)
-    logs = sorted(
-        [*place.glob("metrics-*.jsonl"), *place.glob("trials/*/train/metrics-*.jsonl")], key=lambda path: path.stat().st_mtime
-    )
-    line = (rundir.read_jsonl(logs[-1]) or [{}])[-1] if logs else {}
+    trainings = [place, *place.glob("trials/*/train")]
+    saved = max((changed(path) for one in trainings for path in one.glob("checkpoints/*.pt")), default=0.0)
+    newest = max((path for one in trainings for path in one.glob("metrics-*.jsonl")), key=changed, default=None)
+    line = (rundir.read_jsonl(newest) or [{}])[-1] if newest else {}
     scores = [one for path in place.glob("trials/*/scores.jsonl") for one in rundir.read_jsonl(path)]
-    beat = folder.path / "private" / "jobs" / f"{job}.alive"
-    now = time.time()
+    now, beat = time.time(), changed(folder.path / "private" / "jobs" / f"{job}.alive")
     return {
         "kimg": line.get("kimg"),
         "images_per_s": line.get("images_per_s"),
         "trials": len(list(place.glob("trials/*/trial.json"))) or None,
         "best": min((one["kd_judge"] for one in scores), default=None),
-        "heartbeat_s": round(now - beat.stat().st_mtime) if beat.exists() else None,
+        "heartbeat_s": round(now - beat) if beat else None,
         "checkpoint_s": round(now - saved) if saved else None,
     }
 
 
-def tail(folder: RunDir, job: str, lines: int = 15) -> str | None:
-    """The end of a job's log."""
-    logs = sorted((folder.path / "private" / "jobs").glob(f"{job}_*log.out"))
-    return "\n".join(logs[0].read_text(errors="replace").splitlines()[-lines:]) if logs else None
+def changed(path: Path) -> float:
+    """When a file was written last; 0 where it is gone."""
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat().st_mtime
+    return 0.0
+
+
+def log(folder: RunDir, job: str) -> Path:
+    """The log of the task of a job that failed first, as far as is known, else of its first task."""
+    ends = sorted(folder.path.glob(f"private/jobs/{job}-*.exit"), key=changed)
+    task = ends[-1].read_text().split()[1:] if ends else []
+    return folder.path / "private" / "jobs" / f"{job}_{(task or ['0'])[0]}_log.out"
 
 
 def record_failures(folder: RunDir) -> None:
@@ -243,11 +234,7 @@ def record_failures(folder: RunDir) -> None:
             why = f"{row['state']} (exit code {row.get('exit_code') or '?'}) of Slurm job {row['job']}"
             if row["state"] == "CANCELLED" and str(row.get("reason")).startswith("Dependency"):
                 why = f"Slurm job {row['job']} never ran, because a job before it failed"
-            folder.record(row["stage"], "failed", job=row["job"], error=why, log=_log_name(folder, row["job"]))
-
-
-def _log_name(folder: RunDir, job: str) -> str | None:
-    return next((str(path) for path in sorted((folder.path / "private" / "jobs").glob(f"{job}_*log.out"))), None)
+            folder.record(row["stage"], "failed", job=row["job"], error=why, log=str(log(folder, row["job"])))
 
 
 def table(found: dict[str, Any]) -> Any:
@@ -262,10 +249,9 @@ def table(found: dict[str, Any]) -> Any:
         color = "green" if row["state"] in ("COMPLETED", "FINISHED") else "yellow" if row["healthy"] else "red"
         state = f"[{color}]{row['state']}[/]" + (f": {escape(row['waits'])}" if row.get("waits") else "")
         parts = {"kimg": "{:g} kimg", "images_per_s": "{:.0f} images/s", "trials": "{} trials", "best": "best {:.4g}"}
-        told = ", ".join(text.format(row[name]) for name, text in parts.items() if row.get(name) is not None)
+        told = ", ".join(text.format(row[name]) for name, text in parts.items() if row[name] is not None)
         ages = {"heartbeat_s": "heartbeat {}", "checkpoint_s": "checkpoint {}"}
-        alive = row["state"] in LIVE
-        seen = ", ".join(text.format(age(row[name])) for name, text in ages.items() if alive and row.get(name) is not None)
+        seen = ", ".join(text.format(age(row[name])) for name, text in ages.items() if row["live"] and row[name] is not None)
         memory = f"{row['memory_mb']:.0f}M / {row['requested']}" if row.get("memory_mb") else row.get("requested", "")
         times = f"{row['elapsed']} / {row['limit']}" if row.get("elapsed") else ""
         cells = (row["stage"], row["job"], state, row.get("nodes", ""), times, str(row.get("restarts", "")), memory)

@@ -1,5 +1,7 @@
 """The only place where stored pixels (uint8, sRGB, NHWC) meet model pixels (float, NCHW, -1…1) and pictures."""
 
+from typing import Any
+
 import torch
 from PIL import Image
 
@@ -12,6 +14,12 @@ def to_model(images: torch.Tensor) -> torch.Tensor:
 def to_uint8(images: torch.Tensor) -> torch.Tensor:
     """[N, C, H, W] float -1…1 -> [N, H, W, C] uint8 0…255, rounded, clamped."""
     return images.float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def like(model: Any) -> torch.Tensor:
+    """A tensor of the device and type that a model works in; the CPU and float32 for a model without weights."""
+    weights = next(iter(model.parameters()), None) if hasattr(model, "parameters") else None
+    return torch.zeros(()) if weights is None else weights
 
 
 def grid(images: torch.Tensor, columns: int) -> Image.Image:

@@ -7,22 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from facefactory.data import pixels
-from facefactory.data.loader import Shards
+from facefactory.data.loader import CHUNK, Shards
 from facefactory.data.order import Ids
+from facefactory.metrics import Array
 
-Array = npt.NDArray[np.float64]
 Extractor = Callable[[torch.Tensor], Array]  # [N, H, W, C] uint8 -> [N, D] float64
-CHUNK = 256
-
-
-def like(model: Any) -> torch.Tensor:
-    """A tensor of the device and type that a model works in; the CPU and float32 for a model without weights."""
-    weights = next(iter(model.parameters()), None) if hasattr(model, "parameters") else None
-    return torch.zeros(()) if weights is None else weights
 
 
 def _extractor(function: Callable[[torch.Tensor], torch.Tensor]) -> Extractor:
@@ -38,21 +30,22 @@ def _extractor(function: Callable[[torch.Tensor], torch.Tensor]) -> Extractor:
 
 def of_judge(judge: Any) -> Extractor:
     """Features of a classifier, at the resolution it was trained at: no resizing."""
-    return _extractor(lambda part: judge.features(pixels.to_model(part).to(like(judge))))
+    return _extractor(lambda part: judge.features(pixels.to_model(part).to(pixels.like(judge))))
 
 
-def of_inception(path: Path) -> Extractor:
+def of_inception(path: Path, device: torch.device) -> Extractor:
     """Pool features (2048) of the standard InceptionV3; it resizes to 299 x 299 as the original FID code did."""
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path)).eval()
-    return _extractor(lambda part: network(part.permute(0, 3, 1, 2).expand(-1, 3, -1, -1).contiguous())[0])
+    network.to(device)
+    return _extractor(lambda part: network(part.to(device).permute(0, 3, 1, 2).expand(-1, 3, -1, -1).contiguous())[0])
 
 
 def logits(classifier: Any, shards: Shards, positions: Ids | None = None) -> dict[str, torch.Tensor]:
     """Label -> logits [N, classes] of the images at positions (default all), on the CPU."""
     with torch.inference_mode():
-        parts = [classifier.logits(pixels.to_model(part).to(like(classifier))) for part in shards.chunks(positions)]
+        parts = [classifier.logits(pixels.to_model(part).to(pixels.like(classifier))) for part in shards.chunks(positions)]
     return {name: torch.cat([part[name].cpu() for part in parts]) for name in parts[0]}

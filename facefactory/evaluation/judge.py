@@ -1,4 +1,4 @@
-"""What the judge can be trusted with: counts of people, out-of-fold scores with intervals, and a refusal where it fails."""
+"""What the judge can be trusted with: counts of people, and out-of-fold scores with intervals."""
 
 import functools
 from typing import Any
@@ -13,6 +13,8 @@ from facefactory.data import labels
 from facefactory.data.order import Ids, permute
 from facefactory.metrics import intervals
 
+STATISTICS = {"balanced_accuracy": functools.partial(multiclass_accuracy, average="macro"), "auroc": multiclass_auroc}
+
 
 def folds(groups: Ids, count: int) -> Ids:
     """Fold number of each image; a person lies in one fold."""
@@ -20,16 +22,10 @@ def folds(groups: Ids, count: int) -> Ids:
     return permute(np.arange(len(names)), len(names), 1)[inverse] % count
 
 
-def _auroc(chances: Tensor, target: Tensor, count: int) -> Any:
-    """NaN where a class is missing, as in some of the bootstrap's draws."""
-    return multiclass_auroc(chances, target, count) if len(target.unique()) == count else float("nan")
-
-
-STATISTICS = {"balanced_accuracy": functools.partial(multiclass_accuracy, average="macro"), "auroc": _auroc}
-
-
 def _measured(statistic: Any, chances: Tensor, target: Tensor, ids: Ids) -> float:
-    return float(statistic(chances[ids], target[ids], chances.shape[1]))
+    """NaN where a class is missing, as in some of the bootstrap's draws."""
+    count, seen = chances.shape[1], target[ids]
+    return float(statistic(chances[ids], seen, count)) if len(seen.unique()) == count else float("nan")
 
 
 def scores(logits: dict[str, Tensor], table: pd.DataFrame, schema: dict[str, Any], group: str | None) -> dict[str, Any]:
@@ -41,11 +37,11 @@ def scores(logits: dict[str, Tensor], table: pd.DataFrame, schema: dict[str, Any
     found = labels.countable(table, schema, groups)
     for name in [name for name, fact in found.items() if fact["scored"]]:
         kept = np.flatnonzero(table[name] >= 0)
-        target = torch.from_numpy(table[name].to_numpy(np.int64)[kept])
-        chances = logits[name][kept].float().softmax(1)
+        classes = table[name].to_numpy(np.int64)[kept]
+        target, chances = torch.from_numpy(classes), logits[name][kept].float().softmax(1)
         for label, statistic in STATISTICS.items():
             measure = functools.partial(_measured, statistic, chances, target)
-            found[name][label] = measure(np.arange(len(kept)))
-            found[name][f"{label}_interval"] = intervals.interval(intervals.bootstrap(measure, groups[kept], 200))
+            value, reach, _ = intervals.student(measure, groups[kept], classes)
+            found[name] |= {label: float(value), f"{label}_interval": np.clip([value - reach, value + reach], 0, 1).tolist()}
         found[name]["confusion"] = multiclass_confusion_matrix(chances, target, chances.shape[1]).tolist()
     return found

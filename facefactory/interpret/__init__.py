@@ -14,4 +14,4 @@ class Interpret:
 
     samples: int = key(2000, "generated faces judged, for models without an encoder", low=50)
     traversed: int = key(8, "dimensions shown as traversals", low=1)
-    least_effect: float = key(0.3, "size of Cliff's delta from which an association is named", low=0.0, high=1.0)
+    min_effect: float = key(0.3, "size of Cliff's delta from which an association is named", low=0.0, high=1.0)

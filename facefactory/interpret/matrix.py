@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import scipy.stats
 import torch
 
@@ -17,14 +16,13 @@ from facefactory.data.loader import Shards
 from facefactory.data.order import Ids
 from facefactory.interpret import Interpret
 from facefactory.interpret.codes import Codes, of_faces, of_samples
-from facefactory.metrics import intervals
+from facefactory.metrics import Array, intervals
 from facefactory.metrics.codes import cliffs_delta
 from facefactory.training.random import normal
 
-Array = npt.NDArray[np.float64]
 ACTIVE_NATS = 0.05  # a dimension of a VAE with less KL than this carries nothing
+TESTED = "95 % intervals: bootstrap by person (a generated face is one), Student's t; q: Benjamini-Hochberg over all cells."
 WALK = torch.linspace(-3, 3, 9)  # standard deviations of the prior
-RESAMPLES = 300
 
 
 def _delta(codes: Array, labels: Array, ids: Ids) -> Array:
@@ -32,31 +30,22 @@ def _delta(codes: Array, labels: Array, ids: Ids) -> Array:
 
 
 def effects(found: Codes) -> tuple[Array, Array, Array]:
-    """(δ [D, L], intervals [2, D, L], q [D, L]) by a bootstrap over people.
-
-    Intervals and p values: Student's t with the bootstrap's standard error and as many degrees of freedom as the rarer side
-    of the label has people, less one; percentiles of the bootstrap are too narrow for a few people.
-    """
-    delta = np.zeros((found.codes.shape[1], found.labels.shape[1]))
-    drawn, freedom = np.zeros((RESAMPLES, *delta.shape)), np.ones(delta.shape[1])
+    """(δ [D, L], 95 % intervals by person [2, D, L], q [D, L])."""
+    shape = found.codes.shape[1], found.labels.shape[1]
+    delta, reach, p = np.zeros(shape), np.zeros(shape), np.ones(shape)
     for number, label in enumerate(found.labels.T):
         kept = np.flatnonzero(label >= 0)
-        measure, groups = functools.partial(_delta, found.codes[kept], label[kept, None]), found.groups[kept]
-        freedom[number] = max(1, min(len(np.unique(groups[label[kept] == side])) for side in (0, 1)) - 1)
-        value = measure(np.arange(len(kept)))
-        if not np.isnan(value).any():  # else one class, as when a generator draws one face only: nothing to tell apart
-            delta[:, number], drawn[..., number] = value, intervals.bootstrap(measure, groups, RESAMPLES)
-    error = np.nanstd(drawn, 0, ddof=1)
-    p = 2 * scipy.stats.t.sf(np.abs(delta) / error.clip(min=1e-12), freedom)
-    q = scipy.stats.false_discovery_control(p.ravel()).reshape(p.shape)
-    reach = scipy.stats.t.ppf(0.975, freedom) * error
+        if len(np.unique(label[kept])) == 2:  # else a generator draws one face only: nothing to tell apart
+            measure = functools.partial(_delta, found.codes[kept], label[kept, None])
+            delta[:, number], reach[:, number], p[:, number] = intervals.student(measure, found.groups[kept], label[kept])
+    q = scipy.stats.false_discovery_control(p.ravel()).reshape(shape)
     return delta, np.clip([delta - reach, delta + reach], -1, 1), q
 
 
-def interpret(family: str, model: Any, judge: Any, index: Index, options: Interpret, seed: int, folder: Path) -> dict[str, Any]:
+def interpret(model: Any, judge: Any, index: Index, options: Interpret, seed: int, folder: Path) -> dict[str, Any]:
     """Effects, a status per dimension, and traversals.png (a row a dimension) in `folder`; UserError: nothing is drawn."""
     if not hasattr(model, "sample"):
-        raise UserError(f"interpret: a model of the family {family!r} draws no faces to look at; give run=… of a GAN or a VAE.")
+        raise UserError("interpret: this model draws no faces to look at; give run=… of a GAN or a VAE.")
     everyone, encodes = Shards(index, list(index.content["splits"])), hasattr(model, "encode")
     counted = countable(everyone.table, index.content["labels"], people(everyone.table, index.content["group"]))
     names = [name for name, fact in counted.items() if fact["scored"] and len(fact["classes"]) == 2]
@@ -65,7 +54,7 @@ def interpret(family: str, model: Any, judge: Any, index: Index, options: Interp
     rows, columns = [], ("effect", "low", "high", "q")
     for dimension, cells in enumerate(np.stack([delta, *bounds, q], 2).tolist()):
         table = {name: dict(zip(columns, cell, strict=True)) for name, cell in zip(names, cells, strict=True)}
-        named = [name for name, cell in table.items() if cell["q"] < 0.05 and abs(cell["effect"]) >= options.least_effect]
+        named = [name for name, cell in table.items() if cell["q"] < 0.05 and abs(cell["effect"]) >= options.min_effect]
         kl = found.kl[dimension] if found.kl else None
         inactive = kl is not None and kl < ACTIVE_NATS
         status = "inactive" if inactive else f"associated with {', '.join(named)}" if named else "active, unnamed"
@@ -77,8 +66,8 @@ def interpret(family: str, model: Any, judge: Any, index: Index, options: Interp
     z = start.repeat(len(shown), len(WALK), 1)
     z[range(len(shown)), :, shown] = WALK
     with torch.inference_mode():
-        walks = pixels.to_uint8(model.sample(z.flatten(0, 1)))
+        walks = pixels.to_uint8(model.sample(z.flatten(0, 1).to(pixels.like(model)))).cpu()
     pixels.grid(walks, len(WALK)).save(folder / "traversals.png")
     reasons = {name: fact.get("reason", "has more than two classes") for name, fact in counted.items() if name not in names}
-    facts = {"kind": family, "method": found.method, "labels": names, "dimensions": rows}
-    return {**facts, "not_scored": reasons, "traversed": shown}
+    method = f"{found.method} {TESTED}"
+    return {"method": method, "labels": names, "dimensions": rows, "not_scored": reasons, "traversed": shown}

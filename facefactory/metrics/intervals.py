@@ -1,17 +1,23 @@
-"""Bootstrap intervals over people: images of one person are no independent evidence."""
+"""Intervals by person: images of one person are no independent evidence.
+
+Student's t with the bootstrap's standard error: percentiles of the bootstrap are too narrow for a few people (Hesterberg,
+"What Teachers Should Know About the Bootstrap", The American Statistician 2015, on narrowness bias).
+"""
 
 from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
+import scipy.stats
 
-Array = npt.NDArray[np.float64]
+from facefactory.metrics import Array
+
+Ids = npt.NDArray[np.int64]
+Statistic = Callable[[Ids], Array | float]  # of image positions; NaN where they lack a class
 
 
-def bootstrap(
-    statistic: Callable[[npt.NDArray[np.int64]], Array | float], groups: npt.NDArray[np.int64], resamples: int = 300
-) -> Array:
-    """Values [resamples, …] of a statistic of image positions when whole groups are drawn with replacement (seed 0)."""
+def bootstrap(statistic: Statistic, groups: Ids, resamples: int = 300) -> Array:
+    """Values [resamples, …] of a statistic when whole groups are drawn with replacement (seed 0)."""
     rng = np.random.default_rng(0)
     names, inverse = np.unique(groups, return_inverse=True)
     members = [np.flatnonzero(inverse == number) for number in range(len(names))]
@@ -19,6 +25,13 @@ def bootstrap(
     return np.stack([statistic(np.concatenate([members[number] for number in choice])) for choice in drawn])
 
 
-def interval(values: Array, level: float = 0.95) -> list[float]:
-    """Percentile interval over the first axis; resamples without a value (NaN) are left out."""
-    return [float(np.nanquantile(values, q, axis=0)) for q in ((1 - level) / 2, (1 + level) / 2)]
+def student(statistic: Statistic, groups: Ids, classes: npt.NDArray[np.generic]) -> tuple[Array, Array, Array]:
+    """A statistic of all images, the half width of its 95 % interval, and the p value of "it is 0", each in its shape.
+
+    There are as many degrees of freedom as the rarest of the classes that it compares has people, less one.
+    """
+    freedom = max(1, min(len(np.unique(groups[classes == one])) for one in np.unique(classes)) - 1)
+    value = np.asarray(statistic(np.arange(len(groups))))
+    error = np.nanstd(bootstrap(statistic, groups), 0, ddof=1)
+    p = 2 * scipy.stats.t.sf(np.abs(value) / error.clip(min=1e-12), freedom)
+    return value, scipy.stats.t.ppf(0.975, freedom) * error, p

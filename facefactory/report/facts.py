@@ -2,17 +2,17 @@
 
 import json
 import math
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from facefactory.rundir import read_json, read_jsonl
+from facefactory.rundir import read_json, read_jsonl, tail
 
 MARKS = {"floor": "held-out real faces", "blur": "blurred faces", "repeat": "one face repeated", "noise": "noise"}
-STATES = {"finished": "finished", "stopped": "stopped early", "failed": "failed", "interrupted": "interrupted"}
-NOT_EVALUATED: dict[str, Any] = {"kimg": None, "scores": {}, "scale": {}, "protocol": {}, "memorisation": {}, "labels": {}}
+EMPTY: dict[str, Any] = {"kimg": None, "memorisation_ratio": None, "scores": {}, "scale": {}, "protocol": {}, "labels": {}}
 
 
 def rounded(value: Any) -> str:
@@ -31,11 +31,6 @@ def finite(value: Any) -> Any:
     return json.loads(json.dumps(value, default=str), parse_constant=lambda constant: None)
 
 
-def read(path: Path) -> Any:
-    """A JSON file, None where there is no file."""
-    return finite(read_json(path))
-
-
 def metrics(train: Path) -> list[dict[str, Any]]:
     """The metric lines of a training: from where an attempt began again, older attempts' lines are dropped."""
     kept: list[dict[str, Any]] = []
@@ -52,83 +47,75 @@ def last_score(trial: dict[str, Any], metric: str) -> tuple[float | None, float 
 
 def gather(folder: Path, repeat: dict[str, str]) -> dict[str, Any]:
     """All facts of a run folder, as data: the stages' results as they wrote them, and what follows from them."""
+
+    def results(stage: str) -> Any:
+        return finite(read_json(folder / stage / "results.json"))
+
     text, called = ((folder / name).read_text() if (folder / name).exists() else "" for name in ("config.yaml", "command.txt"))
-    config: dict[str, Any] = finite(yaml.safe_load(text)) or {}
-    sweep, finalists, judge = (read(folder / stage / "results.json") for stage in ("sweep", "finalists", "judge"))
-    metric, mode = (sweep["metric"], sweep["mode"]) if sweep else ("kd_judge", "min")
-    runs, found = [], [{"name": folder.name, "folder": ".", "state": ""}]
-    sweeping = "jobs/sweep_" in called or bool(sweep or finalists)
-    if sweeping:
-        found = finalists["finalists"] if finalists else []
-    for one in found:
-        evaluated = NOT_EVALUATED | (read(folder / one["folder"] / "evaluate/results.json") or {})
-        latent = read(folder / one["folder"] / "interpret/results.json") or {}
+    config = finite(yaml.safe_load(text)) or {}
+    sweep, finalists, judge = (results(stage) or {} for stage in ("sweep", "finalists", "judge"))
+    metric, sweeping = sweep.get("metric", "kd_judge"), "jobs/sweep_" in called or bool(sweep or finalists)
+    found = [] if sweeping else [{"name": folder.name, "folder": ".", "state": ""}]
+    runs = []
+    for one in finalists.get("finalists", found):
+        evaluated = EMPTY | (results(f"{one['folder']}/evaluate") or {})
+        latent = results(f"{one['folder']}/interpret") or {}
         runs.append({**evaluated, **one, "score": evaluated["scores"].get(metric), "latent": latent})
     protocols = [run["protocol"] for run in runs if run["scores"]]
-    unlike = sorted({name for one in protocols for name in one if any(other.get(name) != one[name] for other in protocols)})
+    unlike = sorted(key for key in set().union(*protocols) if any(one.get(key) != protocols[0].get(key) for one in protocols))
     if not unlike:
-        runs.sort(key=lambda run: (run["score"] is None, (run["score"] or 0) * (1 if mode == "min" else -1)))
+        runs.sort(key=lambda run: (run["score"] is None, run["score"]))
     kind = "sweep" if sweeping else "classifier" if "train_classifier" in called or runs[0]["labels"] else "generative"
-    facts = {"name": folder.name, "kind": kind, "metric": metric, "mode": mode, "config": config, "sweep": sweep, "judge": judge}
-    facts |= {"runs": runs, "unlike_protocols": unlike}
-    facts["provenance"] = {**provenance(folder, config), "config": text, "called": called, "repeat": repeat}
-    facts |= {"leaderboard": leaderboard(facts) if sweeping else [], "failures": failures(facts), "verdict": verdict(facts)}
-    return facts
+    facts = {"name": folder.name, "kind": kind, "metric": metric, "config": config, "sweep": sweep, "judge": judge, "runs": runs}
+    told = {**provenance(folder), "config": text, "called": called, "repeat": repeat}
+    facts |= {"unlike_protocols": unlike, "provenance": told}
+    return {**facts, "leaderboard": leaderboard(facts), "failures": failures(facts), "verdict": verdict(facts)}
 
 
-def provenance(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+def provenance(folder: Path) -> dict[str, Any]:
     """Where the results come from: the stages' DONE.json, software, dataset, ledger."""
     paths = sorted(folder.glob("*/DONE.json")) + sorted(folder.glob("finalists/*/*/DONE.json"))
-    stages = [{"stage": str(path.parent.relative_to(folder)), **read(path)} for path in paths if ".old-" not in path.parent.name]
+    kept = [path for path in paths if ".old-" not in path.parent.name]
+    stages = [{"stage": str(path.parent.relative_to(folder)), **read_json(path)} for path in kept]
     software = [done["software"] for done in stages if "software" in done]
     packed = [done["outputs"]["folder"] for done in stages if done["stage"] == "pack"]
-    shards = packed[0] if packed else (config.get("data") or {}).get("shards")
-    index = shards and (read(folder / shards / "index.json") or read(Path(shards) / "index.json"))
-    dataset = {"folder": shards, **index} if index else None
+    index = read_json(Path(packed[0]) / "index.json") if packed else None
     ledger = read_jsonl(folder / "jobs.jsonl")
     ledger = [{**line, "time": datetime.fromtimestamp(line["time"], UTC).isoformat(" ", "seconds")} for line in ledger]
+    dataset = {"folder": packed[0], **index} if index else None
     return {"stages": stages, "software": software[-1] if software else {}, "dataset": dataset, "ledger": ledger}
 
 
 def leaderboard(facts: dict[str, Any]) -> list[dict[str, Any]]:
     """Finalists by score, then trials by how far they came and their score there: unlike rungs are not compared."""
-    trials, sign = facts["sweep"]["trials"] if facts["sweep"] else [], 1 if facts["mode"] == "min" else -1
+    trials = facts["sweep"].get("trials", [])
     params = {trial["name"]: trial["params"] for trial in trials}
     finalists = [{**run, "kind": "finalist", "params": params.get(run.get("trial"), {})} for run in facts["runs"]]
-    rows = []
-    for trial in trials:
-        kimg, score = last_score(trial, facts["metric"])
-        rows.append({**trial, "kind": "trial", "kimg": kimg, "score": score})
-    rows.sort(key=lambda row: (row["kimg"] is None, -(row["kimg"] or 0), sign * (row["score"] or 0)))
-    return [{name: row[name] for name in ("kind", "name", "state", "kimg", "score", "params")} for row in finalists + rows]
+    reached = [(*last_score(trial, facts["metric"]), trial) for trial in trials]
+    rows = [{**trial, "kind": "trial", "kimg": kimg, "score": score} for kimg, score, trial in reached]
+    rows.sort(key=lambda row: (-(row["kimg"] or 0), row["score"] or 0))
+    columns = ("kind", "name", "state", "kimg", "score", "params")
+    return [{name: row[name] for name in columns} for row in finalists + rows] if facts["kind"] == "sweep" else []
 
 
 def failures(facts: dict[str, Any]) -> list[dict[str, Any]]:
     """Trials, finalists and stages that did not end well, with error and log tail where these were kept."""
-    trials = facts["sweep"]["trials"] if facts["sweep"] else []
-    ended = [("trial", trial) for trial in trials] + [("finalist", run) for run in facts["runs"]]
+    ended = [("trial", trial) for trial in facts["sweep"].get("trials", [])] + [("finalist", run) for run in facts["runs"]]
     found = [(f"{kind} {one['state']}", one) for kind, one in ended if one["state"] in ("failed", "interrupted")]
     complete = [done["stage"] for done in facts["provenance"]["stages"]]
     for line in facts["provenance"]["ledger"]:
         done = line["stage"] in complete
         if line["state"] == "failed" or (line["state"] == "interrupted" and not done):  # preempted and finished is no failure
-            tail = log_tail(Path(line["log"])) if line.get("log") else None
+            log = tail(Path(line["log"])) if line.get("log") else None
             words = f"stage {line['state']}{', finished later' if done else ''}"
-            found.append((words, {**line, "name": line["stage"], "log_tail": tail}))
+            found.append((words, {**line, "name": line["stage"], "log_tail": log}))
     return [{"what": what, **{key: one.get(key) for key in ("name", "error", "log_tail")}} for what, one in found]
 
 
-def log_tail(path: Path, lines: int = 15) -> str | None:
-    """The last lines of a log, if it is still there."""
-    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.is_file() else None
-
-
-def place(score: float, scale: dict[str, float | None], mode: str = "min") -> str:
+def place(score: float, scale: dict[str, float]) -> str:
     """Where a score lies on its scale, in words."""
-    sign = 1 if mode == "min" else -1
-    marks = [(sign * value, f"{MARKS.get(name, name)} ({rounded(value)})") for name, value in scale.items() if value is not None]
-    better = [words for value, words in sorted(marks) if value <= sign * score]
-    worse = [words for value, words in sorted(marks) if value > sign * score]
+    marks = sorted((value, f"{MARKS.get(name, name)} ({rounded(value)})") for name, value in scale.items())
+    better, worse = ([words for value, words in marks if (value <= score) == side] for side in (True, False))
     if not marks:
         return "without a scale beside it"
     if not better:
@@ -141,26 +128,24 @@ def verdict(facts: dict[str, Any]) -> list[str]:
     if facts["kind"] == "classifier":
         return label_verdict(facts["runs"][0]["labels"])
     sweeping, sentences = facts["kind"] == "sweep", [score_verdict(facts)]
-    ratios = {run["name"]: run["memorisation"].get("ratio") for run in facts["runs"]}
-    low = [f"{name} ({rounded(ratio)})" for name, ratio in ratios.items() if ratio is not None and ratio < 1]
-    if low:
+    ratios = [(run["name"], run["memorisation_ratio"]) for run in facts["runs"]]
+    if low := [f"{name} ({rounded(ratio)})" for name, ratio in ratios if ratio is not None and ratio < 1]:
         sentences.append(f"Caution, memorisation ratio below 1: {', '.join(low)}; look at the nearest faces.")
     for run in facts["runs"]:
         if dimensions := run["latent"].get("dimensions"):
-            named = {row["dimension"]: row["status"] for row in dimensions if row["status"].startswith("associated")}
-            claims = [f"{number} ({status.removeprefix('associated with ')})" for number, status in named.items()]
+            named = [(row["dimension"], row["status"].partition("associated with ")[2]) for row in dimensions]
+            claims = [f"{dimension} ({labels})" for dimension, labels in named if labels]
             shown = (f": {', '.join(claims[:6])}" if claims else "") + (" …" if len(claims) > 6 else "")
             whose = f" of {run['name']}" if sweeping else ""
-            sentences.append(f"{len(named)} of {len(dimensions)} latent dimensions{whose} are associated with a label{shown}.")
+            sentences.append(f"{len(claims)} of {len(dimensions)} latent dimensions{whose} are associated with a label{shown}.")
     if not sweeping:
         return [*sentences, "One run with one seed: how much its scores vary between seeds is not known."]
     if not facts["sweep"]:
         return [*sentences, "The trials are not known yet: sweep/results.json is missing."]
-    states = [trial["state"] for trial in facts["sweep"]["trials"]]
-    counts = ", ".join(f"{states.count(state)} {words}" for state, words in STATES.items() if state in states)
+    states = Counter(trial["state"] for trial in facts["sweep"]["trials"])
     return [
         *sentences,
-        f"Of {len(states)} trials, {counts or 'none ran'}.",
+        f"Of {states.total()} trials, {', '.join(f'{count} {state}' for state, count in states.items())}.",
         "What the sweep cannot say: every trial ran with one seed, so small differences may be chance; the winner was "
         "picked by the score shown, which flatters it; trials that were stopped early might have caught up.",
     ]
@@ -177,7 +162,7 @@ def score_verdict(facts: dict[str, Any]) -> str:
         who = f"No finalist has {metric}" if sweeping else f"This run has no {metric}"
         return f"{who} yet: evaluate/results.json is missing or lacks it."
     best, *others = ranked
-    where = f"{metric} {rounded(best['score'])}, {place(best['score'], best['scale'].get(metric) or {}, facts['mode'])}"
+    where = f"{metric} {rounded(best['score'])}, {place(best['score'], best['scale'].get(metric, {}))}"
     if not sweeping:
         return f"This run has {where}."
     behind = f"The runner-up, {others[0]['name']}, has {rounded(others[0]['score'])}." if others else "No other has a score."
@@ -186,13 +171,12 @@ def score_verdict(facts: dict[str, Any]) -> str:
 
 def label_verdict(labels: dict[str, Any]) -> list[str]:
     """What a classifier knows, its best label first."""
-    scored = {name: label for name, label in labels.items() if label["scored"]}
-    sentences = [
-        f"{name}: balanced accuracy {rounded(label['balanced_accuracy'])}; guessing gives {rounded(1 / len(label['classes']))}."
-        for name, label in sorted(scored.items(), key=lambda item: -(item[1]["balanced_accuracy"] or 0))
-    ]
     if not labels:
-        sentences.append("This classifier has no scores yet: evaluate/results.json is missing or names no labels.")
-    if unscored := len(labels) - len(scored):
-        sentences.append(f"{unscored} of {len(labels)} labels have counts only: too few examples for a score.")
-    return sentences
+        return ["This classifier has no scores yet: evaluate/results.json is missing or names no labels."]
+    scored = [(label["balanced_accuracy"], name, len(label["classes"])) for name, label in labels.items() if label["scored"]]
+    sentences = [
+        f"{name}: balanced accuracy {rounded(accuracy)}; guessing gives {rounded(1 / classes)}."
+        for accuracy, name, classes in sorted(scored, reverse=True)
+    ]
+    few = f"{len(labels) - len(scored)} of {len(labels)} labels have counts only: too few examples for a score."
+    return sentences + [few] * (len(scored) < len(labels))

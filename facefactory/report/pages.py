@@ -24,7 +24,7 @@ def write(folder: Path, repeat: dict[str, str]) -> list[Path]:
 
     facts = gather(folder, repeat)
     logged = [{"run": run["name"], **line} for run in facts["runs"] for line in metrics(folder / run["folder"] / "train")]
-    drawings = figures(facts, logged)
+    drawings = figures(facts["sweep"], logged)
     loader = jinja2.PackageLoader("facefactory.report")
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["rounded"] = rounded

@@ -1,4 +1,7 @@
-"""Differentiable augmentation (Zhao et al., "Differentiable Augmentation for Data-Efficient GAN Training", 2020)."""
+"""Differentiable augmentation (Zhao et al., "Differentiable Augmentation for Data-Efficient GAN Training", 2020).
+
+Each kind takes square images [N, C, S, S] in -1…1 and draws `u` [N, 2] in 0…1.
+"""
 
 from collections.abc import Callable
 
@@ -11,41 +14,37 @@ from facefactory import UserError
 
 def brightness(images: Tensor, u: Tensor) -> Tensor:
     """Shift all pixels by -0.5…0.5."""
-    return images + (u[:, 0] - 0.5).view(-1, 1, 1, 1)
+    return images + (u[:, :1, None, None] - 0.5)
 
 
 def contrast(images: Tensor, u: Tensor) -> Tensor:
     """Scale the distance to the image's mean by 0.5…1.5."""
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
-    return mean + (images - mean) * (u[:, 0] + 0.5).view(-1, 1, 1, 1)
+    return mean + (images - mean) * (u[:, :1, None, None] + 0.5)
 
 
 def saturation(images: Tensor, u: Tensor) -> Tensor:
     """Scale the distance to the gray of each pixel by 0…2."""
     gray = images.mean(dim=1, keepdim=True)
-    return gray + (images - gray) * (u[:, 0] * 2).view(-1, 1, 1, 1)
+    return gray + (images - gray) * (u[:, :1, None, None] * 2)
 
 
 def translation(images: Tensor, u: Tensor) -> Tensor:
     """Shift by up to an eighth of the side, filled with middle gray."""
-    count, _, height, width = images.shape
-    reach_y, reach_x = max(1, height // 8), max(1, width // 8)
-    shift_y = (u[:, 0] * (2 * reach_y + 1)).floor().long()
-    shift_x = (u[:, 1] * (2 * reach_x + 1)).floor().long()
-    padded = F.pad(images, (reach_x, reach_x, reach_y, reach_y)).permute(0, 2, 3, 1)
-    rows = (shift_y[:, None] + torch.arange(height, device=images.device)).clamp(max=height + 2 * reach_y - 1)
-    columns = (shift_x[:, None] + torch.arange(width, device=images.device)).clamp(max=width + 2 * reach_x - 1)
-    number = torch.arange(count, device=images.device)
-    return padded[number[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    side, device = images.shape[2], images.device
+    reach = max(1, side // 8)
+    start = (u * (2 * reach + 1)).floor().long().clamp(max=2 * reach)  # a draw just below 1 may round up to it
+    lines = start[:, :, None] + torch.arange(side, device=device)  # [N, 2, S]: rows and columns of the padded images
+    padded = F.pad(images, [reach] * 4).permute(0, 2, 3, 1)
+    number = torch.arange(len(images), device=device)[:, None, None]
+    return padded[number, lines[:, 0, :, None], lines[:, 1, None]].permute(0, 3, 1, 2)
 
 
 def cutout(images: Tensor, u: Tensor) -> Tensor:
     """Blank a square of half the side."""
-    height, width = images.shape[2:]
-    y, x = torch.arange(height, device=images.device), torch.arange(width, device=images.device)
-    inside_y = (y - u[:, :1] * height).abs() < height / 4
-    inside_x = (x - u[:, 1:2] * width).abs() < width / 4
-    return images * (~(inside_y[:, :, None] & inside_x[:, None, :]))[:, None]
+    side = images.shape[2]
+    inside = (torch.arange(side, device=images.device) - u[:, :, None] * side).abs() < side / 4  # [N, 2, S]
+    return images * ~(inside[:, :1, :, None] & inside[:, 1:, None])
 
 
 KINDS = {kind.__name__: kind for kind in (brightness, contrast, saturation, translation, cutout)}
@@ -59,7 +58,7 @@ def check(kinds: list[str]) -> None:
 
 
 def augment(images: Tensor, kinds: list[str], uniform: Callable[[str, int], Tensor], purpose: str) -> Tensor:
-    """Apply the kinds in order to images [N, C, H, W] in -1…1, with draws `uniform(purpose, 2)` [N, 2]."""
+    """Apply the kinds in order to images [N, C, S, S] in -1…1, with draws `uniform(purpose, 2)` [N, 2]."""
     for kind in kinds:
         images = KINDS[kind](images, uniform(f"{purpose}/{kind}", 2))
     return images

@@ -50,14 +50,13 @@ def die_with_parent() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
-def join(options: Training) -> World:
-    """Join the ranks that RANK, WORLD_SIZE, LOCAL_RANK and MASTER_ADDR/PORT describe; without them, a world of one.
+def device_of(options: Training) -> torch.device:
+    """Where this process computes; sets its threads.
 
     Raises:
         UserError: CUDA was asked for and is not there.
     """
     torch.set_num_threads(options.threads)
-    rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     granted = options.device == "auto" and "SLURM_JOB_GPUS" in os.environ
     if (options.device == "cuda" or granted) and not torch.cuda.is_available():
         raise UserError(
@@ -65,15 +64,21 @@ def join(options: Training) -> World:
             f"{torch.version.cuda}) sees no GPU. Check nvidia-smi on this node, ask Slurm for a GPU, install a torch build for "
             "this driver, or give training.device=cpu."
         )
-    cuda = options.device != "cpu" and torch.cuda.is_available()
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
-    if cuda:
-        torch.cuda.set_device(device)
+    if options.device == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    torch.cuda.set_device(device)
+    return device
+
+
+def join(options: Training) -> World:
+    """Join the ranks that RANK, WORLD_SIZE, LOCAL_RANK and MASTER_ADDR/PORT describe; without them, a world of one."""
+    device, rank, size = device_of(options), int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if options.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     if size > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if cuda else "gloo")
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return World(rank, size, device)
 
 

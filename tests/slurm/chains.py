@@ -25,7 +25,7 @@ from pathlib import Path
 
 from facefactory.objectives.adversarial import Component as Adversarial
 
-PACE = Path(__file__).with_name("pace")
+PACE = Path({pace!r})
 print("scratch is", os.environ.get("TMPDIR"), flush=True)
 
 
@@ -79,7 +79,7 @@ class Place:
 
     def drill_files(self) -> None:
         """The objective of drills."""
-        (self.folder / "paced.py").write_text(PACED)
+        (self.folder / "paced.py").write_text(PACED.replace("{pace!r}", repr(str(self.folder / "pace"))))
 
     def pace(self, seconds: float | None) -> None:
         """How long each loss of a `drill` waits, now."""

@@ -124,3 +124,13 @@ def slurm(request: pytest.FixtureRequest) -> Iterator[Cluster]:
         cluster.control("down")
         if not request.session.testsfailed:  # else its log/ may be wanted
             shutil.rmtree(cluster.folder)
+
+
+@pytest.fixture
+def mended(slurm: Cluster) -> Iterator[Cluster]:
+    """The session's cluster for a test that breaks it: made whole again afterwards, whatever happened."""
+    yield slurm
+    for command in (["start-dbd"], ["start-ctld"], ["start-node", "n1"], ["start-node", "n2"], ["heal", "n1"], ["heal", "n2"]):
+        slurm.control(*command)
+    slurm.run("scancel", "--me")
+    slurm.idle(150)

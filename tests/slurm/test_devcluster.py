@@ -26,16 +26,6 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(top)
 
 
-@pytest.fixture
-def whole(slurm: Cluster) -> Iterator[Cluster]:
-    """The session's cluster for a test that breaks it: mended afterwards, whatever happened."""
-    yield slurm
-    for command in (["start-ctld"], ["start-dbd"], ["start-node", "n1"], ["start-node", "n2"], ["heal", "n1"], ["heal", "n2"]):
-        slurm.control(*command)
-    slurm.run("scancel", "--me")
-    slurm.idle(150)
-
-
 def traces(folder: Path) -> set[str]:
     """Every process, link and mount on this machine that belongs to the cluster in a folder."""
     found = set()
@@ -121,20 +111,20 @@ def test_up_and_down_twice_leave_nothing(folder: Path) -> None:
     assert first[0] != first[1]  # ids of an older cluster do not come again
 
 
-def test_controller_and_accounting_end_and_come_back(whole: Cluster, tmp_path: Path) -> None:
-    job = whole.batch(f"sleep 2; touch {tmp_path / 'ran'}")
-    whole.wait(job, "RUNNING")
-    whole.control("stop-ctld")
+def test_controller_and_accounting_end_and_come_back(mended: Cluster, tmp_path: Path) -> None:
+    job = mended.batch(f"sleep 2; touch {tmp_path / 'ran'}")
+    mended.wait(job, "RUNNING")
+    mended.control("stop-ctld")
     with pytest.raises(subprocess.CalledProcessError):
-        whole.run("squeue")
-    whole.control("start-ctld")
-    whole.control("stop-dbd")
+        mended.run("squeue")
+    mended.control("start-ctld")
+    mended.control("stop-dbd")
     with pytest.raises(subprocess.CalledProcessError):
-        whole.run("sacct")
-    whole.control("start-dbd")
-    assert "DOWN" not in whole.control("status")
-    whole.run("sacct")
-    whole.until((tmp_path / "ran").exists, 20, "the job to run on")
+        mended.run("sacct")
+    mended.control("start-dbd")
+    assert "DOWN" not in mended.control("status")
+    mended.run("sacct")
+    mended.until((tmp_path / "ran").exists, 20, "the job to run on")
 
 
 def test_a_killed_controller_comes_back(folder: Path) -> None:
@@ -150,47 +140,47 @@ def test_a_killed_controller_comes_back(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_low_job_gives_way_and_runs_again(whole: Cluster) -> None:
-    low = whole.batch("sleep 300", "-plow", "-N2", "--exclusive")
-    whole.wait(low, "RUNNING")
-    high = whole.batch("sleep 5", "-N2", "--exclusive")
-    assert whole.wait(high, "RUNNING", 30) == "RUNNING"
-    assert (whole.state(low), whole.job(low)["Restarts"]) == ("PENDING", "1")
-    whole.wait(high, "COMPLETED", 30)
-    whole.wait(low, "RUNNING", 30)
+def test_a_low_job_gives_way_and_runs_again(mended: Cluster) -> None:
+    low = mended.batch("sleep 300", "-plow", "-N2", "--exclusive")
+    mended.wait(low, "RUNNING")
+    high = mended.batch("sleep 5", "-N2", "--exclusive")
+    assert mended.wait(high, "RUNNING", 30) == "RUNNING"
+    assert (mended.state(low), mended.job(low)["Restarts"]) == ("PENDING", "1")
+    mended.wait(high, "COMPLETED", 30)
+    mended.wait(low, "RUNNING", 30)
 
 
 @pytest.mark.slow
-def test_power_loss_is_a_node_failure_and_the_job_runs_again(whole: Cluster, tmp_path: Path) -> None:
+def test_power_loss_is_a_node_failure_and_the_job_runs_again(mended: Cluster, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    job = whole.batch(f"while echo $SLURM_RESTART_COUNT >>{log}; do sleep 0.1; done", "-wn2")
-    whole.until(log.exists, 20, "the job to write")
-    whole.control("kill-node", "n2")
+    job = mended.batch(f"while echo $SLURM_RESTART_COUNT >>{log}; do sleep 0.1; done", "-wn2")
+    mended.until(log.exists, 20, "the job to write")
+    mended.control("kill-node", "n2")
     size = log.stat().st_size
     time.sleep(0.5)
     assert log.stat().st_size == size  # its processes are gone at once
-    assert whole.state(job) == "RUNNING"  # Slurm does not know yet
-    whole.wait(job, "PENDING", 40)
-    assert whole.job(job)["Restarts"] == "1"
-    whole.until(lambda: "NODE_FAIL" in whole.run("sacct", "-DnXP", "-o", "State", "-j", job), 10, "the record of the failure")
-    whole.control("start-node", "n2")
-    whole.until(lambda: log.read_text().endswith("1\n"), 40, "the job to write again")
+    assert mended.state(job) == "RUNNING"  # Slurm does not know yet
+    mended.wait(job, "PENDING", 40)
+    assert mended.job(job)["Restarts"] == "1"
+    mended.until(lambda: "NODE_FAIL" in mended.run("sacct", "-DnXP", "-o", "State", "-j", job), 10, "the record of the failure")
+    mended.control("start-node", "n2")
+    mended.until(lambda: log.read_text().endswith("1\n"), 40, "the job to write again")
 
 
 @pytest.mark.slow
-def test_a_cut_cable_leaves_two_copies_of_a_job(whole: Cluster, tmp_path: Path) -> None:
+def test_a_cut_cable_leaves_two_copies_of_a_job(mended: Cluster, tmp_path: Path) -> None:
     """The case for which a run folder has an owner."""
     log = tmp_path / "log"
-    blocker = whole.batch("sleep 300", "-wn1", "--exclusive")
-    job = whole.batch(f"for i in $(seq 300); do echo $(hostname) >>{log}; sleep 0.5; done")
-    whole.until(log.exists, 30, "the first copy")
-    whole.run("scancel", blocker)
-    whole.control("cut", "n2")
-    whole.until(lambda: "n1" in log.read_text(), 60, "the second copy")
+    blocker = mended.batch("sleep 300", "-wn1", "--exclusive")
+    job = mended.batch(f"for i in $(seq 300); do echo $(hostname) >>{log}; sleep 0.5; done")
+    mended.until(log.exists, 30, "the first copy")
+    mended.run("scancel", blocker)
+    mended.control("cut", "n2")
+    mended.until(lambda: "n1" in log.read_text(), 60, "the second copy")
     start = log.read_text().split().index("n1")
-    whole.until(lambda: "n2" in log.read_text().split()[start:], 5, "both at once")
-    whole.control("heal", "n2")
-    whole.until(
-        lambda: whole.run("sinfo", "-hNn", "n2", "-p", "gpu", "-o", "%T").strip() == "idle", 150, "n2 back and without its copy"
+    mended.until(lambda: "n2" in log.read_text().split()[start:], 5, "both at once")
+    mended.control("heal", "n2")
+    mended.until(
+        lambda: mended.run("sinfo", "-hNn", "n2", "-p", "gpu", "-o", "%T").strip() == "idle", 150, "n2 back and without its copy"
     )
-    assert whole.job(job)["NodeList"] == "n1"
+    assert mended.job(job)["NodeList"] == "n1"

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +31,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def mended(slurm: Cluster) -> Iterator[Cluster]:
-    """The session's cluster, made whole again after a drill, whatever happened."""
-    yield slurm
-    for command in (["start-dbd"], ["start-ctld"], ["start-node", "n1"], ["start-node", "n2"], ["heal", "n1"], ["heal", "n2"]):
-        slurm.control(*command)
-    slurm.run("scancel", "--me")
-    slurm.idle(150)
-
-
-@pytest.fixture
 def place(mended: Cluster, folder: Path, faces: Faces) -> Place:
     """Trainings of small drawn faces."""
     place = Place(mended, folder, faces.recipe)
@@ -57,6 +46,20 @@ def sweeps(mended: Cluster, folder: Path, orl: Faces) -> Place:
     return place
 
 
+def process(part: str, environment: str = "") -> int:
+    """The pid, as this host knows it, of the oldest process with such a command line and environment."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            line, text = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(), (path / "environ").read_bytes()
+        except OSError:
+            continue
+        if part in line and environment.encode() in text:
+            found.append(int(path.name))
+    assert found, part
+    return min(found)
+
+
 # -- one training ----------------------------------------------------------------------------------------------------
 
 
@@ -67,6 +70,19 @@ def test_preempted(place: Place) -> None:
     place.cluster.wait(other, "COMPLETED")
     place.same_as_undisturbed("preempted")
     assert place.status("preempted")["train"]["restarts"] == 1 and "interrupted" in place.ledger("preempted")
+
+
+def test_preempted_where_requeueing_is_forbidden(place: Place) -> None:
+    place.drill("moved", place.profile(partition="low", requeue="resubmit"))
+    place.until_trained("moved", 0.3)
+    job = place.ids("moved")["train"]
+    other = place.cluster.batch("sleep 1", "--partition=gpu", "--nodes=2", "--exclusive")
+    place.cluster.until(lambda: place.ids("moved")["train"] != job, 60, place.logs("moved"))
+    place.cluster.wait(other, "COMPLETED")
+    place.same_as_undisturbed("moved")
+    row, old = place.status("moved")["train"], place.cluster.run("sacct", "-DnXP", "-o", "State", "-j", job).split()
+    assert (row["job"], row["state"]) == (place.ids("moved")["train"], "COMPLETED") and len(old) == 1, old
+    assert place.ledger("moved").count("interrupted") == 1
 
 
 def test_time_limit(place: Place) -> None:
@@ -155,9 +171,12 @@ def test_edits_after_the_submission_do_not_reach_queued_jobs(place: Place, tmp_p
     place.cluster.wait(blocker, "RUNNING")
     arguments = [f"paths.runs={place.folder / 'runs'}", f"paths.data={place.folder / 'shards'}", place.profile()]
     own.drill("edited", f"objective.name={place.folder / 'paced.py'}", *arguments)
-    for path in checkout.rglob("*.py"):
+    objective = place.folder / "paced.py"
+    for path in (*checkout.rglob("*.py"), objective):
         path.write_text("raise RuntimeError('this is the edited code')\n")
     place.cluster.run("scancel", blocker)
+    place.until_ended("edited")
+    place.drill_files()
     place.same_as_undisturbed("edited")
     assert "edited code" not in place.logs("edited")
 
@@ -194,6 +213,22 @@ def test_controller_and_accounting_die_during_a_run(place: Place) -> None:
     place.cluster.control("start-ctld")  # after slurmdbd, without which it does not start
     place.same_as_undisturbed("headless")
     place.cluster.until(lambda: place.status("headless")["train"]["state"] == "COMPLETED", 30, "the record")
+
+
+def test_the_controller_is_away_when_a_job_wants_to_be_requeued(place: Place) -> None:
+    run = "patient"
+    place.drill(run, place.profile())
+    place.until_trained(run, 0.3)
+    job = place.ids(run)["train"]
+    place.cluster.control("stop-ctld", "--kill")
+    os.kill(process(f"-m facefactory stages {place.path(run)} train"), signal.SIGTERM)  # scancel needs a controller
+    place.cluster.until(lambda: "interrupted" in place.ledger(run), 60, place.logs(run))
+    time.sleep(3)  # rank 0 asks again and again
+    place.cluster.control("start-ctld")
+    place.cluster.until(lambda: place.cluster.job(job).get("Restarts") == "1", 60, f"the requeue\n{place.logs(run)}")
+    place.same_as_undisturbed(run)
+    row = place.status(run)["train"]
+    assert (row["job"], row["state"], row["restarts"]) == (job, "COMPLETED", 1)
 
 
 def test_without_accounting(folder: Path, faces: Faces) -> None:
@@ -266,9 +301,14 @@ def finished(place: Place, run: str) -> dict[Path, tuple[int, bytes]]:
     return {path: (path.stat().st_mtime_ns, path.read_bytes()) for one in ended for path in one.glob("train/DONE.json")}
 
 
-def newest_checkpoint(place: Place, run: str) -> float:
-    """When a trial saved last."""
-    return max((path.stat().st_mtime for path in trials(place, run).glob("*/train/checkpoints/*.pt")), default=0)
+def until_saved(place: Place, run: str) -> None:
+    """Wait until a trial has saved something: a sweep that saves nothing between two kills is not requeued for ever."""
+    began = time.time()
+
+    def saved() -> bool:
+        return any(path.stat().st_mtime > began for path in trials(place, run).glob("*/train/checkpoints/*.pt"))
+
+    place.cluster.until(saved, 90, f"a checkpoint\n{place.logs(run)}")
 
 
 def until_finished(place: Place, run: str, count: int) -> dict[Path, tuple[int, bytes]]:
@@ -296,31 +336,16 @@ def same_sweep(place: Place, run: str) -> None:
     assert outputs[0] == outputs[1]
 
 
-def ray_process(place: Place, run: str, part: str) -> int:
-    """The pid of a process of a sweep, as this host knows it, that has `part` on its command line."""
-    token = place.path(run) / "private" / f"ray-{place.ids(run)['sweep']}.token"
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            line, text = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(), (path / "environ").read_bytes()
-        except OSError:
-            continue
-        if part in line and str(token).encode() in text:
-            found.append(int(path.name))
-    assert found, part
-    return min(found)
-
-
 def test_a_sweep_loses_its_head_its_driver_and_a_node(sweeps: Place) -> None:
     place, run = sweeps, "beaten"
     place.pace(0.1)
     sweep(place, run, place.profile(processes_per_node=1))
     job = place.ids(run)["sweep"]
     before = until_finished(place, run, 1)
+    token = str(place.path(run) / "private" / f"ray-{job}.token")
     for restarts, part in ((1, "gcs_server"), (2, "-m facefactory stages")):
-        began = time.time()  # what saves nothing between two kills is not requeued for ever
-        place.cluster.until(lambda began=began: newest_checkpoint(place, run) > began, 90, f"a checkpoint\n{place.logs(run)}")
-        os.kill(ray_process(place, run, part), signal.SIGKILL)
+        until_saved(place, run)
+        os.kill(process(part, token), signal.SIGKILL)
         place.cluster.until(
             lambda n=restarts: place.cluster.job(job).get("Restarts") == str(n), 60, f"requeue\n{place.logs(run)}"
         )
@@ -328,7 +353,8 @@ def test_a_sweep_loses_its_head_its_driver_and_a_node(sweeps: Place) -> None:
         now = finished(place, run)
         assert before.items() <= now.items()
         before = now
-    place.cluster.control("kill-node", "n2")
+    place.pace(0.2)
+    place.cluster.control("kill-node", "n2")  # before this start has trained anything
     place.pace(None)
     place.cluster.until(lambda: place.cluster.job(job).get("Restarts") == "3", 60, "the requeue after the power loss")
     place.cluster.control("start-node", "n2")
@@ -398,7 +424,8 @@ def test_submitted_again_where_requeueing_is_forbidden(sweeps: Place) -> None:
     sweep(place, run, place.profile(requeue="resubmit"))
     ids = place.ids(run)
     until_finished(place, run, 1)
-    place.cluster.run("scancel", "--signal=TERM", ids["sweep"])
+    token = str(place.path(run) / "private" / f"ray-{ids['sweep']}.token")
+    os.kill(process("-m facefactory stages", token), signal.SIGKILL)  # the driver
     place.cluster.until(lambda: place.ids(run)["sweep"] != ids["sweep"], 60, place.logs(run))
     place.cluster.until(lambda: (place.path(run) / "sweep" / "DONE.json").exists(), 120, place.logs(run))
     place.pace(0.3)  # a finalist goes on from 0.6 to 1 kimg

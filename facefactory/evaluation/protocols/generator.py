@@ -13,21 +13,19 @@ from scipy.spatial.distance import cdist
 from facefactory import UserError
 from facefactory.data import pixels
 from facefactory.data.index import Index
-from facefactory.data.loader import Shards
+from facefactory.data.loader import CHUNK, Shards
 from facefactory.data.pixels import grid
 from facefactory.evaluation import Evaluation, features, weights
 from facefactory.metrics.features import frechet_distance, kernel_distance, precision_recall
 from facefactory.training.random import normal
 
-CHUNK = 256  # images drawn at once
 SHOWN = 64  # faces in a grid
 PAIRS = 12  # faces in the strip of nearest neighbours
-ORDERED = {"fd": frechet_distance.score, "kd": kernel_distance.score}  # distances that must order the scale
 
 
 def draws(model: Any, count: int, seed: int, purpose: str) -> Iterator[torch.Tensor]:
     """Chunks of generated images [n, H, W, C] uint8, `count` in all; the first ones are the same for any count."""
-    example = features.like(model)
+    example = pixels.like(model)
     for start in range(0, count, CHUNK):
         with torch.inference_mode():
             z = normal(seed, start, purpose, CHUNK, model.z_dim).to(example)
@@ -48,30 +46,27 @@ def distances(extract: features.Extractor, real: torch.Tensor, fake: torch.Tenso
     return {f"kd_{suffix}": kd, f"fd_{suffix}": fd, f"precision_{suffix}": precision, f"recall_{suffix}": recall}
 
 
-def scale(extract: features.Extractor, real: torch.Tensor, held_out: torch.Tensor, suffix: str) -> dict[str, dict[str, float]]:
-    """What a distance means here: real faces against held-out people (floor) and against those people spoilt (ceilings).
+def scale(extract: features.Extractor, real: torch.Tensor, held_out: torch.Tensor, suffix: str) -> dict[str, float]:
+    """What kd_<suffix> means here: real faces against held-out people (floor) and against those people spoilt (ceilings).
 
-    The ceilings are the held-out faces blurred, one of them repeated, and noise: same people, same count as the floor.
+    The ceilings are the held-out faces blurred, one of them repeated, and noise. The kernel distance is unbiased, so these
+    few faces and a thousand fakes share a scale; a Fréchet distance grows as sets shrink, so it has none.
 
     Raises:
-        UserError: the features do not put the floor below every ceiling: their distances mean nothing.
+        UserError: a judge does not put the floor below every ceiling: its distances mean nothing.
     """
     noise = torch.randint(0, 256, held_out.shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     blur = ImageFilter.GaussianBlur(real.shape[1] / 16)
     blurred = np.stack([np.array(grid(image[None], 1).filter(blur)) for image in held_out]).reshape(held_out.shape)
     sets = {"floor": held_out, "blur": torch.from_numpy(blurred), "repeat": held_out[:1].expand_as(held_out), "noise": noise}
-    reference, spoilt = extract(real), {name: extract(images) for name, images in sets.items()}
-    table = {}
-    for kind, distance in ORDERED.items():
-        marks = {name: distance(reference, found) for name, found in spoilt.items()}
-        wrong = [f"{name} ({mark:.4g})" for name, mark in marks.items() if name != "floor" and mark <= marks["floor"]]
-        if wrong:
-            raise UserError(
-                f"{kind}_{suffix} puts held-out real faces ({marks['floor']:.4g}) above {', '.join(wrong)}: these features cannot "
-                "judge images. Train the judge longer (judge.training.total_kimg), on better labels or more people."
-            )
-        table[f"{kind}_{suffix}"] = marks
-    return table
+    marks = {name: kernel_distance.score(extract(real), extract(images)) for name, images in sets.items()}
+    wrong = [f"{name} ({mark:.4g})" for name, mark in marks.items() if name != "floor" and mark <= marks["floor"]]
+    if wrong and suffix == "judge":
+        raise UserError(
+            f"kd_{suffix} puts held-out real faces ({marks['floor']:.4g}) above {', '.join(wrong)}: these features cannot "
+            "judge images. Train the judge longer (judge.training.total_kimg), on better labels or more people."
+        )
+    return marks
 
 
 def nearest(fake: torch.Tensor, real: torch.Tensor, held_out: torch.Tensor) -> tuple[torch.Tensor, float]:
@@ -102,13 +97,16 @@ def evaluate(model: Any, judge: Any, digest: str, index: Index, options: Evaluat
     """Scores, scale, protocol and pictures of a generative model; pictures are written into `folder`."""
     real, held_out = (Shards(index, split).some(options.reals) for split in (options.reference, options.held_out))
     fake = draw(model, options.fakes, seed, "evaluation")
-    extract, staged = features.of_judge(judge), weights.find(weights.INCEPTION)
-    scores, marks = distances(extract, real, fake, "judge"), scale(extract, real, held_out, "judge")
-    if staged is not None:
-        inception = features.of_inception(staged)
-        names = {"fd_inception": "fid", "kd_inception": "kid"}
-        scores |= {names.get(k, k): v for k, v in distances(inception, real, fake, "inception").items()}
-        marks |= {names[k]: v for k, v in scale(inception, real, held_out, "inception").items()}
+    extract = features.of_judge(judge)
+    scores, marks = distances(extract, real, fake, "judge"), {"kd_judge": scale(extract, real, held_out, "judge")}
+    protocol = {"judge": digest[:8], "pixels": real.shape[1], "fakes": len(fake), "reals": len(real), "held_out": len(held_out)}
+    protocol |= {"reference_split": options.reference, "dataset": index.images_digest[:12], "seed": seed}
+    if staged := weights.find():
+        extract = features.of_inception(staged, pixels.like(judge).device)
+        found = distances(extract, real, fake, "inception")
+        scores |= {"fid": found.pop("fd_inception"), "kid": found.pop("kd_inception"), **found}
+        marks["kid"] = scale(extract, real, held_out, "inception")
+        protocol |= {"inception": weights.SHA256[:8], "inception_resize": "to 299, bilinear as in the original FID code"}
     twins, ratio = nearest(fake, real, held_out)
     grid(fake[:SHOWN], 8).save(folder / "samples.png")
     pairs = min(PAIRS, len(fake))
@@ -118,15 +116,8 @@ def evaluate(model: Any, judge: Any, digest: str, index: Index, options: Evaluat
         for source in (real, held_out):
             shown = source[np.linspace(0, len(source) - 1, PAIRS).astype(int)]
             with torch.inference_mode():
-                rows += [shown, pixels.to_uint8(model.decode(model.encode(pixels.to_model(shown))[0]))]
+                made = model.decode(model.encode(pixels.to_model(shown).to(pixels.like(model)))[0])
+            rows += [shown, pixels.to_uint8(made).cpu()]
         grid(torch.cat(rows), PAIRS).save(folder / "reconstructions.png")
-    by, resize = f"judge {digest[:8]}", f"judge: none ({real.shape[1]} pixels)"
-    if staged:
-        by += f", inception {weights.INCEPTION.sha256[:8]}"
-        resize += "; inception: 299, bilinear as in the original FID code"
-    protocol = {"features": by, "resize": resize, "fakes": len(fake), "reals": len(real), "held_out": len(held_out)}
-    protocol |= {"reference_split": options.reference, "dataset": index.images_digest[:12], "seed": seed}
-    absent = {} if staged else dict.fromkeys(("fid", "kid"), weights.how(weights.INCEPTION))
-    meaning = "median pixel distance of generated faces to the nearest training face, over that of held-out people's faces"
-    memorisation = {"ratio": ratio, "meaning": meaning}
-    return {"scores": scores, "scale": marks, "not_staged": absent, "memorisation": memorisation, "protocol": protocol}
+    absent = {} if staged else dict.fromkeys(("fid", "kid"), weights.how())
+    return {"scores": scores, "scale": marks, "not_staged": absent, "memorisation_ratio": ratio, "protocol": protocol}

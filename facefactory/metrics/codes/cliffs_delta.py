@@ -4,10 +4,9 @@
 """
 
 import numpy as np
-import numpy.typing as npt
 import scipy.stats
 
-Array = npt.NDArray[np.float64]
+from facefactory.metrics import Array
 
 
 def score(codes: Array, labels: Array) -> Array:

@@ -1,1 +1,1 @@
-"""Distances between two sets of feature vectors: `score(real [N, D], fake [M, D]) -> float or dict`, float64 arrays."""
+"""Two sets of feature vectors compared: `score(real [N, D], fake [M, D])` -> a distance, or (precision, recall)."""

@@ -4,10 +4,8 @@ KID: Bińkowski et al., "Demystifying MMD GANs", ICLR 2018, §4; the estimator i
 sets instead of random subsets, so that it needs no seed. Unbiased: it may be negative, and does not depend on set sizes.
 """
 
-import numpy as np
-import numpy.typing as npt
+from facefactory.metrics import Array
 
-Array = npt.NDArray[np.float64]
 ROWS = 2048  # rows of the kernel matrix held at once
 
 

@@ -1,10 +1,10 @@
 """Improved precision and recall (Kynkäänniemi et al., NeurIPS 2019, eq. 1-2), k = 3 nearest neighbours."""
 
 import numpy as np
-import numpy.typing as npt
 from scipy.spatial.distance import cdist
 
-Array = npt.NDArray[np.float64]
+from facefactory.metrics import Array
+
 NEIGHBOURS = 3
 ROWS = 4096
 

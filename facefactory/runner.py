@@ -1,0 +1,131 @@
+"""The rule by which a stage is done, skipped or moved aside, and how a stop that was asked for reaches it."""
+
+import atexit
+import os
+import platform
+import signal
+import time
+from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from facefactory import UserError, config, rundir, say
+from facefactory.pipeline import STAGES, Run, index_of
+from facefactory.rundir import RunDir
+
+Outputs = tuple[dict[str, Any], list[Path]]  # what later stages depend on, and the files that must be there
+Work = Callable[[Run, RunDir], Outputs]
+
+
+class Interrupted(Exception):
+    """A stop was asked for; what was done is saved."""
+
+
+class Stop:
+    """A flag that stop signals set; the training loop reads it once an iteration."""
+
+    asked = False
+
+    def __call__(self) -> bool:
+        return self.asked
+
+    def listen(self) -> None:
+        """Set the flag on SIGINT, SIGTERM and SIGUSR2; a second Ctrl-C ends the process at once."""
+
+        def handle(number: int, frame: object) -> None:
+            self.asked = True
+            if number == signal.SIGINT:
+                signal.signal(number, signal.SIG_DFL)
+
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+            signal.signal(number, handle)
+        # while it ends, Python gives signals their deadly defaults back, and what has finished would count as failed
+        atexit.register(lambda: [signal.signal(one, signal.SIG_IGN) for one in (signal.SIGTERM, signal.SIGUSR2)])
+
+
+stop = Stop()
+
+
+def generated(run: Run, folder: RunDir) -> Path:
+    return Path(run.generate.out) if run.generate.out else folder.stage("generate") / "images"
+
+
+def _intact(run: Run, folder: RunDir, name: str) -> bool:
+    """Whether nothing of a finished stage is to be done again: files outside the run folder are there, nothing in it failed."""
+    if name == "generate":
+        last = "index.json" if run.generate.format == "shards" else f"{run.generate.images - 1:08d}.png"
+        return (generated(run, folder) / last).exists()
+    if name == "finalists":  # the same command tries failed ones again
+        found = rundir.read_json(folder.stage(name) / "results.json")
+        return all(one["state"] == "finished" for one in found["finalists"])
+    if name == "pack":
+        try:
+            index_of(folder)
+        except UserError as error:
+            if run.data.shards:  # of others: not ours to pack anew
+                raise
+            say(f"pack: {error}")
+            return False
+    return True
+
+
+def is_complete(run: Run, folder: RunDir, name: str) -> bool:
+    """Whether a stage's results are there and speak of this config and of what is there now before it."""
+    stage = STAGES[name]
+    try:
+        return folder.is_complete(name, stage.config(run), stage.inputs(run, folder)) and _intact(run, folder, name)
+    except UserError:
+        return False
+
+
+def execute(run: Run, folder: RunDir, names: Iterable[str], work: Mapping[str, Work]) -> None:
+    """Run stages in order; what is complete is skipped, what was interrupted goes on. A report is written in any case."""
+    names = list(names)
+    try:
+        for name in names:
+            if stop():
+                raise Interrupted
+            _execute_one(run, folder, name, work[name])
+    except Exception as error:
+        if not isinstance(error, rundir.OwnerLost):
+            state = "interrupted" if isinstance(error, Interrupted) else "failed"
+            folder.record(name, state, error=f"{type(error).__name__}: {error}", log=os.environ.get("FACEFACTORY_LOG"))
+            if "report" in names and state == "failed" and name != "report":
+                _execute_one(run, folder, "report", work["report"])
+        raise
+
+
+def begin(run: Run, folder: RunDir, name: str) -> None:
+    """Open a stage's folder; what lies there from another config or other inputs is moved aside."""
+    stage = STAGES[name]
+    inputs, started = stage.inputs(run, folder), stage.config(run, resumes=False)
+    if name != "train":
+        return folder.begin(name, config.digest([started, inputs]))
+    done = folder.done(name)  # a training that was interrupted decides itself whether changed images are accepted
+    if done is not None and done["inputs"] != inputs and run.data.changed != "accept":
+        folder.move_aside(name)
+    folder.begin(name, config.digest(started))
+
+
+def _execute_one(run: Run, folder: RunDir, name: str, work: Work) -> None:
+    """Run one stage, unless it is complete."""
+    stage = STAGES[name]
+    inputs = stage.inputs(run, folder)
+    if folder.is_complete(name, stage.config(run), inputs) and _intact(run, folder, name):
+        return say(f"{name}: complete")
+    begin(run, folder, name)
+    folder.record(name, "running")
+    began = time.time()
+    seconds = finish(run, folder, name, inputs, work(run, folder), began)
+    folder.record(name, "finished", seconds=seconds)
+    say(f"{name}: done in {seconds:.0f} s")
+
+
+def finish(run: Run, folder: RunDir, name: str, inputs: dict[str, Any], outputs: Outputs, began: float) -> float:
+    """Write DONE.json with the versions that decide bits; the seconds since `began`."""
+    seconds = round(time.time() - began, 1)
+    software = {name: version(name) for name in ("facefactory", "torch", "numpy", "pillow")}
+    record = {"config": STAGES[name].config(run), "inputs": inputs, "outputs": outputs[0], "seconds": seconds}
+    folder.finish(name, {**record, "software": {"python": platform.python_version(), **software}}, outputs[1])
+    return seconds

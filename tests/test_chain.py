@@ -1,0 +1,85 @@
+"""Which Slurm jobs the stages of a chain become."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from facefactory import chain
+from facefactory.cluster import Profile, launch
+from facefactory.cluster.launch import Job
+from facefactory.pipeline import Run
+from facefactory.rundir import RunDir
+
+SWEEP = ["pack", "judge", "sweep", "finalists", "report"]
+
+
+def jobs_of(todo: list[str], **changes: Any) -> dict[str, Job]:
+    """Stage -> job, for 4 ranks and 8 trials at once."""
+    run = Run()
+    run = dataclasses.replace(
+        run,
+        training=dataclasses.replace(run.training, ranks=4, **changes),
+        sweep=dataclasses.replace(run.sweep, parallel=8, finalists=3),
+    )
+    jobs = chain.slurm_jobs(run, RunDir(Path("/shared/runs/r")), todo)
+    assert len({job.stage for job in jobs}) == len(jobs)
+    return {job.stage: job for job in jobs}
+
+
+def shapes(jobs: dict[str, Job], fact: Callable[[Job], Any]) -> dict[str, Any]:
+    return {stage: fact(job) for stage, job in jobs.items()}
+
+
+def test_a_training_is_two_jobs() -> None:
+    jobs = jobs_of(["pack", "train"])
+    assert shapes(jobs, lambda job: (job.kind, job.processes, job.gpus, job.after)) == {
+        "prepare": ("cpu", 1, False, "ok"),
+        "train": ("gpu", 4, True, "ok"),
+    }
+    assert jobs["train"].commands == [["stages", "/shared/runs/r", "train"]]
+
+
+def test_a_sweep_is_five_jobs() -> None:
+    jobs = jobs_of(SWEEP)
+    assert shapes(jobs, lambda job: (job.kind, job.processes, job.gpus, len(job.commands), job.after)) == {
+        "prepare": ("gpu", 1, True, 1, "ok"),  # packs and trains the judge: one wait in the queue
+        "sweep": ("sweep", 8, True, 1, "ok"),
+        "finalists": ("gpu", 4, True, 3, "ok"),
+        "evaluate": ("gpu", 1, True, 3, "each"),
+        "report": ("cpu", 1, False, 1, "any"),
+    }
+    assert jobs["prepare"].commands == [["stages", "/shared/runs/r", "pack", "judge"]]
+    assert jobs["report"].commands == [["gather", "/shared/runs/r", "finalists", "report"]]
+    trained, scored = jobs["finalists"].commands, jobs["evaluate"].commands
+    assert [command[:3] for command in trained] == [["finalist", "/shared/runs/r", str(place)] for place in range(3)]
+    assert all(command[-1] == "train" for command in trained) and all("evaluate" in command for command in scored)
+
+
+def test_scoring_and_meaning_are_one_job() -> None:
+    assert shapes(jobs_of(["evaluate", "interpret"]), lambda job: (job.commands, job.processes)) == {
+        "evaluate": ([["stages", "/shared/runs/r", "evaluate", "interpret"]], 1)
+    }
+    assert list(jobs_of(["pack", "judge", "evaluate"])) == ["prepare", "evaluate"]
+    assert list(jobs_of(["generate"])) == ["generate"]
+
+
+@pytest.mark.parametrize("done", range(len(SWEEP) + 1))
+def test_complete_stages_submit_no_job(done: int) -> None:
+    expected = {0: "prepare sweep finalists evaluate report", 1: "prepare sweep finalists evaluate report"}
+    expected |= {2: "sweep finalists evaluate report", 3: "finalists evaluate report", 4: "report", 5: ""}
+    assert list(jobs_of(SWEEP[done:])) == expected[done].split()
+
+
+def test_work_on_cpus_asks_for_no_gpu() -> None:
+    assert not any(job.gpus for job in jobs_of(SWEEP, device="cpu").values())
+
+
+def test_every_job_of_a_chain_can_be_asked_for() -> None:
+    profile = Profile(gpus_per_node=4)
+    for job in jobs_of(SWEEP).values():
+        assert f"#SBATCH --job-name=ff-r-{job.stage}\n" in launch.script(job, profile, Path("/shared/runs/r"))
