@@ -27,5 +27,6 @@ def find() -> Path | None:
 
 
 def how() -> str:
-    """The command that stages the file, to be run where there is internet."""
-    return f"on a machine with internet: mkdir -p {store()} && curl -L -o {store() / FILE} {URL}"
+    """What to do to stage the file. It stands in results, so it names no folder of one user's."""
+    fetch = f'curl -L --create-dirs -o "$FACEFACTORY_WEIGHTS/{FILE}" {URL}'
+    return f"set FACEFACTORY_WEIGHTS to a folder on shared storage; then, where there is internet: {fetch}"
