@@ -29,7 +29,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 
 bench: $(INSTALLED)
-	$(BIN)/python tests/bench_loader.py
+	$(BIN)/python tests/bench.py
 
 install: $(INSTALLED)
 

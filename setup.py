@@ -24,6 +24,7 @@ setup(
         "pandas>=2.2",
         "pyarrow",
         "pillow>=11",
+        "imagehash>=4.3",
         "scipy>=1.14,<1.18",
         "plotly>=6",
         "rich>=13",

@@ -59,6 +59,9 @@ def slurm_jobs(run: Run, folder: RunDir, todo: list[str], options: Sequence[str]
         return launch.Job(stage, [["stages", path, *names, *options]], kind, gpus and kind != "cpu", **more)
 
     jobs = []
+    if "pack" in todo and run.pack.tasks > 1:
+        elements = [["pack", path, f"{part}/{run.pack.tasks}"] for part in range(run.pack.tasks)]
+        jobs.append(launch.Job("pack", elements, "cpu", False))
     if first := [name for name in todo if name in ("pack", "judge")]:
         jobs.append(job("prepare", first, "gpu" if "judge" in first else "cpu"))
     if "train" in todo:
@@ -104,7 +107,7 @@ def wait(folder: RunDir) -> None:
 def process(arguments: list[str]) -> int:
     """One process of a chain, in a run folder that exists; its exit code.
 
-    `stages FOLDER NAME…` and `finalist FOLDER PLACE NAME…` run stages (as another rank than 0: their training only), `gather`
+    `pack FOLDER K/N` packs every N-th shard from the K-th; `stages FOLDER NAME…` and `finalist FOLDER PLACE NAME…` run stages (as another rank than 0: their training only), `gather`
     does so where the finalists have run already, `sweep FOLDER` starts Ray over the nodes of a Slurm job around the
     stage, `rank FOLDER` is one rank in its launcher's name.
     """
@@ -123,6 +126,9 @@ def process(arguments: list[str]) -> int:
         nonlocal folder, names
         run = pipeline.load_run(folder.path, [name for name in names if "=" in name])
         names = [name for name in names if "=" not in name]
+        if mode == "pack":
+            part, _, parts = names[0].partition("/")
+            return stages.pack_part(run, (int(part), int(parts)))
         if mode == "finalist":
             place, names = int(names[0]), names[1:]
             places = studies.places(run, folder)

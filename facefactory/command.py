@@ -102,7 +102,6 @@ def check(run: Run, names: tuple[str, ...]) -> None:
 
     if "pack" in names and run.data.shards is None:
         planned = pack.plan(run.pack)
-        pack.split_of(planned)
         schema = planned.schema
         classes = {name: len(entry["classes"]) for name, entry in schema.items() if "classes" in entry}
         facts = Facts(run.pack.resolution, 1 if run.pack.color == "gray" else 3, classes)
@@ -116,6 +115,10 @@ def check(run: Run, names: tuple[str, ...]) -> None:
         raise UserError(
             f"data.balance={run.data.balance!r} is no label with classes; there are {', '.join(facts.classes) or 'none'}."
         )
+    allowed = schema[run.data.balance]["classes"] if run.data.balance else []
+    if not set(run.data.weights) <= set(allowed):
+        known = f"the classes of data.balance={run.data.balance}: {', '.join(allowed) or 'none'}"
+        raise UserError(f"data.weights={run.data.weights}: give numbers to {known}.")
     protocols = registry.names("evaluation.protocols")
     if run.evaluation.protocol not in protocols:
         raise UserError(f"evaluation.protocol={run.evaluation.protocol!r}; allowed are {', '.join(protocols)}.")

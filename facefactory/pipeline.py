@@ -25,7 +25,7 @@ from facefactory.training import Training
 if TYPE_CHECKING:
     from facefactory.data.index import Index
 
-SEARCHED = ("model.", "objective.", "training.", "data.flip", "data.balance")
+SEARCHED = ("model.", "objective.", "training.", "data.flip", "data.shift", "data.balance")
 FIXED = ("training.total_kimg", "training.ranks", "training.threads", "training.device")
 JOBS = Path(__file__).parents[1] / "jobs"
 
@@ -97,9 +97,8 @@ class Stage:
         """The keys this stage depends on; `resumes=False`: those that may not change while it is interrupted."""
         flat = config.flat(run, resumes=resumes)
         found = {name: value for name, value in flat.items() if name.startswith(self.sections)}
-        files = {
-            name: value["name"] for name, value in found.items() if isinstance(value, dict) and value["name"].endswith(".py")
-        }
+        components = {name: str(value.get("name")) for name, value in found.items() if isinstance(value, dict)}
+        files = {name: path for name, path in components.items() if path.endswith(".py")}
         return found | {f"{name} file": rundir.sha256(registry.own_file(path)) for name, path in files.items()}
 
 
@@ -148,7 +147,17 @@ def _report_inputs(run: Run, folder: RunDir) -> dict[str, Any]:
     return {stage: done["outputs"] for stage in STAGES if stage not in ("report", "generate") and (done := folder.done(stage))}
 
 
-_TRAINS = ("seed", "model", "objective", "training.", "data.flip", "data.balance")
+_TRAINS = (
+    "seed",
+    "model",
+    "objective",
+    "training.",
+    "data.flip",
+    "data.shift",
+    "data.balance",
+    "data.weights",
+    "data.window_images",
+)
 STAGES = {
     "pack": Stage(("pack.", "data.shards"), _pack_inputs),
     "judge": Stage(("judge.",), _reads("pack.images", "pack.labels")),

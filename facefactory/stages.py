@@ -2,11 +2,13 @@
 
 import dataclasses
 import os
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from facefactory import Failed, UserError, __version__, config, pipeline, registry, rundir, say
 from facefactory.cluster import local
+from facefactory.data import Pack
 from facefactory.pipeline import STAGES, Run, index_of, outputs_of
 from facefactory.rundir import RunDir
 from facefactory.runner import Interrupted, Outputs, generated, stop
@@ -18,23 +20,55 @@ if TYPE_CHECKING:
 
 def pack(run: Run, folder: RunDir) -> Outputs:
     """Pack the set, or find it packed already."""
-    from facefactory.data import index, pack
+    from facefactory.data import index, pack, survey
+    from facefactory.report import dataset
 
     if run.data.shards:
         found = index.read(Path(run.data.shards))
         found.verify(run.data.verify == "full")
     else:
-        cpus = int(os.environ.get("SLURM_CPUS_PER_TASK", 1))
-        plan = pack.plan(dataclasses.replace(run.pack, workers=max(run.pack.workers, cpus)))
-        target = Path(run.paths.data) / "packed" / plan.folder_name
-        try:
-            found = index.read(target)
-            found.verify(run.data.verify == "full")
-        except UserError as error:
-            if (target / "index.json").exists():
-                say(f"pack: {error} Packing it anew.")
-            found = pack.pack(plan, target, lambda done, total: say(f"pack: {done} of {total} shards"))
+        plan, target = planned(run)
+        with rundir.locked(target.with_suffix(".lock")):  # two runs of one set: the second finds it packed
+            try:
+                found = index.read(target)
+                found.verify(run.data.verify == "full")
+            except UserError as error:
+                if (target / "index.json").exists():
+                    say(f"pack: {error} Packing it anew.")
+                found = pack.pack(plan, target, packed)
+    page = survey.place(found) / "report.html"
+    if not page.exists() or page.stat().st_mtime < (found.folder / "index.json").stat().st_mtime:
+        survey.survey(found)
+        dataset.write(found.folder, page.parent)
+    say(f"pack: what is in the set: {page}")
     return {"folder": str(found.folder), "images": found.images_digest, "labels": found.labels_digest}, []
+
+
+def planned(run: Run) -> tuple[Any, Path]:
+    """What is to be packed, by as many processes as Slurm gave CPUs, and the folder for it."""
+    from facefactory.data import pack
+
+    cpus = int(os.environ.get("SLURM_CPUS_PER_TASK", 1))
+    plan = pack.plan(dataclasses.replace(run.pack, workers=max(run.pack.workers, cpus)))
+    target = Path(run.paths.data) / "packed" / plan.folder_name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return plan, target
+
+
+def packed(done: int, total: int, left_s: float) -> None:
+    """Say how far packing is; end it between two shards if a stop was asked for: what is written stays."""
+    say(f"pack: {done} of {total} shards" + f", {timedelta(seconds=round(left_s))} left" * (done < total))
+    if stop():
+        raise Interrupted
+
+
+def pack_part(run: Run, part: tuple[int, int]) -> None:
+    """One element's share of the shards, in an array of jobs that pack a set together; the stage `pack` ends the work."""
+    from facefactory.data import pack
+
+    plan, target = planned(run)
+    if not (target / "index.json").exists():
+        pack.shards(plan, target, packed, part)
 
 
 def judge(run: Run, folder: RunDir) -> Outputs:
@@ -200,8 +234,6 @@ def interpret(run: Run, folder: RunDir) -> Outputs:
 
 def generate(run: Run, folder: RunDir) -> Outputs:
     """Draw images from the averaged networks into PNG files `00000000.png` …, or into shards of one split `train`."""
-    import pandas as pd
-
     from facefactory.data import pack
     from facefactory.evaluation.protocols import generator
 
@@ -211,19 +243,18 @@ def generate(run: Run, folder: RunDir) -> Outputs:
     target = generated(run, folder)
     pictures = target if run.generate.format == "png" else folder.stage("generate") / "png"
     pictures.mkdir(parents=True, exist_ok=True)
-    files: dict[str, Path] = {}
+    count = 0
     for chunk in generator.draws(model, run.generate.images, run.seed, "generate"):
         for image in chunk:
-            path = pictures / f"{len(files):08d}.png"
-            generator.grid(image[None], 1).save(path)
-            files[path.name] = path
+            generator.grid(image[None], 1).save(pictures / f"{count:08d}.png")
+            count += 1
     if run.generate.format == "shards":
-        recipe = {"name": "generated", "splits": {"train": 1.0}, "crop": "square", "group": None}
-        options = dataclasses.replace(run.pack, resolution=image.shape[0], color="gray" if image.shape[2] == 1 else "rgb")
-        plan = pack.Plan({**recipe, "origin": f"run {folder.path.name}"}, options, files, pd.DataFrame({"file": list(files)}), {})
-        pack.pack(plan, target)
-    say(f"generate: {len(files)} images in {target}")
-    return {"images": len(files), "folder": str(target)}, []
+        color: Literal["gray", "rgb"] = "gray" if image.shape[2] == 1 else "rgb"
+        options = Pack(root=str(pictures), resolution=image.shape[0], color=color, shard_images=run.pack.shard_images)
+        recipe = {"name": "generated", "source": "folder", "splits": {"train": 1.0}, "origin": f"run {folder.path.name}"}
+        pack.pack(pack.plan(options, recipe), target)
+    say(f"generate: {count} images in {target}")
+    return {"images": count, "folder": str(target)}, []
 
 
 def report(run: Run, folder: RunDir) -> Outputs:

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 
 from facefactory.data import Pack, pack
 from facefactory.data.index import Index
-from facefactory.data.sources.orl import images
+from facefactory.data.sources import orl as source
 from facefactory.rundir import RunDir
 
 PEOPLE, EACH = 12, 5
@@ -101,7 +101,8 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Faces:
 def orl(tmp_path_factory: pytest.TempPathFactory) -> Faces:
     """A copy of the ORL faces (a judge needs more people than we draw), with the project's labels and recipe."""
     top, shards = tmp_path_factory.mktemp("orl"), Path(__file__).parents[1] / "shards"
-    for name, path in images(None).items():
+    found = source.find({}, None)
+    for name, path in zip(found.names, found.items, strict=True):
         (top / "faces" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, top / "faces" / name)
     shutil.copyfile(shards / "orl_labels.csv", top / "labels.csv")

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import Faces
 
-from facefactory import chain
+from facefactory import chain, config, pipeline, rundir, runner
 from facefactory.cluster import Profile, launch
 from facefactory.cluster.launch import Job
 from facefactory.pipeline import Run
 from facefactory.rundir import RunDir
+from facefactory.training import distributed
 
 SWEEP = ["pack", "judge", "sweep", "finalists", "report"]
 
@@ -83,3 +85,25 @@ def test_every_job_of_a_chain_can_be_asked_for() -> None:
     profile = Profile(gpus_per_node=4)
     for job in jobs_of(SWEEP).values():
         assert f"#SBATCH --job-name=ff-r-{job.stage}\n" in launch.script(job, profile, Path("/shared/runs/r"))
+
+
+def test_an_array_of_jobs_packs_the_bytes_of_one(faces: Faces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner.stop, "listen", lambda: None)
+    monkeypatch.setattr(distributed, "die_with_parent", lambda: None)
+    common = [f"pack.recipe={faces.recipe}", "pack.shard_images=7", "pack.tasks=3"]
+    packed = {}
+    for name in ("one", "three"):
+        own = [f"paths.data={tmp_path / name}", f"paths.runs={tmp_path / 'runs'}"]
+        run = pipeline.resolve(config.load(Run, [*common, *own], []))
+        folder = rundir.prepare(tmp_path / "runs" / name, config.dump(run), config.flat(run), "command", False)
+        jobs = chain.slurm_jobs(run, folder, ["pack"])
+        assert [(job.stage, job.kind, len(job.commands), job.after) for job in jobs] == [
+            ("pack", "cpu", 3, "ok"),
+            ("prepare", "cpu", 1, "ok"),
+        ]
+        for command in [*(jobs[0].commands if name == "three" else []), *jobs[1].commands]:
+            assert chain.process(command) == 0
+        (top,) = (tmp_path / name / "packed").glob("drawn-*/")
+        packed[name] = {path.name: path.read_bytes() for path in top.glob("*") if path.suffix in (".tar", ".parquet", ".json")}
+    assert len([name for name in packed["one"] if name.endswith(".tar")]) > 6
+    assert packed["one"] == packed["three"]

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import json
+import os
+import re
 import tarfile
+import tempfile
 import threading
 import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from test_shard import pack_arrays, smooth
 
-from facefactory.data import loader
+from facefactory import UserError
+from facefactory.data import Data, loader
 from facefactory.data.index import Index
-from facefactory.data.loader import Shards, batches
+from facefactory.data.loader import Batch, Shards, batches, on_device
 from facefactory.data.order import Ids, Order
-from facefactory.data.pixels import to_model, to_uint8
+from facefactory.data.pixels import shift, to_model, to_uint8
 
 
 @pytest.fixture
@@ -56,17 +67,171 @@ def test_batches_are_the_orders_images(index: Index, short_blocks: int, clock: i
             assert batch.labels[name].tolist() == [rows[i][name] for i in ids]
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 4])
-def test_the_ranks_slices_make_up_the_global_batch(index: Index, short_blocks: int, ranks: int) -> None:
-    shards = Shards(index, "train")
-    order, share = Order(len(shards), 1), 12 // ranks
-    streams = [batches(shards, order, 7, 12, rank * share, (rank + 1) * share) for rank in range(ranks)]
-    for number in range(15):
-        slices = [next(stream) for stream in streams]
-        ids = order.ids(7 + 12 * number, 19 + 12 * number)
+ORDERS = {
+    "whole": Data(),
+    "windows": Data(window_images=16),
+    "balanced": Data(balance="Glasses"),
+    "weighted": Data(balance="Glasses", weights={"1": 3.0}),
+    "balanced windows": Data(balance="Glasses", window_images=16),
+}
+
+
+@pytest.mark.parametrize("name", ORDERS)
+@pytest.mark.parametrize("ranks", [1, 2, 3, 8])
+def test_the_ranks_slices_make_up_the_global_batch_also_after_a_break(
+    index: Index, short_blocks: int, ranks: int, name: str
+) -> None:
+    shards, share = Shards(index, "train"), 24 // ranks
+    order, _ = shards.order(ORDERS[name], 1)
+
+    def streams(clock: int) -> list[Iterator[Batch]]:
+        return [batches(shards, order, clock, 24, rank * share, (rank + 1) * share) for rank in range(ranks)]
+
+    running = streams(7)
+    for number in range(8):  # four epochs
+        if number == 3:
+            running = streams(7 + 24 * number)
+        slices = [next(stream) for stream in running]
+        ids = order.ids(7 + 24 * number, 31 + 24 * number)
         assert np.concatenate([found.positions for found in slices]).tolist() == ids.tolist()
         assert torch.equal(torch.cat([found.images for found in slices]), shards.images(ids))
         assert torch.equal(torch.cat([found.labels["Person"] for found in slices]), shards.labels["Person"][ids])
+
+
+def test_options_become_an_order_and_its_definition(index: Index) -> None:
+    shards = Shards(index, "train")
+    assert shards.order(Data(), 0)[1] == "feistel-6-v1 over 45, balance None"
+    for name, options in ORDERS.items():
+        order, words = shards.order(options, 5)
+        drawn = order.ids(0, 45)
+        assert (
+            words
+            == {
+                "whole": "feistel-6-v1 over 45, balance None",
+                "windows": "feistel-6-v1 over 45, balance None, windows-v1 of 1 shards",
+                "balanced": "feistel-6-v1 over 45, balance Glasses",
+                "weighted": "feistel-6-v1 over 45, balance Glasses, weights (1.0, 3.0)",
+                "balanced windows": "feistel-6-v1 over 45, balance Glasses, windows-v1 of 1 shards",
+            }[name]
+        )
+        assert set(np.diff(drawn // 16)) >= {0} and (len(set(drawn // 16)) == 3)
+        with_glasses = int(shards.labels["Glasses"][drawn].sum())
+        assert with_glasses == {"whole": 18, "windows": 18, "weighted": 34}.get(name, 22)
+    assert shards.order(Data(window_images=10**6), 0)[0].window == 0  # one window is the whole set
+    assert shards.order(Data(window_images=5), 0)[0].window == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (Data(balance="Glasses", weights={"2": 1.0}), "give numbers from 0 on, not all 0, to the classes .*Glasses: 0, 1"),
+        (Data(balance="Glasses", weights={"0": -1.0}), "from 0 on"),
+        (Data(balance="Glasses", weights={"0": 0.0, "1": 0.0}), "not all 0"),
+        (Data(weights={"1": 1.0}), "the classes of data.balance=None: none"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(index: Index, options: Data, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Shards(index, "train").order(options, 0)
+
+
+def test_windows_read_whole_shards_ahead_once(index: Index, short_blocks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    shards, read = Shards(index, "train"), list[str]()
+    monkeypatch.setattr("builtins.open", lambda path, *_, **__: read.append(path.name) or io.BytesIO(b"x" * 10))
+    order, swept = shards.order(Data(window_images=16), 0)[0], deque[int](maxlen=4)
+    shards.sweep(order.ids(0, 5), swept)
+    assert len(read) == 1
+    shards.sweep(order.ids(5, 10), swept)
+    assert len(read) == 1
+    shards.sweep(order.ids(order.reach, order.reach + 5), swept)
+    assert len(read) == len(set(read)) == 2
+
+
+@pytest.mark.parametrize("kind", ["raw", "png"])
+@pytest.mark.parametrize("where", ["memory", "disk"])
+def test_staging_gives_the_same_bits(
+    index: Index,
+    short_blocks: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
+    kind: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    set_ = index if kind == "raw" else pack_arrays(tmp_path / "set", smooth(400, 16, 3), "png", 300)
+    plain, staged = Shards(set_, "train"), Shards(set_, "train", np.arange(40)[::-1].copy())
+    whole = Shards(set_, "train")
+    whole.stage(where)
+    staged.stage(where)
+    assert torch.equal(whole.images(), plain.images())
+    assert torch.equal(staged.images(), plain.images(np.arange(40)[::-1]))
+    assert capsys.readouterr().err == ""
+    order = whole.order(Data(balance=next(iter(whole.labels))), 3)[0]
+    for ours, theirs in zip(
+        range(5), zip(batches(whole, order, 9, 8, 0, 8), batches(plain, order, 9, 8, 0, 8), strict=False), strict=False
+    ):
+        assert torch.equal(theirs[0].images, theirs[1].images), ours
+    copies = [path for path in tmp_path.glob("facefactory-*/*") if path.suffix != ".lock"]
+    assert len(copies) == (where == "disk")
+
+
+def test_the_ranks_of_a_node_share_one_copy(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    ranks = [Shards(index, "train") for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda shards: shards.stage("disk"), ranks))
+    assert all(torch.equal(shards.images(), Shards(index, "train").images()) for shards in ranks)
+    (folder,) = tmp_path.iterdir()
+    assert folder.stat().st_mode & 0o777 == 0o700
+    (copy,) = [path for path in folder.iterdir() if path.suffix != ".lock"]
+    written = copy.stat().st_mtime_ns
+    Shards(index, "train").stage("disk")  # a later run on this node
+    assert copy.stat().st_mtime_ns == written
+    ranks[0].gather(np.arange(3), ranks[0].space(3))
+    assert copy.stat().st_size == 45 * 16 * 16
+
+
+@pytest.mark.parametrize("where", ["memory", "disk"])
+@pytest.mark.parametrize("trouble", ["room", "rights", "full"])
+def test_staging_without_room_says_so_and_reads_from_the_shards(
+    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, trouble: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    if trouble == "room":
+        monkeypatch.setattr(loader, "_free_memory", lambda: 14_000)
+        monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=14_000))
+        message = "GiB of images do not fit into 80 % of the .* GiB free"
+    elif where == "memory":
+        return
+    elif trouble == "rights":
+        (tmp_path / f"facefactory-{os.getuid()}").write_text("")  # not a folder
+        message = "File exists"
+    else:
+
+        class Full(io.FileIO):
+            def write(self, content: Any) -> int:
+                raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("builtins.open", lambda path, mode="r", **_: (Full if mode == "wb" else io.FileIO)(path, mode[0]))
+        message = "No space left on device"
+    shards = Shards(index, "train")
+    shards.stage(where)
+    monkeypatch.undo()
+    assert re.search(
+        rf"^data.stage={where}: .*{message}.*; the images are read from {index.folder} instead\.$", capsys.readouterr().err
+    )
+    assert torch.equal(shards.images(), Shards(index, "train").images())
+    assert not list(tmp_path.glob("facefactory-*/.*"))
+
+
+def test_memory_is_what_slurm_granted_shared_by_the_ranks_of_a_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLURM_MEM_PER_NODE", raising=False)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert 2**26 < loader._free_memory() < 2**50
+    for name, value in {"SLURM_MEM_PER_NODE": "64", "WORLD_SIZE": "8", "SLURM_JOB_NUM_NODES": "2"}.items():
+        monkeypatch.setenv(name, value)
+    assert loader._free_memory() == 2**26 // 4
 
 
 def test_a_subset_is_a_set_of_its_own(index: Index, short_blocks: int) -> None:
@@ -129,14 +294,64 @@ def test_batches_stay_valid_until_the_next_but_one_block(index: Index, short_blo
             assert torch.equal(copy, shards.images(batch.positions))
 
 
-def test_closing_the_stream_ends_its_thread(index: Index, short_blocks: int) -> None:
+def test_closing_the_stream_ends_its_threads(index: Index, short_blocks: int) -> None:
     before = set(threading.enumerate())
     stream = batches(Shards(index, "train"), Order(45, 0), 0, 8, 0, 8)
     next(stream)
-    (reader,) = set(threading.enumerate()) - before
+    assert len(set(threading.enumerate()) - before) == loader.READERS
     stream.close()
-    reader.join(timeout=5)
-    assert not reader.is_alive()
+    assert not set(threading.enumerate()) - before
+
+
+def test_batches_on_the_cpu_are_handed_through(index: Index, short_blocks: int) -> None:
+    stream = batches(Shards(index, "train"), Order(45, 0), 0, 8, 0, 8)
+    given: list[Batch] = []
+    watched = (given.append(batch) or batch for batch in stream)  # type: ignore[func-returns-value]
+    for got, _ in zip(on_device(watched, torch.device("cpu")), range(4), strict=False):
+        assert got is given[-1]
+    assert len(given) == 5  # zip asked once more
+
+
+def test_batches_reach_a_device_in_order_one_ahead(index: Index, short_blocks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No GPU here: streams and events are stand-ins, and the device is torch's `meta`."""
+    done: list[int] = []
+
+    class Stream:
+        def __init__(self, device: torch.device | None = None) -> None:
+            self.events = 0
+
+        def record_event(self) -> SimpleNamespace:
+            self.events += 1
+            return SimpleNamespace(synchronize=lambda number=self.events: done.append(number))
+
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", contextlib.nullcontext)
+    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, stream: None)
+    shards, order, asked = Shards(index, "train"), Order(45, 0), 0
+
+    def counted() -> Iterator[Batch]:
+        nonlocal asked
+        for batch in batches(shards, order, 0, 8, 0, 8):
+            asked += 1
+            yield batch
+
+    loaded = on_device(counted(), torch.device("meta"))
+    for number in range(6):
+        batch = next(loaded)
+        assert batch.positions.tolist() == order.ids(8 * number, 8 * number + 8).tolist()
+        assert {batch.images.device.type, *(column.device.type for column in batch.labels.values())} == {"meta"}
+        assert asked == number + 2 and done[-1] == number + 1
+
+
+def test_shifting_moves_and_mirrors() -> None:
+    image = torch.arange(16.0).view(1, 1, 4, 4).expand(3, 1, 4, 4)
+    moved = shift(image, torch.tensor([[0.5, 0.5], [0.0, 0.99], [0.99, 0.5]]), 1)
+    assert torch.equal(moved[0], image[0])
+    padded = torch.nn.functional.pad(image[:1], (1, 1, 1, 1), mode="reflect")[0]
+    assert torch.equal(moved[1], padded[:, 0:4, 2:6]) and torch.equal(moved[2], padded[:, 2:6, 1:5])
+    assert moved.is_contiguous()
+    assert shift(image, torch.rand(3, 2), 99).shape == image.shape
 
 
 def test_pixels_survive_the_way_to_the_model_and_back() -> None:

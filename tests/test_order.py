@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import tracemalloc
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
 
 from facefactory.data.order import ALGORITHM, Order, permute
 
+SIZES = np.array([7, 7, 7, 7, 2])  # images per shard of 30
 STRATA = (np.array([3, 4, 29]), np.arange(5, 22), np.array([0, 1, 2, 25, 26]))  # of 30 images; some are in no stratum
 
 
@@ -55,12 +57,150 @@ def test_the_first_values_never_change() -> None:
     assert Order(30, seed=5, strata=STRATA).ids(25, 45).tolist() == drawn
 
 
+def test_weights_share_the_slots_of_a_virtual_epoch() -> None:
+    for epoch in range(10):
+        drawn = Order(30, 5, STRATA, (1.0, 0.0, 2.0)).ids(30 * epoch, 30 * epoch + 30)
+        counts = np.bincount(drawn, minlength=30)
+        assert [counts[members].sum() for members in STRATA] == [10, 0, 20]
+        assert set(counts[STRATA[0]]) == {3, 4} and set(counts[STRATA[2]]) == {4}
+    whole = Order(30, 5, STRATA).ids(0, 90)
+    assert Order(30, 5, STRATA, (2.0, 2.0, 2.0)).ids(0, 90).tolist() == whole.tolist()
+    quotas = np.bincount(Order(10, 0, (np.array([0]), np.array([1]), np.array([2])), (1.0, 1.0, 4.0)).ids(0, 10))
+    assert quotas.tolist() == [2, 1, 7]  # of 1.67, 1.67 and 6.67: the largest remainders first, then the first ones
+
+
 @pytest.mark.parametrize("strata", [(), STRATA])
-def test_the_sequence_does_not_depend_on_how_it_is_cut(strata: tuple[np.ndarray, ...]) -> None:
-    order = Order(30, seed=1, strata=strata)
+@pytest.mark.parametrize("window", [1, 2, 3])
+def test_windows_draw_the_same_images_as_often_from_few_shards_at_a_time(strata: tuple[np.ndarray, ...], window: int) -> None:
+    shard_of, seen = np.repeat(np.arange(5), SIZES), set()
+    for epoch in range(12):
+        drawn = Order(30, 2, strata, None, SIZES, window).ids(30 * epoch, 30 * epoch + 30)
+        assert sorted(drawn) == sorted(Order(30, 2, strata).ids(30 * epoch, 30 * epoch + 30))
+        open_at = np.zeros(30, int)
+        for shard in set(shard_of[drawn]):
+            places = np.flatnonzero(shard_of[drawn] == shard)
+            open_at[places[0] : places[-1] + 1] += 1
+        assert open_at.max() <= window
+        seen.add(tuple(drawn.tolist()))
+    assert len(seen) == 12
+
+
+def test_a_window_is_shuffled_and_the_shards_are_dealt_anew_each_epoch() -> None:
+    order = Order(400, 1, sizes=np.full(8, 50), window=4)
+    for epoch in range(5):
+        first = order.ids(400 * epoch, 400 * epoch + 200)
+        assert len(set((first // 50).tolist())) == 4  # half of the epoch comes from half of the shards
+        assert len(set((first[:20] // 50).tolist())) >= 3
+    dealt = {frozenset((order.ids(400 * epoch, 400 * epoch + 200) // 50).tolist()) for epoch in range(20)}
+    assert len(dealt) > 10
+
+
+WINDOWED: dict[str, Any] = {"sizes": SIZES, "window": 2}
+
+
+@pytest.mark.parametrize("strata", [(), STRATA])
+@pytest.mark.parametrize("more", [{}, WINDOWED, {"weights": (1.0, 2.0, 3.0)}, {"weights": (1.0, 2.0, 3.0), **WINDOWED}])
+def test_the_sequence_does_not_depend_on_how_it_is_cut(strata: tuple[np.ndarray, ...], more: dict[str, Any]) -> None:
+    order = Order(30, seed=1, strata=strata, **more)
     whole = order.ids(7, 200)
     for cuts in ([7, 8, 200], [7, 30, 60, 200], [7, 29, 31, 31 + 64, 200]):
         assert np.concatenate([order.ids(a, b) for a, b in pairwise(cuts)]).tolist() == whole.tolist()
+
+
+def test_the_first_values_of_windows_and_weights_never_change() -> None:
+    # As above: the name of this definition is windows-v1.
+    assert Order(30, 4, sizes=SIZES, window=2).ids(0, 40).tolist() == [
+        21,
+        19,
+        20,
+        16,
+        15,
+        24,
+        23,
+        18,
+        27,
+        14,
+        26,
+        25,
+        22,
+        17,
+        13,
+        0,
+        10,
+        2,
+        1,
+        7,
+        12,
+        8,
+        3,
+        5,
+        11,
+        9,
+        6,
+        4,
+        29,
+        28,
+        28,
+        26,
+        25,
+        24,
+        27,
+        29,
+        22,
+        23,
+        21,
+        0,
+    ]
+    assert Order(30, 4, STRATA, None, SIZES, 2).ids(20, 40).tolist() == [
+        2,
+        3,
+        3,
+        4,
+        3,
+        1,
+        0,
+        29,
+        29,
+        29,
+        29,
+        25,
+        26,
+        25,
+        26,
+        29,
+        29,
+        3,
+        15,
+        4,
+    ]
+    assert Order(30, 4, STRATA, (1.0, 2.0, 0.5)).ids(20, 40).tolist() == [
+        29,
+        4,
+        26,
+        11,
+        4,
+        14,
+        13,
+        7,
+        21,
+        17,
+        10,
+        29,
+        0,
+        14,
+        6,
+        3,
+        26,
+        3,
+        20,
+        17,
+    ]
+    assert Order(10**9, 1, sizes=np.full(10**5, 10**4), window=50).ids(10**9 - 2, 10**9 + 2).tolist() == [
+        424816742,
+        395093497,
+        318490932,
+        74627457,
+    ]
 
 
 def test_seeds_and_epochs_differ() -> None:
@@ -68,15 +208,19 @@ def test_seeds_and_epochs_differ() -> None:
     assert len(orders) == 100
 
 
-def test_a_billion_images_cost_no_memory() -> None:
+@pytest.mark.parametrize("window", [0, 50])
+def test_a_billion_images_cost_no_memory(window: int) -> None:
     count, clock = 10**9, 10**9 - 300  # across an epoch's end
-    order = Order(count, seed=2)
+    order = Order(count, 2, sizes=np.full(10**5, 10**4), window=window)
     order.ids(0, 10)
     tracemalloc.start()
     drawn = order.ids(clock, clock + 1024)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 1_000_000
+    assert peak < (20_000_000 if window else 1_000_000)  # a few numbers a shard
+    if window:
+        assert [len(set((part // 10**4).tolist())) for part in (drawn[:300], drawn[300:])] == [50, 50]
+        return
     assert drawn.min() >= 0 and drawn.max() < count
     assert len(set(drawn[:300])) == 300 and len(set(drawn[300:])) == 724
     assert drawn.mean() == pytest.approx(count / 2, rel=0.1)

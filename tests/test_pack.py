@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import gc
 import hashlib
 import io
 import json
+import re
 import shutil
+import subprocess
+import sys
 import tarfile
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +23,7 @@ from conftest import EACH, PEOPLE, Faces, has_beard, has_glasses
 from PIL import Image
 
 from facefactory import UserError
-from facefactory.data import Pack, labels, pack
+from facefactory.data import Pack, pack
 from facefactory.data.index import BLOCK, Index, padded, read
 
 
@@ -135,7 +140,7 @@ def test_images_without_a_person_are_groups_of_their_own(tmp_path: Path) -> None
         Image.new("L", (8, 8)).save(tmp_path / "images" / f"{number}.png")
     recipe = write_recipe(tmp_path, labels="table.csv", kinds={"Who": "identity"}, group="Who", splits={"a": 0.5, "b": 0.5})
     plan = pack.plan(Pack(str(recipe)))
-    sides = pack.split_of(plan)
+    sides = plan.splits
     assert len(set(sides[:10])) == len(set(sides[10:20])) == 1
     assert set(sides[20:]) == {"a", "b"}
 
@@ -147,9 +152,96 @@ def test_images_without_a_person_are_groups_of_their_own(tmp_path: Path) -> None
 def test_packing_again_gives_the_same_bytes(index: Index, faces: Faces, tmp_path: Path, workers: int) -> None:
     done: list[tuple[int, int]] = []
     plan = pack.plan(options_for(faces, workers=workers))
-    pack.pack(plan, tmp_path / "again", lambda n, total: done.append((n, total)))
+    pack.pack(plan, tmp_path / "again", lambda n, total, left: done.append((n, total)))
     assert bytes_of(tmp_path / "again") == bytes_of(index.folder)
     assert done == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_array_tasks_write_their_parts_and_the_last_step_joins_them(index: Index, faces: Faces, tmp_path: Path) -> None:
+    plan, folder = pack.plan(options_for(faces)), tmp_path / "again"
+    names = [[record["entry"]["file"] for record in pack.shards(plan, folder, part=(k, 3))] for k in range(3)]
+    assert names == [["train-000000.tar", "test-000000.tar"], ["train-000001.tar"], ["train-000002.tar"]]
+    assert not (folder / "index.json").exists()
+    before = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.tar")}
+    pack.pack(plan, folder)
+    assert bytes_of(folder) == bytes_of(index.folder)
+    assert {path.name: path.stat().st_mtime_ns for path in folder.glob("*.tar")} == before
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_packing_that_was_stopped_goes_on_where_it_was(index: Index, faces: Faces, tmp_path: Path, workers: int) -> None:
+    class Interrupted(Exception):
+        pass
+
+    def stop(done: int, total: int, left: float) -> None:
+        if done == 2:
+            raise Interrupted
+
+    plan, folder = pack.plan(options_for(faces, workers=workers)), tmp_path / "again"
+    with pytest.raises(Interrupted):
+        pack.pack(plan, folder, stop)
+    first = {path.name: path.stat().st_mtime_ns for path in folder.glob("train-00000[01].tar")}
+    assert len(first) == 2 and not (folder / "index.json").exists()
+    told: list[tuple[int, int]] = []
+    pack.pack(plan, folder, lambda done, total, left: told.append((done, left > 0)))
+    assert [done for done, _ in told] == [1, 2, 3, 4] and told[-1] == (4, False)
+    assert {name: (folder / name).stat().st_mtime_ns for name in first} == first
+    assert bytes_of(folder) == bytes_of(index.folder)
+
+
+def test_a_packing_that_was_killed_goes_on_and_gives_the_same_bytes(index: Index, faces: Faces, tmp_path: Path) -> None:
+    code = (
+        "import os, sys\nfrom pathlib import Path\nfrom facefactory.data import Pack, pack, shard\n"
+        "written, member = [], shard.member\n"
+        "def dying(name, content):\n"
+        "    written.append(name)\n"
+        "    if len(written) == 40: os.kill(os.getpid(), 9)\n"
+        "    return member(name, content)\n"
+        "shard.member = dying\n"
+        "pack.pack(pack.plan(Pack(recipe=sys.argv[1], resolution=16, shard_images=16)), Path(sys.argv[2]))"
+    )
+    folder = tmp_path / "again"
+    killed = subprocess.run([sys.executable, "-c", code, str(faces.recipe), str(folder)], check=False)
+    assert killed.returncode == -9
+    names = {path.name for path in folder.iterdir()}
+    assert {"train-000000.tar", "train-000000.json"} <= names and "train-000001.tar" not in names
+    assert any(name.endswith(".tmp") for name in names)
+    pack.pack(pack.plan(options_for(faces)), folder)
+    assert bytes_of(folder) == bytes_of(index.folder)
+
+
+def test_shards_of_another_plan_or_with_other_bytes_are_packed_anew(index: Index, faces: Faces, tmp_path: Path) -> None:
+    folder = tmp_path / "again"
+    pack.shards(pack.plan(options_for(faces, drop=["Beard"])), folder, part=(0, 4))
+    pack.shards(pack.plan(options_for(faces)), folder, part=(1, 4))
+    damaged = folder / "train-000001.tar"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+    pack.pack(pack.plan(options_for(faces)), folder)
+    assert bytes_of(folder) == bytes_of(index.folder)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_full_disk_leaves_no_half_shard_and_says_so(faces: Faces, workers: int) -> None:
+    code = (
+        "import subprocess, sys\nfrom pathlib import Path\nfrom facefactory import UserError\nfrom facefactory.data import Pack, pack\n"
+        "if __name__ == '__main__':\n"
+        "    subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=112k', 'none', sys.argv[2]], check=True)\n"
+        "    folder, options = Path(sys.argv[2]), Pack(recipe=sys.argv[1], resolution=16, shard_images=16, workers=int(sys.argv[3]))\n"
+        "    try: pack.pack(pack.plan(options), folder / 'set')\n"
+        "    except UserError as error: print(error)\n"
+        "    print(sorted(path.name for path in (folder / 'set').iterdir()))\n"
+    )
+    with tempfile.TemporaryDirectory() as top:
+        (Path(top) / "disk").mkdir()
+        (Path(top) / "main.py").write_text(code)
+        command = ["unshare", "--mount", sys.executable, f"{top}/main.py", str(faces.recipe), f"{top}/disk", str(workers)]
+        ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "unshare failed" in ran.stderr or "mount:" in ran.stderr:
+        pytest.skip("no file system of its own can be mounted here")
+    message, left = ran.stdout.splitlines()
+    assert re.match(r"no room left in .*/disk/set; make room, or give another paths\.data", message)
+    assert not any(".tmp" in name or name == "index.json" for name in ast.literal_eval(left))
+    assert "train-000000.tar" in left and "train-000000.json" in left
 
 
 def test_other_options_and_labels_get_another_folder(faces: Faces, tmp_path: Path) -> None:
@@ -287,7 +379,7 @@ def test_wrong_recipes_are_refused_with_the_fix(faces: Faces, tmp_path: Path) ->
         ({"group": "Who"}, r"group 'Who' is not a label; there are Person, Glasses, Beard"),
         ({"kinds": {"Who": "identity"}}, r"label 'Who' of the recipe is not in the table.*Person, Glasses, Beard"),
         ({"kinds": {"Person": "person"}}, r"kind 'person'; allowed are binary, categorical, ordinal, identity, real"),
-        ({"source": "foldr"}, r"no 'foldr'; there are folder, orl\. Did you mean 'folder'\?"),
+        ({"source": "foldr"}, r"no 'foldr'; there are drawn, folder, orl, rows, webdataset\. Did you mean 'folder'\?"),
         ({"source": "leave out"}, r"mine\.yaml.*source"),
         ({"splits": "leave out"}, r"mine\.yaml.*splits"),
     ],
@@ -354,46 +446,7 @@ def test_a_file_name_is_kept_as_it_is(tmp_path: Path) -> None:
     assert {row["file"] for row in rows} == {name, "NaNcy/2.png"}
 
 
-# -- labels --------------------------------------------------------------------------------------------------------
-
-
-def encode(text: str, files: list[str], kinds: dict[str, str], path: Path) -> tuple[dict[str, Any], dict[str, list[Any]]]:
-    path.write_bytes(text.encode())
-    table = labels.read_table(path)
-    schema = labels.schema_of(table, kinds)
-    encoded = labels.encode(table, schema, files)
-    return schema, {name: encoded[name].tolist() for name in schema}
-
-
-@pytest.mark.parametrize(
-    "text", ["\ufefffile,A\na.png,1\nb.png,0\n", "file,A\r\na.png,1\r\nb.png,0\r\n", "file\tA\na.png\t1\nb.png\t0\n"]
-)
-def test_tables_with_bom_crlf_or_tabs_are_read(tmp_path: Path, text: str) -> None:
-    schema, values = encode(text, ["b.png", "a.png"], {}, tmp_path / "table.csv")
-    assert schema == {"A": {"kind": "binary", "classes": ["0", "1"]}}
-    assert values == {"A": [0, 1]}
-
-
-def test_each_kind_is_encoded_and_missing_is_minus_one_or_nan(tmp_path: Path) -> None:
-    text = "file,CelebA,Smile,Hair,Age,Who,Score\na.png,-1,1,fair,30,7,0.5\nb.png,1,,dark,9,12,\nc.png,,0,,,,1.5\n"
-    kinds = {"Age": "ordinal", "Who": "identity"}
-    schema, values = encode(text, ["a.png", "b.png", "c.png", "d.png"], kinds, tmp_path / "table.csv")
-    assert {name: entry["kind"] for name, entry in schema.items()} == {
-        "CelebA": "binary",
-        "Smile": "binary",
-        "Hair": "categorical",
-        "Age": "ordinal",
-        "Who": "identity",
-        "Score": "real",
-    }
-    assert schema["Age"]["classes"] == ["9", "30"] and schema["Hair"]["classes"] == ["dark", "fair"]
-    assert "classes" not in schema["Score"]
-    assert values["CelebA"] == [0, 1, -1, -1]
-    assert values["Smile"] == [1, -1, 0, -1]
-    assert values["Hair"] == [1, 0, -1, -1]
-    assert values["Age"] == [1, 0, -1, -1]
-    assert values["Who"] == [0, 1, -1, -1]
-    assert values["Score"][0] == 0.5 and values["Score"][2] == 1.5 and np.isnan([values["Score"][i] for i in (1, 3)]).all()
+# -- labels ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_missing_real_label_is_null_in_the_tar(tmp_path: Path) -> None:
@@ -402,18 +455,3 @@ def test_a_missing_real_label_is_null_in_the_tar(tmp_path: Path) -> None:
     pack_images(tmp_path, images, labels="table.csv")
     rows = [row for _, row in shard_members(read(tmp_path / "shards"), "train")]
     assert [row["Score"] for row in rows] == [0.5, None]
-
-
-@pytest.mark.parametrize(
-    ("column", "kind"),
-    [
-        (["yes", "no"], "binary"),
-        (["low", "high"], "real"),
-        (["1.5", "1.2"], "ordinal"),
-        (["1.5", "1.2"], "categorical"),
-    ],
-)
-def test_values_that_do_not_fit_their_kind_are_refused(tmp_path: Path, column: list[str], kind: str) -> None:
-    text = f"file,A\na.png,{column[0]}\nb.png,{column[1]}\n"
-    with pytest.raises(UserError, match=r"'A'.*" + kind):
-        encode(text, ["a.png", "b.png"], {"A": kind}, tmp_path / "table.csv")

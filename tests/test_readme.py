@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Faces
+from test_sources import celeba
 
 from facefactory import command, config
 
@@ -62,7 +63,8 @@ def test_other_commands_plan(
     line: str, faces: Faces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    job(line.replace("/path/to/faces", str(faces.root)), "dry_run=true")
+    celeba(tmp_path / "celeba", "folder", "txt")
+    job(line.replace("/path/to/faces", str(faces.root)).replace("/path/to/celeba", str(tmp_path / "celeba")), "dry_run=true")
     shown = capsys.readouterr().out
     assert "pack: to run" in shown
     assert ("#SBATCH --job-name=ff-" in shown and "srun" in shown) == ("cluster=slurm" in line)

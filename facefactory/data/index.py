@@ -1,6 +1,7 @@
 """index.json: what a folder of shards holds; mapping its tars as arrays; checking them.
 
-A shard is a USTAR tar of pairs `00000000.npy` + `00000000.json`, all of one size, so that images lie at a fixed stride.
+A shard is a USTAR tar of pairs `00000000.npy` + `00000000.json`, all of one size, so that images lie at a fixed stride; or
+(storage `encoded`) of `00000000.png|jpg|webp` + `.json`, with `_offset` and `_length` of each image's file in the table.
 """
 
 import json
@@ -29,7 +30,7 @@ class Index:
     """A packed face set.
 
     `content` is index.json: format, storage, dataset, resolution, channels, labels (schema), group, origin, licence,
-    splits {name: {count, shards: [{file, count, stride, sha256, pixels_sha256, table, table_sha256, bytes}]}}, skipped.
+    splits {name: {count, shards: [{file, count, stride, sha256, pixels_sha256, table, table_sha256, bytes}]}}, skipped, digest.
     """
 
     folder: Path
@@ -62,12 +63,15 @@ class Index:
             raise UserError(f"{self.folder} has no split {name!r}; it has {', '.join(splits)}.")
         return splits[name]
 
+    def tars(self, split: str) -> list[npt.NDArray[np.uint8]]:
+        """Per shard its bytes as a memory map (copy-on-write: writing to it changes no file)."""
+        return [np.memmap(self.folder / shard["file"], np.uint8, mode="c") for shard in self.split(split)["shards"]]
+
     def maps(self, split: str) -> list[npt.NDArray[np.uint8]]:
-        """Per shard a memory map [n, H, W, C] uint8 (copy-on-write: writing to it changes no file)."""
+        """Per shard of raw storage its images [n, H, W, C] uint8 in such a map."""
         side, channels = self.content["resolution"], self.content["channels"]
         views = []
-        for shard in self.split(split)["shards"]:
-            tar = np.memmap(self.folder / shard["file"], np.uint8, mode="c")
+        for shard, tar in zip(self.split(split)["shards"], self.tars(split), strict=True):
             shape, strides = (shard["count"], side, side, channels), (shard["stride"], side * channels, channels, 1)
             views.append(np.ndarray(shape, np.uint8, tar, BLOCK + NPY_HEADER, strides))
         return views
@@ -83,30 +87,38 @@ class Index:
         Raises:
             UserError: a file is missing, has the wrong size or other bytes than index.json says.
         """
-        shards = [shard for split in self.content["splits"].values() for shard in split["shards"]]
-        tars = [(shard["file"], shard["sha256"], shard["bytes"]) for shard in shards]
         again = "Pack the set again, or copy it again from where it came."
-        for name, sha256, size in tars + [(shard["table"], shard["table_sha256"], None) for shard in shards]:
-            path = self.folder / name
-            if not path.is_file():
-                raise UserError(f"shard file {path} is missing. {again}")
-            stat = path.stat()
-            if size is not None and stat.st_size != size:
-                raise UserError(f"shard {path} has {stat.st_size} bytes; index.json says {size}: it was cut or replaced. {again}")
-            verdict = {"path": str(path.resolve()), "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": sha256}
-            remembered = rundir.cache_folder() / "verified" / f"{config.digest(verdict)}.json"
-            if remembered.exists() and not full:
-                continue
-            found = rundir.sha256(path)
-            if found != sha256:
-                raise UserError(
-                    f"shard {path} has SHA-256 {found[:16]}…; index.json says {sha256[:16]}…: its bytes changed. {again}"
-                )
-            rundir.write_json(remembered, verdict)
+        for shard in [shard for split in self.content["splits"].values() for shard in split["shards"]]:
+            for file, sha256, size in (("file", "sha256", shard["bytes"]), ("table", "table_sha256", None)):
+                if fault := _fault(self.folder / shard[file], shard[sha256], size, full):
+                    raise UserError(f"shard file {self.folder / shard[file]} {fault}. {again}")
+
+
+def _fault(path: Path, sha256: str, size: int | None, full: bool) -> str | None:
+    """What is wrong with a file."""
+    if not path.is_file():
+        return "is missing"
+    stat = path.stat()
+    if stat.st_size != (size or stat.st_size):
+        return f"has {stat.st_size} bytes; index.json says {size}: it was cut or replaced"
+    verdict = {"path": str(path.resolve()), "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": sha256}
+    remembered = rundir.cache_folder() / "verified" / f"{config.digest(verdict)}.json"
+    if full or not remembered.exists():
+        if (found := rundir.sha256(path)) != sha256:
+            return f"has SHA-256 {found[:16]}…; index.json says {sha256[:16]}…: its bytes changed"
+        rundir.write_json(remembered, verdict)
+    return None
+
+
+def write(folder: Path, content: dict[str, Any]) -> Index:
+    """Write index.json with the digest of its content; only then is the folder a set."""
+    content = json.loads(json.dumps(content))  # as a reader will see it
+    rundir.write_json(folder / "index.json", {**content, "digest": config.digest(content)})
+    return read(folder)
 
 
 def read(folder: Path) -> Index:
-    """The index of a folder of shards; UserError: no index.json, or one of another format."""
+    """The index of a folder of shards; UserError: no index.json, one of another format, or one that was edited or damaged."""
     path = folder / "index.json"
     if not path.is_file():
         raise UserError(f"{folder} holds no index.json; give a folder that jobs/pack_shards.py made.")
@@ -116,4 +128,6 @@ def read(folder: Path) -> Index:
         raise UserError(f"{path} is not JSON ({error}); pack the set again.") from None
     if content.get("format") != FORMAT:
         raise UserError(f"{path} has format {content.get('format')!r}; this version reads {FORMAT}. Pack the set again.")
+    if content.get("digest") != config.digest({key: value for key, value in content.items() if key != "digest"}):
+        raise UserError(f"{path} was changed after packing: its digest does not fit its content. Pack or copy the set again.")
     return Index(folder, content)

@@ -1,5 +1,6 @@
 """Label tables and their schema: binary, categorical, ordinal, identity (integers, -1 = missing) and real (NaN)."""
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -8,65 +9,146 @@ import numpy.typing as npt
 import pandas as pd
 
 from facefactory import UserError
+from facefactory.data.sources import safe
 
 KINDS = ("binary", "categorical", "ordinal", "identity", "real")  # all but the last have classes
 LEAST_PEOPLE = 8  # on either side of a label, below which a score would be about those few
+MISSING = ["", "NA", "N/A", "NaN", "nan", "null"]  # not None: it is a class, e.g. of glasses
+MOST_CLASSES = 1000  # of a label whose kind is guessed: more are names, addresses or captions
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """A CSV or TSV indexed by its first column, the image files; UserError: no such file, no table, or a file named twice."""
+def read_table(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
+    """A label table indexed by its first column, the image files: parquet, CSV, TSV, or columns with any white space between.
+
+    A first line that is one number counts the rows (CelebA); a header may leave out the first column. `columns` are the names
+    where the file has no header. UserError: no such file, no table, cut short, or a file named twice.
+    """
     if not path.is_file():
         raise UserError(f"no label table {path}; give pack.labels=PATH of a .csv whose first column is the file name.")
     try:
-        table = pd.read_csv(path, sep=None, engine="python", encoding="utf-8-sig", dtype={0: str})
+        table = pd.read_parquet(path) if path.suffix == ".parquet" else _read_text(path, columns)
+        table = table.set_index(table.columns[0])
     except Exception as error:
-        raise UserError(f"label table {path} is not readable as CSV: {error}") from None
-    table = table.set_index(table.columns[0])
-    table.index = table.index.astype(str).str.strip()
+        raise UserError(f"label table {path} is not readable as CSV (UTF-8) or parquet: {' '.join(str(error).split())}") from None
+    table.index = pd.Index([safe(str(name).strip(), path) for name in table.index])
     if table.index.has_duplicates:
         raise UserError(f"label table {path} names {table.index[table.index.duplicated()][0]!r} twice; keep one row an image.")
     return table
 
 
-def schema_of(table: pd.DataFrame, kinds: dict[str, str]) -> dict[str, dict[str, Any]]:
-    """Name -> {kind, classes}: `kinds` where given, else guessed (two values: binary; text or whole numbers: categorical)."""
-    for name, kind in kinds.items():
-        if kind not in KINDS:
-            raise UserError(f"label {name!r} has kind {kind!r}; allowed are {', '.join(KINDS)}.")
+def _read_text(path: Path, columns: list[str] | None) -> pd.DataFrame:
+    with open(path, encoding="utf-8-sig") as stream:
+        lines = [stream.readline() for _ in range(3)]
+    counted = int(lines[0]) if lines[0].strip().isdigit() else None
+    first, second = lines[1:] if counted is not None else lines[:2]
+    mark = max(",;\t", key=first.count)
+    if mark not in first or (mark == "\t" and second.count(mark) not in (first.count(mark), first.count(mark) + 1)):
+        mark = r"\s+"
+
+    def cells(line: str) -> list[str]:
+        return [cell.strip() for cell in next(csv.reader([line], delimiter=mark), [])] if len(mark) == 1 else line.split()
+
+    header = columns is None or cells(first) == columns or cells(first)[1:] == columns[1:]
+    names = cells(first) if columns is None else columns
+    if len(cells(second)) == len(names) + 1 and columns is None:
+        names = ["file", *names]
+    skip, form = (counted is not None) + header, {"encoding": "utf-8-sig", "skipinitialspace": True, "low_memory": False}
+    known = {"names": names, "index_col": False, "dtype": {names[0]: str}, "keep_default_na": False, "na_values": MISSING}
+    table = pd.read_csv(path, sep=mark, header=None, skiprows=skip, **form, **known)  # type: ignore[call-overload]
+    if counted is not None and counted != len(table):
+        raise ValueError(f"it begins with a count of {counted} and holds {len(table)} rows, so it was cut")
+    return table
+
+
+def read_tables(specs: list[dict[str, Any]], top: Path) -> pd.DataFrame:
+    """The tables of a recipe as one: those with the same columns below each other, others side by side.
+
+    A spec is {file: place below `top` (or several: the first that exists), columns, optional}. UserError: none exists.
+    """
+    merged: pd.DataFrame | None = None
+    for spec in specs:
+        places = [spec["file"]] if isinstance(spec["file"], str) else spec["file"]
+        path = next((top / place for place in places if (top / place).is_file()), None)
+        if path is None and spec.get("optional"):
+            continue
+        table = read_table(path or top / places[0], spec.get("columns"))
+        if merged is not None and set(merged.columns) == set(table.columns):
+            merged = pd.concat([merged, table])
+        elif merged is not None:
+            merged = merged.join(table[table.columns.difference(merged.columns, sort=False)], how="outer")
+        else:
+            merged = table
+    if merged is not None and merged.index.has_duplicates:
+        twice = merged.index[merged.index.duplicated()][0]
+        raise UserError(
+            f"{twice!r} is in two label tables with the same columns: {', '.join(merged.columns)}; keep one row an image."
+        )
+    return pd.DataFrame() if merged is None else merged
+
+
+def texts(column: pd.Series) -> pd.Series:
+    """Values as classes are written: whole numbers without a point (a column with gaps is one of floats)."""
+
+    def text(value: Any) -> str:
+        return str(int(value)) if isinstance(value, int | float | np.number) else str(value)
+
+    return column.map(text, na_action="ignore")
+
+
+def schema_of(table: pd.DataFrame, kinds: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Name -> {kind, classes}: `kinds` where given, else guessed (two values: binary; text or whole numbers: categorical).
+
+    `kinds` is name -> kind, or {kind, classes} for an order that is not the alphabet's. A guess of more than MOST_CLASSES is
+    left out: such a column holds captions or addresses.
+    """
+    given = {name: kind if isinstance(kind, dict) else {"kind": kind} for name, kind in kinds.items()}
+    for name, entry in given.items():
+        if entry.get("kind") not in KINDS:
+            raise UserError(f"label {name!r} has kind {entry.get('kind')!r}; allowed are {', '.join(KINDS)}.")
         if name not in table:
             raise UserError(f"label {name!r} of the recipe is not in the table; its columns are {', '.join(table.columns)}.")
     schema: dict[str, dict[str, Any]] = {}
     for name in table.columns:
-        present = table[name].dropna()
-        values = sorted(present.unique().tolist())
+        present = table[name].dropna().infer_objects()
         numeric = pd.api.types.is_numeric_dtype(present)
-        whole = numeric and bool((present == present.round()).all())
-        guess = "binary" if numeric and set(values) <= {-1, 0, 1} else "categorical" if whole or not numeric else "real"
-        kind = kinds.get(name, guess)
+        whole = numeric and bool((present.astype(float) % 1 == 0).all())
+        guess = "categorical" if whole or not numeric else "real"
+        kind = given.get(name, {"kind": "binary" if numeric and present.isin([-1, 0, 1]).all() else guess})["kind"]
         if kind in ("binary", "real") and not numeric and len(present):
-            raise UserError(f"label {name!r} holds {values[0]!r}; kind {kind} takes numbers (binary: 0 / 1 or -1 / 1).")
+            raise UserError(
+                f"label {name!r} holds {min(present, key=str)!r}; kind {kind} takes numbers (binary: 0 / 1 or -1 / 1)."
+            )
         if kind not in ("binary", "real") and numeric and not whole:
             raise UserError(
                 f"label {name!r} holds fractions; kind {kind} takes whole numbers or text. Give kind real, or round them."
             )
-        classes = ["0", "1"] if kind == "binary" else [str(int(value) if numeric else value) for value in values]
-        schema[name] = {"kind": kind} if kind == "real" else {"kind": kind, "classes": classes}
+        classes = ["0", "1"] if kind == "binary" else []
+        if kind not in ("binary", "real"):
+            values = present.drop_duplicates().sort_values(key=None if numeric else lambda words: words.astype(str))
+            classes = texts(values).tolist()
+        if ordered := given.get(name, {}).get("classes"):
+            if strange := set(classes) - set(map(str, ordered)):
+                raise UserError(f"label {name!r} holds {min(strange)!r}; its classes are {', '.join(map(str, ordered))}.")
+            classes = list(map(str, ordered))
+        if name in given or len(classes) <= MOST_CLASSES:
+            schema[name] = {"kind": kind} if kind == "real" else {"kind": kind, "classes": classes}
     return schema
 
 
 def encode(table: pd.DataFrame, schema: dict[str, dict[str, Any]], files: list[str]) -> pd.DataFrame:
     """One row a file: class numbers as int32 (-1 = missing), real labels as float32 (NaN = missing)."""
-    rows, encoded = table.reindex(files), pd.DataFrame({"file": files})
+    rows, encoded = table.reindex(files), dict[str, Any](file=files)
     for name, entry in schema.items():
         column = rows[name]
         if entry["kind"] == "real":
             encoded[name] = column.to_numpy(np.float32)
         elif entry["kind"] == "binary":  # CelebA writes -1 / 1, most others 0 / 1
             encoded[name] = np.where(column.isna(), -1, (column.astype(float) > 0)).astype(np.int32)
-        else:  # a column of whole numbers with gaps is one of floats
-            texts = column.map(lambda value: str(int(value) if isinstance(value, int | float) else value), na_action="ignore")
-            encoded[name] = pd.Categorical(texts, entry["classes"]).codes.astype(np.int32)
-    return encoded
+        else:
+            numbers, values = column.factorize()
+            known = pd.Categorical(texts(pd.Series(values)), entry["classes"]).codes
+            encoded[name] = np.append(known, -1)[numbers].astype(np.int32)
+    return pd.DataFrame(encoded)
 
 
 def people(table: pd.DataFrame, group: str | None) -> npt.NDArray[np.int64]:

@@ -1,29 +1,38 @@
-"""Batches from mapped shards, gathered thousands of images ahead by one background thread.
+"""Batches from shards, gathered (or decoded) thousands of images ahead by background threads.
 
-All shards of a split are seen as one array: a tensor that spans the lowest to the highest mapped address, whose rows
+All raw shards of a split are seen as one array: a tensor that spans the lowest to the highest mapped address, whose rows
 start at every tar block and overlap. An image is a row of it, so a gather over any number of shards is one call;
-rows that lie between two maps are never touched.
+rows that lie between two maps are never touched. Encoded shards are decoded in processes: half of what Pillow does with a
+small image is Python, for which threads wait in line.
 """
 
 import ctypes
+import functools
 import itertools
 import math
+import os
+import shutil
+import tempfile
 from collections import deque
-from collections.abc import Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
-from facefactory import UserError
+from facefactory import UserError, config, rundir, say
+from facefactory.data import Data
 from facefactory.data.index import BLOCK, Index
-from facefactory.data.order import Ids, Order, permute
+from facefactory.data.order import ALGORITHM, Ids, Order, permute
+from facefactory.data.shard import decode, workers
 
 AHEAD = 4096  # images gathered at once, unless they are so large that
-BLOCK_BYTES = 2**28  # would be passed
-RING = 4  # blocks in use: two at the consumer (a batch outlives its block), two being filled
+BLOCK_BYTES = 2**26  # would be passed
+READERS = 2  # blocks that are filled at the same time; as many wait their turn, two are at the consumer
+DECODED = 64  # images that a worker process decodes at a time
 CHUNK = 256  # images that a model sees at once outside of training
 
 
@@ -31,35 +40,59 @@ class Shards:
     """Splits (or the images `subset` of them) as an array of images with labels."""
 
     def __init__(self, index: Index, split: str | list[str], subset: Ids | None = None) -> None:
-        splits = [split] if isinstance(split, str) else split
-        self.index, self.subset = index, subset
-        self.table = pd.concat([index.table(name) for name in splits], ignore_index=True)
+        content, self._splits = index.content, [split] if isinstance(split, str) else split
+        self.index, self.subset, self._staged = index, subset, False
+        self.table = pd.concat([index.table(name) for name in self._splits], ignore_index=True)
+        self._shape = (content["resolution"], content["resolution"], content["channels"])
+        self._entries = [shard for name in self._splits for shard in index.split(name)["shards"]]
+        self._starts = np.cumsum([0] + [entry["count"] for entry in self._entries])
+        self._rows: torch.Tensor | None = None
+        if content["storage"] == "raw":
+            self._maps = [view for name in self._splits for view in index.maps(name)]  # kept: the tensor borrows their memory
+            self._blocks = np.array([view.strides[0] // BLOCK for view in self._maps])
+            addresses = np.array([view.ctypes.data for view in self._maps])
+            self._first = (addresses - addresses.min()) // BLOCK
+            rows = int((self._first + self._blocks * (np.diff(self._starts) - 1)).max()) + 1
+            memory = (ctypes.c_uint8 * ((rows - 1) * BLOCK + math.prod(self._shape))).from_address(int(addresses.min()))
+            strides = (BLOCK, *self._maps[0].strides[1:])
+            self._rows = torch.frombuffer(memory, dtype=torch.uint8).as_strided((rows, *self._shape), strides)
+        else:
+            self._tars = [np.asarray(tar) for name in self._splits for tar in index.tars(name)]
+            self._spans = self.table[["_offset", "_length"]].to_numpy()
         if subset is not None:
             self.table = self.table.iloc[subset].reset_index(drop=True)
-        self.labels = {name: torch.from_numpy(self.table[name].to_numpy(copy=True)) for name in index.content["labels"]}
-        self._maps = [view for name in splits for view in index.maps(name)]  # kept: the tensor below borrows their memory
-        self._starts = np.cumsum([0] + [len(view) for view in self._maps])
-        self._blocks = np.array([view.strides[0] // BLOCK for view in self._maps])
-        addresses = np.array([view.ctypes.data for view in self._maps])
-        self._first = (addresses - addresses.min()) // BLOCK
-        rows = int((self._first + self._blocks * (np.diff(self._starts) - 1)).max()) + 1
-        shape, strides = self._maps[0].shape[1:], self._maps[0].strides[1:]
-        memory = (ctypes.c_uint8 * ((rows - 1) * BLOCK + math.prod(shape))).from_address(int(addresses.min()))
-        self._rows = torch.frombuffer(memory, dtype=torch.uint8).as_strided((rows, *shape), (BLOCK, *strides))
+        self.labels = {name: torch.from_numpy(self.table[name].to_numpy(copy=True)) for name in content["labels"]}
 
     def __len__(self) -> int:
         return len(self.table)
 
     def gather(self, positions: Ids, out: torch.Tensor) -> torch.Tensor:
         """Read the images at `positions` into `out` [n, H, W, C] uint8."""
-        ids = positions if self.subset is None else self.subset[positions]
-        shard = np.searchsorted(self._starts, ids, side="right") - 1
-        rows = self._first[shard] + (ids - self._starts[shard]) * self._blocks[shard]
-        return torch.index_select(self._rows, 0, torch.from_numpy(rows), out=out)
+        return self._read(positions if self.subset is None else self.subset[positions], out)
 
-    def space(self, count: int) -> torch.Tensor:
+    def _read(self, ids: Ids, out: torch.Tensor) -> torch.Tensor:
+        if self._staged:
+            assert self._rows is not None
+            return torch.index_select(self._rows, 0, torch.from_numpy(ids), out=out)
+        shard = np.searchsorted(self._starts, ids, side="right") - 1
+        if self._rows is not None:
+            rows = self._first[shard] + (ids - self._starts[shard]) * self._blocks[shard]
+            return torch.index_select(self._rows, 0, torch.from_numpy(rows), out=out)
+        if len(ids) > AHEAD:  # not all files at once
+            for first in range(0, len(ids), AHEAD):
+                self._read(ids[first : first + AHEAD], out[first : first + AHEAD])
+            return out
+        spans = zip(shard.tolist(), self._spans[ids].tolist(), strict=True)
+        files = [self._tars[number][offset : offset + length].tobytes() for number, (offset, length) in spans]
+        parts = [files[first : first + DECODED] for first in range(0, len(files), DECODED)]
+        decoded = (map if len(parts) == 1 else _decoders().map)(decode, parts, itertools.repeat(self._shape[2]))
+        for target, images in zip(out.split(DECODED), decoded, strict=True):
+            target.copy_(torch.from_numpy(images))
+        return out
+
+    def space(self, count: int, pinned: bool = False) -> torch.Tensor:
         """Room for so many images, [count, H, W, C] uint8."""
-        return torch.empty((count, *self._rows.shape[1:]), dtype=torch.uint8)
+        return torch.empty((count, *self._shape), dtype=torch.uint8, pin_memory=pinned)
 
     def images(self, positions: Ids | None = None) -> torch.Tensor:
         """Images at positions (default all), in that order, [n, H, W, C] uint8."""
@@ -83,6 +116,92 @@ class Shards:
             raise UserError(f"no image of this split has the label {label!r}; data.balance needs one that is given.")
         return tuple(np.flatnonzero(values == value) for value in np.unique(values[values >= 0]))
 
+    def order(self, options: Data, seed: int) -> tuple[Order, str]:
+        """The order in which images are drawn, and its definition in words; UserError: weights that do not fit the label."""
+        strata, weights = self.strata(options.balance) if options.balance else (), None
+        words = f"{ALGORITHM} over {len(self)}, balance {options.balance}"
+        if options.weights:
+            classes = self.index.content["labels"][options.balance]["classes"] if options.balance else []
+            given = [classes[int(self.labels[str(options.balance)][members[0]])] for members in strata]
+            weights = tuple(float(options.weights.get(name, 1)) for name in given)
+            if not set(options.weights) <= set(given) or min(weights) < 0 or not sum(weights):
+                allowed = f"the classes of data.balance={options.balance}: {', '.join(given) or 'none'}"
+                raise UserError(f"data.weights={options.weights}: give numbers from 0 on, not all 0, to {allowed}.")
+            words += f", weights {weights}"
+        sizes = np.diff(self._starts)
+        window = max(1, options.window_images // int(sizes.max()))
+        if not options.window_images or window >= len(sizes) or self.subset is not None:
+            return Order(len(self), seed, strata, weights), words
+        return Order(len(self), seed, strata, weights, sizes, window), f"{words}, windows-v1 of {window} shards"
+
+    def stage(self, where: str) -> None:
+        """Copy all images once, in order, to `memory`, or to `disk` (the folder TMPDIR, one copy a node); none: leave them.
+
+        Where they do not fit, a line says so and they are read from where they are. What is drawn, and when, stays the same.
+        """
+        total = int(self._starts[-1])
+        if where == "none" or self._staged:
+            return
+        try:
+            if where == "memory":
+                self._check_room("memory", _free_memory())
+                self._rows = self._read(np.arange(total), self.space(total))
+            else:
+                size = total * math.prod(self._shape)
+                copy = torch.from_file(str(self._copy_to_disk(total)), size=size, dtype=torch.uint8)
+                self._rows = copy.view(total, *self._shape)
+            self._staged = True
+        except OSError as error:
+            say(f"data.stage={where}: {error}; the images are read from {self.index.folder} instead.")
+
+    def _copy_to_disk(self, total: int) -> Path:
+        folder = Path(tempfile.gettempdir()) / f"facefactory-{os.getuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.stat().st_uid != os.getuid():
+            raise PermissionError(f"{folder} belongs to somebody else")
+        path = folder / config.digest([self.index.images_digest, self._splits, self._shape])
+        with rundir.locked(path.with_suffix(".lock")):  # the first process that comes copies, the others wait for it
+            if not path.exists():
+                self._check_room(str(folder), shutil.disk_usage(folder).free)
+                with rundir.atomic(path) as temporary, open(temporary, "wb") as stream:
+                    for ids in np.split(np.arange(total), range(AHEAD, total, AHEAD)):
+                        stream.write(self._read(ids, self.space(len(ids))).numpy().data)
+        return path
+
+    def _check_room(self, where: str, free: int) -> None:
+        need = int(self._starts[-1]) * math.prod(self._shape)
+        if need > 0.8 * free:
+            sizes = f"{need / 2**30:.3g} GiB of images do not fit into 80 % of the {free / 2**30:.3g} GiB"
+            raise OSError(f"{sizes} free in {where}")
+
+    def sweep(self, ids: Ids, swept: deque[int]) -> None:
+        """Read the files of these images' shards through, but for those `swept` lately: Linux then has them in memory."""
+        shards = np.unique(np.searchsorted(self._starts, ids, side="right") - 1).tolist()
+        for shard in [] if self._staged else [shard for shard in shards if shard not in swept]:
+            swept.append(shard)
+            with open(self.index.folder / self._entries[shard]["file"], "rb", buffering=0) as stream:
+                buffer = bytearray(2**22)
+                while stream.readinto(buffer):
+                    pass
+
+
+@functools.cache
+def _decoders() -> ProcessPoolExecutor:
+    """Worker processes for all of this process's readers, started when they are first needed."""
+    return workers(max(1, len(os.sched_getaffinity(0)) // _ranks_here()))
+
+
+def _ranks_here() -> int:
+    """Ranks that share this node."""
+    return max(1, int(os.environ.get("WORLD_SIZE", 1)) // int(os.environ.get("SLURM_JOB_NUM_NODES", 1)))
+
+
+def _free_memory() -> int:
+    """Bytes of memory that this process may take: its part of what Linux has, or Slurm granted."""
+    available = int(Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0]) * 1024
+    granted = int(os.environ.get("SLURM_MEM_PER_NODE", 0)) * 2**20 or available
+    return min(available, granted) // _ranks_here()
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -93,25 +212,33 @@ class Batch:
     positions: Ids
 
 
-def batches(shards: Shards, order: Order, clock: int, size: int, lo: int, hi: int) -> Generator[Batch, None, None]:
+def batches(
+    shards: Shards, order: Order, clock: int, size: int, lo: int, hi: int, pinned: bool = False
+) -> Generator[Batch, None, None]:
     """Endless slices lo:hi of the global batches of `size` that follow `clock` [images].
 
     A batch's images lie in a ring of buffers: they are valid until the next-but-one block of batches is asked for.
     """
     share = hi - lo
     steps = max(1, min(AHEAD, BLOCK_BYTES // shards.space(1).numel()) // share)
-    ring = [shards.space(steps * share) for _ in range(RING)]
+    ring = [shards.space(steps * share, pinned) for _ in range(2 * READERS + 2)]
+    swept = deque[int](maxlen=4 * order.window)
+    sweeper, pool = ThreadPoolExecutor(1, "sweeper"), ThreadPoolExecutor(READERS, "loader")
 
     def block(turn: int) -> tuple[Ids, torch.Tensor]:
         start = clock + turn * steps * size
-        ids = order.ids(start, start + steps * size).reshape(steps, size)[:, lo:hi]
-        images = shards.gather(ids.reshape(-1), ring[turn % RING])
+        drawn = order.ids(start, start + steps * size)
+        if order.window:  # on parallel file systems reading single images is slow: whole shards, a window ahead
+            later = start + order.reach
+            for ids in (drawn, order.ids(later, later + steps * size)):
+                sweeper.submit(shards.sweep, ids, swept)
+        ids = drawn.reshape(steps, size)[:, lo:hi]
+        images = shards.gather(ids.reshape(-1), ring[turn % len(ring)])
         return ids, images.view(steps, share, *images.shape[1:])
 
-    pool = ThreadPoolExecutor(1, "loader")
     try:
-        ahead = deque(pool.submit(block, turn) for turn in range(RING - 2))
-        for turn in itertools.count(RING - 2):
+        ahead = deque(pool.submit(block, turn) for turn in range(2 * READERS))
+        for turn in itertools.count(2 * READERS):
             found = ahead.popleft().result()  # raises what went wrong in the thread
             ahead.append(pool.submit(block, turn))
             for positions, images in zip(*found, strict=True):
@@ -119,3 +246,22 @@ def batches(shards: Shards, order: Order, clock: int, size: int, lo: int, hi: in
                 yield Batch(images, labels, positions)
     finally:  # waits: a thread inside torch while the interpreter ends would abort the process
         pool.shutdown(cancel_futures=True)
+        sweeper.shutdown(cancel_futures=True)
+
+
+def on_device(stream: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+    """The batches on a device; each is copied there while the one before it is worked on."""
+    if device.type == "cpu":
+        yield from stream
+        return
+    side, waiting = torch.cuda.Stream(device), deque[tuple[Batch, torch.cuda.Event]]()
+    for batch in stream:
+        with torch.cuda.stream(side):
+            labels = {name: column.to(device, non_blocking=True) for name, column in batch.labels.items()}
+            waiting.append((Batch(batch.images.to(device, non_blocking=True), labels, batch.positions), side.record_event()))
+        if len(waiting) == 2:
+            ready, copied = waiting.popleft()
+            copied.synchronize()  # from here on its buffer may be filled again
+            for tensor in (ready.images, *ready.labels.values()):
+                tensor.record_stream(torch.cuda.current_stream(device))
+            yield ready

@@ -22,6 +22,17 @@ def like(model: Any) -> torch.Tensor:
     return torch.zeros(()) if weights is None else weights
 
 
+def shift(images: torch.Tensor, u: torch.Tensor, reach: int) -> torch.Tensor:
+    """Move images [N, C, H, W] by -reach…reach pixels down and right, as `u` [N, 2] in 0…1 says, mirrored at the edge."""
+    places = []
+    for side, draw in zip(images.shape[2:], u.T, strict=True):
+        reach = min(reach, side - 1)
+        moved = torch.arange(side, device=u.device) + (draw * (2 * reach + 1)).floor().long()[:, None] - reach
+        places.append(side - 1 - (side - 1 - moved.abs()).abs())
+    number = torch.arange(len(images), device=u.device)[:, None, None]
+    return images.permute(0, 2, 3, 1)[number, places[0][:, :, None], places[1][:, None, :]].permute(0, 3, 1, 2).contiguous()
+
+
 def grid(images: torch.Tensor, columns: int) -> Image.Image:
     """[N, H, W, C] uint8 -> one picture, row by row; what does not fill a row is left out."""
     rows, (height, width, channels) = len(images) // columns, images.shape[1:]

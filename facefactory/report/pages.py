@@ -4,6 +4,7 @@ import base64
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
@@ -20,21 +21,21 @@ def write(folder: Path, repeat: dict[str, str]) -> list[Path]:
         folder: a sweep, a generative run or a classifier run; whatever it lacks is named in the page.
         repeat: name of a trial or run -> the shell command that repeats it.
     """
-    from plotly.offline import get_plotlyjs
-
     facts = gather(folder, repeat)
     logged = [{"run": run["name"], **line} for run in facts["runs"] for line in metrics(folder / run["folder"] / "train")]
-    drawings = figures(facts["sweep"], logged)
+    return put("report.html", folder, facts, drawings=figures(facts["sweep"], logged), written=datetime.now(UTC))
+
+
+def put(template: str, folder: Path, facts: dict[str, Any], drawings: dict[str, Any], **more: Any) -> list[Path]:
+    """Write report.html from a template, with the PNG files of the folder that it shows, and the facts as report.json."""
+    from plotly.offline import get_plotlyjs
+
     loader = jinja2.PackageLoader("facefactory.report")
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["rounded"] = rounded
     environment.globals |= {"picture": partial(picture, folder), "samples": partial(samples, folder)}
-    text = environment.get_template("report.html").render(
-        **facts,
-        drawings=drawings,
-        plotly_js=Markup(get_plotlyjs()) if "plotly-graph-div" in str(drawings) else None,
-        written=datetime.now(UTC),
-    )
+    plotly_js = Markup(get_plotlyjs()) if "plotly-graph-div" in str(drawings) else None
+    text = environment.get_template(template).render(**facts, **more, drawings=drawings, plotly_js=plotly_js)
     page, data = folder / "report.html", folder / "report.json"
     with atomic(page) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -31,12 +31,12 @@ def figures(sweep: dict[str, Any], logged: list[dict[str, Any]]) -> dict[str, Ma
     return {name: drawn(name, draw) for name, draw in wanted.items()}
 
 
-def drawn(name: str, draw: Callable[[], Any]) -> Markup:
+def drawn(name: str, draw: Callable[..., Any], *data: Any) -> Markup:
     """The figure as a div named `name`, or a sentence on what keeps it from being drawn."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Optuna calls most of its plots experimental
-            figure = draw()
+            figure = draw(*data)
             if not figure.data:
                 raise ValueError("there are no values to draw.")
     except Exception as error:  # a plot library raises what it likes on odd data; the page goes on

@@ -14,9 +14,8 @@ from torch import nn
 
 from facefactory import UserError, checkpoint
 from facefactory.data import Data, pixels
-from facefactory.data import order as orders
 from facefactory.data.loader import Batch as Loaded
-from facefactory.data.loader import Shards, batches
+from facefactory.data.loader import Shards, batches, on_device
 from facefactory.models import Facts
 from facefactory.objectives import Batch, Objective
 from facefactory.training import Training, ema
@@ -68,9 +67,7 @@ class Trainer:
             for phase in self.phases
         }
         self.forwards = {name: parallel(module, world) for name, module in self.modules.items()}
-        strata = task.shards.strata(task.data.balance) if task.data.balance else ()
-        self.order = orders.Order(len(task.shards), task.seed, strata)
-        order = f"{orders.ALGORITHM} over {len(task.shards)}, balance {task.data.balance}"
+        self.order, order = task.shards.order(task.data, task.seed)
         self.segment: dict[str, Any] = {"images": task.images, "order": order, "seed": task.seed}
         self.segments = [{"clock": 0, **self.segment}]
         self.share = options.batch_per_rank()
@@ -117,16 +114,18 @@ class Trainer:
         self.clock = self.saved = found.clock
 
     def parts(self, loaded: Loaded) -> list[Batch]:
-        """The rank's slice of a global batch, cut for gradient accumulation, flipped, on the device."""
+        """The rank's slice of a global batch, cut for gradient accumulation, flipped and shifted."""
         options, device, dtype = self.task.options, self.world.device, DTYPES[self.task.options.precision]
         step = self.share // options.accumulate
         found = []
         for start in range(0, self.share, step):
             draws = Draws(self.task.seed, self.clock, options.batch_size, self.lo + start, self.lo + start + step, device, dtype)
-            images = pixels.to_model(loaded.images[start : start + step].to(device, non_blocking=True)).to(dtype)
+            images = pixels.to_model(loaded.images[start : start + step]).to(dtype)
             if self.task.data.flip:
                 images = torch.where((draws.uniform("flip", 1) < 0.5).view(-1, 1, 1, 1), images.flip(3), images)
-            labels = {name: column[start : start + step].to(device) for name, column in loaded.labels.items()}
+            if self.task.data.shift:
+                images = pixels.shift(images, draws.uniform("shift", 2), self.task.data.shift)
+            labels = {name: column[start : start + step] for name, column in loaded.labels.items()}
             found.append(Batch(images, labels, draws.normal, partial(_augmented, options.augment, draws)))
         return found
 
@@ -176,15 +175,18 @@ def fit(task: Task, world: World, until_kimg: float | None = None) -> tuple[str,
     trainer.resume()
     total = round((until_kimg or options.total_kimg) * 1000)
     log = Log(task.folder, world, task.label, trainer.clock, options.log_kimg > 0)
-    stream = batches(task.shards, trainer.order, trainer.clock, options.batch_size, trainer.lo, trainer.lo + trainer.share)
+    task.shards.stage(task.data.stage)
+    place = (trainer.clock, options.batch_size, trainer.lo, trainer.lo + trainer.share)
+    stream = batches(task.shards, trainer.order, *place, pinned=world.device.type == "cuda")
     with contextlib.closing(stream), contextlib.closing(log):
+        loaded = on_device(stream, world.device)
         while trainer.clock < total:
             if world.any(task.should_stop()):
                 outcome = "interrupted"
                 break
             before = trainer.clock
             log.progress(before, total)
-            trainer.step(next(stream), log)
+            trainer.step(next(loaded), log)
             if _crossed(before, trainer.clock, options.log_kimg):
                 log.write(trainer.clock)
             if _crossed(before, trainer.clock, options.checkpoint_kimg):

@@ -1,1 +1,94 @@
-"""Where images come from. A source is a file with `images(root, name) -> {name: path}`, in a fixed order."""
+"""Where images come from. A source is a file here, named by `source:` of a recipe; it is torch-free and has
+
+    find(recipe, root) -> Found              what is there; decodes nothing. `root` is pack.root, else the recipe's, else None
+    load(item, resolution) -> Image.Image    one image at any size (`resolution` is a hint for those who draw); may raise:
+                                             the image is then skipped. Left out, `load` of this file serves
+
+Options of its own stand in the recipe below the source's name. Packing does the rest: labels, selection, splits, EXIF,
+colours, crop and size. Workers are spawned processes that import the source by name and get pickled items.
+"""
+
+import functools
+import io
+import os
+import unicodedata
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from facefactory import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from PIL import Image
+
+FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # whatever a file is called: no EPS, which runs a program
+LARGEST = 2**28  # bytes of a packed member: more is a bomb
+
+
+@dataclass(frozen=True)
+class Found:
+    """The images of a set in a fixed order, and what its own files say about them."""
+
+    names: list[str]  # unique file name of each image below the root, with `/`
+    items: Sequence[Any]  # what `load` needs, picklable, taken as items[number]: a list, or a numpy record array
+    stamp: Any  # JSON that changes when an image does, e.g. sizes and times of the files
+    table: "pd.DataFrame | None" = None  # raw labels by name, in any order; rows without an image are counted and left out
+
+
+def located(recipe: dict[str, Any], root: str | None) -> tuple[Path, str]:
+    """Folder or file that holds the images, and, inside an archive, the folder there (`faces.zip/train` is allowed).
+
+    `images:` of the recipe are places below the root, the first that exists is taken. UserError: no root, or none exists.
+    """
+    if root is None:
+        raise UserError(f"no image folder given: pack.root=/path/to/faces, or a zip or tar. {recipe.get('get') or ''}".strip())
+    top, given = Path(root).expanduser(), recipe.get("images") or "."
+    wanted = ["."] if top.is_file() else [given] if isinstance(given, str) else given
+    for path in [top / place for place in wanted]:
+        if path.is_dir():
+            return path, ""
+        if archive := next((parent for parent in [path, *path.parents] if parent.is_file()), None):
+            return archive, path.relative_to(archive).as_posix().removeprefix(".") + "/" * (path != archive)
+    if wanted == ["."]:
+        raise UserError(f"pack.root={root} is not a folder, zip or tar; give what holds the images.")
+    raise UserError(f"below pack.root={root} there is none of {', '.join(wanted)}. To get the set: {recipe.get('get')}")
+
+
+def safe(name: str, where: Path) -> str:
+    """A file name as labels may know it (composed Unicode); UserError: it leads out of the folder or archive `where`."""
+    plain = name.replace("\\", "/")
+    if plain.startswith("/") or ".." in plain.split("/") or plain[1:2] == ":":
+        raise UserError(f"{where} names {name!r}, which leads out of it; such a set is not read. Mend or remove that entry.")
+    if not plain.isascii():
+        plain = unicodedata.normalize("NFC", os.fsencode(plain).decode(errors="backslashreplace"))
+    return plain.removeprefix("./")
+
+
+@functools.lru_cache(4)
+def _archive(path: str) -> zipfile.ZipFile:
+    return zipfile.ZipFile(path)
+
+
+def load(item: Any, resolution: int) -> "Image.Image":
+    """Open (not decode) a path, (zip, member), or (file, offset, size) in bytes.
+
+    Raises:
+        OSError: no such file, or no image of one of FORMATS.
+        ValueError: the member would unpack to more than LARGEST bytes.
+    """
+    from PIL import Image
+
+    if isinstance(item, str):
+        return Image.open(item, formats=FORMATS)
+    path, place, *length = item
+    size = length[0] if length else _archive(path).getinfo(place).file_size
+    if size > LARGEST:
+        raise ValueError(f"{size} bytes unpacked; at most {LARGEST} are read")
+    if not length:
+        return Image.open(io.BytesIO(_archive(path).read(place)), formats=FORMATS)
+    with open(path, "rb") as stream:
+        stream.seek(place)
+        return Image.open(io.BytesIO(stream.read(size)), formats=FORMATS)

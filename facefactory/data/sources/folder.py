@@ -1,23 +1,64 @@
-"""A folder of images, with sub-folders or without."""
+"""Images in a folder, a zip or an uncompressed tar (nothing is unpacked); the first level of sub-folders is a label."""
 
+import os
 import re
+import tarfile
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from facefactory import UserError
+from facefactory.data.sources import Found, located, safe
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
-def images(root: str | None) -> dict[str, Path]:
-    """Path below the root (with /) -> file, sorted naturally; UserError: no root, or no image below it."""
-    if root is None:
-        raise UserError("no image folder given: pack.root=/path/to/faces (sub-folders become labels).")
-    top = Path(root).expanduser()
-    if not top.is_dir():
-        raise UserError(f"pack.root={root} is not a folder; give the folder that holds the images.")
-    found = {p.relative_to(top).as_posix(): p for p in top.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()}
+def _listed(top: Path) -> Iterator[tuple[str, Any, list[int]]]:
+    """(name, item, size and time) of the files below a folder; symbolic links may not lead out of it."""
+    todo, real = [""], top.resolve()
+    while todo:
+        below = todo.pop()
+        for entry in list(os.scandir(top / below)):
+            if entry.is_symlink() and not (target := Path(entry.path).resolve()).is_relative_to(real):
+                raise UserError(f"{entry.path} is a link to {target}, out of {top}; copy it there, or give its folder as root.")
+            if entry.is_dir(follow_symlinks=False):
+                todo.append(f"{below}{entry.name}/")
+            elif entry.name.lower().endswith(SUFFIXES) and entry.is_file():
+                yield safe(below + entry.name, top), entry.path, [entry.stat().st_size, entry.stat().st_mtime_ns]
+
+
+def members(archive: Path) -> Iterator[tuple[str, Any, list[int]]]:
+    """(name, item, size and time of the archive) of what a zip or tar holds; UserError: it is damaged or compressed."""
+    stamp = [archive.stat().st_size, archive.stat().st_mtime_ns]
+    try:
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as zipped:
+                yield from ((safe(name, archive), (str(archive), name), stamp) for name in zipped.namelist())
+        else:
+            with tarfile.open(archive, "r:") as tar:
+                for info in tar:
+                    if info.isreg():
+                        yield safe(info.name, archive), (str(archive), info.offset_data, info.size), stamp
+    except (tarfile.TarError, zipfile.BadZipFile) as error:
+        raise UserError(f"{archive} is no whole zip or uncompressed tar: {error}. Copy it again, or unpack it.") from None
+
+
+def find(recipe: dict[str, Any], root: str | None) -> Found:
+    """Sorted naturally (s2/9 before s2/10). Raises UserError: no root, no image, or a name that leads out of the root."""
+    top, inner = located(recipe, root)
+    found = {
+        name.removeprefix(inner): (item, stamp)
+        for name, item, stamp in (_listed(top) if top.is_dir() else members(top))
+        if name.startswith(inner) and name.lower().endswith(SUFFIXES) and "/._" not in f"/{name}"  # a Mac's
+    }
     if not found:
-        raise UserError(f"no image below {top}; looked for {' '.join(SUFFIXES)}.")
-    # s2/9 before s2/10
-    order = sorted(found, key=lambda name: [(1, int(part)) if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)])
-    return {name: found[name] for name in order}
+        raise UserError(f"no image below {top / inner}; looked for {' '.join(SUFFIXES)}.")
+    names = sorted(
+        found, key=lambda name: [(1, int(part)) if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)]
+    )
+    folders = [name.split("/")[0] if "/" in name else None for name in names]
+    table = pd.DataFrame({"folder": folders} if any(folders) else {}, index=names)
+    return Found(names, [found[name][0] for name in names], [(name, found[name][1]) for name in names], table)

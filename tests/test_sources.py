@@ -1,0 +1,468 @@
+"""Sets laid out exactly like the public ones, tiny and made here: whatever they hold is packed, or named."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from facefactory import UserError
+from facefactory.data import Pack, pack
+from facefactory.data.index import Index
+
+ATTRIBUTES = ["5_o_Clock_Shadow", "Male", "Smiling"]
+SPLITS = {"train": [0, 1, 2, 3, 4, 5], "val": [6, 7], "test": [8, 9]}
+
+
+def picture(number: int, size: tuple[int, int] = (178, 218), mode: str = "RGB") -> Image.Image:
+    """Noise of its own with a brightness of its own, so that no two are alike."""
+    noise = np.random.default_rng(number).integers(0, 60, (*size[::-1], 3)) + 12 * number
+    return Image.fromarray(noise.clip(0, 255).astype(np.uint8)).convert(mode)
+
+
+def content(image: Image.Image, form: str = "JPEG", **options: Any) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, form, **options)
+    return stream.getvalue()
+
+
+def packed(root: Path, recipe: str, folder: Path | None = None, **options: Any) -> Index:
+    options = {"resolution": 8, "color": "rgb", "max_bad": 0.0} | options
+    return pack.pack(pack.plan(Pack(recipe=recipe, root=str(root), **options)), folder or root.parent / "shards")
+
+
+def rows(index: Index) -> pd.DataFrame:
+    """Labels as words, by file, with the split."""
+    parts = [index.table(split).assign(split=split) for split in index.content["splits"]]
+    table = pd.concat(parts).set_index("file").sort_index()
+    for name, entry in index.content["labels"].items():
+        if "classes" in entry:
+            words = [entry["classes"][code] if code >= 0 else None for code in table[name]]
+            table[name] = pd.Series(words, table.index, object)
+    return table
+
+
+# -- CelebA --------------------------------------------------------------------------------------------------------
+
+
+def celeba(root: Path, images: str, tables: str, newline: str = "\n", bom: str = "") -> None:
+    """Ten images as CelebA comes: `images` is folder, kaggle or zip, `tables` txt or csv."""
+    root.mkdir(parents=True)
+    names = [f"{number + 1:06d}.jpg" for number in range(10)]
+    files = {name: content(picture(number)) for number, name in enumerate(names)}
+    if images == "zip":
+        with zipfile.ZipFile(root / "img_align_celeba.zip", "w") as archive:
+            archive.writestr("img_align_celeba/", "")
+            for name, file in files.items():
+                archive.writestr(f"img_align_celeba/{name}", file)
+            archive.writestr("__MACOSX/img_align_celeba/._000001.jpg", b"of a Mac")
+    else:
+        folder = root / "img_align_celeba" / ("img_align_celeba" if images == "kaggle" else "")
+        folder.mkdir(parents=True)
+        for name, file in files.items():
+            (folder / name).write_bytes(file)
+    values = [[name, *(1 if number % (k + 2) == 0 else -1 for k in range(3))] for number, name in enumerate(names)]
+    parts = [[names[number], code] for code, numbers in enumerate(SPLITS.values()) for number in numbers]
+    if tables == "txt":
+        lines = ["10", " ".join(ATTRIBUTES) + " ", *("  ".join(f"{cell:>2}" for cell in row) for row in values)]
+        others = {"list_eval_partition.txt": parts, "identity_CelebA.txt": [[n, 100 + k // 2] for k, n in enumerate(names)]}
+        texts = {name: [" ".join(map(str, row)) for row in table] for name, table in others.items()}
+    else:
+        lines = [",".join(map(str, row)) for row in [["image_id", *ATTRIBUTES], *values]]
+        texts = {"list_eval_partition.csv": ["image_id,partition", *(",".join(map(str, row)) for row in parts)]}
+    for name, its in {f"list_attr_celeba.{tables}": lines, **texts}.items():
+        (root / name).write_bytes((bom + newline.join(its) + newline).encode())
+
+
+@pytest.mark.parametrize(
+    ("images", "tables", "newline", "bom"),
+    [
+        ("zip", "txt", "\n", ""),
+        ("folder", "txt", "\r\n", "\ufeff"),
+        ("kaggle", "csv", "\r\n", ""),
+        ("zip", "csv", "\n", "\ufeff"),
+    ],
+)
+def test_celeba_is_packed_as_it_comes(tmp_path: Path, images: str, tables: str, newline: str, bom: str) -> None:
+    celeba(tmp_path / "set", images, tables, newline, bom)
+    index = packed(tmp_path / "set", "celeba")
+    table = rows(index)
+    assert table.index.tolist() == [f"{number:06d}.jpg" for number in range(1, 11)]
+    for number, (_, row) in enumerate(table.iterrows()):
+        assert row["split"] == next(split for split, numbers in SPLITS.items() if number in numbers)
+        assert [row[name] for name in ATTRIBUTES] == [str(int(number % (k + 2) == 0)) for k in range(3)]
+    people = index.content["labels"].get("identity")
+    assert (people is not None) == (tables == "txt") and "partition" not in index.content["labels"]
+    assert any("10 images found; the whole set celeba has 202599" in note for note in index.content["notes"])
+    assert any("identity is in no table" in note for note in index.content["notes"]) == (tables == "csv")
+    means = np.concatenate(index.maps("train"))[..., 0].mean((1, 2))
+    assert (np.diff(means) > 5).all()  # in the order of their names
+
+
+def test_a_zip_is_packed_to_the_same_pixels_as_its_folder(tmp_path: Path) -> None:
+    for images in ("zip", "folder"):
+        celeba(tmp_path / images / "set", images, "txt")
+    found = [packed(tmp_path / images / "set", "celeba") for images in ("zip", "folder")]
+    assert found[0].images_digest == found[1].images_digest and found[0].labels_digest == found[1].labels_digest
+
+
+def test_a_table_of_ones_own_is_joined_to_the_sets_tables(tmp_path: Path) -> None:
+    celeba(tmp_path / "set", "zip", "txt")
+    (tmp_path / "mine.csv").write_text("file,Mood\n000001.jpg,calm\n000010.jpg,cross\n")
+    table = rows(packed(tmp_path / "set", "celeba", labels=str(tmp_path / "mine.csv")))
+    assert table["Mood"].dropna().to_dict() == {"000001.jpg": "calm", "000010.jpg": "cross"} and "Male" in table
+    (tmp_path / "mine.csv").write_text("file,identity\n000001.jpg,7\n")
+    assert "7" not in set(rows(packed(tmp_path / "set", "celeba", labels=str(tmp_path / "mine.csv")))["identity"])
+
+
+@pytest.mark.parametrize(
+    ("crop", "box"),
+    [
+        (str(side), ((178 - side) // 2, (218 - side) // 2, (178 + side) // 2, (218 + side) // 2))
+        for side in (108, 128, 140, 148, 160)
+    ]
+    + [("square", (0, 20, 178, 198)), ("none", (0, 0, 178, 218)), ("30,55,150,175", (30, 55, 150, 175))],
+)
+def test_the_crops_that_the_field_uses(tmp_path: Path, crop: str, box: tuple[int, int, int, int]) -> None:
+    celeba(tmp_path / "set", "folder", "txt")
+    index = packed(tmp_path / "set", "celeba", crop=crop, limit=1, resolution=32)
+    (name,) = rows(index).index
+    with Image.open(tmp_path / "set" / "img_align_celeba" / name) as image:
+        wanted = np.asarray(image.resize((32, 32), Image.Resampling.LANCZOS, box=box))
+    (split,) = index.content["splits"]
+    assert np.array_equal(index.maps(split)[0][0], wanted)
+
+
+def test_a_table_that_was_cut_short_is_refused(tmp_path: Path) -> None:
+    celeba(tmp_path / "set", "folder", "txt")
+    table = tmp_path / "set" / "list_attr_celeba.txt"
+    table.write_text(table.read_text().rpartition("000010")[0])
+    with pytest.raises(UserError, match=r"list_attr_celeba\.txt is not readable.*count of 10 and holds 9 rows"):
+        packed(tmp_path / "set", "celeba")
+
+
+def test_rows_without_images_and_images_without_rows_are_counted(tmp_path: Path) -> None:
+    celeba(tmp_path / "set", "folder", "csv")
+    (tmp_path / "set" / "img_align_celeba" / "000003.jpg").unlink()
+    table = tmp_path / "set" / "list_attr_celeba.csv"
+    table.write_text("".join(line for line in table.read_text().splitlines(True) if not line.startswith("000007")))
+    index = packed(tmp_path / "set", "celeba")
+    assert index.content["rows_without_image"] == {"count": 1, "first": ["000003.jpg"]}
+    assert rows(index).loc["000007.jpg", "Male"] is None
+    table.with_name("list_eval_partition.csv").write_text("image_id,partition\n000001.jpg,0\n000002.jpg,2\n")
+    index = packed(tmp_path / "set", "celeba", tmp_path / "fewer")
+    assert rows(index).index.tolist() == ["000001.jpg", "000002.jpg"]
+    assert index.content["selection"] == {"found": 9, "of_no_split": 7}
+
+
+# -- FairFace ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["folder", "zip"])
+def test_fairface_is_packed_as_it_comes(tmp_path: Path, form: str) -> None:
+    ages, races = ["20-29", "more than 70", "0-2", "3-9"], ["Black", "East Asian", "Latino_Hispanic", "White"]
+    root = tmp_path / "set"
+    for part in ("train", "val"):
+        (root / part).mkdir(parents=True)
+        lines = ["file,age,gender,race,service_test"]
+        for number in range(4):
+            picture(number + 5 * (part == "val"), (40, 40)).save(root / part / f"{number + 1}.jpg")
+            words = [f"{part}/{number + 1}.jpg", ages[number], ["Male", "Female"][number % 2], races[number], str(number < 2)]
+            lines.append(",".join(words))
+        (root / f"fairface_label_{part}.csv").write_text("\r\n".join(lines) + "\r\n")
+    if form == "zip":
+        with zipfile.ZipFile(root / "fairface-img-margin025-trainval.zip", "w") as archive:
+            for path in sorted(root.glob("*/*.jpg")):
+                archive.write(path, path.relative_to(root).as_posix())
+        shutil.rmtree(root / "train"), shutil.rmtree(root / "val")
+    index = packed(root, "fairface")
+    table = rows(index)
+    assert table.loc["val/2.jpg"].to_dict() == {
+        "age": "more than 70",
+        "gender": "Female",
+        "race": "East Asian",
+        "service_test": "1",
+        "split": "test",
+    }
+    schema = index.content["labels"]
+    assert {name: entry["kind"] for name, entry in schema.items()} == {
+        **{"age": "ordinal", "gender": "categorical", "race": "categorical", "service_test": "binary"}
+    }
+    assert schema["age"]["classes"][:3] == ["0-2", "3-9", "10-19"] and len(schema["age"]["classes"]) == 9
+    young = packed(root, "fairface", tmp_path / "young", where='age <= "20-29" and gender == Male')
+    assert rows(young).index.tolist() == ["train/1.jpg", "train/3.jpg", "val/1.jpg", "val/3.jpg"]
+
+
+# -- FER -----------------------------------------------------------------------------------------------------------
+
+EMOTIONS = ["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"]
+
+
+@pytest.mark.parametrize(
+    ("name", "header"), [("fer2013.csv", "emotion,pixels,Usage"), ("icml_face_data.csv", "emotion, Usage, pixels")]
+)
+def test_fer_is_packed_from_its_rows_of_numbers(tmp_path: Path, name: str, header: str) -> None:
+    root, faces, lines = tmp_path / "set", [], [header]
+    root.mkdir()
+    for number in range(9):
+        faces.append(np.asarray(picture(number, (48, 48), "L")))
+        cells = {"emotion": number % 7, "pixels": " ".join(map(str, faces[-1].ravel()))}
+        cells["Usage"] = ["Training", "PublicTest", "PrivateTest"][number % 3]
+        lines.append(",".join(str(cells[key.strip()]) for key in header.split(",")))
+    (root / name).write_text("\n".join(lines) + "\n")
+    index = packed(root, "fer", color="gray", resolution=48)
+    table = rows(index)
+    assert table["emotion"].tolist() == [EMOTIONS[number % 7] for number in range(9)]
+    assert table["split"].tolist() == ["train", "val", "test"] * 3
+    assert np.array_equal(index.maps("val")[0][..., 0], faces[1::3])
+    lines[4] = lines[4].replace(" ", "  1 ", 1)
+    (root / name).write_text("\n".join(lines) + "\n")
+    again = packed(root, "fer", tmp_path / "again", color="gray", max_bad=0.2)
+    (skipped,) = again.content["skipped"]
+    assert skipped["file"] == "000003" and "a square number of values" in skipped["reason"]
+
+
+def test_fer_is_packed_from_a_folder_an_emotion(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    for number in range(14):
+        path = root / ["train", "test"][number // 7] / EMOTIONS[number % 7] / f"Training_{number}.jpg"
+        path.parent.mkdir(parents=True)
+        picture(number, (48, 48), "L").save(path)
+    index = packed(root, "fer", color="gray")
+    table = rows(index)
+    assert sorted(table["emotion"]) == sorted(EMOTIONS * 2) and set(index.content["splits"]) == {"train", "test"}
+    assert all(name.split("/")[:2] == [row["split"], row["emotion"]] for name, row in table.iterrows())
+    surprised = packed(root, "fer", tmp_path / "surprised", color="gray", where="emotion == surprise")
+    assert surprised.content["labels"]["emotion"]["classes"] == ["surprise"] and len(rows(surprised)) == 2
+    with pytest.raises(UserError, match=r"none of fer2013\.csv, .* train\. To get the set: https"):
+        packed(tmp_path, "fer")
+
+
+def test_ffhq_is_split_by_number_and_has_no_labels(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "thumbnails128x128.tar", "w") as tar:
+        for number in (0, 1000, 59999, 60000, 69999):
+            file = content(picture(number % 13, (128, 128)), "PNG")
+            info = tarfile.TarInfo(f"./{number // 1000 * 1000:05d}/{number:05d}.png")
+            info.size = len(file)
+            tar.addfile(info, io.BytesIO(file))
+    for root in (tmp_path, tmp_path / "thumbnails128x128.tar"):
+        index = packed(root, "ffhq", tmp_path / "shards")
+        assert index.content["labels"] == {}
+        assert rows(index)["split"].tolist() == ["train"] * 3 + ["test"] * 2
+
+
+def test_orl_has_its_400_faces_and_nothing_else() -> None:
+    plan = pack.plan(Pack())
+    assert len(plan.table) == 400 and plan.facts["notes"] == [] and plan.facts["rows_without_image"]["count"] == 0
+
+
+# -- your own ------------------------------------------------------------------------------------------------------
+
+
+def own(folder: Path, **recipe: Any) -> str:
+    fields = {"name": "mine", "source": "folder", "splits": {"train": 1.0}, **recipe}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "mine.yaml").write_text(json.dumps(fields))
+    return str(folder / "mine.yaml")
+
+
+def test_every_kind_of_picture_is_handled_or_named(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    root.mkdir()
+    gray = np.tile(np.arange(16, dtype=np.uint8) * 16, (16, 1))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    clear = Image.fromarray(np.stack([gray] * 3 + [np.full_like(gray, 255)], 2))
+    clear.putpixel((0, 0), (0, 0, 0, 0))
+    palette = Image.new("P", (16, 16), 0)
+    palette.putpalette([255, 0, 0, 0, 0, 255])
+    palette.putpixel((0, 0), 1)
+    good = {
+        "gray.jpg": content(Image.fromarray(gray), quality=100),
+        "cmyk.jpg": content(Image.fromarray(gray).convert("RGB").convert("CMYK"), quality=100),
+        "turned.png": content(Image.fromarray(gray).rotate(90), "PNG", exif=exif),
+        "sixteen bits.png": content(Image.fromarray(gray.astype(np.uint16) * 257), "PNG"),
+        "alpha.png": content(clear, "PNG"),
+        "palette.png": content(palette, "PNG", transparency=1),
+        "Zoë & Çağ 1.webp": content(Image.fromarray(gray), "WEBP", lossless=True),
+    }
+    whole = content(picture(3, (64, 64)), "PNG")
+    bad = {
+        "cut.png": whole[: len(whole) // 2],
+        "cut.jpg": content(picture(4))[:4000],
+        "empty.png": b"",
+        "text.jpg": b"<html>not found</html>",
+        "program.png": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+        "float.tif": content(Image.new("F", (16, 16), 0.5), "TIFF"),
+    }
+    for name, file in (good | bad).items():
+        (root / name).write_bytes(file)
+    index = packed(root, own(tmp_path), resolution=16, max_bad=0.5)
+    reasons = {item["file"]: item["reason"] for item in index.content["skipped"]}
+    assert set(reasons) == set(bad) and all(reasons.values())
+    images = dict(zip(index.table("train")["file"], index.maps("train")[0].astype(int), strict=True))
+    assert set(images) == set(good)
+    for name in ("gray.jpg", "cmyk.jpg", "turned.png", "sixteen bits.png", "Zoë & Çağ 1.webp"):
+        assert np.abs(images[name] - gray[..., None]).max() <= 3, name
+    assert images["alpha.png"][0, 0].tolist() == [255] * 3 and images["alpha.png"][5, 5].tolist() == [80] * 3
+    assert images["palette.png"][0, 0].tolist() == [255] * 3 and images["palette.png"][5, 5].tolist() == [255, 0, 0]
+    assert index.content["image_sizes"] == {"16x16": len(good)}
+
+
+def test_a_bomb_is_skipped_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)
+    monkeypatch.setattr("facefactory.data.sources.LARGEST", 100_000)
+    (tmp_path / "set").mkdir()
+    with zipfile.ZipFile(tmp_path / "set" / "faces.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for side in (16, 24, 40):
+            archive.writestr(f"{side}.png", content(Image.new("L", (side, side)), "PNG"))
+        archive.writestr("zeros.png", bytes(10**6))
+    index = packed(tmp_path / "set" / "faces.zip", own(tmp_path), max_bad=1.0)
+    reasons = {item["file"]: item["reason"] for item in index.content["skipped"]}
+    assert index.table("train")["file"].tolist() == ["16.png"]
+    assert "DecompressionBombWarning" in reasons["24.png"] and "DecompressionBombError" in reasons["40.png"]
+    assert "1000000 bytes unpacked; at most 100000" in reasons["zeros.png"]
+
+
+@pytest.mark.parametrize("name", ["../out.png", "/etc/out.png", "a/../../out.png", "..\\out.png", "C:\\out.png"])
+@pytest.mark.parametrize("where", ["zip", "tar", "table"])
+def test_names_that_lead_out_are_refused(tmp_path: Path, name: str, where: str) -> None:
+    root, file = tmp_path / f"set.{where}", content(picture(0), "PNG")
+    recipe: dict[str, Any] = {}
+    if where == "zip":
+        with zipfile.ZipFile(root, "w") as archive:
+            archive.writestr("a.png", file)
+            archive.writestr(name, file)
+    elif where == "tar":
+        with tarfile.open(root, "w") as tar:
+            info = tarfile.TarInfo(name)
+            info.size = len(file)
+            tar.addfile(info, io.BytesIO(file))
+    else:
+        root.mkdir()
+        (root / "a.png").write_bytes(file)
+        (tmp_path / "table.csv").write_text(f"file,A\na.png,1\n{name},0\n")
+        recipe = {"labels": "table.csv"}
+    with pytest.raises(UserError, match="leads out of it"):
+        packed(root, own(tmp_path, **recipe))
+
+
+def test_links_out_of_the_folder_are_refused(tmp_path: Path) -> None:
+    for folder in ("set/inside", "outside"):
+        (tmp_path / folder).mkdir(parents=True)
+    picture(0).save(tmp_path / "set" / "inside" / "a.png")
+    picture(1).save(tmp_path / "outside" / "b.png")
+    os.symlink("inside/a.png", tmp_path / "set" / "c.png")
+    assert rows(packed(tmp_path / "set", own(tmp_path))).index.tolist() == ["c.png", "inside/a.png"]
+    for target in ("../outside/b.png", "../outside"):
+        os.symlink(target, tmp_path / "set" / "link.png")
+        with pytest.raises(UserError, match=r"link\.png is a link to .*outside.*copy it there"):
+            packed(tmp_path / "set", own(tmp_path))
+        (tmp_path / "set" / "link.png").unlink()
+
+
+@pytest.mark.parametrize("form", ["folder", "zip", "tar", "zip/faces"])
+def test_folder_zip_and_tar_give_the_same_set(tmp_path: Path, form: str) -> None:
+    root = tmp_path / "set"
+    for number in range(4):
+        path = root / ("faces" if "/" in form else "") / f"person {number // 2}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture(number).save(path)
+    if form != "folder":
+        root = Path(shutil.make_archive(str(root), form.partition("/")[0], root)) / form.partition("/")[2]
+    table = rows(packed(root, own(tmp_path), tmp_path / "shards"))
+    assert table["folder"].to_dict() == {f"person {n // 2}/{n}.png": f"person {n // 2}" for n in range(4)}
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "parquet"])
+def test_labels_come_from_a_table_or_from_file_names(tmp_path: Path, ending: str) -> None:
+    (tmp_path / "set").mkdir()
+    for number in range(4):
+        picture(number).save(tmp_path / "set" / f"{20 + number}_{number % 2}_x.jpg")
+    recipe = own(tmp_path, pattern=r"^(?P<Age>\d+)_(?P<Sex>\d)_", kinds={"Age": "ordinal"})
+    assert rows(packed(tmp_path / "set", recipe))["Age"].tolist() == ["20", "21", "22", "23"]
+    table = pd.DataFrame({"file": ["23_1_x.jpg", "20_0_x.jpg"], "Hair": ["None", "a, long"]})
+    path = tmp_path / f"table.{ending}"
+    table.to_parquet(path) if ending == "parquet" else table.to_csv(path, index=False, sep="\t" if ending == "tsv" else ",")
+    found = rows(packed(tmp_path / "set", recipe, tmp_path / "both", labels=str(path)))
+    assert found["Hair"].tolist() == ["a, long", None, None, "None"] and found["Sex"].tolist() == ["0", "1", "0", "1"]
+    with pytest.raises(UserError, match=r"pattern 'x' of mine"):
+        packed(tmp_path / "set", own(tmp_path, pattern="x"))
+
+
+# -- WebDataset ----------------------------------------------------------------------------------------------------
+
+
+def wds(folder: Path) -> str:
+    return own(folder, source="webdataset", drop=[])
+
+
+def test_shards_of_webdatasets_own_writer_are_read(tmp_path: Path) -> None:
+    import webdataset
+
+    (tmp_path / "tars").mkdir()
+    for shard in range(2):
+        with webdataset.TarWriter(str(tmp_path / "tars" / f"faces-{shard}.tar")) as writer:
+            for number in range(3):
+                face = np.asarray(picture(3 * shard + number, (16, 16)))
+                labels = {"Smile": number % 2, "Hair": ["fair", "dark", "gray"][number], "box": [1, 2]}
+                key = {"__key__": f"sub/{number:04d}"}
+                writer.write({**key, "png" if shard else "jpg": face, "json": labels, "cls": number, "pickle": {"never": "read"}})
+    for root in (tmp_path / "tars", tmp_path / "tars" / "faces-{0..1}.tar"):
+        index = packed(root, wds(tmp_path), tmp_path / "shards", resolution=16)
+        table = rows(index)
+        assert table.index.tolist() == [f"faces-{s}.tar/sub/{n:04d}.{'png' if s else 'jpg'}" for s in (0, 1) for n in range(3)]
+        assert table["Hair"].tolist() == ["fair", "dark", "gray"] * 2 and table["cls"].tolist() == ["0", "1", "2"] * 2
+        assert set(index.content["labels"]) == {"Smile", "Hair", "cls"}
+        assert np.array_equal(index.maps("train")[0][4], np.asarray(picture(4, (16, 16))))
+
+
+def test_img2datasets_layout_is_read(tmp_path: Path) -> None:
+    rows_of = []
+    with tarfile.open(tmp_path / "00000.tar", "w") as tar:
+        for number in range(3):
+            key = f"00000{number:04d}"
+            fact = {"url": f"https://x/{number}", "caption": "a face", "key": key, "status": "success", "width": 256 + number}
+            rows_of.append(fact)
+            files = {
+                "jpg": content(picture(number, (32, 32))),
+                "txt": b"a face",
+                "json": json.dumps({**fact, "exif": "{}"}).encode(),
+            }
+            for ending, file in files.items():
+                info = tarfile.TarInfo(f"{key}.{ending}")
+                info.size = len(file)
+                tar.addfile(info, io.BytesIO(file))
+    pd.DataFrame(rows_of).to_parquet(tmp_path / "00000.parquet")
+    (tmp_path / "00000_stats.json").write_text("{}")
+    index = packed(tmp_path, "webdataset", tmp_path / "shards")
+    assert rows(index).index.tolist() == [f"00000.tar/00000000{number}.jpg" for number in range(3)]
+    assert index.content["labels"] == {}
+
+
+def test_commands_addresses_and_cut_tars_are_refused(tmp_path: Path) -> None:
+    for root in (f"pipe:touch {tmp_path}/ran", "https://example.org/{0..1}.tar", str(tmp_path)):
+        with pytest.raises(UserError, match=r"no tar .*takes a folder or local paths"):
+            pack.plan(Pack(recipe=wds(tmp_path), root=root))
+    assert not (tmp_path / "ran").exists()
+    (tmp_path / "a.tar").write_bytes(b"x" * 1000)
+    with pytest.raises(UserError, match=r"a\.tar is no whole zip or uncompressed tar"):
+        pack.plan(Pack(recipe=wds(tmp_path), root=str(tmp_path)))
+
+
+def test_a_csv_of_pixels_that_is_none_is_refused(tmp_path: Path) -> None:
+    with open(tmp_path / "a.csv", "w", newline="") as stream:
+        csv.writer(stream).writerows([["emotion", "image"], [1, "0 0 0 0"]])
+    with pytest.raises(UserError, match=r"a\.csv has columns emotion, image and 1 rows; wanted are 'pixels'"):
+        pack.plan(Pack(recipe=own(tmp_path, source="rows"), root=str(tmp_path / "a.csv")))
