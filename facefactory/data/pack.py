@@ -8,17 +8,12 @@ import contextlib
 import errno
 import hashlib
 import itertools
-import multiprocessing
-import os
 import re
-import signal
-import threading
 import time
 import warnings
 import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -265,26 +260,12 @@ def _write(
     return record
 
 
-def _worker() -> None:
-    """Signals are the parent's to decide about; a worker ends with it, however that ends."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
-
-
 def _run(tasks: Iterable[tuple[Any, ...]], workers: int) -> Generator[dict[str, Any]]:
     """`_write` of each task, in order."""
     if workers == 1:
         yield from itertools.starmap(_write, tasks)
         return
-    pool, waiting = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _worker), deque[Any]()
+    pool, waiting = shard.workers(workers), deque[Any]()
     try:
         for task in tasks:
             waiting.append(pool.submit(_write, *task))

@@ -85,7 +85,8 @@ def write_shard(
     known = [{name: None if value != value else value for name, value in row.items()} for row in rows.to_dict("records")]
     texts = [json.dumps(row, ensure_ascii=True, allow_nan=False) for row in known]
     longest, pixels = max(map(len, texts), default=0), hashlib.sha256()
-    kept, spans, skipped = [], [], []
+    kept: list[int] = []
+    spans, skipped = [], []
     tar_path, table_path = Path(f"{stem}.tar"), Path(f"{stem}.parquet")
     with rundir.atomic(tar_path) as temporary, open(temporary, "wb") as tar:
         for number, path in enumerate(paths):
