@@ -96,12 +96,12 @@ def check(run: Run, names: tuple[str, ...]) -> None:
     import pandas as pd
 
     from facefactory import checkpoint
-    from facefactory.data import index, labels, pack
+    from facefactory.data import index, labels, recipes
     from facefactory.models import Facts
     from facefactory.training import augment
 
     if "pack" in names and run.data.shards is None:
-        planned = pack.plan(run.pack)
+        planned = recipes.plan(run.pack)
         schema = planned.schema
         classes = {name: len(entry["classes"]) for name, entry in schema.items() if "classes" in entry}
         facts = Facts(run.pack.resolution, 1 if run.pack.color == "gray" else 3, classes)

@@ -124,11 +124,11 @@ def _reads(*names: str) -> Callable[[Run, RunDir], dict[str, Any]]:
 
 def _pack_inputs(run: Run, folder: RunDir) -> dict[str, Any]:
     """Digests of recipe, labels and images, or of the index of shards that were packed elsewhere."""
-    from facefactory.data import index, pack
+    from facefactory.data import index, recipes
 
     if run.data.shards:
         return {"index": config.digest(index.read(Path(run.data.shards)).content)}
-    return dict(pack.plan(run.pack).fingerprint)
+    return dict(recipes.plan(run.pack).fingerprint)
 
 
 def _train_inputs(run: Run, folder: RunDir) -> dict[str, Any]:

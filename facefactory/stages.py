@@ -46,10 +46,10 @@ def pack(run: Run, folder: RunDir) -> Outputs:
 
 def planned(run: Run) -> tuple[Any, Path]:
     """What is to be packed, by as many processes as Slurm gave CPUs, and the folder for it."""
-    from facefactory.data import pack
+    from facefactory.data import recipes
 
     cpus = int(os.environ.get("SLURM_CPUS_PER_TASK", 1))
-    plan = pack.plan(dataclasses.replace(run.pack, workers=max(run.pack.workers, cpus)))
+    plan = recipes.plan(dataclasses.replace(run.pack, workers=max(run.pack.workers, cpus)))
     target = Path(run.paths.data) / "packed" / plan.folder_name
     target.parent.mkdir(parents=True, exist_ok=True)
     return plan, target
@@ -234,7 +234,7 @@ def interpret(run: Run, folder: RunDir) -> Outputs:
 
 def generate(run: Run, folder: RunDir) -> Outputs:
     """Draw images from the averaged networks into PNG files `00000000.png` …, or into shards of one split `train`."""
-    from facefactory.data import pack
+    from facefactory.data import pack, recipes
     from facefactory.evaluation.protocols import generator
 
     model = network_of(run, folder, "train")
@@ -252,7 +252,7 @@ def generate(run: Run, folder: RunDir) -> Outputs:
         color: Literal["gray", "rgb"] = "gray" if image.shape[2] == 1 else "rgb"
         options = Pack(root=str(pictures), resolution=image.shape[0], color=color, shard_images=run.pack.shard_images)
         recipe = {"name": "generated", "source": "folder", "splits": {"train": 1.0}, "origin": f"run {folder.path.name}"}
-        pack.pack(pack.plan(options, recipe), target)
+        pack.pack(recipes.plan(options, recipe), target)
     say(f"generate: {count} images in {target}")
     return {"images": count, "folder": str(target)}, []
 

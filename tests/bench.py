@@ -23,7 +23,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from facefactory.data import Data, Pack, pack
+from facefactory.data import Data, Pack, pack, recipes
 from facefactory.data.index import FORMAT, Index, write
 from facefactory.data.loader import Shards, batches
 from facefactory.data.shard import write_shard
@@ -184,7 +184,7 @@ def packing(folder: Path, count: int = 8000) -> None:
     for workers in (1, CORES):
         options = Pack("folder", str(folder / "faces"), resolution=64, color="rgb", shard_images=500, workers=workers)
         start = time.perf_counter()
-        pack.pack(pack.plan(options), folder / f"packed-{workers}")
+        pack.pack(recipes.plan(options), folder / f"packed-{workers}")
         found = count / (time.perf_counter() - start)
         print(f"  packing, {workers} process(es) {found:21,.0f} images/s {found / plain / workers:8.2f} of the loop per core")
 
@@ -201,7 +201,7 @@ def million(folder: Path) -> None:
     for count in (10**5, 10**6):
         recipe, peaks, start = folder / f"drawn-{count}.yaml", [anonymous_gb()], time.perf_counter()
         recipe.write_text(f"name: drawn\nsource: drawn\nsplits: {{train: 1.0}}\ndrawn: {{images: {count}}}\n")
-        plan = pack.plan(Pack(str(recipe), resolution=32, color="rgb", workers=CORES))
+        plan = recipes.plan(Pack(str(recipe), resolution=32, color="rgb", workers=CORES))
         planned = f"planned in {time.perf_counter() - start:.0f} s"
         peaks.append(anonymous_gb())
         watch = functools.partial(_watch, peaks)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
-from facefactory.data import Pack, pack
+from facefactory.data import Pack, pack, recipes
 from facefactory.data.index import Index
 from facefactory.data.sources import orl as source
 from facefactory.rundir import RunDir
@@ -114,7 +114,7 @@ def orl(tmp_path_factory: pytest.TempPathFactory) -> Faces:
 @pytest.fixture(scope="session")
 def index(faces: Faces, tmp_path_factory: pytest.TempPathFactory) -> Index:
     """The faces as shards: 16 x 16 gray, train 45 images in 3 shards, test 15 in 1. Shared: do not write in it."""
-    plan = pack.plan(Pack(recipe=str(faces.recipe), resolution=16, shard_images=16))
+    plan = recipes.plan(Pack(recipe=str(faces.recipe), resolution=16, shard_images=16))
     return pack.pack(plan, tmp_path_factory.mktemp("shards"))
 
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from facefactory import UserError
-from facefactory.data import Pack, pack
+from facefactory.data import Pack, pack, recipes
 from facefactory.data.sources import drawn
 from facefactory.data.sources.drawn import ATTRIBUTES, COLORED, FREE, Options, attributes, draw, factors, table
 
@@ -229,7 +229,7 @@ def write_recipe(folder: Path, **section: Any) -> str:
 
 def test_packed_factors_draw_the_packed_pixels(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, images=40, seed=3, noise=0.2)
-    index = pack.pack(pack.plan(Pack(recipe=recipe, resolution=24, color="rgb", shard_images=16)), tmp_path / "shards")
+    index = pack.pack(recipes.plan(Pack(recipe=recipe, resolution=24, color="rgb", shard_images=16)), tmp_path / "shards")
     schema, true = index.content["labels"], table(Options(images=40, seed=3, noise=0.2))
     assert {name for name in schema if schema[name]["kind"] == "real"} == {*FREE, *(entry[1] for entry in ATTRIBUTES.values())}
     for split in ("train", "test"):
@@ -242,7 +242,7 @@ def test_packed_factors_draw_the_packed_pixels(tmp_path: Path) -> None:
 
 
 def test_the_recipe_says_what_the_code_does() -> None:
-    plan = pack.plan(Pack(recipe="drawn"))
+    plan = recipes.plan(Pack(recipe="drawn"))
     assert plan.recipe["drawn"] == {"images": 10_000, "seed": 0, "prevalence": {}, "correlate": {}, "noise": 0.0}
     assert len(plan.table) == 10_000 and plan.recipe["splits"] == pytest.approx({"train": 0.9, "test": 0.1})
 

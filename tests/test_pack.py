@@ -23,7 +23,7 @@ from conftest import EACH, PEOPLE, Faces, has_beard, has_glasses
 from PIL import Image
 
 from facefactory import UserError
-from facefactory.data import Pack, pack
+from facefactory.data import Pack, pack, recipes
 from facefactory.data.index import BLOCK, Index, padded, read
 
 
@@ -59,7 +59,7 @@ def pack_images(folder: Path, images: dict[str, Image.Image], color: str = "gray
         (folder / "images" / name).parent.mkdir(parents=True, exist_ok=True)
         image.save(folder / "images" / name)
     options = Pack(str(write_recipe(folder, **recipe)), color=color, resolution=8)  # type: ignore[arg-type]
-    return np.asarray(pack.pack(pack.plan(options), folder / "shards").maps("train")[0])
+    return np.asarray(pack.pack(recipes.plan(options), folder / "shards").maps("train")[0])
 
 
 # -- the format ----------------------------------------------------------------------------------------------------
@@ -139,7 +139,7 @@ def test_images_without_a_person_are_groups_of_their_own(tmp_path: Path) -> None
         (tmp_path / "images").mkdir(exist_ok=True)
         Image.new("L", (8, 8)).save(tmp_path / "images" / f"{number}.png")
     recipe = write_recipe(tmp_path, labels="table.csv", kinds={"Who": "identity"}, group="Who", splits={"a": 0.5, "b": 0.5})
-    plan = pack.plan(Pack(str(recipe)))
+    plan = recipes.plan(Pack(str(recipe)))
     sides = plan.splits
     assert len(set(sides[:10])) == len(set(sides[10:20])) == 1
     assert set(sides[20:]) == {"a", "b"}
@@ -151,14 +151,14 @@ def test_images_without_a_person_are_groups_of_their_own(tmp_path: Path) -> None
 @pytest.mark.parametrize("workers", [1, 3])
 def test_packing_again_gives_the_same_bytes(index: Index, faces: Faces, tmp_path: Path, workers: int) -> None:
     done: list[tuple[int, int]] = []
-    plan = pack.plan(options_for(faces, workers=workers))
+    plan = recipes.plan(options_for(faces, workers=workers))
     pack.pack(plan, tmp_path / "again", lambda n, total, left: done.append((n, total)))
     assert bytes_of(tmp_path / "again") == bytes_of(index.folder)
     assert done == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
 def test_array_tasks_write_their_parts_and_the_last_step_joins_them(index: Index, faces: Faces, tmp_path: Path) -> None:
-    plan, folder = pack.plan(options_for(faces)), tmp_path / "again"
+    plan, folder = recipes.plan(options_for(faces)), tmp_path / "again"
     names = [[record["entry"]["file"] for record in pack.shards(plan, folder, part=(k, 3))] for k in range(3)]
     assert names == [["train-000000.tar", "test-000000.tar"], ["train-000001.tar"], ["train-000002.tar"]]
     assert not (folder / "index.json").exists()
@@ -177,7 +177,7 @@ def test_a_packing_that_was_stopped_goes_on_where_it_was(index: Index, faces: Fa
         if done == 2:
             raise Interrupted
 
-    plan, folder = pack.plan(options_for(faces, workers=workers)), tmp_path / "again"
+    plan, folder = recipes.plan(options_for(faces, workers=workers)), tmp_path / "again"
     with pytest.raises(Interrupted):
         pack.pack(plan, folder, stop)
     first = {path.name: path.stat().st_mtime_ns for path in folder.glob("train-00000[01].tar")}
@@ -191,14 +191,14 @@ def test_a_packing_that_was_stopped_goes_on_where_it_was(index: Index, faces: Fa
 
 def test_a_packing_that_was_killed_goes_on_and_gives_the_same_bytes(index: Index, faces: Faces, tmp_path: Path) -> None:
     code = (
-        "import os, sys\nfrom pathlib import Path\nfrom facefactory.data import Pack, pack, shard\n"
+        "import os, sys\nfrom pathlib import Path\nfrom facefactory.data import Pack, pack, recipes, shard\n"
         "written, member = [], shard.member\n"
         "def dying(name, content):\n"
         "    written.append(name)\n"
         "    if len(written) == 40: os.kill(os.getpid(), 9)\n"
         "    return member(name, content)\n"
         "shard.member = dying\n"
-        "pack.pack(pack.plan(Pack(recipe=sys.argv[1], resolution=16, shard_images=16)), Path(sys.argv[2]))"
+        "pack.pack(recipes.plan(Pack(recipe=sys.argv[1], resolution=16, shard_images=16)), Path(sys.argv[2]))"
     )
     folder = tmp_path / "again"
     killed = subprocess.run([sys.executable, "-c", code, str(faces.recipe), str(folder)], check=False)
@@ -206,28 +206,28 @@ def test_a_packing_that_was_killed_goes_on_and_gives_the_same_bytes(index: Index
     names = {path.name for path in folder.iterdir()}
     assert {"train-000000.tar", "train-000000.json"} <= names and "train-000001.tar" not in names
     assert any(name.endswith(".tmp") for name in names)
-    pack.pack(pack.plan(options_for(faces)), folder)
+    pack.pack(recipes.plan(options_for(faces)), folder)
     assert bytes_of(folder) == bytes_of(index.folder)
 
 
 def test_shards_of_another_plan_or_with_other_bytes_are_packed_anew(index: Index, faces: Faces, tmp_path: Path) -> None:
     folder = tmp_path / "again"
-    pack.shards(pack.plan(options_for(faces, drop=["Beard"])), folder, part=(0, 4))
-    pack.shards(pack.plan(options_for(faces)), folder, part=(1, 4))
+    pack.shards(recipes.plan(options_for(faces, drop=["Beard"])), folder, part=(0, 4))
+    pack.shards(recipes.plan(options_for(faces)), folder, part=(1, 4))
     damaged = folder / "train-000001.tar"
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
-    pack.pack(pack.plan(options_for(faces)), folder)
+    pack.pack(recipes.plan(options_for(faces)), folder)
     assert bytes_of(folder) == bytes_of(index.folder)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_full_disk_leaves_no_half_shard_and_says_so(faces: Faces, workers: int) -> None:
     code = (
-        "import subprocess, sys\nfrom pathlib import Path\nfrom facefactory import UserError\nfrom facefactory.data import Pack, pack\n"
+        "import subprocess, sys\nfrom pathlib import Path\nfrom facefactory import UserError\nfrom facefactory.data import Pack, pack, recipes\n"
         "if __name__ == '__main__':\n"
         "    subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=112k', 'none', sys.argv[2]], check=True)\n"
         "    folder, options = Path(sys.argv[2]), Pack(recipe=sys.argv[1], resolution=16, shard_images=16, workers=int(sys.argv[3]))\n"
-        "    try: pack.pack(pack.plan(options), folder / 'set')\n"
+        "    try: pack.pack(recipes.plan(options), folder / 'set')\n"
         "    except UserError as error: print(error)\n"
         "    print(sorted(path.name for path in (folder / 'set').iterdir()))\n"
     )
@@ -249,16 +249,16 @@ def test_other_options_and_labels_get_another_folder(faces: Faces, tmp_path: Pat
     table = tmp_path / "copy" / "labels.csv"
     table.write_text(table.read_text().replace("p00/0.png,0,0", "p00/0.png,0,1"))
     variants = [{}, {"resolution": 8}, {"color": "rgb"}, {"shard_images": 8}, {"labels": str(table)}]
-    names = [pack.plan(options_for(faces, **changes)).folder_name for changes in variants]
+    names = [recipes.plan(options_for(faces, **changes)).folder_name for changes in variants]
     assert len(set(names)) == len(names)
-    assert pack.plan(options_for(faces, workers=2)).folder_name == names[0]
+    assert recipes.plan(options_for(faces, workers=2)).folder_name == names[0]
     assert names[0].startswith("drawn-16-")
 
 
 def test_labels_do_not_change_the_images_digest(index: Index, faces: Faces, tmp_path: Path) -> None:
     table = tmp_path / "table.csv"
     table.write_text(faces.labels.read_text().replace("p00/0.png,0,0", "p00/0.png,0,1"))
-    other = pack.pack(pack.plan(options_for(faces, labels=str(table))), tmp_path / "other")
+    other = pack.pack(recipes.plan(options_for(faces, labels=str(table))), tmp_path / "other")
     assert other.images_digest == index.images_digest
     assert other.labels_digest != index.labels_digest
 
@@ -328,7 +328,7 @@ def test_an_unreadable_image_is_skipped_with_its_reason(tmp_path: Path) -> None:
     for name, image in images.items():
         image.save(tmp_path / "images" / name)
     (tmp_path / "images" / "007.png").write_bytes(b"not an image")
-    plan = pack.plan(Pack(str(write_recipe(tmp_path)), resolution=8, shard_images=50))
+    plan = recipes.plan(Pack(str(write_recipe(tmp_path)), resolution=8, shard_images=50))
     index = pack.pack(plan, tmp_path / "shards")
     (skipped,) = index.content["skipped"]
     assert skipped["file"] == "007.png" and "UnidentifiedImageError" in skipped["reason"]
@@ -343,7 +343,7 @@ def test_too_many_unreadable_images_are_refused_with_a_list(tmp_path: Path) -> N
         Image.new("L", (8, 8)).save(tmp_path / "images" / f"{number:03d}.png")
     for number in (5, 77):
         (tmp_path / "images" / f"{number:03d}.png").write_bytes(b"")
-    plan = pack.plan(Pack(str(write_recipe(tmp_path)), resolution=8))
+    plan = recipes.plan(Pack(str(write_recipe(tmp_path)), resolution=8))
     with pytest.raises(UserError, match=r"2 of 120 images cannot be read \(at most 1%.*005\.png: .*; 077\.png: "):
         pack.pack(plan, tmp_path / "shards")
     assert not (tmp_path / "shards" / "index.json").exists()
@@ -370,7 +370,7 @@ def test_wrong_recipes_are_refused_with_the_fix(faces: Faces, tmp_path: Path) ->
     ]
     for changes, message in wrong:
         with pytest.raises(UserError, match=message):
-            pack.plan(options_for(faces, **changes))
+            recipes.plan(options_for(faces, **changes))
 
 
 @pytest.mark.parametrize(
@@ -387,13 +387,13 @@ def test_wrong_recipes_are_refused_with_the_fix(faces: Faces, tmp_path: Path) ->
 def test_a_recipe_that_does_not_fit_is_refused(faces: Faces, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     recipe = write_recipe(tmp_path, **{"root": str(faces.root), "labels": str(faces.labels), **changes})
     with pytest.raises(UserError, match=message):
-        pack.plan(Pack(str(recipe)))
+        recipes.plan(Pack(str(recipe)))
 
 
 def test_shares_that_do_not_add_up_are_refused(faces: Faces, tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, root=str(faces.root), splits={"train": 0.5, "test": 0.4})
     with pytest.raises(UserError, match=r"splits of recipe 'mine'.*must add up to 1"):
-        pack.pack(pack.plan(Pack(str(recipe), resolution=8)), tmp_path / "shards")
+        pack.pack(recipes.plan(Pack(str(recipe), resolution=8)), tmp_path / "shards")
 
 
 # -- images --------------------------------------------------------------------------------------------------------

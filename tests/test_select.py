@@ -15,7 +15,7 @@ from conftest import Faces, draw_face
 from PIL import Image
 
 from facefactory import UserError
-from facefactory.data import Pack, pack, select
+from facefactory.data import Pack, pack, recipes, select
 
 SCHEMA: dict[str, dict[str, Any]] = {
     "Male": {"kind": "binary", "classes": ["0", "1"]},
@@ -109,7 +109,7 @@ def options_for(faces: Faces, **changes: Any) -> Pack:
 
 
 def test_where_limit_and_balance_are_counted_in_the_index(faces: Faces, tmp_path: Path) -> None:
-    index = pack.pack(pack.plan(options_for(faces, where="not Beard", balance="Glasses", limit=20)), tmp_path)
+    index = pack.pack(recipes.plan(options_for(faces, where="not Beard", balance="Glasses", limit=20)), tmp_path)
     chosen = index.content["selection"]
     assert (chosen["found"], chosen["where"], chosen["limit"]) == (60, 30, 20)
     for split, before in chosen["balance"]["before"].items():
@@ -121,20 +121,20 @@ def test_where_limit_and_balance_are_counted_in_the_index(faces: Faces, tmp_path
 
 
 def test_a_limit_takes_from_everywhere_and_people_stay_on_one_side(faces: Faces) -> None:
-    plan = pack.plan(options_for(faces, limit=30))
+    plan = recipes.plan(options_for(faces, limit=30))
     assert len(plan.table) == 30 and plan.table["Person"].nunique() > 8
     assert pd.Series(plan.splits).groupby(plan.table["Person"]).nunique().max() == 1
-    assert len(pack.plan(options_for(faces, limit=1000)).table) == 60
+    assert len(recipes.plan(options_for(faces, limit=1000)).table) == 60
 
 
 def test_labels_are_kept_dropped_and_left_out_when_sparse(faces: Faces) -> None:
-    assert list(pack.plan(options_for(faces, drop=["Beard"])).schema) == ["Person", "Glasses"]
-    assert list(pack.plan(options_for(faces, keep=["Beard"])).schema) == ["Person", "Beard"]  # the group stays
-    sparse = pack.plan(options_for(faces, min_prevalence=0.45))
+    assert list(recipes.plan(options_for(faces, drop=["Beard"])).schema) == ["Person", "Glasses"]
+    assert list(recipes.plan(options_for(faces, keep=["Beard"])).schema) == ["Person", "Beard"]  # the group stays
+    sparse = recipes.plan(options_for(faces, min_prevalence=0.45))
     assert list(sparse.schema) == ["Person", "Beard"]
     assert sparse.facts["labels_left_out"] == {"Glasses": "its rarer side has 40.00% of 60 images"}
     with pytest.raises(UserError, match=r"'Bear' is not a label; .* Did you mean 'Beard'\?"):
-        pack.plan(options_for(faces, drop=["Bear"]))
+        recipes.plan(options_for(faces, drop=["Bear"]))
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_labels_are_kept_dropped_and_left_out_when_sparse(faces: Faces) -> None:
 )
 def test_selections_that_cannot_be_are_refused(faces: Faces, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        pack.plan(options_for(faces, **changes))
+        recipes.plan(options_for(faces, **changes))
 
 
 def test_a_real_number_has_no_classes_to_balance(faces: Faces, tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_a_real_number_has_no_classes_to_balance(faces: Faces, tmp_path: Path) -
     recipe = tmp_path / "mine.yaml"
     recipe.write_text(f"{{name: mine, source: folder, root: {faces.root}, splits: {{train: 1.0}}, labels: labels.csv}}")
     with pytest.raises(UserError, match="balance='Score' is a label without classes"):
-        pack.plan(Pack(str(recipe), balance="Score"))
+        recipes.plan(Pack(str(recipe), balance="Score"))
 
 
 # -- duplicates ----------------------------------------------------------------------------------------------------
@@ -198,7 +198,7 @@ def test_copies_across_splits_are_named_and_other_faces_are_not(tmp_path: Path, 
         "{name: mine, source: folder, splits: {train: 0.5, test: 0.5}, pattern: '^(?P<part>[a-z]+)/',"
         " split: {by: part, names: {train: train, test: test}}}"
     )
-    index = pack.pack(pack.plan(Pack(str(tmp_path / "mine.yaml"), str(tmp_path / "set"), resolution=32)), tmp_path / "shards")
+    index = pack.pack(recipes.plan(Pack(str(tmp_path / "mine.yaml"), str(tmp_path / "set"), resolution=32)), tmp_path / "shards")
     found = index.content["duplicates"]
     assert found["across_splits"] == {"exact": 1, "near": 1}
     assert sorted(found["first"]) == [
@@ -217,5 +217,5 @@ def test_people_on_both_sides_of_the_sets_own_split_are_counted(tmp_path: Path) 
         "{name: mine, source: folder, splits: {a: 0.5, b: 0.5}, labels: labels.csv, kinds: {Who: identity}, group: Who,"
         " split: {by: Part, names: {a: a, b: b}}}"
     )
-    plan = pack.plan(Pack(str(tmp_path / "mine.yaml"), str(tmp_path / "set")))
+    plan = recipes.plan(Pack(str(tmp_path / "mine.yaml"), str(tmp_path / "set")))
     assert plan.facts["people_in_several_splits"] == 1 and plan.splits.tolist() == list("abaaab")

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from facefactory import UserError
-from facefactory.data import Pack, pack
+from facefactory.data import Pack, pack, recipes
 from facefactory.data.index import Index
 
 ATTRIBUTES = ["5_o_Clock_Shadow", "Male", "Smiling"]
@@ -39,7 +39,7 @@ def content(image: Image.Image, form: str = "JPEG", **options: Any) -> bytes:
 
 def packed(root: Path, recipe: str, folder: Path | None = None, **options: Any) -> Index:
     options = {"resolution": 8, "color": "rgb", "max_bad": 0.0} | options
-    return pack.pack(pack.plan(Pack(recipe=recipe, root=str(root), **options)), folder or root.parent / "shards")
+    return pack.pack(recipes.plan(Pack(recipe=recipe, root=str(root), **options)), folder or root.parent / "shards")
 
 
 def rows(index: Index) -> pd.DataFrame:
@@ -263,7 +263,7 @@ def test_ffhq_is_split_by_number_and_has_no_labels(tmp_path: Path) -> None:
 
 
 def test_orl_has_its_400_faces_and_nothing_else() -> None:
-    plan = pack.plan(Pack())
+    plan = recipes.plan(Pack())
     assert len(plan.table) == 400 and plan.facts["notes"] == [] and plan.facts["rows_without_image"]["count"] == 0
 
 
@@ -454,15 +454,15 @@ def test_img2datasets_layout_is_read(tmp_path: Path) -> None:
 def test_commands_addresses_and_cut_tars_are_refused(tmp_path: Path) -> None:
     for root in (f"pipe:touch {tmp_path}/ran", "https://example.org/{0..1}.tar", str(tmp_path)):
         with pytest.raises(UserError, match=r"no tar .*takes a folder or local paths"):
-            pack.plan(Pack(recipe=wds(tmp_path), root=root))
+            recipes.plan(Pack(recipe=wds(tmp_path), root=root))
     assert not (tmp_path / "ran").exists()
     (tmp_path / "a.tar").write_bytes(b"x" * 1000)
     with pytest.raises(UserError, match=r"a\.tar is no whole zip or uncompressed tar"):
-        pack.plan(Pack(recipe=wds(tmp_path), root=str(tmp_path)))
+        recipes.plan(Pack(recipe=wds(tmp_path), root=str(tmp_path)))
 
 
 def test_a_csv_of_pixels_that_is_none_is_refused(tmp_path: Path) -> None:
     with open(tmp_path / "a.csv", "w", newline="") as stream:
         csv.writer(stream).writerows([["emotion", "image"], [1, "0 0 0 0"]])
     with pytest.raises(UserError, match=r"a\.csv has columns emotion, image and 1 rows; wanted are 'pixels'"):
-        pack.plan(Pack(recipe=own(tmp_path, source="rows"), root=str(tmp_path / "a.csv")))
+        recipes.plan(Pack(recipe=own(tmp_path, source="rows"), root=str(tmp_path / "a.csv")))

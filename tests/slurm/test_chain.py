@@ -23,12 +23,13 @@ def place(slurm: Cluster, tmp_path: Path, faces: Faces) -> Place:
 def test_a_sweep_is_one_command_and_ends_with_a_report(slurm: Cluster, tmp_path: Path, orl: Faces) -> None:
     place = Place(slurm, tmp_path, orl.recipe)
     arguments = ["config=tiny", "cluster=slurm", "run=s", f"pack.recipe={orl.recipe}", place.profile(), "sweep.parallel=4"]
+    arguments += ["pack.tasks=2", "pack.shard_images=100"]
     told = place.job("sweep_gan", *arguments, "training.ranks=4")
     assert all(stage in told for stage in ("prepare", "sweep", "finalists", "evaluate", "report"))
     assert "already running" in place.job("sweep_gan", *arguments, "training.ranks=4")
     place.until_ended("s", 400)
     slurm.until(lambda: all(line.endswith("COMPLETED") for line in place.records("s")), 30, place.logs("s"))
-    stages = ["evaluate", "evaluate", "finalists", "finalists", "prepare", "report", "sweep"]
+    stages = ["evaluate", "evaluate", "finalists", "finalists", "pack", "pack", "prepare", "report", "sweep"]
     assert place.records("s") == [f"ff-s-{stage} COMPLETED" for stage in stages]
     report = json.loads((place.path("s") / "report.json").read_text())
     assert not report["failures"] and (place.path("s") / "report.html").stat().st_size > 10**6
