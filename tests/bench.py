@@ -113,6 +113,8 @@ def warm(raw: Index, encoded: Index) -> None:
     print(f"  gather from memory           {base:12,.0f} images/s")
     print(f"  FaceFactory                  {mine:12,.0f} images/s   {ratio:.2f} of the gather (quartiles {low:.2f}, {high:.2f})")
     jpegs = batches(Shards(encoded, "train"), order, 0, BATCH, 0, BATCH)
+    for _ in range(4096 // BATCH):  # until the decoding processes have started
+        next(jpegs)
     decoded = rate(lambda: len(next(jpegs).images), 4)
     jpegs.close()
     others = {name: rate(functools.partial(_deliver, stream), 4) for name, stream in peers(raw.folder.parent)}

@@ -2,8 +2,8 @@
 
 All raw shards of a split are seen as one array: a tensor that spans the lowest to the highest mapped address, whose rows
 start at every tar block and overlap. An image is a row of it, so a gather over any number of shards is one call;
-rows that lie between two maps are never touched. Encoded shards are decoded in processes: half of what Pillow does with a
-small image is Python, for which threads wait in line.
+rows that lie between two maps are never touched. Encoded shards are decoded in processes: of small images two threads
+decode no more than one.
 """
 
 import ctypes
