@@ -59,7 +59,7 @@ def slurm_jobs(run: Run, folder: RunDir, todo: list[str], options: Sequence[str]
         return launch.Job(stage, [["stages", path, *names, *options]], kind, gpus and kind != "cpu", **more)
 
     jobs = []
-    if "pack" in todo and run.pack.tasks > 1:
+    if "pack" in todo and run.pack.tasks > 1 and not run.data.shards:
         elements = [["pack", path, f"{part}/{run.pack.tasks}"] for part in range(run.pack.tasks)]
         jobs.append(launch.Job("pack", elements, "cpu", False))
     if first := [name for name in todo if name in ("pack", "judge")]:

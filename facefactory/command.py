@@ -116,9 +116,10 @@ def check(run: Run, names: tuple[str, ...]) -> None:
             f"data.balance={run.data.balance!r} is no label with classes; there are {', '.join(facts.classes) or 'none'}."
         )
     allowed = schema[run.data.balance]["classes"] if run.data.balance else []
-    if not set(run.data.weights) <= set(allowed):
+    weights = {**dict.fromkeys(allowed, 1.0), **run.data.weights}
+    if weights.keys() != set(allowed) or min(weights.values(), default=0) < 0 or (allowed and not sum(weights.values())):
         known = f"the classes of data.balance={run.data.balance}: {', '.join(allowed) or 'none'}"
-        raise UserError(f"data.weights={run.data.weights}: give numbers to {known}.")
+        raise UserError(f"data.weights={run.data.weights}: give numbers from 0 on, not all 0, to {known}.")
     protocols = registry.names("evaluation.protocols")
     if run.evaluation.protocol not in protocols:
         raise UserError(f"evaluation.protocol={run.evaluation.protocol!r}; allowed are {', '.join(protocols)}.")

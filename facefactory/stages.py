@@ -57,7 +57,7 @@ def planned(run: Run) -> tuple[Any, Path]:
 
 def packed(done: int, total: int, left_s: float) -> None:
     """Say how far packing is; end it between two shards if a stop was asked for: what is written stays."""
-    say(f"pack: {done} of {total} shards" + f", {timedelta(seconds=round(left_s))} left" * (done < total))
+    say(f"pack: {done} of {total} shards" + f", {timedelta(seconds=round(left_s))} left" * (left_s >= 1))
     if stop():
         raise Interrupted
 

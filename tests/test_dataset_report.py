@@ -79,7 +79,7 @@ def test_the_page_begins_with_what_a_person_must_know(tmp_path: Path) -> None:
     for sentence in (
         "This set has 200 images of 20 people: train 150, test 50.",
         "No person is in two splits.",
-        "Caution: 3 pictures lie in two splits (1 exact, 2 near).",
+        "Caution: 3 pairs of pictures alike in two splits (1 exact, 2 near).",
         "2 files were skipped: 1 OSError, 1 ValueError.",
         "1 class is rarer than 2 %: Bald (0.5 %).",
         "1 class is of fewer than 8 people, too few for a score: Bald (1).",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import errno
 import gc
 import hashlib
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import EACH, PEOPLE, Faces, has_beard, has_glasses
 from PIL import Image
@@ -205,8 +208,14 @@ def test_a_packing_that_was_killed_goes_on_and_gives_the_same_bytes(index: Index
     assert killed.returncode == -9
     names = {path.name for path in folder.iterdir()}
     assert {"train-000000.tar", "train-000000.json"} <= names and "train-000001.tar" not in names
-    assert any(name.endswith(".tmp") for name in names)
+    (left,) = (path for path in folder.iterdir() if path.suffix == ".tmp")
+    os.utime(left, (1, 1))  # long ago; young ones may be another job's
+    for foreign in ("my-config.json", ".draft.tmp", ".train-000001.tar.7.tmp"):
+        (folder / foreign).write_text("mine")
     pack.pack(recipes.plan(options_for(faces)), folder)
+    assert not left.exists()
+    for foreign in ("my-config.json", ".draft.tmp", ".train-000001.tar.7.tmp"):
+        (folder / foreign).unlink()
     assert bytes_of(folder) == bytes_of(index.folder)
 
 
@@ -455,3 +464,44 @@ def test_a_missing_real_label_is_null_in_the_tar(tmp_path: Path) -> None:
     pack_images(tmp_path, images, labels="table.csv")
     rows = [row for _, row in shard_members(read(tmp_path / "shards"), "train")]
     assert [row["Score"] for row in rows] == [0.5, None]
+
+
+def test_a_fault_of_the_machine_is_not_a_bad_image(faces: Faces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def tired(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("facefactory.data.sources.load", tired)
+    with pytest.raises(OSError, match="Input/output error"):
+        pack.pack(recipes.plan(options_for(faces)), tmp_path / "set")
+
+
+def test_labels_that_no_packed_table_can_hold_are_refused_or_missing(tmp_path: Path) -> None:
+    for number in range(4):
+        (tmp_path / "faces").mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8), (40 * number, 9, 9)).save(tmp_path / "faces" / f"{number}.png")
+    table = tmp_path / "table.csv"
+    options = Pack(recipe="folder", root=str(tmp_path / "faces"), labels=str(table), resolution=8)
+    table.write_text("name,file\n" + "".join(f"{number}.png,x{number % 2}\n" for number in range(4)))
+    with pytest.raises(UserError, match="the column 'file' is one of ours"):
+        recipes.plan(options)
+    table.write_text("name,score\n0.png,inf\n1.png,0.25\n2.png,0.5\n3.png,0.75\n")
+    index = pack.pack(recipes.plan(options), tmp_path / "set")
+    scores = pd.concat([index.table(split) for split in index.content["splits"]]).set_index("file")["score"]
+    assert np.isnan(scores["0.png"]) and scores["3.png"] == 0.75
+
+
+def test_packed_sets_and_runs_below_the_root_are_no_faces(faces: Faces, tmp_path: Path) -> None:
+    root = tmp_path / "faces"
+    shutil.copytree(faces.root, root)
+    before = len(recipes.plan(Pack(recipe="folder", root=str(root))).table)
+    for folder, mark in (("shards/packed/x-8-12345678", "index.json"), ("runs/r", "identity.json")):
+        (root / folder / "samples").mkdir(parents=True)
+        (root / folder / mark).write_text("{}")
+        Image.new("L", (8, 8)).save(root / folder / "samples" / "0.png")
+    assert len(recipes.plan(Pack(recipe="folder", root=str(root))).table) == before
+
+
+def test_a_default_spelled_out_is_the_same_set(faces: Faces) -> None:
+    plain = recipes.plan(options_for(faces)).folder_name
+    assert recipes.plan(options_for(faces, where="", keep=[], crop="square")).folder_name == plain
+    assert recipes.plan(options_for(faces, drop=["Beard"])).folder_name != plain

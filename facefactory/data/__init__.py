@@ -38,7 +38,9 @@ class Data:
 
     shards: str | None = key(None, "folder of shards that are packed already; then nothing is packed")
     balance: str | None = key(None, "label whose classes are drawn equally often")
-    weights: dict[str, float] = key({}, "or by these shares (class -> number; 1 where none is given)")
+    weights: dict[str, float] = key(
+        {}, "or by these shares (class -> number; 1 where none is given; numbers as classes in quotes)"
+    )
     window_images: int = key(0, "draw from whole shards with so many images at a time (sets beyond memory); 0 = from all", low=0)
     stage: Literal["none", "memory", "disk"] = key(
         "none", "copy the images first to memory (each rank) or to the node's folder TMPDIR (one copy)", identity=False

@@ -141,7 +141,7 @@ def encode(table: pd.DataFrame, schema: dict[str, dict[str, Any]], files: list[s
     for name, entry in schema.items():
         column = rows[name]
         if entry["kind"] == "real":
-            encoded[name] = column.to_numpy(np.float32)
+            encoded[name] = column.replace([np.inf, -np.inf], np.nan).to_numpy(np.float32)
         elif entry["kind"] == "binary":  # CelebA writes -1 / 1, most others 0 / 1
             encoded[name] = np.where(column.isna(), -1, (column.astype(float) > 0)).astype(np.int32)
         else:

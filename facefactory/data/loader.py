@@ -13,6 +13,7 @@ import math
 import os
 import shutil
 import tempfile
+import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -27,7 +28,7 @@ from facefactory import UserError, config, rundir, say
 from facefactory.data import Data
 from facefactory.data.index import BLOCK, Index
 from facefactory.data.order import ALGORITHM, Ids, Order, permute
-from facefactory.data.shard import decode, workers
+from facefactory.data.shard import decode, submit, workers
 
 AHEAD = 4096  # images gathered at once, unless they are so large that
 BLOCK_BYTES = 2**26  # would be passed
@@ -85,9 +86,11 @@ class Shards:
         spans = zip(shard.tolist(), self._spans[ids].tolist(), strict=True)
         files = [self._tars[number][offset : offset + length].tobytes() for number, (offset, length) in spans]
         parts = [files[first : first + DECODED] for first in range(0, len(files), DECODED)]
-        decoded = (map if len(parts) == 1 else _decoders().map)(decode, parts, itertools.repeat(self._shape[2]))
+        if len(parts) == 1:
+            return out.copy_(torch.from_numpy(decode(files, self._shape[2])))
+        decoded = [submit(_decoders(), decode, part, self._shape[2]) for part in parts]
         for target, images in zip(out.split(DECODED), decoded, strict=True):
-            target.copy_(torch.from_numpy(images))
+            target.copy_(torch.from_numpy(images.result()))
         return out
 
     def space(self, count: int, pinned: bool = False) -> torch.Tensor:
@@ -161,6 +164,8 @@ class Shards:
             raise PermissionError(f"{folder} belongs to somebody else")
         path = folder / config.digest([self.index.images_digest, self._splits, self._shape])
         with rundir.locked(path.with_suffix(".lock")):  # the first process that comes copies, the others wait for it
+            for left in folder.glob(f".{path.name}.*.tmp"):  # by a kill
+                left.unlink()
             if not path.exists():
                 self._check_room(str(folder), shutil.disk_usage(folder).free)
                 with rundir.atomic(path) as temporary, open(temporary, "wb") as stream:
@@ -224,6 +229,11 @@ def batches(
     ring = [shards.space(steps * share, pinned) for _ in range(2 * READERS + 2)]
     swept = deque[int](maxlen=4 * order.window)
     sweeper, pool = ThreadPoolExecutor(1, "sweeper"), ThreadPoolExecutor(READERS, "loader")
+    room = threading.Semaphore(4)  # sweeps that wait: what falls behind is left out
+
+    def sweep(ids: Ids) -> None:
+        shards.sweep(ids, swept)
+        room.release()
 
     def block(turn: int) -> tuple[Ids, torch.Tensor]:
         start = clock + turn * steps * size
@@ -231,11 +241,14 @@ def batches(
         if order.window:  # on parallel file systems reading single images is slow: whole shards, a window ahead
             later = start + order.reach
             for ids in (drawn, order.ids(later, later + steps * size)):
-                sweeper.submit(shards.sweep, ids, swept)
+                if room.acquire(blocking=False):
+                    sweeper.submit(sweep, ids)
         ids = drawn.reshape(steps, size)[:, lo:hi]
         images = shards.gather(ids.reshape(-1), ring[turn % len(ring)])
         return ids, images.view(steps, share, *images.shape[1:])
 
+    if shards._rows is None:
+        _decoders()  # before two threads ask for them at once
     try:
         ahead = deque(pool.submit(block, turn) for turn in range(2 * READERS))
         for turn in itertools.count(2 * READERS):

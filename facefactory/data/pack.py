@@ -83,7 +83,7 @@ def _run(tasks: Iterable[tuple[Any, ...]], workers: int) -> Generator[dict[str, 
     pool, waiting = shard.workers(workers), deque[Any]()
     try:
         for task in tasks:
-            waiting.append(pool.submit(_write, *task))
+            waiting.append(shard.submit(pool, _write, *task))
             if len(waiting) > 2 * workers:
                 yield waiting.popleft().result()
         while waiting:
@@ -162,6 +162,8 @@ def pack(plan: recipes.Plan, folder: Path, progress: Callable[[int, int, float],
         skipped += entry.pop("skipped")
         sizes.update(record["sizes"])
         found[entry["file"].rpartition("-")[0]].append(entry)
+    if not any(entry["count"] for its in found.values() for entry in its):
+        raise UserError(f"no image of {recipe['name']} can be read, e.g. {skipped[0]['file']}: {skipped[0]['reason']}.")
     made = {"resolution": options.resolution, "channels": 1 if options.color == "gray" else 3, "crop": recipe["crop"]}
     told = {name: recipe[name] for name in ("group", "origin", "licence", "consent")}
     counted = {name: {"count": sum(entry["count"] for entry in its), "shards": its} for name, its in found.items()}
@@ -175,8 +177,12 @@ def pack(plan: recipes.Plan, folder: Path, progress: Callable[[int, int, float],
     content |= {"labels": plan.schema, **told, "recipe": recipe, "splits": counted, "skipped": skipped, **facts}
     content |= {"image_sizes": dict(sizes.most_common(recipes.NAMED)), "duplicates": _duplicates(records, folder)}
     index.write(folder, content)
-    for path in [*folder.glob("*-??????.json"), *folder.glob(".*.tmp"), *folder.glob("skipped.json")]:
-        path.unlink()  # what was kept for a packing cut short, and what a kill left
+    stems = {Path(record["entry"]["file"]).stem for record in records}
+    for stem in stems:  # what was kept for a packing cut short
+        (folder / f"{stem}.json").unlink(missing_ok=True)
+    for path in folder.glob(".*.tmp"):  # what a kill left; a younger one may be another job's
+        if path.name.split(".")[1] in stems and time.time() - path.stat().st_mtime > 3600:
+            path.unlink(missing_ok=True)
     return index.read(folder)
 
 

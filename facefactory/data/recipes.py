@@ -52,7 +52,11 @@ class Plan:
     @property
     def digest(self) -> str:
         """Digest of all that decides the bytes."""
-        made = {name: value for name, value in config.flat(self.options).items() if name not in ("root", "labels", "recipe")}
+        made = {
+            name: value
+            for name, value in config.flat(self.options).items()
+            if name not in ("root", "labels", "recipe", *OVERRIDES)
+        }
         return config.digest([made, self.fingerprint])
 
     @property
@@ -72,6 +76,7 @@ def read_recipe(options: Pack) -> tuple[dict[str, Any], Path]:
         raise UserError(f"{path} has an unknown key {name!r}.{nearest(name, DEFAULTS)} shards/README.md lists them.")
     recipe = {**DEFAULTS, **given}
     recipe |= {name: getattr(options, name) for name in OVERRIDES if getattr(options, name) is not None}
+    recipe |= {name: recipe[name] or None for name in ("where", "balance", "keep", "drop")}
     root = options.root or recipe["root"]
     if recipe["layouts"] and root is not None:
         fits = [one for one in recipe["layouts"] if (Path(root).expanduser() / one["needs"]).exists()]
@@ -107,6 +112,8 @@ def plan(options: Pack, recipe: dict[str, Any] | None = None) -> Plan:
     beside = options.labels or (recipe["labels"] and str(path.parent.absolute() / recipe["labels"]))
     tables = [*recipe["tables"], *([{"file": beside}] if beside else [])]
     raw, facts = _labels(found, tables, Path(root or "").expanduser(), recipe)
+    for name in {"file", "_offset", "_length"} & set(raw.columns):
+        raise UserError(f"{path}: the column {name!r} is one of ours in every packed table; rename it.")
     absent = {name for spec in tables if spec.get("optional") for name in spec["columns"][1:]} - set(raw.columns)
     facts["notes"] = [f"{name} is in no table here; the recipe can do without" for name in sorted(absent)]
     own = None if recipe["split"] is None or recipe["split"]["by"] in absent else recipe["split"]

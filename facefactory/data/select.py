@@ -23,9 +23,10 @@ COMPARE: dict[type[ast.cmpop], Callable[..., Any]] = {
     ast.GtE: np.greater_equal,
 }
 MARK = 36  # bytes that know an image again: 32 of a difference hash, 4 of a checksum of its pixels
-# of 256 bits: on ORL, recompressed and resized copies differ in at most 16, other shots of a person in 18 or more, others in 52
+# of 256 bits: on ORL, recompressed and resized copies differ in at most 16, other shots of a person in 17 or more, others in 52
 NEAR = 16
 PASSES, NEIGHBOURS = 16, 8
+MOST = 100_000  # pairs beyond which no more are looked for
 
 
 def where(expression: str, table: pd.DataFrame, schema: dict[str, dict[str, Any]]) -> npt.NDArray[np.bool_]:
@@ -101,6 +102,8 @@ def balanced(codes: npt.NDArray[Any], splits: npt.NDArray[Any], classes: list[st
     kept = []
     for split in dict.fromkeys(splits.tolist()):
         members = {number: np.flatnonzero((splits == split) & (codes == number)) for number in np.unique(codes[codes >= 0])}
+        if not members:
+            raise UserError(f"balance: no image of split {split!r} has that label; balance by another, or select others.")
         least, rarest = min((len(its), number) for number, its in members.items())
         if not least:
             raise UserError(f"balance: split {split!r} has no image of class {classes[rarest]!r}; balance by another label.")
@@ -136,14 +139,17 @@ def duplicates(marks: npt.NDArray[np.uint8], splits: npt.NDArray[Any]) -> dict[t
     (as of Charikar, STOC 2002): memory and time grow with N, not with its square, and a rare pair is missed.
     """
     words = np.ascontiguousarray(marks[:, :32]).view(np.uint64)
-    sides, found = np.unique(splits, return_inverse=True)[1], {}
+    sides, found = np.unique(splits, return_inverse=True)[1], dict[tuple[int, int], str]()
     for number in range(PASSES):
         some = np.ascontiguousarray(marks[:, order.permute(np.arange(32), 32, number)[:8]]).view(">u8")[:, 0]
         rank = np.argsort(some, kind="stable")
         for step in range(1, NEIGHBOURS + 1):
             pairs = np.stack([rank[:-step], rank[step:]], 1)
             pairs = pairs[sides[pairs[:, 0]] != sides[pairs[:, 1]]]
+            if len(found) > MOST:
+                break
             apart = np.bitwise_count(words[pairs[:, 0]] ^ words[pairs[:, 1]]).sum(1)
-            for a, b in np.sort(pairs[apart <= NEAR], 1).tolist():
+            told = (marks[pairs[:, 0]] == marks[pairs[:, 1]]).all(1) | (np.bitwise_count(words[pairs[:, 0]]).sum(1) > 2 * NEAR)
+            for a, b in np.sort(pairs[(apart <= NEAR) & told], 1).tolist():  # flat pictures have few bits, all alike
                 found[a, b] = "exact" if (marks[a] == marks[b]).all() else "near"
     return dict(sorted(found.items()))

@@ -1,5 +1,6 @@
 """One shard: a USTAR tar of images and labels, and the same labels as a table. Its bytes depend on what is in it alone."""
 
+import errno
 import hashlib
 import io
 import json
@@ -9,7 +10,7 @@ import signal
 import tarfile
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ ENCODED: dict[str, dict[str, Any]] = {
     "jpeg": {"format": "JPEG", "quality": 95, "subsampling": 0},
     "webp": {"format": "WEBP", "lossless": True},
 }
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+MACHINE = (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT)  # an image is not bad for these
 
 
 def npy_header(shape: tuple[int, ...]) -> bytes:
@@ -64,13 +67,23 @@ def workers(count: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _follow_parent)
 
 
+def submit(pool: ProcessPoolExecutor, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
+    """Hand a task to such a pool; a process that starts for it ignores signals from its first moment on."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # inherited
+    try:
+        return pool.submit(work, *arguments)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _follow_parent() -> None:
     def end_with(parent: Any) -> None:
         parent.join()
         os._exit(1)
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+    for number in STOPS:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     threading.Thread(target=end_with, args=[multiprocessing.parent_process()], daemon=True).start()
 
 
@@ -92,7 +105,9 @@ def write_shard(
         for number, path in enumerate(paths):
             try:
                 image = read(path)
-            except Exception as error:  # whatever a decoder raises on a bad file
+            except Exception as error:  # whatever a decoder raises on a bad file; not what the machine suffers from
+                if isinstance(error, MemoryError) or getattr(error, "errno", None) in MACHINE:
+                    raise
                 skipped.append({"file": rows["file"].iloc[number], "reason": f"{type(error).__name__}: {error}"})
                 continue
             key, (ending, content) = f"{first + len(kept):08d}", encode(image, storage)

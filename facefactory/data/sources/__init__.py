@@ -11,6 +11,7 @@ colours, crop and size. Workers are spawned processes that import the source by 
 import functools
 import io
 import os
+import re
 import unicodedata
 import zipfile
 from collections.abc import Sequence
@@ -60,7 +61,7 @@ def located(recipe: dict[str, Any], root: str | None) -> tuple[Path, str]:
 def safe(name: str, where: Path) -> str:
     """A file name as labels may know it (composed Unicode); UserError: it leads out of the folder or archive `where`."""
     plain = name.replace("\\", "/")
-    if plain.startswith("/") or ".." in plain.split("/") or plain[1:2] == ":":
+    if plain.startswith("/") or ".." in plain.split("/") or re.match("[A-Za-z]:/", plain):
         raise UserError(f"{where} names {name!r}, which leads out of it; such a set is not read. Mend or remove that entry.")
     if not plain.isascii():
         plain = unicodedata.normalize("NFC", os.fsencode(plain).decode(errors="backslashreplace"))

@@ -21,7 +21,10 @@ def _listed(top: Path) -> Iterator[tuple[str, Any, list[int]]]:
     todo, real = [""], top.resolve()
     while todo:
         below = todo.pop()
-        for entry in list(os.scandir(top / below)):
+        entries = list(os.scandir(top / below))
+        if below and {"index.json", "identity.json"} & {entry.name for entry in entries}:
+            continue  # a packed set or a run: its pictures are made of these faces
+        for entry in entries:
             if entry.is_symlink() and not (target := Path(entry.path).resolve()).is_relative_to(real):
                 raise UserError(f"{entry.path} is a link to {target}, out of {top}; copy it there, or give its folder as root.")
             if entry.is_dir(follow_symlinks=False):
