@@ -165,11 +165,14 @@ def sweep_on_slurm(folder: RunDir) -> None:
     gpus = each if "SLURM_JOB_GPUS" in os.environ else 0
     code = ray_on_slurm.run(["facefactory", "stages", str(folder.path), "sweep"], folder.path, each * run.training.threads, gpus)
     trained = any(path.stat().st_mtime > began for path in folder.path.glob("sweep/trials/*/train/checkpoints/*.pt"))
-    lives = folder.path / "private" / "sweep-lives.json"
-    left = LIVES if trained else (LIVES if (had := rundir.read_json(lives)) is None else had) - 1
-    rundir.write_json(lives, left)
-    if runner.stop() or (left > 0 and (code == INTERRUPTED or code < 0)):
+    if runner.stop():
         raise Interrupted
+    if code == INTERRUPTED or code < 0:
+        lives = folder.path / "private" / "sweep-lives.json"
+        left = LIVES if trained else (rundir.read_json(lives) or LIVES) - 1  # none left: a new submission has all again
+        rundir.write_json(lives, left)
+        if left:
+            raise Interrupted
     if code:
         raise Failed(f"the sweep ended with exit code {code}; its message stands above.")
     folder.claim()

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from conftest import Faces
 
-from facefactory import chain, config, pipeline, rundir, runner
-from facefactory.cluster import Profile, launch
+from facefactory import Failed, chain, config, pipeline, rundir, runner
+from facefactory.cluster import Profile, launch, local, ray_on_slurm
 from facefactory.cluster.launch import Job
 from facefactory.pipeline import Run
 from facefactory.rundir import RunDir
@@ -107,3 +107,26 @@ def test_an_array_of_jobs_packs_the_bytes_of_one(faces: Faces, tmp_path: Path, m
         packed[name] = {path.name: path.read_bytes() for path in top.glob("*") if path.suffix in (".tar", ".parquet", ".json")}
     assert len([name for name in packed["one"] if name.endswith(".tar")]) > 6
     assert packed["one"] == packed["three"]
+
+
+def test_a_sweep_that_loses_ray_again_and_again_ends_and_a_stop_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", "1")
+    monkeypatch.setattr(ray_on_slurm, "run", lambda *_: local.INTERRUPTED)
+    monkeypatch.setattr(runner.stop, "asked", False)
+    run = pipeline.resolve(Run())
+    folder = rundir.prepare(tmp_path / "r", config.dump(run), config.flat(run), "command", False)
+
+    def ends() -> type[Exception]:
+        with pytest.raises((runner.Interrupted, Failed)) as found:
+            chain.sweep_on_slurm(folder)
+        return found.type
+
+    for _ in range(2):  # and the next submission has all its lives again
+        assert [ends() for _ in range(chain.LIVES)] == [runner.Interrupted] * (chain.LIVES - 1) + [Failed]
+    assert ends() is runner.Interrupted
+    monkeypatch.setattr(runner.stop, "asked", True)
+    assert [ends() for _ in range(5)] == [runner.Interrupted] * 5  # preempted before anything was trained
+    monkeypatch.setattr(runner.stop, "asked", False)
+    assert [ends(), ends()] == [runner.Interrupted, Failed]

@@ -193,11 +193,11 @@ def _duplicates(records: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
     names = np.concatenate([table["file"].to_numpy(object) for table in tables])
     splits = np.repeat([record["entry"]["file"].rpartition("-")[0] for record in records], [len(table) for table in tables])
     pairs = select.duplicates(marks, splits)
-    kinds = Counter(pairs.values())
+    kinds, cut = Counter(pairs.values()), len(pairs) > select.MOST
     if pairs:
         (a, b), kind = next(iter(pairs.items()))
         say(
-            f"pack: {len(pairs)} pairs of pictures in two splits are alike, e.g. {names[a]} and {names[b]} ({kind}); see index.json"
+            f"pack: {'at least ' * cut}{len(pairs)} pairs of pictures in two splits are alike, e.g. {names[a]} and {names[b]} ({kind}); see index.json"
         )
     listed = [[f"{splits[i]}/{names[i]}" for i in pair] + [kind] for pair, kind in itertools.islice(pairs.items(), recipes.NAMED)]
-    return {"across_splits": {"exact": kinds["exact"], "near": kinds["near"]}, "first": listed}
+    return {"across_splits": {"exact": kinds["exact"], "near": kinds["near"]}, "cut": cut, "first": listed}

@@ -2,28 +2,23 @@
 
 import itertools
 from collections import Counter
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import pandas
 import plotly.express as px
-from markupsafe import Markup
 
+from facefactory.report import pages
 from facefactory.report.facts import rounded
-from facefactory.report.pages import picture
 from facefactory.report.plots import INK, drawn
-from facefactory.rundir import atomic, read_json, write_json
+from facefactory.rundir import read_json
 
 RARE, STRONG = 2, 0.3  # share [%] of a rare class, association worth a sentence
 
 
 def write(folder: Path, out: Path) -> list[Path]:
     """Write report.html and report.json into `out`, which holds survey.json and samples/; index.json lies in `folder`."""
-    from plotly.offline import get_plotlyjs
-
     index, survey = read_json(folder / "index.json"), read_json(out / "survey.json")
     rows, both, levels = class_rows(survey["labels"]), survey["together"], survey["brightness"]["counts"]
     sides = [min(map(int, size.split("x"))) for size in index.get("image_sizes", {})]
@@ -36,17 +31,15 @@ def write(folder: Path, out: Path) -> list[Path]:
         "associations": drawn("associations", heatmap, both["labels"], both["associations"], -1),
         "cooccurrence": drawn("cooccurrence", heatmap, both["classes"], of_row, 0),
         "brightness": drawn("brightness", bars, np.linspace(2, 254, len(levels)), levels, "mean of its pixels"),
-        "sizes": drawn("sizes", bars, (ends[1:] + ends[:-1]) / 2, files, "shorter side of the file, pixels"),
+        "sizes": drawn(
+            "sizes",
+            bars,
+            (ends[1:] + ends[:-1]) / 2,
+            files,
+            "shorter side of the file, pixels (the commonest sizes, at most 100)",
+        ),
     }
-    loader = jinja2.PackageLoader("facefactory.report")
-    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["rounded"] = rounded
-    environment.globals |= {"picture": partial(picture, out), "RARE": RARE, "STRONG": STRONG}
-    text = environment.get_template("dataset.html").render(**facts, drawings=drawings, plotly_js=Markup(get_plotlyjs()))
-    with atomic(out / "report.html") as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    write_json(out / "report.json", facts)
-    return [out / "report.html", out / "report.json"]
+    return pages.put("dataset.html", out, facts, drawings, RARE=RARE, STRONG=STRONG)
 
 
 def class_rows(labels: dict[str, Any]) -> list[dict[str, Any]]:
