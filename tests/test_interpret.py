@@ -104,7 +104,7 @@ class FakeVAE:
 
     def __init__(self, index: Index) -> None:
         everyone = Shards(index, list(index.content["splits"]))
-        glasses = everyone.labels["Glasses"].float()
+        glasses = everyone.labels(["Glasses"])["Glasses"].float()
         noise = torch.randn(len(everyone), generator=torch.Generator().manual_seed(2))
         noise = (noise - noise.mean()) / noise.std(correction=0)  # mean of squares 1: KL 0.5 when the posterior's variance is 1
         self.mu = torch.stack([2 * glasses - 1, noise, 0 * glasses, 0.3 * noise], 1)
@@ -225,7 +225,7 @@ def test_a_gans_walk_starts_from_a_face_not_from_the_mean(index: Index, tmp_path
 
 
 def test_a_set_without_scorable_labels_still_has_walks_and_activity(index: Index, tmp_path: Path) -> None:
-    content = {**index.content, "labels": {"Beard": index.content["labels"]["Beard"]}}
+    content = {**index.content, "labels": {name: index.content["labels"][name] for name in ("Beard", "Person")}}
     bare = Index(index.folder, content)
     found = interpret(FakeVAE(index), bare, tmp_path)
     assert found["labels"] == [] and found["not_scored"].keys() == {"Beard"}

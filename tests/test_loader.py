@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import itertools
 import json
 import os
 import re
+import subprocess
+import sys
 import tarfile
 import tempfile
 import threading
@@ -25,7 +28,7 @@ import torch
 from test_shard import pack_arrays, smooth
 
 from facefactory import UserError
-from facefactory.data import Data, loader
+from facefactory.data import Data, loader, staging
 from facefactory.data.index import Index
 from facefactory.data.loader import Batch, Shards, batches, on_device
 from facefactory.data.order import Ids, Order
@@ -58,8 +61,8 @@ def read_tars(index: Index, split: str) -> tuple[np.ndarray, list[dict[str, Any]
 def test_batches_are_the_orders_images(index: Index, short_blocks: int, clock: int, balance: str | None) -> None:
     images, rows = read_tars(index, "train")
     shards = Shards(index, "train")
-    order = Order(len(shards), 3, shards.strata(balance) if balance else ())
-    for number, batch in enumerate(itertools.islice(batches(shards, order, clock, 8, 0, 8), 30)):  # over 5 epochs
+    order, wanted = shards.order(Data(balance=balance), 3)[0], ("Person", "Glasses", "Beard")
+    for number, batch in enumerate(itertools.islice(batches(shards, order, clock, 8, 0, 8, False, wanted), 30)):  # over 5 epochs
         ids = order.ids(clock + 8 * number, clock + 8 * number + 8)
         assert batch.positions.tolist() == ids.tolist()
         assert np.array_equal(batch.images.numpy(), images[ids])
@@ -85,7 +88,8 @@ def test_the_ranks_slices_make_up_the_global_batch_also_after_a_break(
     order, _ = shards.order(ORDERS[name], 1)
 
     def streams(clock: int) -> list[Iterator[Batch]]:
-        return [batches(shards, order, clock, 24, rank * share, (rank + 1) * share) for rank in range(ranks)]
+        spans = [(rank * share, (rank + 1) * share) for rank in range(ranks)]
+        return [batches(shards, order, clock, 24, lo, hi, False, ["Person"]) for lo, hi in spans]
 
     running = streams(7)
     for number in range(8):  # four epochs
@@ -95,7 +99,7 @@ def test_the_ranks_slices_make_up_the_global_batch_also_after_a_break(
         ids = order.ids(7 + 24 * number, 31 + 24 * number)
         assert np.concatenate([found.positions for found in slices]).tolist() == ids.tolist()
         assert torch.equal(torch.cat([found.images for found in slices]), shards.images(ids))
-        assert torch.equal(torch.cat([found.labels["Person"] for found in slices]), shards.labels["Person"][ids])
+        assert torch.equal(torch.cat([found.labels["Person"] for found in slices]), shards.labels(["Person"])["Person"][ids])
 
 
 def test_options_become_an_order_and_its_definition(index: Index) -> None:
@@ -108,14 +112,14 @@ def test_options_become_an_order_and_its_definition(index: Index) -> None:
             words
             == {
                 "whole": "feistel-6-v1 over 45, balance None",
-                "windows": "feistel-6-v1 over 45, balance None, windows-v1 of 1 shards",
+                "windows": "feistel-6-v1 over 45, balance None, windows-v2 of 1 shards",
                 "balanced": "feistel-6-v1 over 45, balance Glasses",
                 "weighted": "feistel-6-v1 over 45, balance Glasses, weights (1.0, 3.0)",
-                "balanced windows": "feistel-6-v1 over 45, balance Glasses, windows-v1 of 1 shards",
+                "balanced windows": "feistel-6-v1 over 45, balance Glasses, windows-v2 of 1 shards",
             }[name]
         )
         assert set(np.diff(drawn // 16)) >= {0} and (len(set(drawn // 16)) == 3)
-        with_glasses = int(shards.labels["Glasses"][drawn].sum())
+        with_glasses = int(shards.labels(["Glasses"])["Glasses"][drawn].sum())
         assert with_glasses == {"whole": 18, "windows": 18, "weighted": 34}.get(name, 22)
     assert shards.order(Data(window_images=10**6), 0)[0].window == 0  # one window is the whole set
     assert shards.order(Data(window_images=5), 0)[0].window == 1
@@ -167,29 +171,56 @@ def test_staging_gives_the_same_bits(
     assert torch.equal(whole.images(), plain.images())
     assert torch.equal(staged.images(), plain.images(np.arange(40)[::-1]))
     assert capsys.readouterr().err == ""
-    order = whole.order(Data(balance=next(iter(whole.labels))), 3)[0]
+    order = whole.order(Data(balance=next(iter(set_.content["labels"]))), 3)[0]
     for ours, theirs in zip(
         range(5), zip(batches(whole, order, 9, 8, 0, 8), batches(plain, order, 9, 8, 0, 8), strict=False), strict=False
     ):
         assert torch.equal(theirs[0].images, theirs[1].images), ours
-    copies = [path for path in tmp_path.glob("facefactory-*/*") if path.suffix != ".lock"]
-    assert len(copies) == (where == "disk")
 
 
-def test_the_ranks_of_a_node_share_one_copy(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def copy_of(shards: Shards) -> tuple[int, int]:
+    stat = os.fstat(shards._copy.fileno())  # type: ignore[union-attr]
+    return stat.st_ino, stat.st_size
+
+
+@pytest.mark.parametrize("where", ["memory", "disk"])
+def test_the_ranks_of_a_node_share_one_copy_that_ends_with_them(
+    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
     ranks = [Shards(index, "train") for _ in range(4)]
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda shards: shards.stage("disk"), ranks))
+        list(pool.map(lambda shards: shards.stage(where), ranks))
     assert all(torch.equal(shards.images(), Shards(index, "train").images()) for shards in ranks)
+    assert {copy_of(shards) for shards in ranks} == {(copy_of(ranks[0])[0], 45 * 16 * 16)}
     (folder,) = tmp_path.iterdir()
     assert folder.stat().st_mode & 0o777 == 0o700
-    (copy,) = [path for path in folder.iterdir() if path.suffix != ".lock"]
-    written = copy.stat().st_mtime_ns
-    Shards(index, "train").stage("disk")  # a later run on this node
-    assert copy.stat().st_mtime_ns == written
-    ranks[0].gather(np.arange(3), ranks[0].space(3))
-    assert copy.stat().st_size == 45 * 16 * 16
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 2000  # a list of those who hold it
+    held, _ = copy_of(ranks[0])
+    script = (
+        "import sys, time\nfrom pathlib import Path\nfrom facefactory.data import index\nfrom facefactory.data.loader import Shards\n"
+        f"shards = Shards(index.read(Path({str(index.folder)!r})), 'train')\nshards.stage({where!r})\n"
+        "import os\nprint(os.fstat(shards._copy.fileno()).st_ino, flush=True)\ntime.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, env={**os.environ, "TMPDIR": str(tmp_path)}
+    ) as other:
+        assert int(other.stdout.readline()) == held  # type: ignore[union-attr]
+        ranks.clear()
+        late = Shards(index, "train")
+        late.stage(where)
+        assert copy_of(late)[0] == held  # from the other process
+        other.kill()
+        other.wait()
+    assert torch.equal(late.images(), Shards(index, "train").images())
+    del late
+    gc.collect()
+    fresh = Shards(index, "train")
+    fresh.stage(where)  # nobody holds one any more
+    (holders,) = folder.glob("*.jsonl")
+    assert len(holders.read_text().splitlines()) == 1
+    assert torch.equal(fresh.images(), Shards(index, "train").images())
 
 
 @pytest.mark.parametrize("where", ["memory", "disk"])
@@ -199,7 +230,7 @@ def test_staging_without_room_says_so_and_reads_from_the_shards(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     if trouble == "room":
-        monkeypatch.setattr(loader, "_free_memory", lambda: 14_000)
+        monkeypatch.setattr(staging, "_free_memory", lambda: 14_000)
         monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=14_000))
         message = "GiB of images do not fit into 80 % of the .* GiB free"
     elif where == "memory":
@@ -208,12 +239,7 @@ def test_staging_without_room_says_so_and_reads_from_the_shards(
         (tmp_path / f"facefactory-{os.getuid()}").write_text("")  # not a folder
         message = "File exists"
     else:
-
-        class Full(io.FileIO):
-            def write(self, content: Any) -> int:
-                raise OSError(28, "No space left on device")
-
-        monkeypatch.setattr("builtins.open", lambda path, mode="r", **_: (Full if mode == "wb" else io.FileIO)(path, mode[0]))
+        monkeypatch.setattr(os, "fdopen", lambda number, mode: Full(number, mode.replace("b", "")))
         message = "No space left on device"
     shards = Shards(index, "train")
     shards.stage(where)
@@ -225,13 +251,11 @@ def test_staging_without_room_says_so_and_reads_from_the_shards(
     assert not list(tmp_path.glob("facefactory-*/.*"))
 
 
-def test_memory_is_what_slurm_granted_shared_by_the_ranks_of_a_node(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_what_linux_has_or_slurm_granted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SLURM_MEM_PER_NODE", raising=False)
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
-    assert 2**26 < loader._free_memory() < 2**50
-    for name, value in {"SLURM_MEM_PER_NODE": "64", "WORLD_SIZE": "8", "SLURM_JOB_NUM_NODES": "2"}.items():
-        monkeypatch.setenv(name, value)
-    assert loader._free_memory() == 2**26 // 4
+    assert 2**26 < staging._free_memory() < 2**50
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", "64")
+    assert staging._free_memory() == 2**26
 
 
 def test_a_subset_is_a_set_of_its_own(index: Index, short_blocks: int) -> None:
@@ -240,8 +264,8 @@ def test_a_subset_is_a_set_of_its_own(index: Index, short_blocks: int) -> None:
     subset = Shards(index, "train", chosen)
     assert len(subset) == 5
     assert np.array_equal(subset.images().numpy(), images[chosen])
-    assert subset.labels["Person"].tolist() == [rows[i]["Person"] for i in chosen]
-    assert subset.table["file"].tolist() == [rows[i]["file"] for i in chosen]
+    assert subset.labels(["Person"])["Person"].tolist() == [rows[i]["Person"] for i in chosen]
+    assert subset.table["Beard"].tolist() == [rows[i]["Beard"] for i in chosen]
     batch = next(batches(subset, Order(5, 0), 0, 5, 0, 5))
     assert np.array_equal(batch.images.numpy(), images[chosen[batch.positions]])
 
@@ -256,13 +280,23 @@ def test_several_splits_are_one_array(index: Index) -> None:
 
 def test_strata_are_the_classes_without_missing_labels(index: Index) -> None:
     shards = Shards(index, "train")
-    beard = shards.labels["Beard"].numpy()
+    beard = shards.labels(["Beard"])["Beard"].numpy()
     assert -1 in beard
-    assert [found.tolist() for found in shards.strata("Beard")] == [np.flatnonzero(beard == c).tolist() for c in (0, 1)]
+    assert [found.tolist() for found in shards.strata("Beard").values()] == [np.flatnonzero(beard == c).tolist() for c in (0, 1)]
 
 
 def test_labels_have_the_types_of_their_kind(index: Index) -> None:
-    assert {column.dtype for column in Shards(index, "test").labels.values()} == {torch.int32}
+    shards = Shards(index, "test")
+    assert {str(kind) for kind in shards.table.dtypes} == {"int8"}  # as small as their classes allow
+    assert {str(kind) for kind in index.table("test").drop(columns="file").dtypes} == {"int32"}  # in the files
+    assert shards.labels([]) == {}
+
+
+class Full(io.FileIO):
+    """A file on a disk that is full."""
+
+    def write(self, content: Any) -> int:
+        raise OSError(28, "No space left on device")
 
 
 class Broken(Order):

@@ -30,6 +30,7 @@ from facefactory.training.trainer import Task, Trainer, fit
 
 ALONE = World(0, 1, torch.device("cpu"))
 BATCH = 12
+LABELS = ("Person", "Glasses", "Beard")  # of the set in conftest.py
 KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # small models and their objectives
     "gan": ({"name": "gan/dcgan", "width": 4, "z_dim": 4, "depth": 2}, {"name": "adversarial", "r1_interval": 2}),
     "vae": ({"name": "vae/conv", "width": 4, "z_dim": 4, "depth": 2}, {"name": "elbo"}),
@@ -327,7 +328,7 @@ def gradients(index: Index, world: World, folder: Path, kind: str, accumulate: i
     options = {"precision": "float64", "ranks": world.size, "accumulate": accumulate}
     trainer = Trainer(make_task(index, folder, kind, NO_BATCH_NORM[kind], **options), world)
     trainer.clock = 36
-    stream = batches(trainer.task.shards, trainer.order, 36, BATCH, trainer.lo, trainer.lo + trainer.share)
+    stream = batches(trainer.task.shards, trainer.order, 36, BATCH, trainer.lo, trainer.lo + trainer.share, False, LABELS)
     parts = trainer.parts(next(stream))
     found = {}
     for phase in trainer.phases:
@@ -405,7 +406,7 @@ def test_accumulation_has_the_gradients_of_the_whole_batch(index: Index, tmp_pat
 
 def test_a_phase_leaves_the_other_networks_alone(index: Index, tmp_path: Path) -> None:
     trainer = Trainer(make_task(index, tmp_path), ALONE)
-    parts = trainer.parts(next(batches(trainer.task.shards, trainer.order, 0, BATCH, 0, BATCH)))
+    parts = trainer.parts(next(batches(trainer.task.shards, trainer.order, 0, BATCH, 0, BATCH, False, LABELS)))
     trainer.backward("discriminator", parts, None)
     assert all(p.grad is None for p in trainer.model.generator.parameters())
     trainer.model.zero_grad(set_to_none=True)
@@ -450,7 +451,7 @@ def test_half_of_the_images_are_mirrored_and_none_without_flip(index: Index, tmp
     seen = {True: 0, False: 0}
     for flip in (True, False):
         trainer = Trainer(make_task(index, tmp_path, data=Data(flip=flip), augment=[]), ALONE)
-        stream = batches(trainer.task.shards, trainer.order, 0, BATCH, 0, BATCH)
+        stream = batches(trainer.task.shards, trainer.order, 0, BATCH, 0, BATCH, False, LABELS)
         for clock in range(0, 10 * BATCH, BATCH):
             trainer.clock, loaded = clock, next(stream)
             (part,) = trainer.parts(loaded)

@@ -25,6 +25,11 @@ def padded(size: int) -> int:
     return -(-size // BLOCK) * BLOCK
 
 
+def stored(label: dict[str, Any]) -> npt.DTypeLike:
+    """The type in which memory holds a label: the smallest that holds its classes and -1, float32 for a real one."""
+    return np.min_scalar_type(-max(1, len(label["classes"]))) if "classes" in label else np.float32
+
+
 @dataclass(frozen=True)
 class Index:
     """A packed face set.
@@ -80,6 +85,19 @@ class Index:
         """File names and encoded labels of a split, one row an image in packed order."""
         parts = [pd.read_parquet(self.folder / shard["table"]) for shard in self.split(split)["shards"]]
         return pd.concat(parts, ignore_index=True)
+
+    def columns(self, splits: list[str], names: list[str]) -> dict[str, npt.NDArray[Any]]:
+        """Some columns of the tables of some splits, one value an image in packed order, labels in their `stored` types."""
+        shards, schema = [shard for name in splits for shard in self.split(name)["shards"]], self.content["labels"]
+        types = {name: stored(schema[name]) if name in schema else np.int64 for name in names}
+        found = {name: np.empty(sum(shard["count"] for shard in shards), kind) for name, kind in types.items()}
+        end = 0
+        for shard in shards if names else []:
+            start, end = end, end + shard["count"]
+            rows = pd.read_parquet(self.folder / shard["table"], columns=names)
+            for name, column in found.items():
+                column[start:end] = rows[name]
+        return found
 
     def verify(self, full: bool = False) -> None:
         """Check size and SHA-256 of every file; a good verdict is remembered per (path, size, time of change).

@@ -11,21 +11,20 @@ import functools
 import itertools
 import math
 import os
-import shutil
-import tempfile
 import threading
+import weakref
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pandas as pd
 import torch
 
-from facefactory import UserError, config, rundir, say
-from facefactory.data import Data
+from facefactory import UserError, config, say
+from facefactory.data import Data, staging
 from facefactory.data.index import BLOCK, Index
 from facefactory.data.order import ALGORITHM, Ids, Order, permute
 from facefactory.data.shard import decode, submit, workers
@@ -42,8 +41,8 @@ class Shards:
 
     def __init__(self, index: Index, split: str | list[str], subset: Ids | None = None) -> None:
         content, self._splits = index.content, [split] if isinstance(split, str) else split
-        self.index, self.subset, self._staged = index, subset, False
-        self.table = pd.concat([index.table(name) for name in self._splits], ignore_index=True)
+        self.index, self.subset = index, subset
+        self._copy: IO[bytes] | None = None  # held, so that others find it
         self._shape = (content["resolution"], content["resolution"], content["channels"])
         self._entries = [shard for name in self._splits for shard in index.split(name)["shards"]]
         self._starts = np.cumsum([0] + [entry["count"] for entry in self._entries])
@@ -59,20 +58,29 @@ class Shards:
             self._rows = torch.frombuffer(memory, dtype=torch.uint8).as_strided((rows, *self._shape), strides)
         else:
             self._tars = [np.asarray(tar) for name in self._splits for tar in index.tars(name)]
-            self._spans = self.table[["_offset", "_length"]].to_numpy()
-        if subset is not None:
-            self.table = self.table.iloc[subset].reset_index(drop=True)
-        self.labels = {name: torch.from_numpy(self.table[name].to_numpy(copy=True)) for name in content["labels"]}
+            self._spans = np.stack(list(index.columns(self._splits, ["_offset", "_length"]).values()), 1)
 
     def __len__(self) -> int:
-        return len(self.table)
+        return int(self._starts[-1]) if self.subset is None else len(self.subset)
+
+    def labels(self, names: Iterable[str]) -> dict[str, torch.Tensor]:
+        """Some labels, one value an image: memory holds those alone that are asked for."""
+        chosen = slice(None) if self.subset is None else self.subset
+        found = self.index.columns(self._splits, list(names))
+        return {name: torch.from_numpy(column[chosen]) for name, column in found.items()}
+
+    @functools.cached_property
+    def table(self) -> pd.DataFrame:
+        """All labels, a row an image."""
+        columns = {name: column.numpy() for name, column in self.labels(self.index.content["labels"]).items()}
+        return pd.DataFrame(columns, index=range(len(self)))
 
     def gather(self, positions: Ids, out: torch.Tensor) -> torch.Tensor:
         """Read the images at `positions` into `out` [n, H, W, C] uint8."""
         return self._read(positions if self.subset is None else self.subset[positions], out)
 
     def _read(self, ids: Ids, out: torch.Tensor) -> torch.Tensor:
-        if self._staged:
+        if self._copy:
             assert self._rows is not None
             return torch.index_select(self._rows, 0, torch.from_numpy(ids), out=out)
         shard = np.searchsorted(self._starts, ids, side="right") - 1
@@ -112,77 +120,58 @@ class Shards:
         positions = np.arange(len(self)) if positions is None else positions
         return (self.images(positions[start : start + CHUNK]) for start in range(0, len(positions), CHUNK))
 
-    def strata(self, label: str) -> tuple[Ids, ...]:
-        """Positions per class of a label; images without it are left out."""
-        values = self.labels[label].numpy()
+    def strata(self, label: str) -> dict[int, Ids]:
+        """Positions per class number of a label; images without it are left out."""
+        values = self.labels([label])[label].numpy()
         if not (values >= 0).any():
             raise UserError(f"no image of this split has the label {label!r}; data.balance needs one that is given.")
-        return tuple(np.flatnonzero(values == value) for value in np.unique(values[values >= 0]))
+        return {int(value): np.flatnonzero(values == value) for value in np.unique(values[values >= 0])}
 
     def order(self, options: Data, seed: int) -> tuple[Order, str]:
         """The order in which images are drawn, and its definition in words; UserError: weights that do not fit the label."""
-        strata, weights = self.strata(options.balance) if options.balance else (), None
+        strata, weights = self.strata(options.balance) if options.balance else {}, None
         words = f"{ALGORITHM} over {len(self)}, balance {options.balance}"
         if options.weights:
             classes = self.index.content["labels"][options.balance]["classes"] if options.balance else []
-            given = [classes[int(self.labels[str(options.balance)][members[0]])] for members in strata]
+            given = [classes[number] for number in strata]
             weights = tuple(float(options.weights.get(name, 1)) for name in given)
             if not set(options.weights) <= set(given) or min(weights) < 0 or not sum(weights):
                 allowed = f"the classes of data.balance={options.balance}: {', '.join(given) or 'none'}"
                 raise UserError(f"data.weights={options.weights}: give numbers from 0 on, not all 0, to {allowed}.")
             words += f", weights {weights}"
-        sizes = np.diff(self._starts)
+        drawn, sizes = (len(self), seed, tuple(strata.values()), weights), np.diff(self._starts)
         window = max(1, options.window_images // int(sizes.max()))
         if not options.window_images or window >= len(sizes) or self.subset is not None:
-            return Order(len(self), seed, strata, weights), words
-        return Order(len(self), seed, strata, weights, sizes, window), f"{words}, windows-v1 of {window} shards"
+            return Order(*drawn), words
+        return Order(*drawn, sizes, window), f"{words}, windows-v2 of {window} shards"
 
     def stage(self, where: str) -> None:
-        """Copy all images once, in order, to `memory`, or to `disk` (the folder TMPDIR, one copy a node); none: leave them.
+        """Copy all images once, in order, to `memory`, or to `disk` (the folder TMPDIR), one copy a node; none: leave them.
 
         Where they do not fit, a line says so and they are read from where they are. What is drawn, and when, stays the same.
         """
         total = int(self._starts[-1])
-        if where == "none" or self._staged:
+        size = total * math.prod(self._shape)
+        if where == "none" or self._copy:
             return
+
+        def write(stream: IO[bytes]) -> None:
+            for ids in np.split(np.arange(total), range(AHEAD, total, AHEAD)):
+                stream.write(self._read(ids, self.space(len(ids))).numpy().data)
+
         try:
-            if where == "memory":
-                self._check_room("memory", _free_memory())
-                self._rows = self._read(np.arange(total), self.space(total))
-            else:
-                size = total * math.prod(self._shape)
-                copy = torch.from_file(str(self._copy_to_disk(total)), size=size, dtype=torch.uint8)
-                self._rows = copy.view(total, *self._shape)
-            self._staged = True
+            name = config.digest([self.index.images_digest, self._splits, self._shape])
+            copy = staging.shared(name, where, size, write)
+            self._rows = torch.from_file(f"/proc/self/fd/{copy.fileno()}", size=size, dtype=torch.uint8).view(total, *self._shape)
+            self._copy = copy
+            weakref.finalize(self, copy.close)
         except OSError as error:
             say(f"data.stage={where}: {error}; the images are read from {self.index.folder} instead.")
-
-    def _copy_to_disk(self, total: int) -> Path:
-        folder = Path(tempfile.gettempdir()) / f"facefactory-{os.getuid()}"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        if folder.stat().st_uid != os.getuid():
-            raise PermissionError(f"{folder} belongs to somebody else")
-        path = folder / config.digest([self.index.images_digest, self._splits, self._shape])
-        with rundir.locked(path.with_suffix(".lock")):  # the first process that comes copies, the others wait for it
-            for left in folder.glob(f".{path.name}.*.tmp"):  # by a kill
-                left.unlink()
-            if not path.exists():
-                self._check_room(str(folder), shutil.disk_usage(folder).free)
-                with rundir.atomic(path) as temporary, open(temporary, "wb") as stream:
-                    for ids in np.split(np.arange(total), range(AHEAD, total, AHEAD)):
-                        stream.write(self._read(ids, self.space(len(ids))).numpy().data)
-        return path
-
-    def _check_room(self, where: str, free: int) -> None:
-        need = int(self._starts[-1]) * math.prod(self._shape)
-        if need > 0.8 * free:
-            sizes = f"{need / 2**30:.3g} GiB of images do not fit into 80 % of the {free / 2**30:.3g} GiB"
-            raise OSError(f"{sizes} free in {where}")
 
     def sweep(self, ids: Ids, swept: deque[int]) -> None:
         """Read the files of these images' shards through, but for those `swept` lately: Linux then has them in memory."""
         shards = np.unique(np.searchsorted(self._starts, ids, side="right") - 1).tolist()
-        for shard in [] if self._staged else [shard for shard in shards if shard not in swept]:
+        for shard in [] if self._copy else [shard for shard in shards if shard not in swept]:
             swept.append(shard)
             with open(self.index.folder / self._entries[shard]["file"], "rb", buffering=0) as stream:
                 buffer = bytearray(2**22)
@@ -193,19 +182,8 @@ class Shards:
 @functools.cache
 def _decoders() -> ProcessPoolExecutor:
     """Worker processes for all of this process's readers, started when they are first needed."""
-    return workers(max(1, len(os.sched_getaffinity(0)) // _ranks_here()))
-
-
-def _ranks_here() -> int:
-    """Ranks that share this node."""
-    return max(1, int(os.environ.get("WORLD_SIZE", 1)) // int(os.environ.get("SLURM_JOB_NUM_NODES", 1)))
-
-
-def _free_memory() -> int:
-    """Bytes of memory that this process may take: its part of what Linux has, or Slurm granted."""
-    available = int(Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0]) * 1024
-    granted = int(os.environ.get("SLURM_MEM_PER_NODE", 0)) * 2**20 or available
-    return min(available, granted) // _ranks_here()
+    ranks_here = max(1, int(os.environ.get("WORLD_SIZE", 1)) // int(os.environ.get("SLURM_JOB_NUM_NODES", 1)))
+    return workers(max(1, len(os.sched_getaffinity(0)) // ranks_here))
 
 
 @dataclass(frozen=True)
@@ -218,13 +196,13 @@ class Batch:
 
 
 def batches(
-    shards: Shards, order: Order, clock: int, size: int, lo: int, hi: int, pinned: bool = False
+    shards: Shards, order: Order, clock: int, size: int, lo: int, hi: int, pinned: bool = False, labels: Iterable[str] = ()
 ) -> Generator[Batch, None, None]:
-    """Endless slices lo:hi of the global batches of `size` that follow `clock` [images].
+    """Endless slices lo:hi of the global batches of `size` that follow `clock` [images], with some of their labels.
 
     A batch's images lie in a ring of buffers: they are valid until the next-but-one block of batches is asked for.
     """
-    share = hi - lo
+    share, columns = hi - lo, shards.labels(labels)
     steps = max(1, min(AHEAD, BLOCK_BYTES // shards.space(1).numel()) // share)
     ring = [shards.space(steps * share, pinned) for _ in range(2 * READERS + 2)]
     swept = deque[int](maxlen=4 * order.window)
@@ -255,8 +233,8 @@ def batches(
             found = ahead.popleft().result()  # raises what went wrong in the thread
             ahead.append(pool.submit(block, turn))
             for positions, images in zip(*found, strict=True):
-                labels = {name: column[torch.from_numpy(positions)] for name, column in shards.labels.items()}
-                yield Batch(images, labels, positions)
+                chosen = torch.from_numpy(positions)
+                yield Batch(images, {name: column[chosen] for name, column in columns.items()}, positions)
     finally:  # waits: a thread inside torch while the interpreter ends would abort the process
         pool.shutdown(cancel_futures=True)
         sweeper.shutdown(cancel_futures=True)

@@ -42,7 +42,7 @@ class Objective(Protocol):
 
     phases: tuple[Phase, ...]
     needs: tuple[str, ...]  # what a model must have to be trained by it
-    uses_labels: bool  # whether a change of labels makes what it trained stale
+    uses_labels: bool  # whether batches bring labels; a change of them then makes what it trained stale
 
     def loss(self, phase: str, model: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The phase's loss (a scalar, mean over the slice) and scalars worth a curve."""

@@ -177,7 +177,8 @@ def fit(task: Task, world: World, until_kimg: float | None = None) -> tuple[str,
     log = Log(task.folder, world, task.label, trainer.clock, options.log_kimg > 0)
     task.shards.stage(task.data.stage)
     place = (trainer.clock, options.batch_size, trainer.lo, trainer.lo + trainer.share)
-    stream = batches(task.shards, trainer.order, *place, pinned=world.device.type == "cuda")
+    labels = task.shards.index.content["labels"] if task.objective.uses_labels else ()
+    stream = batches(task.shards, trainer.order, *place, world.device.type == "cuda", labels)
     with contextlib.closing(stream), contextlib.closing(log):
         loaded = on_device(stream, world.device)
         while trainer.clock < total:

@@ -1,0 +1,73 @@
+"""One copy of a set's images a node, in memory or on the node's disk, which all processes there read.
+
+The copy is a file without a name: the kernel frees it when the last process that holds it has ended, however it ends. Others
+come to it through /proc/<pid>/fd/<fd> of those that hold it, which a small list below TMPDIR names.
+"""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from facefactory import rundir
+
+
+def shared(name: str, where: str, size: int, write: Callable[[IO[bytes]], None]) -> IO[bytes]:
+    """The copy `name` in `memory` or on `disk`, made by `write` if no process of this user here holds one.
+
+    Raises:
+        OSError: there is no room for `size` bytes, or the folder belongs to somebody else.
+    """
+    folder = Path(tempfile.gettempdir()) / f"facefactory-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise PermissionError(f"{folder} belongs to somebody else")
+    holders = folder / f"{name}-{where}.jsonl"
+    with rundir.locked(holders.with_suffix(".lock")):  # the first process that comes copies, the others wait for it
+        stream = _held(holders)
+        if stream is None:
+            room = _free_memory() if where == "memory" else shutil.disk_usage(folder).free
+            if size > 0.8 * room:
+                sizes = f"{size / 2**30:.3g} GiB of images do not fit into 80 % of the {room / 2**30:.3g} GiB"
+                raise OSError(f"{sizes} free in {where if where == 'memory' else folder}")
+            stream = os.fdopen(os.memfd_create(name) if where == "memory" else _nameless(folder), "w+b")
+            try:
+                write(stream)
+                stream.flush()
+            except BaseException:
+                stream.close()
+                raise
+            holders.unlink(missing_ok=True)
+        rundir.append_json(holders, {"pid": os.getpid(), "fd": stream.fileno(), "file": _identity(stream)})
+    return stream
+
+
+def _held(holders: Path) -> IO[bytes] | None:
+    """The copy of a process that still holds one."""
+    for one in reversed(rundir.read_jsonl(holders)):
+        with contextlib.suppress(OSError):  # that process has ended
+            stream = os.fdopen(os.open(f"/proc/{one['pid']}/fd/{one['fd']}", os.O_RDONLY), "rb")
+            if _identity(stream) == one["file"]:  # numbers of processes come again
+                return stream
+            stream.close()
+    return None
+
+
+def _nameless(folder: Path) -> int:
+    number, name = tempfile.mkstemp(dir=folder)
+    os.unlink(name)
+    return number
+
+
+def _identity(stream: IO[bytes]) -> list[int]:
+    stat = os.fstat(stream.fileno())
+    return [stat.st_dev, stat.st_ino, stat.st_size]
+
+
+def _free_memory() -> int:
+    """Bytes of memory that this job may take here: what Linux has, or Slurm granted."""
+    available = int(Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0]) * 1024
+    return min(available, int(os.environ.get("SLURM_MEM_PER_NODE", 0)) * 2**20 or available)
