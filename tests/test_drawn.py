@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +134,7 @@ def test_a_face_is_the_same_whenever_and_from_whatever_it_is_drawn() -> None:
     assert once == back[::-1] and len(set(once)) == 20
     series = [draw(row, 32).tobytes() for _, row in rows.iterrows()]
     found = drawn.find({"drawn": {"images": 20}}, None)
-    items = [drawn.load(pickle.loads(pickle.dumps(found.items[number])), 32).tobytes() for number in range(20)]
+    items = [drawn.load(item, 32, {"drawn": {"images": 20}}).tobytes() for item in found.items]
     assert once == series == items
 
 

@@ -196,10 +196,10 @@ def test_a_packing_that_was_killed_goes_on_and_gives_the_same_bytes(index: Index
     code = (
         "import os, sys\nfrom pathlib import Path\nfrom facefactory.data import Pack, pack, recipes, shard\n"
         "written, member = [], shard.member\n"
-        "def dying(name, content):\n"
-        "    written.append(name)\n"
+        "def dying(number, *content):\n"
+        "    written.append(number)\n"
         "    if len(written) == 40: os.kill(os.getpid(), 9)\n"
-        "    return member(name, content)\n"
+        "    return member(number, *content)\n"
         "shard.member = dying\n"
         "pack.pack(recipes.plan(Pack(recipe=sys.argv[1], resolution=16, shard_images=16)), Path(sys.argv[2]))"
     )

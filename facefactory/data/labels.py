@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from facefactory import UserError
+from facefactory.data.index import stored
 from facefactory.data.sources import safe
 
 KINDS = ("binary", "categorical", "ordinal", "identity", "real")  # all but the last have classes
@@ -135,20 +136,21 @@ def schema_of(table: pd.DataFrame, kinds: dict[str, Any]) -> dict[str, dict[str,
     return schema
 
 
-def encode(table: pd.DataFrame, schema: dict[str, dict[str, Any]], files: list[str]) -> pd.DataFrame:
-    """One row a file: class numbers as int32 (-1 = missing), real labels as float32 (NaN = missing)."""
+def encode(table: pd.DataFrame, schema: dict[str, dict[str, Any]], files: Any) -> pd.DataFrame:
+    """One row a file: class numbers (-1 = missing) and real labels (NaN = missing) in their `stored` types."""
     rows, encoded = table.reindex(files), dict[str, Any](file=files)
     for name, entry in schema.items():
         column = rows[name]
         if entry["kind"] == "real":
-            encoded[name] = column.replace([np.inf, -np.inf], np.nan).to_numpy(np.float32)
+            real = column.to_numpy(np.float32)
+            encoded[name] = np.where(np.isinf(real), np.nan, real) if np.isinf(real).any() else real
         elif entry["kind"] == "binary":  # CelebA writes -1 / 1, most others 0 / 1
-            encoded[name] = np.where(column.isna(), -1, (column.astype(float) > 0)).astype(np.int32)
+            encoded[name] = np.where(column.isna(), -1, (column > 0)).astype(stored(entry))
         else:
             numbers, values = column.factorize()
             known = pd.Categorical(texts(pd.Series(values)), entry["classes"]).codes
-            encoded[name] = np.append(known, -1)[numbers].astype(np.int32)
-    return pd.DataFrame(encoded)
+            encoded[name] = np.append(known, -1)[numbers].astype(stored(entry))
+    return pd.DataFrame(encoded, copy=False)
 
 
 def people(table: pd.DataFrame, group: str | None) -> npt.NDArray[np.int64]:

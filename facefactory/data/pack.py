@@ -58,7 +58,7 @@ def _write(
     marks, sizes = bytearray(), Counter[str]()
 
     def read(item: Any) -> np.ndarray:
-        with load(item, options.resolution) as opened:
+        with load(item, options.resolution, recipe) as opened:
             size = f"{opened.width}x{opened.height}"
             image = upright(opened, recipe["crop"], options.resolution, options.color)
         array = np.asarray(image).reshape(options.resolution, options.resolution, -1)
@@ -138,6 +138,7 @@ def shards(
                     more = "make room, or give another paths.data, and run the same command again: it goes on"
                     raise UserError(f"no room left in {folder}; {more}.") from None
                 fresh += 1
+            record["marks"] = bytes.fromhex(record["marks"])
             skipped += record["entry"]["skipped"]
             if len(skipped) > most:
                 rundir.write_json(folder / "skipped.json", skipped)
@@ -188,16 +189,21 @@ def pack(plan: recipes.Plan, folder: Path, progress: Callable[[int, int, float],
 
 def _duplicates(records: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
     """Pictures that lie in two splits: how many pairs, and the first of them by name."""
-    marks = np.frombuffer(bytes.fromhex("".join(record["marks"] for record in records)), np.uint8).reshape(-1, select.MARK)
-    tables = [pd.read_parquet(folder / record["entry"]["table"], columns=["file"]) for record in records]
-    names = np.concatenate([table["file"].to_numpy(object) for table in tables])
-    splits = np.repeat([record["entry"]["file"].rpartition("-")[0] for record in records], [len(table) for table in tables])
-    pairs = select.duplicates(marks, splits)
+    marks = np.frombuffer(b"".join(record["marks"] for record in records), np.uint8).reshape(-1, select.MARK)
+    entries, ends = [record["entry"] for record in records], np.cumsum([record["entry"]["count"] for record in records])
+    sides = [entry["file"].rpartition("-")[0] for entry in entries]
+    pairs = select.duplicates(
+        marks, np.repeat(np.unique(sides, return_inverse=True)[1].astype(np.int8), np.diff(ends, prepend=0))
+    )
+
+    def name(image: int) -> str:
+        shard = int(np.searchsorted(ends, image, side="right"))
+        files = pd.read_parquet(folder / entries[shard]["table"], columns=["file"])["file"]
+        return f"{sides[shard]}/{files.iloc[image - ends[shard]]}"
+
+    listed = [[*map(name, pair), kind] for pair, kind in itertools.islice(pairs.items(), recipes.NAMED)]
     kinds, cut = Counter(pairs.values()), len(pairs) > select.MOST
-    if pairs:
-        (a, b), kind = next(iter(pairs.items()))
-        say(
-            f"pack: {'at least ' * cut}{len(pairs)} pairs of pictures in two splits are alike, e.g. {names[a]} and {names[b]} ({kind}); see index.json"
-        )
-    listed = [[f"{splits[i]}/{names[i]}" for i in pair] + [kind] for pair, kind in itertools.islice(pairs.items(), recipes.NAMED)]
+    if listed:
+        (a, b, kind), most = listed[0], "at least " * cut
+        say(f"pack: {most}{len(pairs)} pairs of pictures in two splits are alike, e.g. {a} and {b} ({kind}); see index.json")
     return {"across_splits": {"exact": kinds["exact"], "near": kinds["near"]}, "cut": cut, "first": listed}

@@ -1,6 +1,7 @@
 """Recipes -> plans: which images of a face set are packed, with which labels, into which split. Decodes nothing."""
 
 import hashlib
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,9 +43,12 @@ class Plan:
     @property
     def fingerprint(self) -> dict[str, str]:
         """Digests of what packing reads: the recipe, names, labels and splits, and the stamp of the images."""
-        made = hashlib.sha256("\n".join([*self.table["file"], *self.splits.tolist()]).encode())
-        for name in self.schema:
-            made.update(self.table[name].to_numpy().tobytes())
+        words = itertools.chain(self.table["file"], map(str, self.splits))
+        made = hashlib.sha256(next(words, "").encode())
+        while some := list(itertools.islice(words, 2**16)):
+            made.update("\n".join(["", *some]).encode())
+        for name, entry in self.schema.items():
+            made.update(self.table[name].to_numpy(np.int32 if "classes" in entry else np.float32).tobytes())
         recipe = {name: value for name, value in self.recipe.items() if name != "max_bad"}
         found = config.digest([made.hexdigest(), self.schema])
         return {"recipe": config.digest(recipe), "labels": found, "images": config.digest(self.stamp)}

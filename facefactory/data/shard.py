@@ -1,6 +1,7 @@
 """One shard: a USTAR tar of images and labels, and the same labels as a table. Its bytes depend on what is in it alone."""
 
 import errno
+import functools
 import hashlib
 import io
 import json
@@ -37,11 +38,23 @@ def npy_header(shape: tuple[int, ...]) -> bytes:
     return b"\x93NUMPY\x01\x00" + (NPY_HEADER - 10).to_bytes(2, "little") + fields.ljust(NPY_HEADER - 11).encode() + b"\n"
 
 
-def member(name: str, content: bytes) -> bytes:
-    """A tar member without owner or time, padded to whole blocks."""
-    info = tarfile.TarInfo(name)
-    info.size = len(content)
-    return info.tobuf(tarfile.USTAR_FORMAT) + content.ljust(padded(len(content)), b"\0")
+@functools.lru_cache(maxsize=4)
+def _header(ending: str, size: int) -> tuple[bytes, int]:
+    info = tarfile.TarInfo(f"00000000.{ending}")
+    info.size = size
+    header = info.tobuf(tarfile.USTAR_FORMAT)
+    return header, int(header[148:154], 8)
+
+
+def member(number: int, ending: str, content: bytes) -> bytes:
+    """A tar member `<8 digits>.<ending>` without owner or time, padded to whole blocks.
+
+    Members of one size differ in name and checksum alone, and tarfile takes long for a header.
+    """
+    (header, checksum), name = _header(ending, len(content)), f"{number:08d}".encode()
+    checksum += sum(name) - 8 * ord("0")
+    header = name + header[8:148] + f"{checksum:06o}".encode() + header[154:]
+    return header + content.ljust(padded(len(content)), b"\0")
 
 
 def encode(image: np.ndarray, storage: str) -> tuple[str, bytes]:
@@ -110,13 +123,14 @@ def write_shard(
                     raise
                 skipped.append({"file": rows["file"].iloc[number], "reason": f"{type(error).__name__}: {error}"})
                 continue
-            key, (ending, content) = f"{first + len(kept):08d}", encode(image, storage)
+            key, text, (ending, content) = first + len(kept), texts[number].ljust(longest).encode(), encode(image, storage)
             pixels.update(content if storage == "jpeg" else image.tobytes())
             kept.append(number)
             spans.append((tar.tell() + BLOCK, len(content)))
-            tar.write(member(f"{key}.{ending}", content) + member(f"{key}.json", texts[number].ljust(longest).encode()))
+            tar.write(member(key, ending, content) + member(key, "json", text))
         tar.write(bytes(2 * BLOCK))  # end of archive
     rows = rows.iloc[kept].reset_index(drop=True)
+    rows = rows.astype({name: np.int32 for name, kind in rows.dtypes.items() if kind.kind == "i"})
     entry = {"file": tar_path.name, "count": len(kept), "bytes": tar_path.stat().st_size}
     if storage == "raw":
         entry["stride"] = 2 * BLOCK + padded(spans[0][1] if spans else 0) + padded(longest)

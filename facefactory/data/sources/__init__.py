@@ -1,7 +1,7 @@
 """Where images come from. A source is a file here, named by `source:` of a recipe; it is torch-free and has
 
     find(recipe, root) -> Found              what is there; decodes nothing. `root` is pack.root, else the recipe's, else None
-    load(item, resolution) -> Image.Image    one image at any size (`resolution` is a hint for those who draw); may raise:
+    load(item, resolution, recipe) -> Image  one image at any size (`resolution` is a hint for those who draw); may raise:
                                              the image is then skipped. Left out, `load` of this file serves
 
 Options of its own stand in the recipe below the source's name. Packing does the rest: labels, selection, splits, EXIF,
@@ -33,8 +33,8 @@ LARGEST = 2**28  # bytes of a packed member: more is a bomb
 class Found:
     """The images of a set in a fixed order, and what its own files say about them."""
 
-    names: list[str]  # unique file name of each image below the root, with `/`
-    items: Sequence[Any]  # what `load` needs, picklable, taken as items[number]: a list, or a numpy record array
+    names: "Sequence[str] | pd.Index[str]"  # unique file name of each image below the root, with `/`
+    items: Sequence[Any]  # what `load` needs, picklable
     stamp: Any  # JSON that changes when an image does, e.g. sizes and times of the files
     table: "pd.DataFrame | None" = None  # raw labels by name, in any order; rows without an image are counted and left out
 
@@ -73,7 +73,7 @@ def _archive(path: str) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
-def load(item: Any, resolution: int) -> "Image.Image":
+def load(item: Any, resolution: int, recipe: dict[str, Any]) -> "Image.Image":
     """Open (not decode) a path, (zip, member), or (file, offset, size) in bytes.
 
     Raises:

@@ -1,11 +1,12 @@
 """Faces drawn here: any number, any size, every factor known. They show nobody, and nobody's gender is meant.
 
 Image i of a seed is a pure function of (seed, i): each factor has a stream of its own (Philox: Salmon et al., "Parallel random
-numbers: as easy as 1, 2, 3", SC 2011), keyed by (seed, CRC-32 of its name) and read at place i. Factors come from integers, sums,
-products and square roots alone: they are the same on every machine. Pixels are, where Pillow and NumPy are.
+numbers: as easy as 1, 2, 3", SC 2011), keyed by (seed, CRC-32 of its name) and read at place i. Factors come from integers, sums, products
+and roots alone, so they are the same on every machine; pixels are, where Pillow and NumPy are.
 """
 
 import functools
+import json
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,13 +21,11 @@ from facefactory import UserError, config
 from facefactory.data.sources import Found
 
 Color = tuple[int, int, int]
-
 BLACK, WHITE, FRAME = (0, 0, 0), (255, 255, 255), (26, 22, 24)
 HAIR = {"black": (30, 25, 27), "brown": (82, 48, 30), "blond": (226, 188, 110), "gray": (170, 170, 174), "red": (178, 74, 32)}
 BACKGROUNDS = {"white": (226, 226, 222), "gray": (128, 130, 134), "blue": (92, 132, 184), "green": (98, 146, 108)}
 BACKGROUNDS |= {"ochre": (196, 160, 92), "violet": (140, 104, 160)}
 SKIN = [(255, 236, 226), (244, 206, 178), (222, 172, 134), (186, 130, 92), (134, 86, 58), (86, 54, 40)]  # skin_tone 0…1
-
 # CelebA's attributes. Hair: share of the images; what the four leave over is red. Others: share, factor, its range without, with.
 COLORED = {"Black_Hair": 0.3, "Brown_Hair": 0.25, "Blond_Hair": 0.2, "Gray_Hair": 0.15}
 ATTRIBUTES = {
@@ -117,16 +116,14 @@ def attributes(shown: pd.DataFrame) -> pd.DataFrame:
 
 def table(options: Options) -> pd.DataFrame:
     """Labels of the whole set, indexed by file name: the attributes, `noise` of them flipped, then the true factors."""
-    shown = factors(options, 0, options.images)
-    labels = attributes(shown)
+    labels = attributes(shown := factors(options, 0, options.images))
     for name in labels:
         labels[name] ^= (uniform(f"{name} noise", options, 0, options.images) < options.noise).view(np.int8)
     return pd.concat([labels, shown], axis=1).set_axis([f"{number:08d}.png" for number in shown.index])
 
 
-A = 0.74  # half-width of the head; its half-height is 1
 CIRCLE = np.exp(2j * np.pi * np.arange(32) / 32)  # outlines are complex: x + iy
-U = np.linspace(-1.0, 1.0, 13)
+A, U = 0.74, np.linspace(-1.0, 1.0, 13)  # half-width of the head, whose half-height is 1; points along a curve
 ARCH = 1 - U**2
 INSIDE = np.clip(1 - np.linspace(-1, 1, 64) ** 2 - np.linspace(-1, 1, 64)[:, None] ** 2, 0, 1)
 FADE = Image.fromarray((255 * INSIDE**1.5 * (2 - INSIDE)).astype(np.uint8))
@@ -267,17 +264,15 @@ def blob(width: int, height: int) -> Image.Image:
 
 
 def draw(row: Any, resolution: int) -> Image.Image:
-    """The face of a row of `factors` (dict, Series, or an item of `find`), [resolution, resolution] RGB."""
-    items = zip(row.dtype.names or (), row.item(), strict=True) if isinstance(row, np.record) else row.items()
-    f = {name: value.item() if isinstance(value, np.generic) else value for name, value in items}
+    """The face of a row of `factors` (dict or Series), [resolution, resolution] RGB."""
+    f = {name: value.item() if isinstance(value, np.generic) else value for name, value in row.items()}
     times = max(2, -(-128 // resolution))  # drawn larger, then averaged
     size, (step, share) = resolution * times, divmod(f["skin_tone"] * (len(SKIN) - 1), 1)
     skin = mix(SKIN[int(step)], SKIN[min(int(step) + 1, len(SKIN) - 1)], share)
     hair = mix(BLACK, HAIR[f["hair_color"]], 1 + 0.12 * f["hair_shade"])
     wall = mix(BLACK, BACKGROUNDS[f["background"]], 1 + 0.12 * f["background_shade"])
     canvas = Image.new("RGB", (size, size), mix(wall, BLACK, 0.2))
-    corner = int(-size * (0.5 + 0.2 * f["light"])), -size // 2
-    canvas.paste(mix(wall, WHITE, 0.1), corner, blob(2 * size, 2 * size))
+    canvas.paste(mix(wall, WHITE, 0.1), (int(-size * (0.5 + 0.2 * f["light"])), -size // 2), blob(2 * size, 2 * size))
     pen = ImageDraw.Draw(canvas)
     patches = [patch for part in (head, features, front) for patch in part(f, hair, skin)]
     for patch, outline in zip(patches, project(patches, f, size), strict=True):
@@ -289,12 +284,17 @@ def draw(row: Any, resolution: int) -> Image.Image:
     return canvas.reduce(times)
 
 
+@functools.lru_cache(maxsize=2)
+def _some(section: str, first: int) -> list[Any]:
+    return factors(Options(**json.loads(section)), first, 256).to_dict("records")
+
+
+def load(item: int, resolution: int, recipe: dict[str, Any]) -> Image.Image:
+    """The face of that number."""
+    return draw(_some(json.dumps(recipe.get("drawn") or {}), item // 256 * 256)[item % 256], resolution)
+
+
 def find(recipe: dict[str, Any], root: str | None) -> Found:
     """The set that the recipe's section `drawn` describes; UserError: a key or value it cannot have."""
     labels = table(config.load(Options, [], [recipe.get("drawn") or {}]))
-    shown = labels.drop(columns=[*COLORED, *ATTRIBUTES])
-    rows: Any = shown.to_records(index=False, column_dtypes=dict.fromkeys(("hair_color", "glasses", "background"), "U6"))
-    return Found(list(labels.index), rows, [recipe.get("drawn"), config.digest(Path(__file__).read_text())], labels)
-
-
-load = draw
+    return Found(labels.index, range(len(labels)), [recipe.get("drawn"), config.digest(Path(__file__).read_text())], labels)

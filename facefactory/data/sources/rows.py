@@ -32,7 +32,7 @@ def find(recipe: dict[str, Any], root: str | None) -> Found:
     return Found(names, [(str(path), *line, column) for line in lines], [stat.st_size, stat.st_mtime_ns], table)
 
 
-def load(item: tuple[str, int, int, int], resolution: int) -> Image.Image:
+def load(item: tuple[str, int, int, int], resolution: int, recipe: dict[str, Any]) -> Image.Image:
     """A row -> a square gray image; ValueError: its values are no square of bytes."""
     path, offset, size, column = item
     with open(path, "rb") as stream:
