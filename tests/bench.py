@@ -1,6 +1,7 @@
 """`make bench`: how fast sets are read and packed on this machine, every figure beside the one it is to be judged by.
 
 python tests/bench.py [loader] [pack] [million]; without arguments loader and pack. `million` takes many minutes.
+torch is imported where it is used: a packing process imports this file too.
 """
 
 from __future__ import annotations
@@ -20,12 +21,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from PIL import Image
 
 from facefactory.data import Data, Pack, pack, recipes
 from facefactory.data.index import FORMAT, Index, write
-from facefactory.data.loader import Shards, batches
 from facefactory.data.shard import write_shard
 
 SHARDS, BATCH, CORES = 24, 64, len(os.sched_getaffinity(0))
@@ -73,6 +72,7 @@ def make(folder: Path, side: int, per_shard: int) -> list[Index]:
 
 def peers(folder: Path) -> Iterator[tuple[str, Iterator[Any]]]:
     """Other loaders, each in this process and with a worker process a core: shuffled batches of uint8."""
+    import torch
     import webdataset
     from torchvision import datasets, transforms
 
@@ -96,6 +96,11 @@ def rate(step: Callable[[], int], seconds: float) -> float:
 
 def warm(raw: Index, encoded: Index) -> None:
     """Print images/s: shards and the gather from memory in turns, the others one after the other, and the ratios."""
+    import torch
+
+    from facefactory.data.loader import Shards, batches
+
+    torch.set_num_threads(1)
     shards, clock = Shards(raw, "train"), [0]
     order, memory = shards.order(Data(), 0)[0], shards.images()
     ours = batches(shards, order, 0, BATCH, 0, BATCH)
@@ -129,6 +134,8 @@ def _deliver(stream: Iterator[Any]) -> int:
 
 def cold(index: Index) -> None:
     """Print images/s of the first epoch when Linux holds nothing of the shards."""
+    from facefactory.data.loader import Shards, batches
+
     count = index.split("train")["count"]
     tars = [index.folder / shard["file"] for shard in index.split("train")["shards"]]
 
@@ -171,7 +178,7 @@ def loader(folder: Path) -> None:
         cold(raw)
 
 
-def packing(folder: Path, count: int = 8000) -> None:
+def packing(folder: Path, count: int = 20_000) -> None:
     """JPEGs of CelebA's size to 64 x 64: a plain loop, one packing process, one a core."""
     paths = [folder / "faces" / f"{number:06d}.jpg" for number in range(count)]
     paths[0].parent.mkdir()
@@ -199,7 +206,7 @@ def anonymous_gb() -> float:
 
 
 def million(folder: Path) -> None:
-    """Drawn faces packed and read back: memory must not grow with the set."""
+    """Drawn faces packed and read back with all their labels: what memory grows by."""
     for count in (10**5, 10**6):
         recipe, peaks, start = folder / f"drawn-{count}.yaml", [anonymous_gb()], time.perf_counter()
         recipe.write_text(f"name: drawn\nsource: drawn\nsplits: {{train: 1.0}}\ndrawn: {{images: {count}}}\n")
@@ -213,9 +220,11 @@ def million(folder: Path) -> None:
         print(f"  memory {peaks[0]:.2f} GiB before, {peaks[1]:.2f} planned, at most {max(peaks):.2f}")
         del plan
         gc.collect()
+        from facefactory.data.loader import Shards, batches
+
         peaks, start = [anonymous_gb()], time.perf_counter()
         shards = Shards(index, "train")
-        stream = batches(shards, shards.order(Data(), 0)[0], 0, BATCH, 0, BATCH)
+        stream = batches(shards, shards.order(Data(), 0)[0], 0, BATCH, 0, BATCH, labels=index.content["labels"])
         for _ in range(count // BATCH // 1000):
             for batch in itertools.islice(stream, 1000):
                 assert len(batch.images) == BATCH
@@ -231,7 +240,6 @@ def _watch(peaks: list[float], *progress: object) -> None:
 
 def main() -> None:
     """Run the parts that the command line names."""
-    torch.set_num_threads(1)
     parts = {"loader": loader, "pack": packing, "million": million}
     for name in sys.argv[1:] or ("loader", "pack"):
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
