@@ -1,7 +1,9 @@
 """What each stage of a run does: the work behind the names in pipeline.STAGES, but for a sweep's (studies.py)."""
 
+import contextlib
 import dataclasses
 import os
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,6 +12,7 @@ from facefactory import Failed, UserError, __version__, config, pipeline, regist
 from facefactory.cluster import local
 from facefactory.data import Pack
 from facefactory.pipeline import STAGES, Run, index_of, outputs_of
+from facefactory.progress import Progress
 from facefactory.rundir import RunDir
 from facefactory.runner import Interrupted, Outputs, generated, stop
 
@@ -35,7 +38,8 @@ def pack(run: Run, folder: RunDir) -> Outputs:
             except UserError as error:
                 if (target / "index.json").exists():
                     say(f"pack: {error} Packing it anew.")
-                found = pack.pack(plan, target, packed)
+                with _progress() as packed:
+                    found = pack.pack(plan, target, packed)
     page = survey.place(found) / "report.html"
     if not page.exists() or page.stat().st_mtime < (found.folder / "index.json").stat().st_mtime:
         survey.survey(found)
@@ -55,11 +59,17 @@ def planned(run: Run) -> tuple[Any, Path]:
     return plan, target
 
 
-def packed(done: int, total: int, left_s: float) -> None:
-    """Say how far packing is; end it between two shards if a stop was asked for: what is written stays."""
-    say(f"pack: {done} of {total} shards" + f", {timedelta(seconds=round(left_s))} left" * (left_s >= 1))
-    if stop():
-        raise Interrupted
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[int, int, float], None]]:
+    """A function that says how far packing is, and ends it between two shards if a stop was asked for: what is written stays."""
+
+    def packed(done: int, total: int, left_s: float) -> None:
+        bar.show(done, total, f"{timedelta(seconds=round(left_s))} left")
+        if stop():
+            raise Interrupted
+
+    with contextlib.closing(Progress("pack", "shards")) as bar:
+        yield packed
 
 
 def pack_part(run: Run, part: tuple[int, int]) -> None:
@@ -68,7 +78,8 @@ def pack_part(run: Run, part: tuple[int, int]) -> None:
 
     plan, target = planned(run)
     if not (target / "index.json").exists():
-        pack.shards(plan, target, packed, part)
+        with _progress() as packed:
+            pack.shards(plan, target, packed, part)
 
 
 def judge(run: Run, folder: RunDir) -> Outputs:

@@ -1,30 +1,24 @@
-"""What a run says while it trains: metric lines in a file, a bar on a terminal, sparse lines elsewhere."""
+"""What a run says while it trains: metric lines in a file, and how far it is."""
 
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from facefactory import rundir, say
+from facefactory import rundir
+from facefactory.progress import Progress
 from facefactory.training.distributed import World
-
-SPARSE_S = 30.0  # seconds between lines where there is no terminal
 
 
 class Log:
     """Means of the scalars since the last line, written to metrics-<attempt>.jsonl by rank 0; `on=False`: says nothing."""
 
     def __init__(self, folder: Path, world: World, label: str, clock: int, on: bool = True) -> None:
-        self.world, self.label, self.on = world, label, on
+        self.world, self.on = world, on
         self.sums: dict[str, torch.Tensor] = {}
         self.counts: dict[str, int] = {}
-        self.began, self.said, self.first_clock = time.monotonic(), 0.0, clock
-        columns = (BarColumn(), TextColumn("{task.fields[rate]:.0f} images/s"), TimeRemainingColumn())
-        self.bar = Progress("{task.description}", *columns, console=Console(stderr=True))
+        self.began, self.first_clock, self.bar = time.monotonic(), clock, Progress(label, "kimg")
         self.path = folder / f"metrics-{1 + len(list(folder.glob('metrics-*.jsonl'))):03d}.jsonl"
 
     def add(self, shown: dict[str, torch.Tensor], share: float, last: bool) -> None:
@@ -58,21 +52,12 @@ class Log:
         return (clock - self.first_clock) / max(time.monotonic() - self.began, 1e-9)
 
     def progress(self, clock: int, total: int) -> None:
-        """Say where the run is: a bar on a terminal, a line now and then in a log."""
-        terminal, now, rate = sys.stderr.isatty(), time.monotonic(), self.rate(clock)
-        if not self.on or self.world.rank or (now - self.said < (0.5 if terminal else SPARSE_S) and clock < total):
-            return
-        self.said = now
-        if terminal:
-            if not self.bar.tasks:
-                self.bar.add_task(self.label, completed=clock, rate=0.0)
-                self.bar.start()
-            self.bar.update(self.bar.task_ids[0], completed=clock, total=total, rate=rate)
-        else:
+        """Say where the run is."""
+        if self.on and not self.world.rank:
+            rate = self.rate(clock)
             left = f", {(total - clock) / rate:.0f} s left" if rate > 0 and clock < total else ""
-            say(f"{self.label}: {clock / 1000:g} of {total / 1000:g} kimg, {rate:.0f} images/s{left}")
+            self.bar.show(clock / 1000, total / 1000, f"{rate:.0f} images/s{left}")
 
     def close(self) -> None:
         """Leave the terminal as it was."""
-        if self.bar.tasks:
-            self.bar.stop()
+        self.bar.close()
