@@ -147,17 +147,7 @@ def _report_inputs(run: Run, folder: RunDir) -> dict[str, Any]:
     return {stage: done["outputs"] for stage in STAGES if stage not in ("report", "generate") and (done := folder.done(stage))}
 
 
-_TRAINS = (
-    "seed",
-    "model",
-    "objective",
-    "training.",
-    "data.flip",
-    "data.shift",
-    "data.balance",
-    "data.weights",
-    "data.window_images",
-)
+_TRAINS = ("seed", "model", "objective", *SEARCHED, "data.weights", "data.window_images")
 STAGES = {
     "pack": Stage(("pack.", "data.shards"), _pack_inputs),
     "judge": Stage(("judge.",), _reads("pack.images", "pack.labels")),

@@ -52,7 +52,10 @@ def generated(run: Run, folder: RunDir) -> Path:
 
 
 def _intact(run: Run, folder: RunDir, name: str) -> bool:
-    """Whether nothing of a finished stage is to be done again: files outside the run folder are there, nothing in it failed."""
+    """Whether nothing of a finished stage is to be done again: files outside the run folder are there, nothing in it failed.
+
+    UserError: a packed set is damaged.
+    """
     if name == "generate":
         last = "index.json" if run.generate.format == "shards" else f"{run.generate.images - 1:08d}.png"
         return (generated(run, folder) / last).exists()
@@ -60,13 +63,7 @@ def _intact(run: Run, folder: RunDir, name: str) -> bool:
         found = rundir.read_json(folder.stage(name) / "results.json")
         return all(one["state"] == "finished" for one in found["finalists"])
     if name == "pack":
-        try:
-            index_of(folder)
-        except UserError as error:
-            if run.data.shards:  # of others: not ours to pack anew
-                raise
-            say(f"pack: {error}")
-            return False
+        index_of(folder)
     return True
 
 
@@ -96,25 +93,22 @@ def execute(run: Run, folder: RunDir, names: Iterable[str], work: Mapping[str, W
         raise
 
 
-def begin(run: Run, folder: RunDir, name: str) -> None:
-    """Open a stage's folder; what lies there from another config or other inputs is moved aside."""
-    stage = STAGES[name]
+def begin(run: Run, folder: RunDir, name: str) -> dict[str, Any]:
+    """Open a stage's folder, where what another config or other inputs left is moved aside; the digests of the inputs."""
+    stage, done = STAGES[name], folder.done(name)
     inputs, started = stage.inputs(run, folder), stage.config(run, resumes=False)
-    if name != "train":
-        return folder.begin(name, config.digest([started, inputs]))
-    done = folder.done(name)  # a training that was interrupted decides itself whether changed images are accepted
-    if done is not None and done["inputs"] != inputs and run.data.changed != "accept":
+    trains = name == "train"  # one that was interrupted decides itself whether changed images are accepted
+    if trains and done is not None and done["inputs"] != inputs and run.data.changed != "accept":
         folder.move_aside(name)
-    folder.begin(name, config.digest(started))
+    folder.begin(name, config.digest(started if trains else [started, inputs]))
+    return inputs
 
 
 def _execute_one(run: Run, folder: RunDir, name: str, work: Work) -> None:
     """Run one stage, unless it is complete."""
-    stage = STAGES[name]
-    inputs = stage.inputs(run, folder)
-    if folder.is_complete(name, stage.config(run), inputs) and _intact(run, folder, name):
+    if is_complete(run, folder, name):
         return say(f"{name}: complete")
-    begin(run, folder, name)
+    inputs = begin(run, folder, name)
     folder.record(name, "running")
     began = time.time()
     seconds = finish(run, folder, name, inputs, work(run, folder), began)

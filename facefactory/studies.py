@@ -132,15 +132,5 @@ def gather(run: Run, folder: RunDir) -> Outputs:
     return {"results": config.digest([facts, done])}, [target]
 
 
-_WORKS = (
-    stages.pack,
-    stages.judge,
-    stages.train,
-    stages.evaluate,
-    stages.interpret,
-    search,
-    finalists,
-    stages.generate,
-    stages.report,
-)
-WORK: dict[str, runner.Work] = dict(zip(STAGES, _WORKS, strict=True))  # both in the order of a chain
+WORK: dict[str, runner.Work] = {"sweep": search, "finalists": finalists}
+WORK |= {name: getattr(stages, name) for name in STAGES.keys() - WORK.keys()}

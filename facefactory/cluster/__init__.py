@@ -85,6 +85,14 @@ def load_profile(name: str | None) -> Profile:
         raise UserError(f"{found[0]}: {str(error).partition(' --help lists')[0]} Profiles have the keys {keys}.") from None
 
 
+def asked(*command: str) -> subprocess.CompletedProcess[str]:
+    """What a command answers; one that hangs or does not exist has failed with 127 and printed nothing."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    except (FileNotFoundError, subprocess.TimeoutExpired) as error:
+        return subprocess.CompletedProcess(command, 127, "", str(error))
+
+
 def choose(wanted: str) -> str:
     """`auto`, `local` or `slurm` -> `local` or `slurm`.
 
@@ -93,14 +101,11 @@ def choose(wanted: str) -> str:
     """
     if wanted == "local" or (wanted == "auto" and not shutil.which("sbatch")):
         return "local"
-    try:
-        ping = subprocess.run(["scontrol", "ping"], capture_output=True, text=True, timeout=60)
-        answer = (ping.stdout + ping.stderr).strip()
-    except (FileNotFoundError, subprocess.TimeoutExpired) as error:
-        answer = str(error)
-    if " UP" in answer:
+    ping = asked("scontrol", "ping")
+    if " UP" in ping.stdout:
         return "slurm"
+    answer = " ".join((ping.stdout + ping.stderr).split())[:200]
     raise UserError(
-        f"cluster={wanted}, but no Slurm controller answers ({' '.join(answer.split())[:200]}). Give cluster=local to run here, "
+        f"cluster={wanted}, but no Slurm controller answers ({answer}). Give cluster=local to run here, "
         "or run on a login node of a cluster whose `scontrol ping` says UP."
     )

@@ -1,6 +1,5 @@
 """What a newcomer to a cluster wants to know first: each finding with its fix, and a profile to start from."""
 
-import contextlib
 import dataclasses
 import getpass
 import os
@@ -8,7 +7,6 @@ import re
 import secrets
 import shutil
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from facefactory import Failed, UserError, rundir
-from facefactory.cluster import Profile, launch, status
+from facefactory.cluster import Profile, asked, launch, status
 from facefactory.rundir import RunDir
 
 OLDEST = (20, 11)  # srun --overlap, which sweeps over several nodes need
@@ -35,8 +33,8 @@ def finding(good: Any, text: str, fix: str = "", bad: str = "PROBLEM") -> bool:
 
 def cluster(profile: Profile, folder: Path, partitions: list[str], wait_s: float) -> bool:
     """Look at everything, with a job on each partition if `wait_s` > 0; whether nothing stands in the way."""
-    settings = dict(re.findall(r"^(\w+)[ \t]*=[ \t]*(.*?)[ \t]*$", output("scontrol", "show", "config"), re.M))
-    version = re.findall(r"\d+", output("sinfo", "--version"))
+    settings = dict(re.findall(r"^(\w+)[ \t]*=[ \t]*(.*?)[ \t]*$", asked("scontrol", "show", "config").stdout, re.M))
+    version = re.findall(r"\d+", asked("sinfo", "--version").stdout)
     fix = "sweeps over several nodes need 20.11; give sweep.parallel for one node"
     good = finding(tuple(map(int, version[:2])) >= OLDEST, f"Slurm {'.'.join(version)}", fix)
     kind, requeue = settings.get("AccountingStorageType", "none"), settings.get("JobRequeue")
@@ -60,7 +58,7 @@ def cluster(profile: Profile, folder: Path, partitions: list[str], wait_s: float
         free = shutil.disk_usage(place).free / 2**30
         fix = "packed sets and runs need room; other disks: give paths.runs and paths.data"
         finding(free > 20, f"{free:.0f} GB free on the disk of {place}, for all its users", fix, "note")
-    for row in map(str.split, output("quota", "-s", "-w").splitlines()[2:]):
+    for row in map(str.split, asked("quota", "-s", "-w").stdout.splitlines()[2:]):
         if len(row) > 3:  # file system, used (* if too much), soft and hard limit
             text = f"your quota on {row[0]}: {row[1]} used, {row[2]} allowed, {row[3]} at most (0K: no limit)"
             finding("*" not in row[1], text, fix, "note")
@@ -73,7 +71,7 @@ def cluster(profile: Profile, folder: Path, partitions: list[str], wait_s: float
 def partitions_up() -> dict[str, dict[str, Any]]:
     """Partition -> nodes, time limit, and what its smallest kind of node has."""
     found: dict[str, dict[str, Any]] = {}
-    for line in output("sinfo", "-h", "-o", "%P|%a|%l|%D|%c|%m|%G").splitlines():
+    for line in asked("sinfo", "-h", "-o", "%P|%a|%l|%D|%c|%m|%G").stdout.splitlines():
         name, up, limit, count, cpus, memory, gres = line.split("|")
         gpus = re.search(r"gpu:(?:[^:(,]+:)?(\d+)", gres)
         has = {"cpus": int(cpus.rstrip("+")), "memory_mb": int(memory.rstrip("+")), "gpus": int(gpus[1]) if gpus else 0}
@@ -105,7 +103,7 @@ def try_partition(profile: Profile, folder: Path, name: str, has: dict[str, Any]
     while (waiting := status.live(run)) and time.monotonic() < deadline:
         time.sleep(1)
     if waiting:
-        output("scancel", job)
+        asked("scancel", job)
         return finding(False, f"{name}: still {status.in_words(waiting[job])}", "try again later, or with wait_min=60", "note")
     told = [rundir.read_json(path) for path in sorted(where.glob("task-*.json"))]
     if len(told) < 2:
@@ -146,7 +144,7 @@ def probe(folder: Path, nonce: str) -> None:
         os.fsync(stream.fileno())
         facts["scratch_mb_s"] = 64 / (time.monotonic() - before)
     facts |= {"host": socket.gethostname(), "python": sys.version.split()[0], "torch": torch.__version__}
-    driver = output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader").partition("\n")[0]
+    driver = asked("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader").stdout.partition("\n")[0]
     facts |= {"cuda": torch.cuda.get_device_name() if cuda else None, "built_for": torch.version.cuda, "driver": driver or None}
     rundir.write_json(folder / f"task-{dist.get_rank()}.json", facts)
     dist.destroy_process_group()
@@ -163,8 +161,8 @@ def proposal(nodes: dict[str, dict[str, Any]], folder: Path) -> str:
     profile: dict[str, Any] = {"partition": best}
     if plain not in (None, best):
         profile["cpu_partition"] = plain
-    answer = output("sacctmgr", "-nP", "show", "assoc", f"user={getpass.getuser()}", "format=Account,QOS")
-    for line in answer.splitlines()[:1]:
+    answer = asked("sacctmgr", "-nP", "show", "assoc", f"user={getpass.getuser()}", "format=Account,QOS")
+    for line in answer.stdout.splitlines()[:1]:
         account, _, qos = line.partition("|")
         profile |= {"account": account} | ({"qos": qos.split(",")[0]} if qos else {})
     profile |= {"gpus_per_node": facts["gpus"]} if facts["gpus"] else {"processes_per_node": each}
@@ -175,10 +173,3 @@ def proposal(nodes: dict[str, dict[str, Any]], folder: Path) -> str:
         most = 1440 * days + 60 * hours + minutes
         profile |= {"gpu_min": min(1440, most), "sweep_min": min(1440, most), "cpu_min": min(240, most)}
     return str(yaml.safe_dump({**profile, "runs": str(folder)}, sort_keys=False))
-
-
-def output(*command: str) -> str:
-    """What a command prints; nothing where it hangs or does not exist."""
-    with contextlib.suppress(FileNotFoundError, subprocess.TimeoutExpired):
-        return subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
-    return ""

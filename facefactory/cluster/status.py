@@ -2,12 +2,12 @@
 
 import contextlib
 import re
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 from facefactory import rundir
+from facefactory.cluster import asked
 from facefactory.rundir import RunDir
 
 LIVE = ("PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "REQUEUED", "RESIZING", "STOPPED")
@@ -26,15 +26,6 @@ REASONS = {  # Slurm's word for why a job waits -> what it means to its owner
     "ReqNodeNotAvail": "the nodes it needs are down, drained or reserved",
     "launch failed requeued held": "could not be started and is held; see the node with scontrol show node",
 }
-
-
-def _call(*command: str) -> str | None:
-    """What a Slurm command printed; None where it failed, hung or does not exist."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    except (FileNotFoundError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout if done.returncode == 0 else None
 
 
 def in_words(reason: str) -> str:
@@ -98,23 +89,23 @@ def ask(folder: RunDir) -> tuple[list[str], dict[str, dict[str, Any]]]:
     names = {job: f"ff-{folder.path.name}-{stage}" for stage, ids in submitted(folder).items() for job in ids}
     if not names:
         return [], {}
-    sacct = _call("sacct", "-D", "-P", "-n", "-j", ",".join(names), "-o", ",".join(SACCT.values()))
-    queue = _call("squeue", "-h", "-r", "--me", "-o", "%i|%T|%r|%N|%M|%l|%j")
-    sources = [name for name, answer in (("sacct", sacct), ("squeue", queue)) if answer is not None]
-    jobs, unnamed = parse_sacct(sacct or ""), "allocation"  # what the record of a job may say for a second
+    sacct = asked("sacct", "-D", "-P", "-n", "-j", ",".join(names), "-o", ",".join(SACCT.values()))
+    queue = asked("squeue", "-h", "-r", "--me", "-o", "%i|%T|%r|%N|%M|%l|%j")
+    sources = [answer.args[0] for answer in (sacct, queue) if answer.returncode == 0]
+    jobs, unnamed = parse_sacct(sacct.stdout), "allocation"  # what the record of a job may say for a second
     settled = {sbatch_id(job) for job, facts in jobs.items() if facts["state"] not in LIVE and facts["name"] != unnamed}
-    for line in (queue or "").splitlines():  # what the controller knows of live jobs is newer than the records
+    for line in queue.stdout.splitlines():  # what the controller knows of live jobs is newer than the records
         job, *cells = line.split("|", 6)
         facts = dict(zip(("state", "reason", "nodes", "elapsed", "limit", "name"), cells, strict=True))
         if sbatch_id(job) in names:
             settled.add(sbatch_id(job))
             rest = {"exit_code": "", "memory_mb": None, "requested": "", "restarts": 0} | jobs.get(job, {})
             jobs[job] = rest | facts | {"reason": facts["reason"] if facts["reason"] != "None" else None}
-    for missing in [name for name in names if name not in settled and queue is not None]:
-        found = _call("scontrol", "-o", "show", "job", missing)
+    for missing in [name for name in names if name not in settled and "squeue" in sources]:
+        found = asked("scontrol", "-o", "show", "job", missing).stdout
         if not found:  # records of a job that the controller has lost stay as they were, for ever
             jobs = {job: facts for job, facts in jobs.items() if sbatch_id(job) != missing or facts["state"] not in LIVE}
-        for line in (found or "").splitlines():
+        for line in found.splitlines():
             array = re.search(r"ArrayJobId=(\d+) ArrayTaskId=(\S+)", line)
             jobs[f"{array[1]}_[{array[2]}]" if array else missing] = parse_scontrol(line)
             sources.append("scontrol")
@@ -122,7 +113,7 @@ def ask(folder: RunDir) -> tuple[list[str], dict[str, dict[str, Any]]]:
     apart = {sbatch_id(job) for job in ours if "_" in job and "[" not in job}
     for job in [job for job in ours if "[" in job]:  # elements that are pending, or were cancelled before they ran
         facts = ours.pop(job)
-        if facts["state"] not in LIVE or queue is None or sbatch_id(job) not in apart:  # squeue knows of live ones
+        if facts["state"] not in LIVE or "squeue" not in sources or sbatch_id(job) not in apart:  # squeue knows of live ones
             ours = dict.fromkeys(elements(job), facts) | ours
     arrays = {sbatch_id(job) for job in ours if "_" in job}
     return sources, {job: facts for job, facts in ours.items() if job not in arrays}
