@@ -53,32 +53,28 @@ def slurm_jobs(run: Run, folder: RunDir, todo: list[str], options: Sequence[str]
 
     `options`: `key=value` of a job on a finished run, whose config.yaml stays as it was.
     """
-    path, gpus = str(folder.path), run.training.device != "cpu"
+    jobs: list[launch.Job] = []
+    places = [str(place) for place in range(run.sweep.finalists)]
 
-    def job(stage: str, names: list[str], kind: Literal["cpu", "gpu", "sweep"] = "gpu", **more: Any) -> launch.Job:
-        return launch.Job(stage, [["stages", path, *names, *options]], kind, gpus and kind != "cpu", **more)
+    def add(stage: str, kind: Literal["cpu", "gpu", "sweep"], mode: str, *elements: Sequence[str], **more: Any) -> None:
+        commands = [[mode, str(folder.path), *rest] for rest in elements]
+        jobs.append(launch.Job(stage, commands, kind, run.training.device != "cpu" and kind != "cpu", **more))
 
-    jobs = []
     if "pack" in todo and run.pack.tasks > 1 and not run.data.shards:
-        elements = [["pack", path, f"{part}/{run.pack.tasks}"] for part in range(run.pack.tasks)]
-        jobs.append(launch.Job("pack", elements, "cpu", False))
+        add("pack", "cpu", "pack", *([f"{part}/{run.pack.tasks}"] for part in range(run.pack.tasks)))
     if first := [name for name in todo if name in ("pack", "judge")]:
-        jobs.append(job("prepare", first, "gpu" if "judge" in first else "cpu"))
+        add("prepare", "gpu" if "judge" in first else "cpu", "stages", [*first, *options])
     if "train" in todo:
-        jobs.append(job("train", ["train"], processes=run.training.ranks))
+        add("train", "gpu", "stages", ["train", *options], processes=run.training.ranks)
     if "sweep" in todo:
-        jobs.append(launch.Job("sweep", [["sweep", path]], "sweep", gpus, run.sweep.parallel))
+        add("sweep", "sweep", "sweep", [], processes=run.sweep.parallel)
     if "finalists" in todo:
-        places = range(run.sweep.finalists)
-        elements = [["finalist", path, str(place), *FINALIST[:3]] for place in places]
-        jobs.append(launch.Job("finalists", elements, "gpu", gpus, run.training.ranks))
-        elements = [["finalist", path, str(place), *FINALIST] for place in places]
-        jobs.append(launch.Job("evaluate", elements, "gpu", gpus, after="each"))
+        add("finalists", "gpu", "finalist", *([place, *FINALIST[:3]] for place in places), processes=run.training.ranks)
+        add("evaluate", "gpu", "finalist", *([place, *FINALIST] for place in places), after="each")
     if scored := [name for name in todo if name in ("evaluate", "interpret", "generate")]:
-        jobs.append(job(scored[0], scored))
+        add(scored[0], "gpu", "stages", [*scored, *options])
     if "report" in todo:
-        names = [name for name in ("finalists", "report") if name in todo]
-        jobs.append(launch.Job("report", [["gather", path, *names]], "cpu", False, after="any"))
+        add("report", "cpu", "gather", [name for name in ("finalists", "report") if name in todo], after="any")
     return jobs
 
 
@@ -107,9 +103,9 @@ def wait(folder: RunDir) -> None:
 def process(arguments: list[str]) -> int:
     """One process of a chain, in a run folder that exists; its exit code.
 
-    `pack FOLDER K/N` packs every N-th shard from the K-th; `stages FOLDER NAME…` and `finalist FOLDER PLACE NAME…` run stages (as another rank than 0: their training only), `gather`
-    does so where the finalists have run already, `sweep FOLDER` starts Ray over the nodes of a Slurm job around the
-    stage, `rank FOLDER` is one rank in its launcher's name.
+    `pack FOLDER K/N` packs every N-th shard from the K-th; `stages FOLDER NAME…` and `finalist FOLDER PLACE NAME…` run stages
+    (as another rank than 0: their training only), `gather` does so where the finalists have run already, `sweep FOLDER` starts
+    Ray over the nodes of a Slurm job around the stage, `rank FOLDER` is one rank in its launcher's name.
     """
     from facefactory.training import distributed
 
@@ -124,6 +120,8 @@ def process(arguments: list[str]) -> int:
 
     def work() -> None:
         nonlocal folder, names
+        if mode == "sweep":
+            return sweep_on_slurm(folder)
         run = pipeline.load_run(folder.path, [name for name in names if "=" in name])
         names = [name for name in names if "=" not in name]
         if mode == "pack":
@@ -150,8 +148,6 @@ def process(arguments: list[str]) -> int:
         with contextlib.suppress(Failed):  # that all finalists failed is in the report
             runner.execute(run, folder, names, {**studies.WORK, "finalists": studies.gather})
 
-    if mode == "sweep":
-        return guarded(lambda: sweep_on_slurm(folder))
     return guarded(work)
 
 

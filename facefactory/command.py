@@ -69,13 +69,8 @@ def _check(options: Check) -> None:
 def _status(options: Status) -> None:
     site = cluster.load_profile(options.profile).runs
     runs = Path(options.paths.runs if options.paths != Paths() or site is None else site)
-    if options.run is None:
-        found = sorted(runs.glob("*/jobs.jsonl"), key=lambda path: path.stat().st_mtime)
-        if not found:
-            raise UserError(f"no run below {runs}; give run=PATH or paths.runs=FOLDER.")
-        folder = RunDir(found[-1].parent)
-    else:
-        folder = RunDir(existing(options.run, runs))
+    newest = max(runs.glob("*/jobs.jsonl"), key=lambda path: path.stat().st_mtime, default=None)
+    folder = RunDir(newest.parent if newest and options.run is None else existing(options.run, runs))
     while True:
         seen = status.read(folder)
         print(json.dumps(seen, indent=1), flush=True) if options.json else chain.show(seen)
@@ -100,37 +95,33 @@ def check(run: Run, names: tuple[str, ...]) -> None:
     from facefactory.models import Facts
     from facefactory.training import augment
 
-    if "pack" in names and run.data.shards is None:
-        planned = recipes.plan(run.pack)
-        schema = planned.schema
-        classes = {name: len(entry["classes"]) for name, entry in schema.items() if "classes" in entry}
-        facts = Facts(run.pack.resolution, 1 if run.pack.color == "gray" else 3, classes)
-    elif run.data.shards is not None:
+    if run.data.shards is not None:
         found = index.read(Path(run.data.shards))
         found.verify()
-        schema, facts = found.content["labels"], Facts(**found.facts)
+        recipe, schema, facts = found.content, found.content["labels"], Facts(**found.facts)
+    elif "pack" in names:
+        planned = recipes.plan(run.pack)
+        recipe, schema = planned.recipe, planned.schema
+        classes = {name: len(entry["classes"]) for name, entry in schema.items() if "classes" in entry}
+        facts = Facts(run.pack.resolution, 1 if run.pack.color == "gray" else 3, classes)
     else:
         return
     if run.data.balance is not None and run.data.balance not in facts.classes:
-        raise UserError(
-            f"data.balance={run.data.balance!r} is no label with classes; there are {', '.join(facts.classes) or 'none'}."
-        )
+        raise registry.unknown(f"data.balance={run.data.balance!r} is no label with classes", run.data.balance, facts.classes)
     allowed = schema[run.data.balance]["classes"] if run.data.balance else []
     weights = {**dict.fromkeys(allowed, 1.0), **run.data.weights}
     if weights.keys() != set(allowed) or min(weights.values(), default=0) < 0 or (allowed and not sum(weights.values())):
         known = f"the classes of data.balance={run.data.balance}: {', '.join(allowed) or 'none'}"
         raise UserError(f"data.weights={run.data.weights}: give numbers from 0 on, not all 0, to {known}.")
-    protocols = registry.names("evaluation.protocols")
-    if run.evaluation.protocol not in protocols:
-        raise UserError(f"evaluation.protocol={run.evaluation.protocol!r}; allowed are {', '.join(protocols)}.")
-    splits = found.content["splits"] if run.data.shards else planned.recipe["splits"]
+    protocol, protocols = run.evaluation.protocol, registry.names("evaluation.protocols")
+    if protocol not in protocols:
+        raise registry.unknown(f"evaluation.protocol={protocol!r} is no protocol", protocol, protocols)
     for name in ("reference", "held_out"):
-        if (wanted := getattr(run.evaluation, name)) not in splits:
-            raise UserError(f"evaluation.{name}={wanted!r} is no split of this set; there are {', '.join(splits)}.")
+        if (wanted := getattr(run.evaluation, name)) not in recipe["splits"]:
+            raise registry.unknown(f"evaluation.{name}={wanted!r} is no split of this set", wanted, recipe["splits"])
     if "judge" in names:
-        whole = planned.table if run.data.shards is None else pd.concat([found.table(split) for split in splits])
-        group = planned.recipe["group"] if run.data.shards is None else found.content["group"]
-        if run.judge.folds > (people := len(np.unique(labels.people(whole, group)))):
+        whole = pd.concat([found.table(split) for split in recipe["splits"]]) if run.data.shards else planned.table
+        if run.judge.folds > (people := len(np.unique(labels.people(whole, recipe["group"])))):
             raise UserError(f"judge.folds={run.judge.folds}, but the set has {people} people; give at most as many.")
     if run.judge.training.ranks != 1:
         raise UserError(f"judge.training.ranks={run.judge.training.ranks}; a judge is trained by one process, give 1.")
@@ -181,8 +172,7 @@ def start(job: str, names: tuple[str, ...], preset: str | None, arguments: list[
         path = Path(run.paths.runs) / (run.run or f"{job}-{Path(chosen).stem}-{config.digest(identity)[:8]}")
     folder = RunDir(path)
     todo = list(itertools.dropwhile(lambda name: runner.is_complete(run, folder, name), names))
-    made = (rundir.read_json(path / "identity.json") or {}) if preset is None else identity
-    options = [f"{name}={json.dumps(value)}" for name, value in identity.items() if made.get(name) != value]
+    options = own_options(path, identity) if preset is None else []
     jobs = chain.slurm_jobs(run, folder, todo, options) if where == "slurm" else []
     for one in jobs:
         profile.nodes(one.processes)
@@ -204,7 +194,8 @@ def start(job: str, names: tuple[str, ...], preset: str | None, arguments: list[
         who = f"Slurm jobs {', '.join(live)}" if live else "pid {pid} on {host}".format(**running or {})
         say(f"already running: {who}; nothing was started.")
     elif preset is None:
-        finished_run(path, identity, command)
+        with open(path / "command.txt", "a") as commands:
+            commands.write(command + "\n")
     else:
         rundir.prepare(path, config.dump(run), identity, command, run.changed == "accept")
     if where == "slurm":
@@ -232,30 +223,26 @@ def preset_layers(default: str, chosen: str) -> list[dict[str, Any]]:
     return [family, {name: value for name, value in found.items() if name not in ("run", "dry_run", "changed")}]
 
 
-def finished_run(path: Path, identity: dict[str, Any], command: str) -> None:
-    """Check that a job on a run that exists changes its own sections only; the run's config stays as it was."""
-    made = rundir.read_json(path / "identity.json")
+def own_options(path: Path, identity: dict[str, Any]) -> list[str]:
+    """`key=value` of what a job on a run that exists changes: its own sections only; the run's config stays as it was."""
+    made = rundir.read_json(path / "identity.json") or {}
+    changed = {name: value for name, value in identity.items() if made.get(name) != value}
     own = ("judge.", "evaluation.", "interpret.", "generate.")
-    foreign = [name for name in identity if made.get(name) != identity[name] and not name.startswith(own)]
-    if foreign:
+    if foreign := ", ".join(name for name in changed if not name.startswith(own)):
         allowed = ", ".join(f"{name}*" for name in own)
-        raise UserError(
-            f"{', '.join(foreign)} of run {path.name!r} cannot change any more (only {allowed}); start a new run instead."
-        )
-    with open(path / "command.txt", "a") as commands:
-        commands.write(command + "\n")
+        raise UserError(f"{foreign} of run {path.name!r} cannot change any more (only {allowed}); start a new run instead.")
+    return [f"{name}={json.dumps(value)}" for name, value in changed.items()]
 
 
 def existing(name: str | None, runs: Path) -> Path:
     """The run folder that run=… names, by name or by path."""
     if name is None:
-        raise UserError("give run=NAME (a folder below paths.runs) or run=PATH of a run folder.")
+        raise UserError(f"give run=NAME (a folder below paths.runs={runs}) or run=PATH of a run folder.")
     for path in (runs / name, Path(name)):
         if (path / "config.yaml").exists():
             return path.absolute()
-    known = [path.parent.name for path in runs.glob("*/config.yaml")]
-    near = registry.nearest(name, known)
-    raise UserError(f"no run {name!r} below {runs}; there are {', '.join(sorted(known)) or 'none'}.{near}")
+    known = sorted(path.parent.name for path in runs.glob("*/config.yaml"))
+    raise registry.unknown(f"no run {name!r} below {runs}", name, known)
 
 
 def help_of(job: str, preset: str | None, arguments: list[str]) -> str:

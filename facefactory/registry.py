@@ -23,6 +23,12 @@ def nearest(word: str, words: typing.Iterable[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
+def unknown(complaint: str, word: object, known: typing.Iterable[str]) -> UserError:
+    """`<complaint>; there are a, b. Did you mean 'a'?`"""
+    listed = list(known)
+    return UserError(f"{complaint}; there are {', '.join(listed) or 'none'}.{nearest(str(word), listed)}")
+
+
 def names(package: str) -> list[str]:
     """Registered names below `facefactory.<package>`, e.g. `['classifier/convnet', 'gan/dcgan', 'vae/conv']`."""
     root = Path(__file__).parent / package.replace(".", "/")
@@ -47,9 +53,7 @@ def module(package: str, name: str) -> ModuleType:
     Raises:
         UserError: no such name or file; the message lists what exists.
     """
-    if not isinstance(name, str):
-        raise UserError(f"{package}: {name!r} is no name; there are {', '.join(names(package))}.")
-    if name.endswith(".py"):
+    if str(name).endswith(".py"):
         path = own_file(name)
         if not path.is_file():
             raise UserError(f"{package}: no file {name!r}. Give the path of a Python file, or one of {names(package)}.")
@@ -61,13 +65,10 @@ def module(package: str, name: str) -> ModuleType:
         except Exception as error:
             raise UserError(f"{package}: {name} cannot be loaded: {type(error).__name__}: {error}") from error
         if not hasattr(loaded, "Component"):
-            raise UserError(
-                f"{package}: {name} defines no class Component; see the docstring of facefactory/{package}/__init__.py."
-            )
+            raise UserError(f"{package}: {name} defines no class Component; see the docstring of {__package__}.{package}.")
         return loaded
-    known = names(package)
-    if name not in known:
-        raise UserError(f"{package}: no {name!r}; there are {', '.join(known)}.{nearest(name, known)}")
+    if name not in names(package):
+        raise unknown(f"{package}: no {name!r}", name, names(package))
     return importlib.import_module(f"facefactory.{package}.{name.replace('/', '.')}")
 
 

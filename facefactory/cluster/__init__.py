@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from facefactory import UserError, config
 from facefactory.config import key
+from facefactory.registry import unknown
 
 SHIPPED = Path(__file__).parents[2] / "slurm"
 
@@ -76,7 +77,7 @@ def load_profile(name: str | None) -> Profile:
         return Profile()
     if not found:
         known = sorted({path.stem for folder in (own, SHIPPED) for path in folder.glob("*.yaml")})
-        raise UserError(f"no profile {name!r} in {own} or {SHIPPED}; there are {', '.join(known) or 'none'}.")
+        raise unknown(f"no profile {name!r} in {own} or {SHIPPED}", name, known)
     content = config.read_yaml(found[0])
     try:
         return config.load(Profile, [], [content])

@@ -18,6 +18,7 @@ from rich.markup import escape
 
 from facefactory import Failed, UserError, rundir
 from facefactory.cluster import Profile, asked, launch, status
+from facefactory.registry import unknown
 from facefactory.rundir import RunDir
 
 OLDEST = (20, 11)  # srun --overlap, which sweeps over several nodes need
@@ -49,7 +50,7 @@ def cluster(profile: Profile, folder: Path, partitions: list[str], wait_s: float
         return finding(False, "no partition is up", "sinfo shows what there is; ask those who run the cluster")
     for name in partitions:
         if name not in nodes:
-            raise UserError(f"partitions: {name!r} is not up; there are {', '.join(nodes)}.")
+            raise unknown(f"partitions: {name!r} is not up", name, nodes)
     for name, has in nodes.items():
         size = f"{has['nodes']} nodes, {has['cpus']} CPUs, {has['memory_mb'] / 1024:.0f} GB, {has['gpus']} GPUs"
         finding(True, f"partition {name}: {size}, up to {has['limit']}")
