@@ -87,11 +87,7 @@ def show(found: dict[str, Any]) -> None:
 
 
 def wait(folder: RunDir) -> None:
-    """Return when all jobs of a run have ended.
-
-    Raises:
-        Failed: one of them failed.
-    """
+    """Return when all jobs of a run have ended; Failed: one of them did."""
     while (found := status.read(folder))["going"]:
         time.sleep(WAIT_S)
     show(found)

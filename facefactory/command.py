@@ -82,11 +82,7 @@ def _status(options: Status) -> None:
 
 
 def check(run: Run, names: tuple[str, ...]) -> None:
-    """Find what cannot work before anything starts: images, labels, batch sizes, network shapes, search space.
-
-    Raises:
-        UserError: the first thing that is wrong.
-    """
+    """Find what cannot work (images, labels, batch sizes, network shapes, search space) before anything starts: UserError."""
     import numpy as np
     import pandas as pd
 
@@ -174,18 +170,16 @@ def start(job: str, names: tuple[str, ...], preset: str | None, arguments: list[
     todo = list(itertools.dropwhile(lambda name: runner.is_complete(run, folder, name), names))
     options = own_options(path, identity) if preset is None else []
     jobs = chain.slurm_jobs(run, folder, todo, options) if where == "slurm" else []
-    for one in jobs:
-        profile.nodes(one.processes)
-    if jobs and run.training.threads > profile.cpus_per_process:
-        raise UserError(
-            f"training.threads={run.training.threads}, but the profile has cpus_per_process={profile.cpus_per_process}."
-        )
+    scripts = [(one.stage, launch.script(one, profile, path)) for one in jobs]  # or what the profile does not allow
+    threads, cpus = run.training.threads, profile.cpus_per_process
+    if jobs and threads > cpus:
+        raise UserError(f"training.threads={threads}, but the profile has cpus_per_process={cpus}.")
     say(f"run folder: {path} (cluster: {where})")
     if run.dry_run:
         plan = "\n".join(f"  {name}: {'to run' if name in todo else 'complete'}" for name in names)
         print(f"# stages\n{plan}\n# resolved config\n{config.dump(run)}")
-        for one in jobs:
-            print(f"# batch script: {one.stage}\n{launch.script(one, profile, path)}")
+        for stage, script in scripts:
+            print(f"# batch script: {stage}\n{script}")
         return
     command = shlex.join(["python", f"jobs/{job}.py", *arguments])
     live = status.live(folder) if where == "slurm" else {}

@@ -53,8 +53,7 @@ def leaves(schema: type, prefix: str = "") -> Iterator[tuple[str, dataclasses.Fi
 def load(schema: type[Tree], arguments: list[str], layers: Sequence[Mapping[str, Any]]) -> Tree:
     """Merge `layers` (nested mappings, weakest first) and `key=value` arguments into a checked `schema`.
 
-    Raises:
-        UserError: an argument that is not `key=value`, an unknown key, a wrong type or a value out of bounds.
+    UserError: an argument that is not `key=value`, an unknown key, a wrong type or a value out of bounds.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -114,11 +113,7 @@ def _check_bounds(name: str, value: Any, meaning: str, low: float, high: float, 
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping as plain containers.
-
-    Raises:
-        UserError: no such file, not YAML or not a mapping.
-    """
+    """A YAML mapping as plain containers; UserError: no such file, not YAML or not a mapping."""
     from omegaconf import OmegaConf
 
     try:

@@ -103,11 +103,7 @@ class Stage:
 
 
 def outputs_of(folder: RunDir, *names: str) -> dict[str, Any]:
-    """`stage.output` -> value from the DONE files of earlier stages.
-
-    Raises:
-        UserError: such a stage is not finished.
-    """
+    """`stage.output` -> value from the DONE files of earlier stages; UserError: such a stage is not finished."""
     found = {}
     for name in names:
         stage, output = name.split(".")
@@ -180,11 +176,7 @@ def load_run(path: Path, options: Sequence[str] = ()) -> Run:
 
 
 def resolve(run: Run) -> Run:
-    """Every default of the components filled in, every relative path made absolute.
-
-    Raises:
-        UserError: a component or an option that does not exist.
-    """
+    """Every default of the components filled in, every relative path made absolute; UserError: no such component or option."""
 
     def absolute(path: str | None) -> str | None:
         return None if path is None else str(Path(os.path.expandvars(path)).expanduser().absolute())

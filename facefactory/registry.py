@@ -48,11 +48,7 @@ def own_copy(name: str) -> Path:
 
 
 def module(package: str, name: str) -> ModuleType:
-    """The file behind a name.
-
-    Raises:
-        UserError: no such name or file; the message lists what exists.
-    """
+    """The file behind a name; UserError: no such name or file (the message lists what exists)."""
     if str(name).endswith(".py"):
         path = own_file(name)
         if not path.is_file():
@@ -85,8 +81,7 @@ def options(package: str, name: str) -> dict[str, inspect.Parameter]:
 def resolve(package: str, spec: dict[str, Any]) -> dict[str, Any]:
     """`{'name': …, option: …}` with every default filled in and every value checked against the signature.
 
-    Raises:
-        UserError: an unknown name or option, or a value of the wrong type.
+    UserError: an unknown name or option, or a value of the wrong type.
     """
     name, known = spec["name"], options(package, spec["name"])
     for key in spec.keys() - known.keys() - {"name"}:

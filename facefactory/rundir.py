@@ -186,8 +186,7 @@ class RunDir:
 def prepare(path: Path, resolved: str, identity: dict[str, Any], command: str, accept_changes: bool) -> RunDir:
     """The run folder for a resolved config: made anew, or checked against what it was made with.
 
-    Raises:
-        UserError: the folder exists with another config and changes are not accepted, or others may write to it.
+    UserError: the folder exists with another config and changes are not accepted, or others may write to it.
     """
     made = read_json(path / "identity.json")
     if made is not None and made != identity and not accept_changes:

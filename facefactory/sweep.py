@@ -42,15 +42,9 @@ class Sweep:
     finalists: int = key(2, "best trials that go on to training.total_kimg", low=1, resumes=True)
 
     def rungs(self) -> list[float]:
-        """Budgets at which trials are scored and compared [kimg].
-
-        Raises:
-            UserError: the last rung lies before the first.
-        """
+        """Budgets at which trials are scored and compared [kimg]; UserError: the last rung lies before the first."""
         if self.max_kimg < self.min_kimg:
-            raise UserError(
-                f"sweep.max_kimg={self.max_kimg:g} is below sweep.min_kimg={self.min_kimg:g}; give at least that much."
-            )
+            raise UserError(f"sweep.max_kimg={self.max_kimg:g} is below sweep.min_kimg={self.min_kimg:g}; give at least as much.")
         found = [self.min_kimg]
         while found[-1] * self.reduction < self.max_kimg * (1 - 1e-9):  # 0.7 * 3 < 2.1 in floats
             found.append(found[-1] * self.reduction)
@@ -60,8 +54,7 @@ class Sweep:
 def draw(trial: Any, name: str, entry: Any) -> Any:
     """A value for an entry of a space from an Optuna trial, whether its condition holds or not.
 
-    Raises:
-        ValueError, TypeError or AttributeError: nothing can be drawn from such an entry.
+    ValueError, TypeError or AttributeError: nothing can be drawn from such an entry.
     """
     ((kind, values),) = (item for item in entry.items() if item[0] != "when")
     match kind, values:
@@ -106,11 +99,7 @@ def propose(trial: Any, space: Space) -> Params:
 
 
 def grid(space: Space) -> list[Params]:
-    """All points of a space of choices, in order.
-
-    Raises:
-        UserError: the space has an entry that is no choice.
-    """
+    """All points of a space of choices, in order; UserError: the space has an entry that is no choice."""
     ranges = [name for name, entry in space.items() if "choice" not in entry]
     if ranges:
         raise UserError(f"sweep.sampler=grid needs choices only, but {', '.join(ranges)} has a range; use tpe or random.")

@@ -48,11 +48,7 @@ class Profile:
     sbatch: dict[str, Any] = key({}, "further sbatch options, e.g. {reservation: faces}")
 
     def nodes(self, processes: int) -> tuple[int, int]:
-        """(nodes, processes on each) for a number of processes.
-
-        Raises:
-            UserError: they do not fill the nodes evenly.
-        """
+        """(nodes, processes on each) for a number of processes; UserError: they do not fill the nodes evenly."""
         each = min(processes, self.gpus_per_node or self.processes_per_node)
         if processes % each:
             raise UserError(
@@ -65,8 +61,7 @@ class Profile:
 def load_profile(name: str | None) -> Profile:
     """A profile: a path, a name in ~/.config/facefactory/ or slurm/; by default the user's `default`, else plain defaults.
 
-    Raises:
-        UserError: there is no such profile, or it has a key that profiles do not have.
+    UserError: there is no such profile, or it has a key that profiles do not have.
     """
     own = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "facefactory"
     if name is not None and name.endswith((".yaml", ".yml")):
@@ -95,11 +90,7 @@ def asked(*command: str) -> subprocess.CompletedProcess[str]:
 
 
 def choose(wanted: str) -> str:
-    """`auto`, `local` or `slurm` -> `local` or `slurm`.
-
-    Raises:
-        UserError: Slurm was asked for or is installed, but no controller answers.
-    """
+    """`auto`, `local` or `slurm` -> `local` or `slurm`; UserError: Slurm is wanted or installed, but no controller answers."""
     if wanted == "local" or (wanted == "auto" and not shutil.which("sbatch")):
         return "local"
     ping = asked("scontrol", "ping")

@@ -100,8 +100,7 @@ def script(job: Job, profile: Profile, folder: Path) -> str:
 def submit(chain: list[Job], profile: Profile, folder: RunDir, own_files: Sequence[str] = ()) -> list[str]:
     """Submit a chain; the ids of its jobs. The code that they run, the user's `own_files` too, is copied into the run folder.
 
-    Raises:
-        UserError: sbatch refused a job; the jobs before it are cancelled.
+    UserError: sbatch refused a job; the jobs before it are cancelled.
     """
     from submitit.core.utils import FailedJobError
     from submitit.slurm.slurm import SlurmExecutor
