@@ -71,9 +71,8 @@ def load(schema: type[Tree], arguments: list[str], layers: Sequence[Mapping[str,
         try:
             dotlists.append(OmegaConf.from_dotlist([argument]))
         except YAMLError:
-            raise UserError(
-                f"the value of {argument!r} is not readable as YAML; quote it, e.g. key='\"a: b\"', or close its brackets."
-            ) from None
+            fix = "quote its value, e.g. key='\"a: b\"', or close its brackets"
+            raise UserError(f"{argument!r} is not readable as YAML: {fix}.") from None
     try:
         merged = OmegaConf.merge(OmegaConf.structured(schema), *(OmegaConf.create(dict(layer)) for layer in layers), *dotlists)
         loaded = OmegaConf.to_object(merged)

@@ -182,12 +182,10 @@ def resolve(run: Run) -> Run:
         return None if path is None else str(Path(os.path.expandvars(path)).expanduser().absolute())
 
     def named(name: str) -> str:
-        return str(absolute(name)) if name.endswith((".yaml", ".yml")) else name
+        return str(absolute(name)) if str(name).endswith((".py", ".yaml", ".yml")) else name
 
     def component(package: str, spec: dict[str, Any]) -> dict[str, Any]:
-        if str(spec.get("name", "")).endswith(".py"):
-            spec = {**spec, "name": absolute(spec["name"])}
-        return registry.resolve(package, spec)
+        return registry.resolve(package, {**spec, "name": named(spec["name"])})
 
     replace = dataclasses.replace
     judged = {"model": component("models", run.judge.model), "objective": component("objectives", run.judge.objective)}

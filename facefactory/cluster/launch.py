@@ -52,7 +52,7 @@ def parameters(job: Job, profile: Profile, folder: Path, before: list[str]) -> d
     tasks = 1 if job.kind == "sweep" else each  # a sweep's one task starts Ray on all nodes and decides for all trials
     cpus = profile.cpus_per_process * each // tasks
     rule = {"ok": "afterok", "any": "afterany", "each": "aftercorr" if len(job.commands) > 1 else "afterok"}[job.after]
-    more: dict[str, Any] = {"hold": True, **({"no-requeue": True} if profile.requeue == "none" else {"requeue": True})}
+    more: dict[str, Any] = {"hold": True, "no-requeue" if profile.requeue == "none" else "requeue": True}
     if before:
         more["dependency"] = f"{rule}:{':'.join(before if job.after == 'any' else before[-1:])}"
         if job.after != "any":
@@ -67,9 +67,7 @@ def parameters(job: Job, profile: Profile, folder: Path, before: list[str]) -> d
         "job_name": f"ff-{folder.name}-{job.stage}",
         "comment": f"ff:{folder.name}:{job.stage}",
         "partition": profile.partition if gpus else profile.cpu_partition or profile.partition,
-        "account": profile.account,
-        "qos": profile.qos,
-        "constraint": profile.constraint,
+        **{name: getattr(profile, name) for name in ("account", "qos", "constraint")},
         "time": {"cpu": profile.cpu_min, "gpu": profile.gpu_min, "sweep": profile.sweep_min}[job.kind],
         "nodes": nodes,
         "ntasks_per_node": tasks,

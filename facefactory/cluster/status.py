@@ -135,15 +135,14 @@ def submitted(folder: RunDir) -> dict[str, list[str]]:
     return found
 
 
-def never(facts: dict[str, Any]) -> bool:
-    """Whether a pending job can never run."""
-    return facts["state"] == "PENDING" and facts.get("reason") == "DependencyNeverSatisfied"
+def is_live(facts: dict[str, Any]) -> bool:
+    """Whether a job runs, or waits for what can come."""
+    return facts["state"] in LIVE and facts.get("reason") != "DependencyNeverSatisfied"
 
 
 def live(folder: RunDir) -> dict[str, str]:
     """Ids of the run's jobs that run or will -> their pending reason."""
-    _, jobs = ask(folder)
-    return {name: facts["reason"] or "" for name, facts in jobs.items() if facts["state"] in LIVE and not never(facts)}
+    return {name: facts["reason"] or "" for name, facts in ask(folder)[1].items() if is_live(facts)}
 
 
 def read(folder: RunDir) -> dict[str, Any]:
@@ -166,15 +165,13 @@ def read(folder: RunDir) -> dict[str, Any]:
                 facts = {"state": "UNKNOWN" if state == "RUNNING" and not lost else state, "reason": None}
                 sources.append("ledger")
             waits = in_words(facts["reason"]) if facts["state"] == "PENDING" and facts["reason"] else None
-            element = int((re.findall(r"_(\d+)", name) or ["0"])[0])
-            rows.append({"stage": stage, "job": name, **facts, "waits": waits, **progress(folder, stage, element, name)})
+            rows.append({"stage": stage, "job": name, **facts, "waits": waits, **progress(folder, stage, name)})
     if not stages:
         sources = ["ledger"]
         for stage, line in {line["stage"]: line for line in own}.items():
-            facts = {"stage": stage, "job": line["job"], "state": line["state"].upper()}
-            rows.append(facts | progress(folder, stage, 0, ""))
+            rows.append({"stage": stage, "job": line["job"], "state": line["state"].upper(), **progress(folder, stage, "")})
     for row in rows:
-        row["live"] = row["state"] in LIVE and not never(row)
+        row["live"] = is_live(row)
         row["healthy"] = row["live"] or row["state"] in ("COMPLETED", "FINISHED", "UNKNOWN", "INTERRUPTED")
         row["log_tail"] = None if row["healthy"] else rundir.tail(log(folder, row["job"]))
     going = any(row["live"] or (lost and row["state"] == "UNKNOWN") for row in rows)
@@ -182,9 +179,9 @@ def read(folder: RunDir) -> dict[str, Any]:
     return {"run": str(folder.path), "source": source, "jobs": rows, "healthy": healthy, "going": going}
 
 
-def progress(folder: RunDir, stage: str, element: int, job: str) -> dict[str, Any]:
+def progress(folder: RunDir, stage: str, job: str) -> dict[str, Any]:
     """What the run's own files tell: clock, speed, best score, ages [s] of the heartbeat and the newest checkpoint."""
-    finalist = next(iter(folder.path.glob(f"finalists/{element}-*")), folder.path / "finalists")
+    finalist = next(folder.path.glob(f"finalists/{job.partition('_')[2] or 0}-*"), folder.path / "finalists")
     place = {"prepare": folder.path / "judge", "finalists": finalist / "train"}.get(stage, folder.path / stage)
     trainings = [place, *place.glob("trials/*/train")]
     saved = max((changed(path) for one in trainings for path in one.glob("checkpoints/*.pt")), default=0.0)
