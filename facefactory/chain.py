@@ -11,7 +11,7 @@ from typing import Any, Literal
 from rich.console import Console
 
 from facefactory import Failed, UserError, pipeline, rundir, runner, say, stages, studies
-from facefactory.cluster import launch, status
+from facefactory.cluster import check, launch, status
 from facefactory.cluster.local import INTERRUPTED
 from facefactory.pipeline import FINALIST, Run
 from facefactory.rundir import RunDir
@@ -105,46 +105,41 @@ def process(arguments: list[str]) -> int:
     """
     from facefactory.training import distributed
 
-    mode, path, *names = arguments
-    if mode == "probe":
-        from facefactory.cluster import check
-
-        return guarded(lambda: check.probe(Path(path), names[0]))
-    folder, first = RunDir(Path(path)), os.environ.get("RANK", "0") == "0"
     distributed.die_with_parent()
     runner.stop.listen()
+    return guarded(lambda: _work(*arguments))
 
-    def work() -> None:
-        nonlocal folder, names
-        if mode == "sweep":
-            return sweep_on_slurm(folder)
-        run = pipeline.load_run(folder.path, [name for name in names if "=" in name])
-        names = [name for name in names if "=" not in name]
-        if mode == "pack":
-            part, _, parts = names[0].partition("/")
-            return stages.pack_part(run, (int(part), int(parts)))
-        if mode == "finalist":
-            place, names = int(names[0]), names[1:]
-            places = studies.places(run, folder)
-            if place >= len(places):
-                return say(f"finalists: the sweep has no trial in place {place}")
-            if first:
-                run, folder = studies.open_finalist(run, folder, place)
-            else:
-                run, folder = pipeline.with_params(run, places[place][0]["params"]), RunDir(places[place][1])
-        if mode == "rank" or not first:
-            if mode == "rank" or not runner.is_complete(run, folder, "train"):
-                stages.train_rank(run, folder, folder.path.name)
-            return
-        folder.claim()
-        if mode != "gather":
-            return runner.execute(run, folder, names, studies.WORK)
-        status.record_failures(folder)
-        names = names if folder.done("sweep") else ["report"]
-        with contextlib.suppress(Failed):  # that all finalists failed is in the report
-            runner.execute(run, folder, names, {**studies.WORK, "finalists": studies.gather})
 
-    return guarded(work)
+def _work(mode: str, path: str, *arguments: str) -> None:
+    folder, first = RunDir(Path(path)), os.environ.get("RANK", "0") == "0"
+    if mode == "probe":
+        return check.probe(folder.path)
+    if mode == "sweep":
+        return sweep_on_slurm(folder)
+    run = pipeline.load_run(folder.path, [one for one in arguments if "=" in one])
+    names = [one for one in arguments if "=" not in one]
+    if mode == "pack":
+        part, _, parts = names[0].partition("/")
+        return stages.pack_part(run, (int(part), int(parts)))
+    if mode == "finalist":
+        place, places = int(names.pop(0)), studies.places(run, folder)
+        if place >= len(places):
+            return say(f"finalists: the sweep has no trial in place {place}")
+        if first:
+            run, folder = studies.open_finalist(run, folder, place)
+        else:
+            run, folder = pipeline.with_params(run, places[place][0]["params"]), RunDir(places[place][1])
+    if mode == "rank" or not first:
+        if mode == "rank" or not runner.is_complete(run, folder, "train"):
+            stages.train_rank(run, folder, folder.path.name)
+        return
+    folder.claim()
+    if mode != "gather":
+        return runner.execute(run, folder, names, studies.WORK)
+    status.record_failures(folder)
+    with contextlib.suppress(Failed):  # that all finalists failed is in the report
+        work = {**studies.WORK, "finalists": studies.gather}
+        runner.execute(run, folder, names if folder.done("sweep") else ["report"], work)
 
 
 def sweep_on_slurm(folder: RunDir) -> None:

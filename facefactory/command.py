@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from facefactory import Failed, UserError, chain, cluster, config, pipeline, registry, rundir, runner, say, studies, sweep
+from facefactory.cluster import check as checking
 from facefactory.cluster import launch, status
 from facefactory.config import key, section
 from facefactory.pipeline import JOBS, Judge, Paths, Run
@@ -57,8 +58,6 @@ def _own(schema: type[Any], job: str, work: Callable[[Any], None]) -> None:
 
 
 def _check(options: Check) -> None:
-    from facefactory.cluster import check as checking
-
     if cluster.choose("auto") == "local":
         raise UserError("no sbatch on PATH: this is no login node of a Slurm cluster; jobs run here with cluster=local.")
     profile, folder = cluster.load_profile(options.profile), Path(options.folder).expanduser().absolute()

@@ -86,17 +86,15 @@ def partitions_up() -> dict[str, dict[str, Any]]:
 
 def try_partition(profile: Profile, folder: Path, name: str, has: dict[str, Any], wait_s: float) -> bool:
     """A job of two tasks, on two nodes where there are two; what it found."""
-    nonce = secrets.token_hex(8)
-    where = folder / f"check-{name}-{nonce}"
+    where = folder / f"check-{name}-{secrets.token_hex(8)}"  # a folder that nodes do not have by themselves
     run = RunDir(where)
     run.open_private()
-    (where / "nonce").write_text(nonce)
     each = 1 if has["nodes"] > 1 else 2
     gpus = has["gpus"] >= each
     small = {"partition": name, "cpu_partition": None, "gpus_per_node": each * gpus, "processes_per_node": each, "gpu_min": 2}
     small |= {"cpus_per_process": 1, "memory_gb": min(profile.memory_gb, 4.0, has["memory_mb"] / 2048)}
     try:
-        task = launch.Job("check", [["probe", str(where), nonce]], "gpu", gpus, 2)
+        task = launch.Job("check", [["probe", str(where)]], "gpu", gpus, 2)
         (job,) = launch.submit([task], dataclasses.replace(profile, **small), run)
     except UserError as error:
         return finding(False, f"{name}: {error}", "set that in your profile and try again, or leave this partition out")
@@ -108,7 +106,7 @@ def try_partition(profile: Profile, folder: Path, name: str, has: dict[str, Any]
         return finding(False, f"{name}: still {status.in_words(waiting[job])}", "try again later, or with wait_min=60", "note")
     told = [rundir.read_json(path) for path in sorted(where.glob("task-*.json"))]
     if len(told) < 2:
-        fix = f"mend setup, environment or python of the profile; all files are in {where}"
+        fix = f"mend setup, environment or python of the profile, or give a folder that the nodes share; all files are in {where}"
         tail = rundir.tail(status.log(run, job))
         return finding(False, f"{name}: {len(told)} of 2 tasks answered; the end of the log:\n{tail}", fix)
     first, hosts = told[0], ", ".join(sorted({one["host"] for one in told}))
@@ -123,13 +121,11 @@ def try_partition(profile: Profile, folder: Path, name: str, has: dict[str, Any]
     return finding(first["cuda"], f"{seen}; driver {first['driver']}", fix)
 
 
-def probe(folder: Path, nonce: str) -> None:
-    """In a task of the test job: what Python sees here, an all-reduce, and whether the shared folder is the same one."""
+def probe(folder: Path) -> None:
+    """In a task of the test job, whose files lie in the shared folder: what Python sees here, and an all-reduce."""
     import torch
     import torch.distributed as dist
 
-    if (folder / "nonce").read_text() != nonce:
-        raise Failed(f"{folder} is not the folder that the login node wrote; give a folder on shared storage")
     began = time.monotonic()
     cuda = torch.cuda.is_available()
     dist.init_process_group("nccl" if cuda else "gloo")
@@ -155,13 +151,11 @@ def proposal(nodes: dict[str, dict[str, Any]], folder: Path) -> str:
     """A profile from what sinfo and sacctmgr say."""
     import yaml
 
-    by_size = sorted(nodes, key=lambda name: (nodes[name]["gpus"] > 0, nodes[name]["default"]))
-    best, plain = by_size[-1], next((name for name in nodes if not nodes[name]["gpus"]), None)
+    best = max(nodes, key=lambda name: (nodes[name]["gpus"] > 0, nodes[name]["default"]))
+    plain = next((name for name in nodes if not nodes[name]["gpus"]), best)
     facts = nodes[best]
     each = facts["gpus"] or max(1, facts["cpus"] // 4)
-    profile: dict[str, Any] = {"partition": best}
-    if plain not in (None, best):
-        profile["cpu_partition"] = plain
+    profile: dict[str, Any] = {"partition": best} | ({"cpu_partition": plain} if plain != best else {})
     answer = asked("sacctmgr", "-nP", "show", "assoc", f"user={getpass.getuser()}", "format=Account,QOS")
     for line in answer.stdout.splitlines()[:1]:
         account, _, qos = line.partition("|")
