@@ -34,9 +34,9 @@ def key(
     return field(default=default, metadata=meta)
 
 
-def section(kind: type) -> Any:
-    """A sub-tree of the configuration."""
-    return field(default_factory=kind)
+def section(kind: type, **defaults: Any) -> Any:
+    """A sub-tree of the configuration; `defaults`: what differs from the defaults of its own."""
+    return field(default_factory=lambda: kind(**defaults))
 
 
 def leaves(schema: type, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:

@@ -9,7 +9,7 @@ import json
 import os
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -38,17 +38,15 @@ class Paths:
     data: str = key("shards", "folder of packed sets and judges", identity=False)
 
 
-def _judge_training() -> Training:
-    return Training(total_kimg=35.0, batch_size=32, lr=1e-3, betas=[0.9, 0.99], ema_half_life_kimg=2.0, sample_kimg=0.0)
-
-
 @dataclass(frozen=True)
 class Judge:
     """The classifier whose features and verdicts score everything else; one per dataset, shared by all runs."""
 
     model: dict[str, Any] = key({"name": "classifier/convnet"}, "network of the judge")
     objective: dict[str, Any] = key({"name": "classification"}, "its loss")
-    training: Training = field(default_factory=_judge_training)
+    training: Training = section(
+        Training, total_kimg=35.0, batch_size=32, lr=1e-3, betas=[0.9, 0.99], ema_half_life_kimg=2.0, sample_kimg=0.0
+    )
     folds: int = key(5, "parts of the out-of-fold check, cut between people", low=2)
     fold_kimg: float = key(20.0, "budget of each fold, thousands of images", low=0.001)
 
@@ -108,8 +106,7 @@ def outputs_of(folder: RunDir, *names: str) -> dict[str, Any]:
     for name in names:
         stage, output = name.split(".")
         if (done := folder.done(stage)) is None:
-            wanted = f"{folder.path.name} has no finished stage {stage!r}"
-            raise UserError(f"{wanted}; run the job that makes it first (train_… or sweep_…).")
+            raise UserError(f"{folder.path.name} has no finished stage {stage!r}; run its job first (train_… or sweep_…).")
         found[name] = done["outputs"][output]
     return found
 

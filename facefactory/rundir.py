@@ -198,9 +198,7 @@ def prepare(path: Path, resolved: str, identity: dict[str, Any], command: str, a
         )
     if path.exists() and path.stat().st_mode & 0o002:
         raise UserError(f"run folder {path} is writable by everyone; run: chmod o-w {path}")
-    path.mkdir(parents=True, exist_ok=True)
-    if made != identity:
-        write_json(path / "identity.json", identity)
+    write_json(path / "identity.json", identity)
     with atomic(path / "config.yaml") as temporary:
         temporary.write_text(resolved)
     with open(path / "command.txt", "a") as commands:

@@ -42,10 +42,9 @@ def trial(parent: str, path: str, params: dict[str, Any], report: sweep.Report) 
             scores = generator.distances(extract, real, fake, "judge")
             task.draw_samples(trained.average, trained.clock)
             report({"kimg": rung, **scores, "seconds": round(time.time() - began, 1)})
-    except rundir.OwnerLost:  # a newer copy trains it: its state is not ours to write
-        raise
     except Exception as error:
-        rundir.write_json(folder.path / "state.json", {"state": "failed", "error": f"{type(error).__name__}: {error}"})
+        if not isinstance(error, rundir.OwnerLost):  # a newer copy trains it: its state is not ours to write
+            rundir.write_json(folder.path / "state.json", {"state": "failed", "error": f"{type(error).__name__}: {error}"})
         raise
 
 
