@@ -101,12 +101,8 @@ def _explained(known: dict[str, Any], error: Any) -> str:
 
 def _check_bounds(name: str, value: Any, meaning: str, low: float, high: float, **others: Any) -> None:
     for number in value if isinstance(value, list) else [value]:
-        if not isinstance(number, int | float):
-            continue
-        if not math.isfinite(number):
-            raise UserError(f"{name} is {number}; it must be a finite number ({meaning}).")
-        if not low <= number <= high:
-            bounds = {f"at least {low}": low, f"at most {high}": high}
+        if isinstance(number, int | float) and not (math.isfinite(number) and low <= number <= high):
+            bounds = {f"at least {low}": low, f"at most {high}": high} if math.isfinite(number) else {"a finite number": 0.0}
             allowed = " and ".join(words for words, bound in bounds.items() if math.isfinite(bound))
             raise UserError(f"{name} is {number}; it must be {allowed} ({meaning}).")
 
