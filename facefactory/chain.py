@@ -125,10 +125,8 @@ def _work(mode: str, path: str, *arguments: str) -> None:
         place, places = int(names.pop(0)), studies.places(run, folder)
         if place >= len(places):
             return say(f"finalists: the sweep has no trial in place {place}")
-        if first:
-            run, folder = studies.open_finalist(run, folder, place)
-        else:
-            run, folder = pipeline.with_params(run, places[place][0]["params"]), RunDir(places[place][1])
+        _, run, home = places[place]
+        folder = studies.open_finalist(folder, *places[place]) if first else RunDir(home)
     if mode == "rank" or not first:
         if mode == "rank" or not runner.is_complete(run, folder, "train"):
             stages.train_rank(run, folder, folder.path.name)

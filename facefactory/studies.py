@@ -75,30 +75,28 @@ def search(run: Run, folder: RunDir) -> Outputs:
     return {"trials": digest}, [target / "results.json"]
 
 
-def places(run: Run, folder: RunDir) -> list[tuple[dict[str, Any], Path]]:
-    """The best trials and the run folders in which they go on as finalists."""
+def places(run: Run, folder: RunDir) -> list[tuple[str, Run, Path]]:
+    """The names of the best trials, and the configs and run folders with which they go on as finalists."""
     trials = rundir.read_json(folder.stage("sweep") / "results.json")["trials"]
-    best = sweep.best(trials, run.sweep.finalists)
-    return [(one, folder.stage("finalists") / f"{number}-{one['name']}") for number, one in enumerate(best)]
+    best = [(one["name"], pipeline.with_params(run, one["params"])) for one in sweep.best(trials, run.sweep.finalists)]
+    return [(name, child, folder.stage("finalists") / f"{number}-{name}") for number, (name, child) in enumerate(best)]
 
 
-def open_finalist(run: Run, folder: RunDir, number: int) -> tuple[Run, RunDir]:
-    """A finalist's config and run folder, where it goes on from its trial's last checkpoint."""
+def open_finalist(folder: RunDir, name: str, child: Run, path: Path) -> RunDir:
+    """The run folder of a place, where it goes on from its trial's last checkpoint."""
     from facefactory import checkpoint
 
-    one, path = places(run, folder)[number]
-    child = pipeline.with_params(run, one["params"])
     made = _open(path, child)
-    source = checkpoint.latest(folder.stage("sweep") / "trials" / one["name"] / "train" / "checkpoints")
+    source = checkpoint.latest(folder.stage("sweep") / "trials" / name / "train" / "checkpoints")
     if source is not None and checkpoint.latest(path / "train" / "checkpoints") is None:
         with rundir.atomic(path / "train" / "checkpoints" / source.name) as temporary:
             temporary.write_bytes(source.read_bytes())
-    return child, made
+    return made
 
 
 def finalists(run: Run, folder: RunDir) -> Outputs:
     """The best trials go on, side by side, to the full budget; each is a run of its own."""
-    runs = [open_finalist(run, folder, number)[1].path for number in range(len(places(run, folder)))]
+    runs = [open_finalist(folder, *place).path for place in places(run, folder)]
     say(f"finalists: {len(runs)} runs to {run.training.total_kimg:g} kimg; logs: {folder.stage('finalists')}/*/log.txt")
     commands = [["facefactory", "stages", str(path), *FINALIST] for path in runs]
     logs = [path / "log.txt" for path in runs]
@@ -113,9 +111,8 @@ def finalists(run: Run, folder: RunDir) -> Outputs:
 def gather(run: Run, folder: RunDir) -> Outputs:
     """Write down how the finalists ended, the failed ones with the end of their log."""
     facts, done = [], []
-    for one, path in places(run, folder):
-        fact = {"name": path.name, "trial": one["name"], "folder": str(path.relative_to(folder.path))}
-        child = pipeline.with_params(run, one["params"])
+    for name, child, path in places(run, folder):
+        fact: dict[str, Any] = {"name": path.name, "trial": name, "folder": str(path.relative_to(folder.path))}
         if all(runner.is_complete(child, RunDir(path), stage) for stage in ("evaluate", "interpret")):
             done.append(outputs_of(RunDir(path), "evaluate.results", "interpret.results"))
             facts.append(fact | {"state": "finished", "error": None, "log_tail": None})
