@@ -43,7 +43,7 @@ class Data:
     )
     window_images: int = key(0, "draw from whole shards with so many images at a time (sets beyond memory); 0 = from all", low=0)
     stage: Literal["none", "memory", "disk"] = key(
-        "none", "copy the images first to memory (each rank) or to the node's folder TMPDIR (one copy)", identity=False
+        "none", "copy the images first, once a node, to memory or to the folder TMPDIR", identity=False
     )
     flip: bool = key(True, "mirror half of the training images")
     shift: int = key(0, "random crops: move training images by up to so many pixels, mirrored at the edge", low=0)
