@@ -16,8 +16,8 @@ from facefactory import UserError
 from facefactory.data import loader
 from facefactory.data.index import Index
 from facefactory.data.loader import Shards
-from facefactory.interpret import Interpret, codes, matrix
-from facefactory.interpret.codes import Codes
+from facefactory.interpret import Interpret, matrix
+from facefactory.interpret.matrix import Codes
 
 PEOPLE = np.repeat(np.arange(30), 6)
 
@@ -166,7 +166,7 @@ def test_codes_do_not_depend_on_the_chunks(index: Index, monkeypatch: pytest.Mon
     found = []
     for chunk in (60, 7):
         monkeypatch.setattr(loader, "CHUNK", chunk)
-        found.append(codes.of_faces(Pixels(), Shards(index, list(index.content["splits"])), ["Glasses"]))
+        found.append(matrix.of_faces(Pixels(), Shards(index, list(index.content["splits"])), ["Glasses"]))
     np.testing.assert_array_equal(found[0].codes, found[1].codes)
     assert found[0].kl == found[1].kl and len(found[0].codes) == len(found[0].labels) == 60
 
