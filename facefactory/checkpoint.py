@@ -84,7 +84,5 @@ def digest(found: Checkpoint) -> str:
     seen = hashlib.sha256(str(found.clock).encode())
     for state in (found.networks, found.average):
         for name, tensor in state.items():
-            whole = tensor.detach().cpu().contiguous()
-            content = whole.view(torch.uint8).numpy().tobytes() if whole.dim() else str(whole.item()).encode()
-            seen.update(name.encode() + content)
+            seen.update(name.encode() + tensor.cpu().flatten().contiguous().view(torch.uint8).numpy().tobytes())
     return seen.hexdigest()

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -254,18 +255,16 @@ def generate(run: Run, folder: RunDir) -> Outputs:
     target = generated(run, folder)
     pictures = target if run.generate.format == "png" else folder.stage("generate") / "png"
     pictures.mkdir(parents=True, exist_ok=True)
-    count = 0
-    for chunk in generator.draws(model, run.generate.images, run.seed, "generate"):
-        for image in chunk:
-            generator.grid(image[None], 1).save(pictures / f"{count:08d}.png")
-            count += 1
+    drawn = itertools.chain.from_iterable(generator.draws(model, run.generate.images, run.seed, "generate"))
+    for number, image in enumerate(drawn):
+        generator.grid(image[None], 1).save(pictures / f"{number:08d}.png")
     if run.generate.format == "shards":
         color: Literal["gray", "rgb"] = "gray" if image.shape[2] == 1 else "rgb"
         options = Pack(root=str(pictures), resolution=image.shape[0], color=color, shard_images=run.pack.shard_images)
         recipe = {"name": "generated", "source": "folder", "splits": {"train": 1.0}, "origin": f"run {folder.path.name}"}
         pack.pack(recipes.plan(options, recipe), target)
-    say(f"generate: {count} images in {target}")
-    return {"images": count, "folder": str(target)}, []
+    say(f"generate: {run.generate.images} images in {target}")
+    return {"images": run.generate.images, "folder": str(target)}, []
 
 
 def report(run: Run, folder: RunDir) -> Outputs:

@@ -3,7 +3,6 @@
 import math
 import warnings
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import optuna
@@ -24,19 +23,19 @@ SEARCH = {
 
 def figures(sweep: dict[str, Any], logged: list[dict[str, Any]]) -> dict[str, Markup]:
     """The figures of the page by their names; `logged` are the metric lines of all runs, each with its `run`."""
-    wanted: dict[str, Callable[[], Any]] = {"training": partial(training_curves, logged)}
+    found = {"training": drawn("training", training_curves, logged)}
     if sweep:
-        wanted["trials"] = partial(trial_curves, sweep)
-        wanted |= {name: partial(plot, study(sweep), target_name=sweep["metric"]) for name, plot in SEARCH.items()}
-    return {name: drawn(name, draw) for name, draw in wanted.items()}
+        found["trials"] = drawn("trials", trial_curves, sweep)
+        found |= {name: drawn(name, plot, study(sweep), target_name=sweep["metric"]) for name, plot in SEARCH.items()}
+    return found
 
 
-def drawn(name: str, draw: Callable[..., Any], *data: Any) -> Markup:
+def drawn(name: str, draw: Callable[..., Any], *data: Any, **options: Any) -> Markup:
     """The figure as a div named `name`, or a sentence on what keeps it from being drawn."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Optuna calls most of its plots experimental
-            figure = draw(*data)
+            figure = draw(*data, **options)
             if not figure.data:
                 raise ValueError("there are no values to draw.")
     except Exception as error:  # a plot library raises what it likes on odd data; the page goes on
