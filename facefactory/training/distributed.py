@@ -26,12 +26,8 @@ class World:
     device: torch.device
 
     def any(self, flag: bool) -> bool:
-        """Whether any rank says yes (a one-integer all-reduce; all ranks must ask)."""
-        if self.size == 1:
-            return flag
-        votes = torch.tensor([int(flag)], device=self.device)
-        dist.all_reduce(votes, dist.ReduceOp.MAX)
-        return bool(votes.item())
+        """Whether any rank says yes (an all-reduce of one number; all ranks must ask)."""
+        return flag if self.size == 1 else bool(self.mean(torch.tensor(float(flag), device=self.device)) > 0)
 
     def mean(self, values: Tensor) -> Tensor:
         """Mean over ranks."""

@@ -1,6 +1,5 @@
 """The protocol for models that draw images: distances of features with their scale, and the nearest training faces."""
 
-import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -75,22 +74,21 @@ def nearest(fake: torch.Tensor, real: torch.Tensor, held_out: torch.Tensor) -> t
     The ratio is the median distance of fakes to their nearest training face over that of held-out people; well below 1,
     the generator shows the training set.
     """
-    drawn, others = (images.flatten(1).double().numpy() for images in (fake, held_out))
-    twins, least, usual = fake.clone(), np.full(len(fake), np.inf), np.full(len(held_out), np.inf)
-    parts = real.split(CHUNK)
-    for part in itertools.chain(parts, (part.flip(2) for part in parts)):
-        faces = part.flatten(1).double().numpy()
-        usual = np.minimum(usual, cdist(others, faces).min(1))
-        found = cdist(drawn, faces)
+    images = torch.cat([fake, held_out])
+    rows, twins, least = images.flatten(1).double().numpy(), images.clone(), np.full(len(images), np.inf)
+    for part in real.split(CHUNK):
+        faces = torch.cat([part, part.flip(2)])
+        found = cdist(rows, faces.flatten(1).double().numpy())
         nearer = np.flatnonzero(found.min(1) < least)
-        twins[nearer] = part[found.argmin(1)[nearer]]
+        twins[nearer] = faces[found.argmin(1)[nearer]]
         least = np.minimum(least, found.min(1))
-    if np.median(usual) == 0:
+    drawn, usual = np.median(least[: len(fake)]), np.median(least[len(fake) :])
+    if usual == 0:
         raise UserError(
             "at least half of the held-out faces are training faces, so copies cannot be told from new faces; "
             "evaluation.held_out must be another split than evaluation.reference, of other people."
         )
-    return twins, float(np.median(least) / np.median(usual))
+    return twins[: len(fake)], float(drawn / usual)
 
 
 def evaluate(model: Any, judge: Any, digest: str, index: Index, options: Evaluation, seed: int, folder: Path) -> dict[str, Any]:
