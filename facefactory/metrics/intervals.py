@@ -19,9 +19,8 @@ Statistic = Callable[[Ids], Array | float]  # of image positions; NaN where they
 def bootstrap(statistic: Statistic, groups: Ids, resamples: int = 300) -> Array:
     """Values [resamples, …] of a statistic when whole groups are drawn with replacement (seed 0)."""
     rng = np.random.default_rng(0)
-    names, inverse = np.unique(groups, return_inverse=True)
-    members = [np.flatnonzero(inverse == number) for number in range(len(names))]
-    drawn = (rng.integers(0, len(names), len(names)) for _ in range(resamples))
+    members = [np.flatnonzero(groups == name) for name in np.unique(groups)]
+    drawn = (rng.integers(0, len(members), len(members)) for _ in range(resamples))
     return np.stack([statistic(np.concatenate([members[number] for number in choice])) for choice in drawn])
 
 

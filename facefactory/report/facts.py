@@ -40,26 +40,26 @@ def metrics(train: Path) -> list[dict[str, Any]]:
     return kept
 
 
-def last_score(trial: dict[str, Any], metric: str) -> tuple[float | None, float | None]:
-    """(kimg, score) of the last rung at which a trial has a score, or Nones."""
-    return max(((line["kimg"], line[metric]) for line in trial["scores"] if line.get(metric) is not None), default=(None, None))
+def last_score(trial: dict[str, Any], metric: str) -> dict[str, Any]:
+    """`kimg` and `score` of the last rung at which a trial has a score, or Nones."""
+    scored = [{"kimg": line["kimg"], "score": line[metric]} for line in trial["scores"] if line.get(metric) is not None]
+    return max(scored, key=lambda line: line["kimg"], default={"kimg": None, "score": None})
 
 
 def gather(folder: Path, repeat: dict[str, str]) -> dict[str, Any]:
     """All facts of a run folder, as data: the stages' results as they wrote them, and what follows from them."""
 
     def results(stage: str) -> Any:
-        return finite(read_json(folder / stage / "results.json"))
+        return finite(read_json(folder / stage / "results.json")) or {}
 
     text, called = ((folder / name).read_text() if (folder / name).exists() else "" for name in ("config.yaml", "command.txt"))
     config = finite(yaml.safe_load(text)) or {}
-    sweep, finalists, judge = (results(stage) or {} for stage in ("sweep", "finalists", "judge"))
+    sweep, finalists, judge = map(results, ("sweep", "finalists", "judge"))
     metric, sweeping = sweep.get("metric", "kd_judge"), "jobs/sweep_" in called or bool(sweep or finalists)
     found = [] if sweeping else [{"name": folder.name, "folder": ".", "state": ""}]
     runs = []
     for one in finalists.get("finalists", found):
-        evaluated = EMPTY | (results(f"{one['folder']}/evaluate") or {})
-        latent = results(f"{one['folder']}/interpret") or {}
+        evaluated, latent = EMPTY | results(f"{one['folder']}/evaluate"), results(f"{one['folder']}/interpret")
         runs.append({**evaluated, **one, "score": evaluated["scores"].get(metric), "latent": latent})
     protocols = [run["protocol"] for run in runs if run["scores"]]
     unlike = sorted(key for key in set().union(*protocols) if any(one.get(key) != protocols[0].get(key) for one in protocols))
@@ -67,8 +67,8 @@ def gather(folder: Path, repeat: dict[str, str]) -> dict[str, Any]:
         runs.sort(key=lambda run: (run["score"] is None, run["score"]))
     kind = "sweep" if sweeping else "classifier" if "train_classifier" in called or runs[0]["labels"] else "generative"
     facts = {"name": folder.name, "kind": kind, "metric": metric, "config": config, "sweep": sweep, "judge": judge, "runs": runs}
-    told = {**provenance(folder), "config": text, "called": called, "repeat": repeat}
-    facts |= {"unlike_protocols": unlike, "provenance": told}
+    facts["unlike_protocols"] = unlike
+    facts["provenance"] = {**provenance(folder), "config": text, "called": called, "repeat": repeat}
     return {**facts, "leaderboard": leaderboard(facts), "failures": failures(facts), "verdict": verdict(facts)}
 
 
@@ -77,13 +77,12 @@ def provenance(folder: Path) -> dict[str, Any]:
     paths = sorted(folder.glob("*/DONE.json")) + sorted(folder.glob("finalists/*/*/DONE.json"))
     kept = [path for path in paths if ".old-" not in path.parent.name]
     stages = [{"stage": str(path.parent.relative_to(folder)), **read_json(path)} for path in kept]
-    software = [done["software"] for done in stages if "software" in done]
-    packed = [done["outputs"]["folder"] for done in stages if done["stage"] == "pack"]
-    index = read_json(Path(packed[0]) / "index.json") if packed else None
+    software = [done["software"] for done in stages if "software" in done] or [{}]
+    packed = next((done["outputs"]["folder"] for done in stages if done["stage"] == "pack"), None)
+    index = packed and read_json(Path(packed) / "index.json")
     ledger = read_jsonl(folder / "jobs.jsonl")
     ledger = [{**line, "time": datetime.fromtimestamp(line["time"], UTC).isoformat(" ", "seconds")} for line in ledger]
-    dataset = {"folder": packed[0], **index} if index else None
-    return {"stages": stages, "software": software[-1] if software else {}, "dataset": dataset, "ledger": ledger}
+    return {"stages": stages, "software": software[-1], "dataset": index and {"folder": packed, **index}, "ledger": ledger}
 
 
 def leaderboard(facts: dict[str, Any]) -> list[dict[str, Any]]:
@@ -91,8 +90,7 @@ def leaderboard(facts: dict[str, Any]) -> list[dict[str, Any]]:
     trials = facts["sweep"].get("trials", [])
     params = {trial["name"]: trial["params"] for trial in trials}
     finalists = [{**run, "kind": "finalist", "params": params.get(run.get("trial"), {})} for run in facts["runs"]]
-    reached = [(*last_score(trial, facts["metric"]), trial) for trial in trials]
-    rows = [{**trial, "kind": "trial", "kimg": kimg, "score": score} for kimg, score, trial in reached]
+    rows = [{**trial, "kind": "trial", **last_score(trial, facts["metric"])} for trial in trials]
     rows.sort(key=lambda row: (-(row["kimg"] or 0), row["score"] or 0))
     columns = ("kind", "name", "state", "kimg", "score", "params")
     return [{name: row[name] for name in columns} for row in finalists + rows] if facts["kind"] == "sweep" else []
@@ -100,16 +98,17 @@ def leaderboard(facts: dict[str, Any]) -> list[dict[str, Any]]:
 
 def failures(facts: dict[str, Any]) -> list[dict[str, Any]]:
     """Trials, finalists and stages that did not end well, with error and log tail where these were kept."""
-    ended = [("trial", trial) for trial in facts["sweep"].get("trials", [])] + [("finalist", run) for run in facts["runs"]]
-    found = [(f"{kind} {one['state']}", one) for kind, one in ended if one["state"] in ("failed", "interrupted")]
+    kinds = {"trial": facts["sweep"].get("trials", []), "finalist": facts["runs"]}
+    ended = [{**one, "what": f"{kind} {one['state']}"} for kind, ones in kinds.items() for one in ones]
+    found = [one for one in ended if one["state"] in ("failed", "interrupted")]
     complete = [done["stage"] for done in facts["provenance"]["stages"]]
     for line in facts["provenance"]["ledger"]:
         done = line["stage"] in complete
         if line["state"] == "failed" or (line["state"] == "interrupted" and not done):  # preempted and finished is no failure
             log = tail(Path(line["log"])) if line.get("log") else None
-            words = f"stage {line['state']}{', finished later' if done else ''}"
-            found.append((words, {**line, "name": line["stage"], "log_tail": log}))
-    return [{"what": what, **{key: one.get(key) for key in ("name", "error", "log_tail")}} for what, one in found]
+            what = f"stage {line['state']}{', finished later' if done else ''}"
+            found.append({**line, "what": what, "name": line["stage"], "log_tail": log})
+    return [{key: one.get(key) for key in ("what", "name", "error", "log_tail")} for one in found]
 
 
 def place(score: float, scale: dict[str, float]) -> str:

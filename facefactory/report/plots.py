@@ -76,12 +76,12 @@ def training_curves(logged: list[dict[str, Any]]) -> Any:
 def study(sweep: dict[str, Any]) -> Any:
     """An Optuna study of the trials that finished at the highest rung, with their scores there: unlike rungs are not compared."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    ended = [(*last_score(one, sweep["metric"]), one) for one in sweep["trials"] if one["state"] == "finished"]
-    top = max((kimg for kimg, _, _ in ended if kimg is not None), default=math.inf)
+    ended = [{**one, **last_score(one, sweep["metric"])} for one in sweep["trials"] if one["state"] == "finished"]
+    top = max((one["kimg"] for one in ended if one["kimg"] is not None), default=math.inf)
     rebuilt = optuna.create_study(study_name="sweep")
-    for kimg, score, one in ended:
-        if kimg == top:
+    for one in ended:
+        if one["kimg"] == top:
             kinds = {name: optuna.distributions.json_to_distribution(text) for name, text in one["distributions"].items()}
             params = {name: one["params"][name] for name in kinds}
-            rebuilt.add_trial(optuna.trial.create_trial(value=score, params=params, distributions=kinds))
+            rebuilt.add_trial(optuna.trial.create_trial(value=one["score"], params=params, distributions=kinds))
     return rebuilt

@@ -24,10 +24,9 @@ PAIRS = 12  # faces in the strip of nearest neighbours
 
 def draws(model: Any, count: int, seed: int, purpose: str) -> Iterator[torch.Tensor]:
     """Chunks of generated images [n, H, W, C] uint8, `count` in all; the first ones are the same for any count."""
-    example = pixels.like(model)
     for start in range(0, count, CHUNK):
         with torch.inference_mode():
-            z = normal(seed, start, purpose, CHUNK, model.z_dim).to(example)
+            z = normal(seed, start, purpose, CHUNK, model.z_dim).to(pixels.like(model))
             images = pixels.to_uint8(model.sample(z)).cpu()
         yield images[: count - start]
 
