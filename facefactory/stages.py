@@ -127,7 +127,7 @@ def _train_judge(run: Run, index: "Index", home: Path) -> dict[str, Any]:
         objective = registry.build("objectives", run.judge.objective, schema)
         identity = config.digest([STAGES["judge"].config(run), name, index.labels_digest])
         (home / name).mkdir(exist_ok=True)
-        what = (run.judge.model, objective, shards, index.images_digest, options, 0)  # no seed of a run: it is shared by all
+        what = (run.judge.model, objective, shards, options, 0)  # no seed of a run: it is shared by all
         task = trainer.Task(*what, home / name, identity, name, should_stop=stop)
         outcome, trained = trainer.fit(task, world)
         if outcome == "interrupted":
@@ -170,7 +170,7 @@ def task_of(run: Run, folder: RunDir, index: "Index", label: str) -> "Task":
 
     target, identity = folder.stage("train"), config.digest(STAGES["train"].config(run, resumes=False))
     objective = registry.build("objectives", run.objective, index.content["labels"])
-    what = (run.model, objective, Shards(index, "train"), index.images_digest, run.training, run.seed)
+    what = (run.model, objective, Shards(index, "train"), run.training, run.seed)
     return Task(*what, target, identity, label, run.data, guard=folder.guard, should_stop=stop, draw_samples=samples)
 
 

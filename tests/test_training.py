@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import multiprocessing
@@ -69,7 +70,6 @@ def make_task(index: Index, folder: Path, kind: str = "gan", model: dict[str, An
         model=registry.resolve("models", {**spec, **(model or {})}),
         objective=registry.build("objectives", objective, index.content["labels"]),
         shards=Shards(index, "train"),
-        images=index.images_digest,
         options=Training(**{**options, **ours}),
         seed=3,
         folder=folder,
@@ -290,16 +290,20 @@ def test_a_digest_names_the_weights_and_not_the_file(trained: Path, tmp_path: Pa
 
 
 def test_a_changed_set_refuses_unless_it_is_accepted(index: Index, trained: Path) -> None:
+    content = copy.deepcopy(index.content)
+    content["splits"]["test"]["shards"][0]["pixels_sha256"] = "another"
+    other = Index(index.folder, content)
+    assert other.images_digest != index.images_digest
     with pytest.raises(UserError, match=r"the images changed since .* at 0\.036 kimg .*data\.changed=accept"):
-        fit(make_task(index, trained, images="another digest"), ALONE)
+        fit(make_task(other, trained), ALONE)
     with pytest.raises(UserError, match="the images changed"):
         fit(make_task(index, trained, shards=Shards(index, "train", torch.arange(20).numpy())), ALONE)
     assert newest(trained).clock == 36
-    fit(make_task(index, trained, images="another digest", data=Data(changed="accept")), ALONE)
+    fit(make_task(other, trained, data=Data(changed="accept")), ALONE)
     segments = newest(trained).segments
     assert [(found["clock"], found["images"]) for found in segments] == [
         (0, index.images_digest),
-        (36, "another digest"),
+        (36, other.images_digest),
     ]
     assert {found["order"] for found in segments} == {"feistel-6-v1 over 45, balance None"}
     assert newest(trained).clock == 72

@@ -38,7 +38,6 @@ class Task:
     model: dict[str, Any]
     objective: Objective
     shards: Shards
-    images: str  # digest of the images
     options: Training
     seed: int
     folder: Path
@@ -68,7 +67,7 @@ class Trainer:
         }
         self.forwards = {name: parallel(module, world) for name, module in self.modules.items()}
         self.order, order = task.shards.order(task.data, task.seed)
-        self.segment: dict[str, Any] = {"images": task.images, "order": order, "seed": task.seed}
+        self.segment: dict[str, Any] = {"images": task.shards.index.images_digest, "order": order, "seed": task.seed}
         self.segments = [{"clock": 0, **self.segment}]
         self.share = options.batch_per_rank()
         self.lo = world.rank * self.share
