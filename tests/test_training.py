@@ -476,14 +476,14 @@ FACES = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2
 @pytest.mark.parametrize("kind", augment.KINDS)
 @pytest.mark.parametrize("value", [0.0, 0.3, 0.999])
 def test_augmentation_keeps_the_shape_and_does_something(kind: str, value: float) -> None:
-    found = augment.augment(FACES, [kind], draws_of(value), "real")
+    found = augment.augment(FACES, "real", [kind], draws_of(value))
     assert found.shape == FACES.shape and found.dtype == FACES.dtype
     assert torch.isfinite(found).all() and not torch.equal(found, FACES)
 
 
 @pytest.mark.parametrize("kind", ["brightness", "contrast", "saturation", "translation"])
 def test_the_middle_draw_changes_nothing(kind: str) -> None:
-    assert torch.allclose(augment.augment(FACES, [kind], draws_of(0.5), "real"), FACES, atol=1e-6)
+    assert torch.allclose(augment.augment(FACES, "real", [kind], draws_of(0.5)), FACES, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", augment.KINDS)
@@ -518,9 +518,9 @@ def test_every_shift_is_equally_likely() -> None:
 
 def test_each_image_has_its_own_draws() -> None:
     draws = Draws(0, 0, 4, 0, 4, torch.device("cpu"))
-    found = augment.augment(torch.zeros(4, 1, 16, 16), ["brightness"], draws.uniform, "real")
+    found = augment.augment(torch.zeros(4, 1, 16, 16), "real", ["brightness"], draws.uniform)
     assert found.amax((1, 2, 3)).unique().numel() == 4
-    other = augment.augment(torch.zeros(4, 1, 16, 16), ["brightness"], draws.uniform, "fake")
+    other = augment.augment(torch.zeros(4, 1, 16, 16), "fake", ["brightness"], draws.uniform)
     assert not torch.equal(found, other)
 
 

@@ -57,7 +57,7 @@ def check(kinds: list[str]) -> None:
             raise UserError(f"training.augment has {kind!r}; allowed are {', '.join(KINDS)} (or [] for none).")
 
 
-def augment(images: Tensor, kinds: list[str], uniform: Callable[[str, int], Tensor], purpose: str) -> Tensor:
+def augment(images: Tensor, purpose: str, kinds: list[str], uniform: Callable[[str, int], Tensor]) -> Tensor:
     """Apply the kinds in order to images [N, C, S, S] in -1…1, with draws `uniform(purpose, 2)` [N, 2]."""
     for kind in kinds:
         images = KINDS[kind](images, uniform(f"{purpose}/{kind}", 2))

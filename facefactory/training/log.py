@@ -17,15 +17,15 @@ class Log:
     def __init__(self, folder: Path, world: World, label: str, clock: int, on: bool = True) -> None:
         self.world, self.on = world, on
         self.sums: dict[str, torch.Tensor] = {}
-        self.counts: dict[str, int] = {}
+        self.shares: dict[str, float] = {}
         self.began, self.first_clock, self.bar = time.monotonic(), clock, Progress(label, "kimg")
         self.path = folder / f"metrics-{1 + len(list(folder.glob('metrics-*.jsonl'))):03d}.jsonl"
 
-    def add(self, shown: dict[str, torch.Tensor], share: float, last: bool) -> None:
-        """Add the scalars of a part of an iteration (`share` of it; `last` counts the iteration)."""
+    def add(self, shown: dict[str, torch.Tensor], share: float) -> None:
+        """Add the scalars of a part of an iteration, `share` of it."""
         for name, value in shown.items() if self.on else ():
             self.sums[name] = self.sums.get(name, torch.zeros((), device=value.device)) + value.float() * share
-            self.counts[name] = self.counts.get(name, 0) + last
+            self.shares[name] = self.shares.get(name, 0.0) + share
 
     def write(self, clock: int) -> None:
         """One metric line for all that was added since the last.
@@ -35,7 +35,7 @@ class Log:
         """
         if not self.sums:
             return
-        means = self.world.mean(torch.stack([self.sums[n] / self.counts[n] for n in self.sums])).tolist()
+        means = self.world.mean(torch.stack([self.sums[n] / self.shares[n] for n in self.sums])).tolist()
         line: dict[str, Any] = {"kimg": clock / 1000, **dict(zip(self.sums, means, strict=True))}
         bad = [name for name, value in line.items() if value != value or abs(value) == float("inf")]
         if bad:
@@ -43,7 +43,7 @@ class Log:
                 f"{', '.join(bad)} not finite at {clock / 1000:g} kimg: the training diverged; lower training.lr."
             )
         line["images_per_s"] = round(self.rate(clock), 1)
-        self.sums, self.counts = {}, {}
+        self.sums, self.shares = {}, {}
         if self.world.rank == 0:
             rundir.append_json(self.path, line)
 

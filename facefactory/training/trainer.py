@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -55,8 +54,9 @@ class Trainer:
     def __init__(self, task: Task, world: World) -> None:
         options = task.options
         self.task, self.world, self.folder, self.clock, self.saved = task, world, task.folder / "checkpoints", 0, -1
-        self.facts = Facts(**task.shards.index.facts)
-        made = checkpoint.build(task.model, self.facts, task.seed).to(world.device, DTYPES[options.precision])
+        made = checkpoint.build(task.model, Facts(**task.shards.index.facts), task.seed).to(
+            world.device, DTYPES[options.precision]
+        )
         self.model = made.train()
         self.average = copy.deepcopy(made).eval().requires_grad_(False)
         self.phases = task.objective.phases
@@ -74,7 +74,7 @@ class Trainer:
 
     def state(self) -> checkpoint.Checkpoint:
         """Everything a continuation needs."""
-        facts, nets = dataclasses.asdict(self.facts), (self.model.state_dict(), self.average.state_dict())
+        facts, nets = self.task.shards.index.facts, (self.model.state_dict(), self.average.state_dict())
         optimisers = {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()}
         return checkpoint.Checkpoint(self.task.model, facts, *nets, optimisers, self.clock, self.task.identity, self.segments)
 
@@ -125,7 +125,7 @@ class Trainer:
             if self.task.data.shift:
                 images = pixels.shift(images, draws.uniform("shift", 2), self.task.data.shift)
             labels = {name: column[start : start + step] for name, column in loaded.labels.items()}
-            found.append(Batch(images, labels, draws.normal, partial(_augmented, options.augment, draws)))
+            found.append(Batch(images, labels, draws.normal, partial(augment, kinds=options.augment, uniform=draws.uniform)))
         return found
 
     def step(self, loaded: Loaded, log: Log) -> None:
@@ -146,19 +146,14 @@ class Trainer:
         module.trained.requires_grad_(True)
         module.trained.zero_grad(set_to_none=True)
         for number, part in enumerate(parts):
-            last = number == len(parts) - 1
-            quiet = contextlib.nullcontext() if last or self.world.size == 1 else forward.no_sync()
+            quiet = contextlib.nullcontext() if number == len(parts) - 1 or self.world.size == 1 else forward.no_sync()
             autocast = torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.task.options.precision == "bfloat16")
             with quiet:
                 with autocast:
                     loss, shown = forward(part)
                 (loss / len(parts)).backward()
             if log is not None:
-                log.add(shown, 1 / len(parts), last)
-
-
-def _augmented(kinds: list[str], draws: Draws, images: torch.Tensor, purpose: str) -> torch.Tensor:
-    return augment(images, kinds, draws.uniform, purpose)
+                log.add(shown, 1 / len(parts))
 
 
 def fit(task: Task, world: World, until_kimg: float | None = None) -> tuple[str, Trainer]:
@@ -170,7 +165,7 @@ def fit(task: Task, world: World, until_kimg: float | None = None) -> tuple[str,
         UserError: the checkpoints belong to something else.
         FloatingPointError: the training diverged.
     """
-    options, trainer, outcome = task.options, Trainer(task, world), "finished"
+    options, trainer = task.options, Trainer(task, world)
     trainer.resume()
     total = round((until_kimg or options.total_kimg) * 1000)
     log = Log(task.folder, world, task.label, trainer.clock, options.log_kimg > 0)
@@ -180,10 +175,7 @@ def fit(task: Task, world: World, until_kimg: float | None = None) -> tuple[str,
     stream = batches(task.shards, trainer.order, *place, world.device.type == "cuda", labels)
     with contextlib.closing(stream), contextlib.closing(log):
         loaded = on_device(stream, world.device)
-        while trainer.clock < total:
-            if world.any(task.should_stop()):
-                outcome = "interrupted"
-                break
+        while trainer.clock < total and not world.any(task.should_stop()):
             before = trainer.clock
             log.progress(before, total)
             trainer.step(next(loaded), log)
@@ -194,11 +186,11 @@ def fit(task: Task, world: World, until_kimg: float | None = None) -> tuple[str,
             if _crossed(before, trainer.clock, options.sample_kimg) and world.rank == 0:
                 task.draw_samples(trainer.average, trainer.clock)
         log.write(trainer.clock)
-        log.progress(trainer.clock, trainer.clock if outcome == "finished" else total)
+        log.progress(trainer.clock, max(trainer.clock, total))
     if trainer.saved != trainer.clock:
         trainer.save()
     world.barrier()
-    return outcome, trainer
+    return "finished" if trainer.clock >= total else "interrupted", trainer
 
 
 def _crossed(before: int, after: int, every_kimg: float) -> bool:
