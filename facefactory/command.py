@@ -102,11 +102,7 @@ def check(run: Run, names: tuple[str, ...]) -> None:
         return
     if run.data.balance is not None and run.data.balance not in facts.classes:
         raise registry.unknown(f"data.balance={run.data.balance!r} is no label with classes", run.data.balance, facts.classes)
-    allowed = schema[run.data.balance]["classes"] if run.data.balance else []
-    weights = {**dict.fromkeys(allowed, 1.0), **run.data.weights}
-    if weights.keys() != set(allowed) or min(weights.values(), default=0) < 0 or (allowed and not sum(weights.values())):
-        known = f"the classes of data.balance={run.data.balance}: {', '.join(allowed) or 'none'}"
-        raise UserError(f"data.weights={run.data.weights}: give numbers from 0 on, not all 0, to {known}.")
+    labels.weights(run.data, schema[run.data.balance]["classes"] if run.data.balance else [])
     protocol, protocols = run.evaluation.protocol, registry.names("evaluation.protocols")
     if protocol not in protocols:
         raise registry.unknown(f"evaluation.protocol={protocol!r} is no protocol", protocol, protocols)

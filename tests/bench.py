@@ -224,7 +224,7 @@ def million(folder: Path) -> None:
 
         peaks, start = [anonymous_gb()], time.perf_counter()
         shards = Shards(index, "train")
-        stream = batches(shards, shards.order(Data(), 0)[0], 0, BATCH, 0, BATCH, labels=index.content["labels"])
+        stream = batches(shards, shards.order(Data(), 0)[0], 0, BATCH, 0, BATCH, wanted=index.content["labels"])
         for _ in range(count // BATCH // 1000):
             for batch in itertools.islice(stream, 1000):
                 assert len(batch.images) == BATCH

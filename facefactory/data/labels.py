@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from facefactory import UserError
+from facefactory.data import Data
 from facefactory.data.index import stored
 from facefactory.data.sources import safe
 
@@ -151,6 +152,15 @@ def encode(table: pd.DataFrame, schema: dict[str, dict[str, Any]], files: Any) -
             known = pd.Categorical(texts(pd.Series(values)), entry["classes"]).codes
             encoded[name] = np.append(known, -1)[numbers].astype(stored(entry))
     return pd.DataFrame(encoded, copy=False)
+
+
+def weights(options: Data, classes: list[str]) -> tuple[float, ...] | None:
+    """The share of each class of data.balance in what is drawn; None: equal ones. UserError: data.weights does not fit them."""
+    shares = tuple(float(options.weights.get(name, 1)) for name in classes)
+    if not set(options.weights) <= set(classes) or min(shares, default=0) < 0 or (classes and not sum(shares)):
+        allowed = f"the classes of data.balance={options.balance}: {', '.join(classes) or 'none'}"
+        raise UserError(f"data.weights={options.weights}: give numbers from 0 on, not all 0, to {allowed}.")
+    return shares if options.weights else None
 
 
 def people(table: pd.DataFrame, group: str | None) -> npt.NDArray[np.int64]:

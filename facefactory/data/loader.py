@@ -24,7 +24,7 @@ import pandas as pd
 import torch
 
 from facefactory import UserError, config, say
-from facefactory.data import Data, staging
+from facefactory.data import Data, labels, staging
 from facefactory.data.index import BLOCK, Index
 from facefactory.data.order import ALGORITHM, Ids, Order, permute
 from facefactory.data.shard import decode, submit, workers
@@ -129,15 +129,10 @@ class Shards:
 
     def order(self, options: Data, seed: int) -> tuple[Order, str]:
         """The order in which images are drawn, and its definition in words; UserError: weights that do not fit the label."""
-        strata, weights = self.strata(options.balance) if options.balance else {}, None
+        strata = self.strata(options.balance) if options.balance else {}
         words = f"{ALGORITHM} over {len(self)}, balance {options.balance}"
-        if options.weights:
-            classes = self.index.content["labels"][options.balance]["classes"] if options.balance else []
-            given = [classes[number] for number in strata]
-            weights = tuple(float(options.weights.get(name, 1)) for name in given)
-            if not set(options.weights) <= set(given) or min(weights) < 0 or not sum(weights):
-                allowed = f"the classes of data.balance={options.balance}: {', '.join(given) or 'none'}"
-                raise UserError(f"data.weights={options.weights}: give numbers from 0 on, not all 0, to {allowed}.")
+        classes = self.index.content["labels"][options.balance]["classes"] if options.balance else []
+        if weights := labels.weights(options, [classes[number] for number in strata]):
             words += f", weights {weights}"
         drawn, sizes = (len(self), seed, tuple(strata.values()), weights), np.diff(self._starts)
         window = max(1, options.window_images // int(sizes.max()))
@@ -196,13 +191,13 @@ class Batch:
 
 
 def batches(
-    shards: Shards, order: Order, clock: int, size: int, lo: int, hi: int, pinned: bool = False, labels: Iterable[str] = ()
+    shards: Shards, order: Order, clock: int, size: int, lo: int, hi: int, pinned: bool = False, wanted: Iterable[str] = ()
 ) -> Generator[Batch, None, None]:
     """Endless slices lo:hi of the global batches of `size` that follow `clock` [images], with some of their labels.
 
     A batch's images lie in a ring of buffers: they are valid until the next-but-one block of batches is asked for.
     """
-    share, columns = hi - lo, shards.labels(labels)
+    share, columns = hi - lo, shards.labels(wanted)
     steps = max(1, min(AHEAD, BLOCK_BYTES // shards.space(1).numel()) // share)
     ring = [shards.space(steps * share, pinned) for _ in range(2 * READERS + 2)]
     swept = deque[int](maxlen=4 * order.window)
