@@ -206,22 +206,23 @@ def anonymous_gb() -> float:
 
 
 def million(folder: Path) -> None:
-    """Drawn faces packed and read back with all their labels: what memory grows by."""
+    """Drawn faces packed, then read back with all their labels: what memory grows by."""
+    made = {}
     for count in (10**5, 10**6):
         recipe, peaks, start = folder / f"drawn-{count}.yaml", [anonymous_gb()], time.perf_counter()
         recipe.write_text(f"name: drawn\nsource: drawn\nsplits: {{train: 1.0}}\ndrawn: {{images: {count}}}\n")
         plan = recipes.plan(Pack(str(recipe), resolution=32, color="rgb", workers=CORES))
         planned = f"planned in {time.perf_counter() - start:.0f} s"
         peaks.append(anonymous_gb())
-        watch = functools.partial(_watch, peaks)
-        index = pack.pack(plan, folder / f"drawn-{count}", watch)
+        made[count] = pack.pack(plan, folder / f"drawn-{count}", lambda *progress: peaks.append(anonymous_gb()))  # noqa: B023
         seconds = time.perf_counter() - start
         print(f"{count} drawn faces at 32x32: {planned}, packed in {seconds:.0f} s ({count / seconds:,.0f} images/s)")
-        print(f"  memory {peaks[0]:.2f} GiB before, {peaks[1]:.2f} planned, at most {max(peaks):.2f}")
+        print(f"  memory {peaks[0]:.2f} GiB before, {peaks[1]:.2f} planned, at most {max(peaks):.2f}", flush=True)
         del plan
         gc.collect()
-        from facefactory.data.loader import Shards, batches
+    from facefactory.data.loader import Shards, batches
 
+    for count, index in made.items():
         peaks, start = [anonymous_gb()], time.perf_counter()
         shards = Shards(index, "train")
         stream = batches(shards, shards.order(Data(), 0)[0], 0, BATCH, 0, BATCH, wanted=index.content["labels"])
@@ -231,11 +232,9 @@ def million(folder: Path) -> None:
             peaks.append(anonymous_gb())
         stream.close()
         found = count / (time.perf_counter() - start)
-        print(f"  read back at {found:,.0f} images/s; memory {peaks[0]:.2f} GiB before, at most {max(peaks):.2f}", flush=True)
-
-
-def _watch(peaks: list[float], *progress: object) -> None:
-    peaks.append(anonymous_gb())
+        print(
+            f"{count} read back at {found:,.0f} images/s; memory {peaks[0]:.2f} GiB before, at most {max(peaks):.2f}", flush=True
+        )
 
 
 def main() -> None:
