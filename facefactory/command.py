@@ -82,6 +82,7 @@ def _status(options: Status) -> None:
 
 def check(run: Run, names: tuple[str, ...]) -> None:
     """Find what cannot work (images, labels, batch sizes, network shapes, search space) before anything starts: UserError."""
+    import numpy as np
     import pandas as pd
 
     from facefactory import checkpoint
@@ -111,7 +112,7 @@ def check(run: Run, names: tuple[str, ...]) -> None:
             raise registry.unknown(f"evaluation.{name}={wanted!r} is no split of this set", wanted, recipe["splits"])
     if "judge" in names:
         whole = pd.concat([found.table(split) for split in recipe["splits"]]) if run.data.shards else planned.table
-        if run.judge.folds > (people := len(set(labels.people(whole, recipe["group"])))):
+        if run.judge.folds > (people := len(np.unique(labels.people(whole, recipe["group"])))):
             raise UserError(f"judge.folds={run.judge.folds}, but the set has {people} people; give at most as many.")
     if run.judge.training.ranks != 1:
         raise UserError(f"judge.training.ranks={run.judge.training.ranks}; a judge is trained by one process, give 1.")

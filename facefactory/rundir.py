@@ -100,7 +100,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "facefactory"
 
 
-def _started(pid: int) -> str | None:
+def started(pid: int) -> str | None:
     """Start time of a live process in clock ticks: with the pid it names a process for good."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -124,13 +124,13 @@ class RunDir:
         owner = read_json(self.path / "owner.json")
         if owner is None or owner["host"] != socket.gethostname() or owner["pid"] == os.getpid():
             return None
-        return owner if _started(owner["pid"]) == owner["started"] else None
+        return owner if started(owner["pid"]) == owner["started"] else None
 
     def claim(self) -> None:
         """Become the owner; whoever owned the folder before stops at its next write."""
         self.open_private()
         pid, self.token = os.getpid(), secrets.token_hex(8)
-        owner = {"host": socket.gethostname(), "pid": pid, "started": _started(pid), "token": self.token}
+        owner = {"host": socket.gethostname(), "pid": pid, "started": started(pid), "token": self.token}
         write_json(self.path / "owner.json", owner)
 
     def open_private(self) -> None:

@@ -67,6 +67,7 @@ def test_batches_are_the_orders_images(index: Index, short_blocks: int, clock: i
         assert batch.positions.tolist() == ids.tolist()
         assert np.array_equal(batch.images.numpy(), images[ids])
         for name in ("Person", "Glasses", "Beard"):
+            assert batch.labels[name].dtype == torch.int64  # tensors of a smaller type are no index and soon overflow
             assert batch.labels[name].tolist() == [rows[i][name] for i in ids]
 
 
@@ -112,7 +113,7 @@ def test_options_become_an_order_and_its_definition(index: Index) -> None:
             words
             == {
                 "whole": "feistel-6-v1 over 45, balance None",
-                "windows": "feistel-6-v1 over 45, balance None, windows-v2 of 1 shards",
+                "windows": "feistel-6-v1 over 45, balance None, windows-v1 of 1 shards",
                 "balanced": "feistel-6-v1 over 45, balance Glasses",
                 "weighted": "feistel-6-v1 over 45, balance Glasses, weights (1.0, 3.0)",
                 "balanced windows": "feistel-6-v1 over 45, balance Glasses, windows-v2 of 1 shards",
@@ -221,6 +222,32 @@ def test_the_ranks_of_a_node_share_one_copy_that_ends_with_them(
     (holders,) = folder.glob("*.jsonl")
     assert len(holders.read_text().splitlines()) == 1
     assert torch.equal(fresh.images(), Shards(index, "train").images())
+
+
+def test_a_copy_in_a_container_that_cannot_be_looked_into_is_not_made_again(
+    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    first, second, plain = Shards(index, "train"), Shards(index, "train"), Shards(index, "train")
+    first.stage("memory")
+
+    def denied(path: str, *_: int) -> int:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "open", denied)
+    second.stage("memory")
+    monkeypatch.undo()
+    assert re.search(
+        r"^data.stage=memory: .*Permission denied: '/proc/\d+/fd/\d+'; the images are read from", capsys.readouterr().err
+    )
+    assert second._copy is None and torch.equal(second.images(), plain.images())
+    assert torch.equal(first.images(), plain.images())
+
+
+def test_a_copy_larger_than_memory_can_be_mapped(tmp_path: Path) -> None:
+    with open(tmp_path / "large", "wb") as stream:
+        stream.truncate(2**40)  # without content; a private map of it would be counted against memory
+    assert torch.from_file(str(tmp_path / "large"), True, 2**40, dtype=torch.uint8)[-1] == 0
 
 
 @pytest.mark.parametrize("where", ["memory", "disk"])

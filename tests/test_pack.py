@@ -331,6 +331,23 @@ def test_a_folder_that_is_not_a_set_is_refused(index: Index, tmp_path: Path) -> 
         read(tmp_path)
 
 
+def test_a_split_of_which_nothing_can_be_read_or_that_is_too_large_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "images").mkdir()
+    for number in range(120):
+        Image.new("L", (8, 8), number).save(tmp_path / "images" / f"{number:03d}.png")
+    options = Pack(str(write_recipe(tmp_path, splits={"train": 0.99, "test": 0.01})), resolution=8)
+    plan = recipes.plan(options)
+    (alone,) = plan.table["file"][plan.splits == "test"]
+    (tmp_path / "images" / alone).write_bytes(b"not an image")
+    with pytest.raises(UserError, match=f"no image of split 'test' can be read, as {alone}: UnidentifiedImageError"):
+        pack.pack(recipes.plan(options), tmp_path / "shards")
+    monkeypatch.setattr("facefactory.data.shard.MOST", 100)
+    with pytest.raises(UserError, match="train has 119 images; a split has at most 100"):
+        pack.pack(plan, tmp_path / "others")
+
+
 def test_an_unreadable_image_is_skipped_with_its_reason(tmp_path: Path) -> None:
     images = {f"{number:03d}.png": Image.new("L", (8, 8), number) for number in range(120)}
     (tmp_path / "images").mkdir()

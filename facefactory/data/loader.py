@@ -42,6 +42,7 @@ class Shards:
     def __init__(self, index: Index, split: str | list[str], subset: Ids | None = None) -> None:
         content, self._splits = index.content, [split] if isinstance(split, str) else split
         self.index, self.subset = index, subset
+        self._labels: dict[str, torch.Tensor] = {}
         self._copy: IO[bytes] | None = None  # held, so that others find it
         self._shape = (content["resolution"], content["resolution"], content["channels"])
         self._entries = [shard for name in self._splits for shard in index.split(name)["shards"]]
@@ -64,10 +65,11 @@ class Shards:
         return int(self._starts[-1]) if self.subset is None else len(self.subset)
 
     def labels(self, names: Iterable[str]) -> dict[str, torch.Tensor]:
-        """Some labels, one value an image: memory holds those alone that are asked for."""
+        """Some labels, one value an image, in their `stored` types: memory holds those alone that were asked for."""
         chosen = slice(None) if self.subset is None else self.subset
-        found = self.index.columns(self._splits, list(names))
-        return {name: torch.from_numpy(column[chosen]) for name, column in found.items()}
+        found = self.index.columns(self._splits, [name for name in names if name not in self._labels])
+        self._labels |= {name: torch.from_numpy(column[chosen]) for name, column in found.items()}
+        return {name: self._labels[name] for name in names}
 
     @functools.cached_property
     def table(self) -> pd.DataFrame:
@@ -138,7 +140,7 @@ class Shards:
         window = max(1, options.window_images // int(sizes.max()))
         if not options.window_images or window >= len(sizes) or self.subset is not None:
             return Order(*drawn), words
-        return Order(*drawn, sizes, window), f"{words}, windows-v2 of {window} shards"
+        return Order(*drawn, sizes, window), f"{words}, windows-v{2 if strata else 1} of {window} shards"
 
     def stage(self, where: str) -> None:
         """Copy all images once, in order, to `memory`, or to `disk` (the folder TMPDIR), one copy a node; none: leave them.
@@ -157,10 +159,11 @@ class Shards:
         try:
             name = config.digest([self.index.images_digest, self._splits, self._shape])
             copy = staging.shared(name, where, size, write)
-            self._rows = torch.from_file(f"/proc/self/fd/{copy.fileno()}", size=size, dtype=torch.uint8).view(total, *self._shape)
-            self._copy = copy
             weakref.finalize(self, copy.close)
-        except OSError as error:
+            # shared: a private map of a set beyond memory is refused
+            whole = torch.from_file(f"/proc/self/fd/{copy.fileno()}", True, size, dtype=torch.uint8)
+            self._rows, self._copy = whole.view(total, *self._shape), copy
+        except (OSError, RuntimeError) as error:
             say(f"data.stage={where}: {error}; the images are read from {self.index.folder} instead.")
 
     def sweep(self, ids: Ids, swept: deque[int]) -> None:
@@ -183,7 +186,7 @@ def _decoders() -> ProcessPoolExecutor:
 
 @dataclass(frozen=True)
 class Batch:
-    """A rank's slice of a global batch: images [b, H, W, C] uint8, labels [b] each, positions [b] in the split."""
+    """A rank's slice of a global batch: images [b, H, W, C] uint8, labels [b] int64 or float32, positions [b] in the split."""
 
     images: torch.Tensor
     labels: dict[str, torch.Tensor]
@@ -229,7 +232,9 @@ def batches(
             ahead.append(pool.submit(block, turn))
             for positions, images in zip(*found, strict=True):
                 chosen = torch.from_numpy(positions)
-                yield Batch(images, {name: column[chosen] for name, column in columns.items()}, positions)
+                labels = {name: column[chosen] for name, column in columns.items()}
+                whole = {name: column.long() for name, column in labels.items() if not column.is_floating_point()}
+                yield Batch(images, labels | whole, positions)
     finally:  # waits: a thread inside torch while the interpreter ends would abort the process
         pool.shutdown(cancel_futures=True)
         sweeper.shutdown(cancel_futures=True)

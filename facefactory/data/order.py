@@ -5,7 +5,7 @@ cycle-walked into it (Black & Rogaway, "Ciphers with arbitrary finite domains", 
 (Steele, Lea & Flood 2014); the round function multiplies twice by its constants and keeps the top bits. The algorithm
 is a file format: checkpoints rely on it, so a change needs a new name.
 
-`windows-v2`: an epoch's shards are permuted, dealt into windows of so many shards, and the images drawn in an epoch are
+`windows-v1`, with strata `windows-v2`: an epoch's shards are permuted, dealt into windows of so many shards, and the images drawn in an epoch are
 permuted within their windows: the same images as often as without windows, but few shards are open at a time.
 """
 

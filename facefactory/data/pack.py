@@ -117,6 +117,10 @@ def shards(
     parts = []
     for split in plan.recipe["splits"]:
         members = np.flatnonzero(plan.splits == split)
+        if len(members) > shard.MOST:
+            raise UserError(
+                f"{split} has {len(members)} images; a split has at most {shard.MOST}: give pack.limit, or pack parts."
+            )
         for number, first in enumerate(range(0, len(members), options.shard_images)):
             parts.append((f"{folder}/{split}-{number:06d}", first, members[first : first + options.shard_images]))
     parts = parts[part[0] :: part[1]]
@@ -163,8 +167,10 @@ def pack(plan: recipes.Plan, folder: Path, progress: Callable[[int, int, float],
         skipped += entry.pop("skipped")
         sizes.update(record["sizes"])
         found[entry["file"].rpartition("-")[0]].append(entry)
-    if not any(entry["count"] for its in found.values() for entry in its):
-        raise UserError(f"no image of {recipe['name']} can be read, e.g. {skipped[0]['file']}: {skipped[0]['reason']}.")
+    for name in [name for name, its in found.items() if not any(entry["count"] for entry in its)]:
+        raise UserError(
+            f"no image of split {name!r} can be read, as {skipped[0]['file']}: {skipped[0]['reason']}. Mend or replace them."
+        )
     made = {"resolution": options.resolution, "channels": 1 if options.color == "gray" else 3, "crop": recipe["crop"]}
     told = {name: recipe[name] for name in ("group", "origin", "licence", "consent")}
     counted = {name: {"count": sum(entry["count"] for entry in its), "shards": its} for name, its in found.items()}

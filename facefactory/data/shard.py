@@ -28,6 +28,7 @@ ENCODED: dict[str, dict[str, Any]] = {
     "jpeg": {"format": "JPEG", "quality": 95, "subsampling": 0},
     "webp": {"format": "WEBP", "lossless": True},
 }
+MOST = 10**8  # images of a split: members are named by 8 digits
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 MACHINE = (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT)  # an image is not bad for these
 

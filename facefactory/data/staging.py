@@ -7,6 +7,7 @@ come to it through /proc/<pid>/fd/<fd> of those that hold it, which a small list
 import contextlib
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,14 +20,16 @@ def shared(name: str, where: str, size: int, write: Callable[[IO[bytes]], None])
     """The copy `name` in `memory` or on `disk`, made by `write` if no process of this user here holds one.
 
     Raises:
-        OSError: there is no room for `size` bytes, or the folder belongs to somebody else.
+        OSError: there is no room for `size` bytes, the folder belongs to somebody else, or a process holds a copy that this
+            one may not see, as in another container: then there are not as many copies as processes.
     """
     folder = Path(tempfile.gettempdir()) / f"facefactory-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
         raise PermissionError(f"{folder} belongs to somebody else")
-    holders = folder / f"{name}-{where}.jsonl"
-    with rundir.locked(holders.with_suffix(".lock")):  # the first process that comes copies, the others wait for it
+    here = f"{socket.gethostname()}-{os.stat('/proc/self/ns/pid').st_ino}"  # TMPDIR may be shared, numbers of processes are not
+    holders = folder / f"{name}-{where}-{here}.jsonl"
+    with rundir.locked(folder / f"{where}-{here}.lock"):  # the first process that comes copies, the others wait for it
         stream = _held(holders)
         if stream is None:
             room = _free_memory() if where == "memory" else shutil.disk_usage(folder).free
@@ -41,18 +44,20 @@ def shared(name: str, where: str, size: int, write: Callable[[IO[bytes]], None])
                 stream.close()
                 raise
             holders.unlink(missing_ok=True)
-        rundir.append_json(holders, {"pid": os.getpid(), "fd": stream.fileno(), "file": _identity(stream)})
+        mine = {"pid": os.getpid(), "started": rundir.started(os.getpid()), "fd": stream.fileno()}
+        rundir.append_json(holders, {**mine, "file": _identity(stream)})
     return stream
 
 
 def _held(holders: Path) -> IO[bytes] | None:
     """The copy of a process that still holds one."""
     for one in reversed(rundir.read_jsonl(holders)):
-        with contextlib.suppress(OSError):  # that process has ended
-            stream = os.fdopen(os.open(f"/proc/{one['pid']}/fd/{one['fd']}", os.O_RDONLY), "rb")
-            if _identity(stream) == one["file"]:  # numbers of processes come again
-                return stream
-            stream.close()
+        if rundir.started(one["pid"]) == one["started"]:
+            with contextlib.suppress(FileNotFoundError):  # it has let go of the copy
+                stream = os.fdopen(os.open(f"/proc/{one['pid']}/fd/{one['fd']}", os.O_RDONLY), "rb")
+                if _identity(stream) == one["file"]:
+                    return stream
+                stream.close()
     return None
 
 

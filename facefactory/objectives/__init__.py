@@ -27,7 +27,7 @@ class Phase:
 class Batch:
     """What a loss sees: a slice of the global batch and its random draws.
 
-    images [b, C, H, W] in -1…1; labels name -> [b]; `normal(purpose, n)` -> [b, n] standard normal;
+    images [b, C, H, W] in -1…1; labels name -> [b] int64 (-1 = missing) or float32; `normal(purpose, n)` -> [b, n] standard normal;
     `augment(images, purpose)` -> DiffAugment of any images of this slice.
     """
 

@@ -35,7 +35,7 @@ class Component:
         logits, total = model.logits(batch.augment(batch.images, "real")), batch.images.new_zeros(())
         shown = {}
         for name, weight in self.weights.items():
-            target = batch.labels[name].long()
+            target = batch.labels[name]
             # summed over the slice and divided by its size: ranks average to the same value wherever labels are missing
             value = F.cross_entropy(logits[name].to(batch.images), target, ignore_index=-1, reduction="sum") / len(target)
             shown[f"nats_{name}"] = value

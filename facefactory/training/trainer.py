@@ -100,10 +100,11 @@ class Trainer:
         last = {key: value for key, value in found.segments[-1].items() if key != "clock"}
         if last != self.segment:
             if self.task.data.changed != "accept":
+                told = {key: (str(last[key])[:80], str(now)[:80]) for key, now in self.segment.items() if last[key] != now}
+                changes = "; ".join(f"{key} was {before}, is {now}" for key, (before, now) in told.items())
                 raise UserError(
-                    f"the images changed since this training was interrupted at {found.clock / 1000:g} kimg "
-                    f"(digest {last['images'][:12]} then, {self.segment['images'][:12]} now). Put the old set back, start a new "
-                    "run=…, or give data.changed=accept to go on with the new images."
+                    f"the images changed since this training was interrupted at {found.clock / 1000:g} kimg ({changes}). "
+                    "Put the old set back, start a new run=…, or give data.changed=accept to go on with the new images."
                 )
             self.segments = [*self.segments, {"clock": found.clock, **self.segment}]
         self.model.load_state_dict(found.networks)

@@ -286,7 +286,7 @@ def draw(row: Any, resolution: int) -> Image.Image:
 
 @functools.lru_cache(maxsize=2)
 def _some(section: str, first: int) -> list[Any]:
-    return factors(Options(**json.loads(section)), first, 256).to_dict("records")
+    return factors(config.load(Options, [], [json.loads(section)]), first, 256).to_dict("records")
 
 
 def load(item: int, resolution: int, recipe: dict[str, Any]) -> Image.Image:
