@@ -143,9 +143,10 @@ def duplicates(marks: npt.NDArray[np.uint8], splits: npt.NDArray[Any]) -> dict[t
     for number in range(PASSES if (splits != splits[:1]).any() else 0):
         some = np.ascontiguousarray(marks[:, order.permute(np.arange(32), 32, number)[:8]]).view(">u8")[:, 0]
         rank = np.argsort(some, kind="stable")
+        sides = splits[rank]
         for step in range(1, NEIGHBOURS + 1):
-            pairs = np.stack([rank[:-step], rank[step:]], 1)
-            pairs = pairs[splits[pairs[:, 0]] != splits[pairs[:, 1]]]
+            places = np.flatnonzero(sides[:-step] != sides[step:])
+            pairs = np.stack([rank[places], rank[places + step]], 1)
             if len(found) > MOST:
                 break
             apart = np.bitwise_count(words[pairs[:, 0]] ^ words[pairs[:, 1]]).sum(1)

@@ -125,7 +125,7 @@ def write_shard(
                 skipped.append({"file": rows["file"].iloc[number], "reason": f"{type(error).__name__}: {error}"})
                 continue
             key, text, (ending, content) = first + len(kept), texts[number].ljust(longest).encode(), encode(image, storage)
-            pixels.update(content if storage == "jpeg" else image.tobytes())
+            pixels.update(content if storage == "jpeg" else image.data)
             kept.append(number)
             spans.append((tar.tell() + BLOCK, len(content)))
             tar.write(member(key, ending, content) + member(key, "json", text))
