@@ -244,6 +244,14 @@ def test_a_copy_in_a_container_that_cannot_be_looked_into_is_not_made_again(
     assert torch.equal(first.images(), plain.images())
 
 
+def test_a_stop_ends_a_long_copy(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_blocks: int) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    asked, shards = iter([False, True]), Shards(index, "train")
+    shards.stage("disk", lambda: next(asked))
+    assert shards._copy is None and next(asked, None) is None
+    assert not list(tmp_path.glob("facefactory-*/*.jsonl"))
+
+
 def test_a_copy_larger_than_memory_can_be_mapped(tmp_path: Path) -> None:
     with open(tmp_path / "large", "wb") as stream:
         stream.truncate(2**40)  # without content; a private map of it would be counted against memory

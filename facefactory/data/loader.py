@@ -14,7 +14,7 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import IO
@@ -64,7 +64,7 @@ class Shards:
     def __len__(self) -> int:
         return int(self._starts[-1]) if self.subset is None else len(self.subset)
 
-    def labels(self, names: Iterable[str]) -> dict[str, torch.Tensor]:
+    def labels(self, names: Collection[str]) -> dict[str, torch.Tensor]:
         """Some labels, one value an image, in their `stored` types: memory holds those alone that were asked for."""
         chosen = slice(None) if self.subset is None else self.subset
         found = self.index.columns(self._splits, [name for name in names if name not in self._labels])
@@ -142,10 +142,11 @@ class Shards:
             return Order(*drawn), words
         return Order(*drawn, sizes, window), f"{words}, windows-v{2 if strata else 1} of {window} shards"
 
-    def stage(self, where: str) -> None:
+    def stage(self, where: str, should_stop: Callable[[], bool] = lambda: False) -> None:
         """Copy all images once, in order, to `memory`, or to `disk` (the folder TMPDIR), one copy a node; none: leave them.
 
-        Where they do not fit, a line says so and they are read from where they are. What is drawn, and when, stays the same.
+        Where they do not fit, or a stop is asked for, a line says so and they are read from where they are. What is drawn, and
+        when, stays the same.
         """
         total = int(self._starts[-1])
         size = total * math.prod(self._shape)
@@ -154,6 +155,8 @@ class Shards:
 
         def write(stream: IO[bytes]) -> None:
             for ids in np.split(np.arange(total), range(AHEAD, total, AHEAD)):
+                if should_stop():
+                    raise InterruptedError("a stop was asked for")
                 stream.write(self._read(ids, self.space(len(ids))).numpy().data)
 
         try:
@@ -194,7 +197,7 @@ class Batch:
 
 
 def batches(
-    shards: Shards, order: Order, clock: int, size: int, lo: int, hi: int, pinned: bool = False, wanted: Iterable[str] = ()
+    shards: Shards, order: Order, clock: int, size: int, lo: int, hi: int, pinned: bool = False, wanted: Collection[str] = ()
 ) -> Generator[Batch, None, None]:
     """Endless slices lo:hi of the global batches of `size` that follow `clock` [images], with some of their labels.
 

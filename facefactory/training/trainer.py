@@ -170,7 +170,7 @@ def fit(task: Task, world: World, until_kimg: float | None = None) -> tuple[str,
     trainer.resume()
     total = round((until_kimg or options.total_kimg) * 1000)
     log = Log(task.folder, world, task.label, trainer.clock, options.log_kimg > 0)
-    task.shards.stage(task.data.stage)
+    task.shards.stage(task.data.stage, task.should_stop)
     place = (trainer.clock, options.batch_size, trainer.lo, trainer.lo + trainer.share)
     labels = task.shards.index.content["labels"] if task.objective.uses_labels else ()
     stream = batches(task.shards, trainer.order, *place, world.device.type == "cuda", labels)
