@@ -101,6 +101,8 @@ def check(run: Run, names: tuple[str, ...]) -> None:
         facts = Facts(run.pack.resolution, 1 if run.pack.color == "gray" else 3, classes)
     else:
         return
+    if names == ("pack",):
+        return
     if run.data.balance is not None and run.data.balance not in facts.classes:
         raise registry.unknown(f"data.balance={run.data.balance!r} is no label with classes", run.data.balance, facts.classes)
     labels.weights(run.data, schema[run.data.balance]["classes"] if run.data.balance else [])

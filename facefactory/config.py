@@ -87,6 +87,8 @@ def load(schema: type[Tree], arguments: list[str], layers: Sequence[Mapping[str,
 
 def _explained(known: dict[str, Any], error: Any) -> str:
     reason, wrong = str(error).split("\n")[0], error.full_key
+    if "is incompatible with" in reason and wrong is not None:
+        return f"{wrong}: its names are words; put numbers in quotes, e.g. '{{\"1\": 3.0}}'."
     if wrong is None:
         return f"{reason}: a section takes no value; give its keys, e.g. {next(iter(known))}=…. --help lists the keys."
     if "not in" in reason or wrong not in known:

@@ -287,13 +287,20 @@ def test_generated_images_become_files_or_shards_and_repeat(trained: Faces) -> N
     assert (first[..., 0] == np.asarray(Image.open("a/00000000.png"))).all()
 
 
+def test_packing_alone_asks_for_nothing_that_a_training_needs(faces: Faces, capsys: pytest.CaptureFixture[str]) -> None:
+    chosen = ["cluster=local", "config=tiny", f"pack.recipe={faces.recipe}", "pack.limit=1"]  # none of the test split
+    assert chain.guarded(lambda: command.start("pack_shards", ("pack",), "orl32", chosen)) == 0
+    assert run("train_gan", *base(faces), "data.balance=Glasses", "data.weights={1: 3.0}") == 2
+    assert "put numbers in quotes" in capsys.readouterr().err
+
+
 def test_a_second_copy_says_that_the_first_is_running(faces: Faces, capsys: pytest.CaptureFixture[str]) -> None:
     run("train_gan", *base(faces))
     other = subprocess.Popen(["sleep", "60"])
     try:
         rundir.write_json(
             Path("runs/r/owner.json"),
-            {"host": __import__("socket").gethostname(), "pid": other.pid, "started": rundir._started(other.pid), "token": "x"},
+            {"host": __import__("socket").gethostname(), "pid": other.pid, "started": rundir.started(other.pid), "token": "x"},
         )
         capsys.readouterr()
         assert run("train_gan", *base(faces)) == 0

@@ -132,7 +132,7 @@ def test_options_become_an_order_and_its_definition(index: Index) -> None:
         (Data(balance="Glasses", weights={"2": 1.0}), "give numbers from 0 on, not all 0, to the classes .*Glasses: 0, 1"),
         (Data(balance="Glasses", weights={"0": -1.0}), "from 0 on"),
         (Data(balance="Glasses", weights={"0": 0.0, "1": 0.0}), "not all 0"),
-        (Data(weights={"1": 1.0}), "the classes of data.balance=None: none"),
+        (Data(weights={"1": 1.0}), "those of a label's classes; say which by data.balance=LABEL"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused(index: Index, options: Data, message: str) -> None:
@@ -246,7 +246,7 @@ def test_a_copy_in_a_container_that_cannot_be_looked_into_is_not_made_again(
 
 def test_a_stop_ends_a_long_copy(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_blocks: int) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    asked, shards = iter([False, True]), Shards(index, "train")
+    asked, shards = iter([False, True, True]), Shards(index, "train")
     shards.stage("disk", lambda: next(asked))
     assert shards._copy is None and next(asked, None) is None
     assert not list(tmp_path.glob("facefactory-*/*.jsonl"))

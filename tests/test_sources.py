@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from facefactory import UserError
-from facefactory.data import Pack, pack, recipes
+from facefactory.data import Pack, pack, recipes, survey
 from facefactory.data.index import Index
 
 ATTRIBUTES = ["5_o_Clock_Shadow", "Male", "Smiling"]
@@ -383,6 +383,39 @@ def test_folder_zip_and_tar_give_the_same_set(tmp_path: Path, form: str) -> None
         root = Path(shutil.make_archive(str(root), form.partition("/")[0], root)) / form.partition("/")[2]
     table = rows(packed(root, own(tmp_path), tmp_path / "shards"))
     assert table["folder"].to_dict() == {f"person {n // 2}/{n}.png": f"person {n // 2}" for n in range(4)}
+
+
+def test_a_folder_around_all_is_no_label_and_pictures_that_are_not_read_are_named(tmp_path: Path) -> None:
+    for number in range(4):
+        path = tmp_path / "set" / "faces" / f"person {number // 2}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture(number).save(path)
+    picture(9).save(tmp_path / "set" / "faces" / "moving.gif")
+    found = packed(tmp_path / "set", own(tmp_path))
+    assert rows(found)["folder"].tolist() == ["person 0", "person 0", "person 1", "person 1"]
+    assert found.content["notes"] == ["1 pictures are not read, e.g. faces/moving.gif: convert them, e.g. to PNG"]
+
+
+def test_labels_that_nobody_has_are_left_out_and_what_fits_nothing_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    for number in range(8):
+        picture(number).save(tmp_path / "set" / f"{number}.png")
+    table = tmp_path / "table.csv"
+    table.write_text("file,Glasses,Age\n" + "".join(f"{n}.png,{n % 2},{'old' if n % 2 else ''}\n" for n in range(8)))
+    found = packed(tmp_path / "set", own(tmp_path), labels=str(table), where="Glasses == 0")
+    assert found.content["labels_left_out"] == {"Age": "no image has a value"} and list(found.content["labels"]) == ["Glasses"]
+    assert survey.survey(found)["labels"].keys() == {"Glasses"}
+    with pytest.raises(UserError, match=r"pattern .* of mine fits no file name, e\.g\. not '0\.png'"):
+        packed(tmp_path / "set", own(tmp_path, pattern="^img(?P<Age>\\d+)"))
+    table.write_text("file,Who\n" + "".join(f"{n}.png,\n" for n in range(8)))
+    with pytest.raises(UserError, match="group 'Who' is unknown for every image"):
+        packed(tmp_path / "set", own(tmp_path, group="Who"), labels=str(table))
+    table.write_text("file,Score\n" + "".join(f"{n}.png,{'high' if n == 5 else n / 8}\n" for n in range(8)))
+    with pytest.raises(UserError, match=r"label 'Score' holds 'high' \(of 5\.png\); kind real takes numbers"):
+        packed(tmp_path / "set", own(tmp_path, kinds={"Score": "real"}), labels=str(table))
+    table.write_text("file\n" + "".join(f"happy people/{n}.png\n" for n in range(8)))
+    with pytest.raises(UserError, match="no label beside the file names"):
+        packed(tmp_path / "set", own(tmp_path), labels=str(table))
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "parquet"])

@@ -44,6 +44,8 @@ def _read_text(path: Path, columns: list[str] | None) -> pd.DataFrame:
     counted = int(lines[0]) if lines[0].strip().isdigit() else None
     first, second = lines[1:] if counted is not None else lines[:2]
     mark = max(",;\t", key=first.count)
+    if path.suffix == ".csv" and mark not in first:
+        raise ValueError("its first line has no comma, so there is no label beside the file names")
     if mark not in first or (mark == "\t" and second.count(mark) not in (first.count(mark), first.count(mark) + 1)):
         mark = r"\s+"
 
@@ -117,9 +119,9 @@ def schema_of(table: pd.DataFrame, kinds: dict[str, Any]) -> dict[str, dict[str,
         guess = "categorical" if whole or not numeric else "real"
         kind = given.get(name, {"kind": "binary" if numeric and present.isin([-1, 0, 1]).all() else guess})["kind"]
         if kind in ("binary", "real") and not numeric and len(present):
-            raise UserError(
-                f"label {name!r} holds {min(present, key=str)!r}; kind {kind} takes numbers (binary: 0 / 1 or -1 / 1)."
-            )
+            odd = present[pd.to_numeric(present, errors="coerce").isna()]
+            where = f"{odd.iloc[0]!r} (of {odd.index[0]})" if len(odd) else repr(present.iloc[0])
+            raise UserError(f"label {name!r} holds {where}; kind {kind} takes numbers (binary: 0 / 1 or -1 / 1).")
         if kind not in ("binary", "real") and numeric and not whole:
             raise UserError(
                 f"label {name!r} holds fractions; kind {kind} takes whole numbers or text. Give kind real, or round them."
@@ -156,6 +158,8 @@ def encode(table: pd.DataFrame, schema: dict[str, dict[str, Any]], files: Any) -
 
 def weights(options: Data, classes: list[str]) -> tuple[float, ...] | None:
     """The share of each class of data.balance in what is drawn; None: equal ones. UserError: data.weights does not fit them."""
+    if options.weights and not options.balance:
+        raise UserError(f"data.weights={options.weights} are those of a label's classes; say which by data.balance=LABEL.")
     shares = tuple(float(options.weights.get(name, 1)) for name in classes)
     if not set(options.weights) <= set(classes) or min(shares, default=0) < 0 or (classes and not sum(shares)):
         allowed = f"the classes of data.balance={options.balance}: {', '.join(classes) or 'none'}"

@@ -167,7 +167,8 @@ class Shards:
             whole = torch.from_file(f"/proc/self/fd/{copy.fileno()}", True, size, dtype=torch.uint8)
             self._rows, self._copy = whole.view(total, *self._shape), copy
         except (OSError, RuntimeError) as error:
-            say(f"data.stage={where}: {error}; the images are read from {self.index.folder} instead.")
+            if not should_stop():
+                say(f"data.stage={where}: {error}; the images are read from {self.index.folder} instead.")
 
     def sweep(self, ids: Ids, swept: deque[int]) -> None:
         """Read the files of these images' shards through, but for those `swept` lately: Linux then has them in memory."""

@@ -148,8 +148,9 @@ def shards(
                 rundir.write_json(folder / "skipped.json", skipped)
                 first_ones = "; ".join(f"{item['file']}: {item['reason']}" for item in skipped[:5])
                 allowed = f"at most {plan.recipe['max_bad'] * 100:g}% are skipped, pack.max_bad"
-                bad = f"{len(skipped)} of {len(plan.table)} images cannot be read ({allowed}): {first_ones}"
-                raise UserError(f"{bad}. Remove or mend them; {folder / 'skipped.json'} has the list.")
+                bad = f"{len(skipped)} of {len(plan.table)} images, so far, cannot be packed ({allowed}): {first_ones}"
+                mend = "Mend or remove them, or change what does not fit them (pack.crop)"
+                raise UserError(f"{bad}. {mend}; {folder / 'skipped.json'} has the list.")
             progress(number + 1, len(parts), (time.monotonic() - began) / max(fresh, 1) * sum(one is None for one in records))
     return [record for record in records if record is not None]
 
@@ -157,7 +158,9 @@ def shards(
 def pack(plan: recipes.Plan, folder: Path, progress: Callable[[int, int, float], None] = lambda *_: None) -> index.Index:
     """Write all shards that are not there yet, then index.json: a folder without it is no set. Raises what `shards` raises."""
     recipe, options, facts = plan.recipe, plan.options, plan.facts
-    for note in facts["notes"]:
+    counts = {name.replace("_", " "): its["count"] for name, its in facts.items() if name.endswith(("_row", "_image"))}
+    counts["people in several splits"] = facts.get("people_in_several_splits", 0)
+    for note in [*facts["notes"], *(f"{count} {what}" for what, count in counts.items() if count)]:
         say(f"pack: {note}")
     records = shards(plan, folder, progress)
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in recipe["splits"]}
@@ -171,6 +174,8 @@ def pack(plan: recipes.Plan, folder: Path, progress: Callable[[int, int, float],
         raise UserError(
             f"no image of split {name!r} can be read, as {skipped[0]['file']}: {skipped[0]['reason']}. Mend or replace them."
         )
+    if skipped:
+        say(f"pack: {len(skipped)} images skipped, e.g. {skipped[0]['file']}: {skipped[0]['reason']}")
     made = {"resolution": options.resolution, "channels": 1 if options.color == "gray" else 3, "crop": recipe["crop"]}
     told = {name: recipe[name] for name in ("group", "origin", "licence", "consent")}
     counted = {name: {"count": sum(entry["count"] for entry in its), "shards": its} for name, its in found.items()}

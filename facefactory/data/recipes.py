@@ -78,6 +78,7 @@ def read_recipe(options: Pack) -> tuple[dict[str, Any], Path]:
         raise UserError(f"{path} has no key {name!r}; copy it from shards/folder.yaml.")
     for name in given.keys() - DEFAULTS.keys() - {"name", "source", "splits", given["source"]}:
         raise UserError(f"{path} has an unknown key {name!r}.{nearest(name, DEFAULTS)} shards/README.md lists them.")
+    registry.module("data.sources", given["source"])
     recipe = {**DEFAULTS, **given}
     recipe |= {name: getattr(options, name) for name in OVERRIDES if getattr(options, name) is not None}
     recipe |= {name: recipe[name] or None for name in ("where", "balance", "keep", "drop")}
@@ -119,12 +120,12 @@ def plan(options: Pack, recipe: dict[str, Any] | None = None) -> Plan:
     for name in {"file", "_offset", "_length"} & set(raw.columns):
         raise UserError(f"{path}: the column {name!r} is one of ours in every packed table; rename it.")
     absent = {name for spec in tables if spec.get("optional") for name in spec["columns"][1:]} - set(raw.columns)
-    facts["notes"] = [f"{name} is in no table here; the recipe can do without" for name in sorted(absent)]
+    facts["notes"] = [*found.notes, *(f"{name} is in no table here; the recipe can do without" for name in sorted(absent))]
     own = None if recipe["split"] is None or recipe["split"]["by"] in absent else recipe["split"]
     recipe |= {key: None for key in ("group", "balance") if recipe[key] in absent or not recipe[key]}
     for key, name in {"group": recipe["group"], "balance": recipe["balance"], "split by": own and own["by"]}.items():
         if name not in {None, *raw.columns}:
-            raise UserError(f"{path}: {key} {name!r} is not a label; there are {', '.join(raw.columns) or 'none'}.")
+            raise registry.unknown(f"{path}: {key} {name!r} is not a label", name, raw.columns)
     group, places, sides = recipe["group"], np.arange(len(raw)), np.full(len(raw), "")
     kinds = {**({group: "identity"} if group else {}), **recipe["kinds"]}
     kinds = {name: kind for name, kind in kinds.items() if name not in absent}
@@ -139,6 +140,8 @@ def plan(options: Pack, recipe: dict[str, Any] | None = None) -> Plan:
     facts["selection"] = chosen
     schema = labels.schema_of(raw, kinds)
     table = labels.encode(raw, schema, found.names)
+    if group and not schema[group]["classes"]:
+        raise UserError(f"{path}: group {group!r} is unknown for every image; mend that label, or give group: null.")
     if recipe["where"]:
         places = places[select.where(recipe["where"], table, schema)[places]]
         chosen["where"] = len(places)
@@ -146,7 +149,9 @@ def plan(options: Pack, recipe: dict[str, Any] | None = None) -> Plan:
         places = places[np.sort(order.permute(np.arange(min(recipe["limit"], len(places))), len(places), 1))]
         chosen["limit"] = len(places)
     if not len(places):
-        raise UserError(f"no image of {recipe['name']} is left: {chosen}; where={recipe['where']!r}.")
+        told = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in chosen.items())
+        known = f"; a split is named by {own['by']}: {', '.join(map(str, own['names']))}" if own else ""
+        raise UserError(f"no image of {recipe['name']} is left: {told} (where={recipe['where'] or ''}){known}.")
     splits = sides[places] if own else dealt(recipe, table.iloc[places])
     if label := recipe["balance"]:
         if not (classes := schema.get(label, {}).get("classes")):
@@ -189,6 +194,8 @@ def _labels(found: sources.Found, tables: list[dict[str, Any]], top: Path, recip
         except (re.error, ValueError) as error:
             how = "it names labels as (?P<label>…)"
             raise UserError(f"pattern {recipe['pattern']!r} of {recipe['name']}: {error}; {how}.") from None
+        if parts.isna().all(axis=None):
+            raise UserError(f"pattern {recipe['pattern']!r} of {recipe['name']} fits no file name, e.g. not {names[0]!r}.")
         raw = parts.join(raw[raw.columns.difference(["folder", *parts.columns], sort=False)])
     for name in recipe["values"].keys() & set(raw.columns):
         words = {str(key): word for key, word in recipe["values"][name].items()}

@@ -12,7 +12,7 @@ import pandas as pd
 
 from facefactory import UserError
 from facefactory.data import order
-from facefactory.registry import nearest
+from facefactory.registry import nearest, unknown
 
 COMPARE: dict[type[ast.cmpop], Callable[..., Any]] = {
     ast.Eq: np.equal,
@@ -57,12 +57,15 @@ def where(expression: str, table: pd.DataFrame, schema: dict[str, dict[str, Any]
         """1 where it holds, 0 where not, 0.5 where the label is missing."""
         name = word(node)
         if name not in schema:
-            raise wrong(f"there is no label {name!r}, only {', '.join(schema)}.{nearest(str(name), schema)}")
+            raise wrong(f"there is no label {name!r}.{nearest(str(name), schema)} There are {', '.join(schema)}")
         codes, classes, kind = table[name].to_numpy(np.float64), schema[name].get("classes"), schema[name]["kind"]
         known = ~np.isnan(codes) & ((codes >= 0) | (classes is None))
         try:
             scale: npt.NDArray[Any] | None = None if classes is None else np.array(classes, np.float64)
-            value = float(value if kind != "binary" else float(value) > 0)  # CelebA's -1
+            value = float(value)
+            if kind == "binary" and value not in (-1, 0, 1):
+                raise ValueError(value)
+            value = max(value, 0.0) if kind == "binary" else value  # CelebA's -1
         except (ValueError, TypeError, OverflowError):  # classes are words, or the value is one
             if classes is None or str(value) not in classes:
                 raise wrong(f"{name} is never {value!r}, only {', '.join((classes or ['a number'])[:20])}") from None
@@ -93,7 +96,8 @@ def where(expression: str, table: pd.DataFrame, schema: dict[str, dict[str, Any]
     try:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise wrong("it is not readable") from None
+        odd = [f"`{name}`" for name in schema if not name.isidentifier() and name in expression]
+        raise wrong(f"{', '.join(odd)} needs such quotes" if odd else "it is not readable") from None
     return truth(tree) == 1
 
 
@@ -123,9 +127,11 @@ def left_out(table: pd.DataFrame, schema: dict[str, dict[str, Any]], recipe: dic
     """Label -> why it is not packed: `keep`, `drop` and `min_prevalence` of the recipe. The group always is."""
     keep, drop, least = recipe["keep"] or list(schema), recipe["drop"] or [], recipe["min_prevalence"]
     for name in {*keep, *(recipe["drop"] or [])} - schema.keys():
-        raise UserError(f"keep or drop: {name!r} is not a label; there are {', '.join(schema)}.{nearest(name, schema)}")
+        raise unknown(f"keep or drop: {name!r} is not a label", name, schema)
     found = {name: "dropped" for name in schema if name not in keep or name in drop}
     for name, entry in schema.items():
+        if entry.get("classes") == []:
+            found[name] = "no image has a value"
         known = table[name][table[name] >= 0]
         if entry["kind"] == "binary" and (share := min(known.mean(), 1 - known.mean())) < least:
             found[name] = f"its rarer side has {share:.2%} of {len(known)} images"

@@ -137,7 +137,11 @@ def write_shard(
         entry["stride"] = 2 * BLOCK + padded(spans[0][1] if spans else 0) + padded(longest)
     else:
         rows[["_offset", "_length"]] = np.array(spans, np.int64).reshape(-1, 2)
-    with rundir.atomic(table_path) as temporary:
-        rows.to_parquet(temporary, index=False)
+    try:
+        with rundir.atomic(table_path) as temporary:
+            rows.to_parquet(temporary, index=False)
+    except BaseException:
+        tar_path.unlink()  # without its table it is no shard
+        raise
     digests = {"sha256": rundir.sha256(tar_path), "pixels_sha256": pixels.hexdigest()}
     return {**entry, **digests, "table": table_path.name, "table_sha256": rundir.sha256(table_path), "skipped": skipped}

@@ -70,6 +70,7 @@ def findings(index: dict[str, Any], survey: dict[str, Any], rows: list[dict[str,
             pairs.append((-abs(value), f"{one} and {other} {verb} ({measure} {value:.2f})"))
     kinds = Counter(entry["reason"].partition(":")[0] for entry in index.get("skipped", []))
     return {
+        "empty": [f"{row['word']} in {split}" for row in rows for split, count in row["splits"].items() if not count],
         "rare": [f"{row['word']} ({rounded(row['share %'])} %)" for row in rows if row["share %"] < RARE],
         "few": [f"{row['word']} ({row['people']})" for row in rows if least and row["people"] < least],
         "unknown": [f"{name} ({rounded(100 - 100 * count / total)} %)" for name, count in known.items() if count < total],

@@ -37,6 +37,7 @@ class Found:
     items: Sequence[Any]  # what `load` needs, picklable
     stamp: Any  # JSON that changes when an image does, e.g. sizes and times of the files
     table: "pd.DataFrame | None" = None  # raw labels by name, in any order; rows without an image are counted and left out
+    notes: tuple[str, ...] = ()  # what a person should know of them
 
 
 def located(recipe: dict[str, Any], root: str | None) -> tuple[Path, str]:

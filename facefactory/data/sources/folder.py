@@ -1,4 +1,4 @@
-"""Images in a folder, a zip or an uncompressed tar (nothing is unpacked); the first level of sub-folders is a label."""
+"""Images in a folder, a zip or an uncompressed tar (nothing is unpacked); the first level of sub-folders that differ is a label."""
 
 import os
 import re
@@ -13,7 +13,8 @@ import pandas as pd
 from facefactory import UserError
 from facefactory.data.sources import Found, located, safe
 
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+OTHERS = (".avif", ".gif", ".heic", ".heif", ".jp2", ".jxl")  # pictures that are not read
+SUFFIXES = (".bmp", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
 def _listed(top: Path) -> Iterator[tuple[str, Any, list[int]]]:
@@ -29,7 +30,7 @@ def _listed(top: Path) -> Iterator[tuple[str, Any, list[int]]]:
                 raise UserError(f"{entry.path} is a link to {target}, out of {top}; copy it there, or give its folder as root.")
             if entry.is_dir(follow_symlinks=False):
                 todo.append(f"{below}{entry.name}/")
-            elif entry.name.lower().endswith(SUFFIXES) and entry.is_file():
+            elif entry.name.lower().endswith((*SUFFIXES, *OTHERS)) and entry.is_file():
                 yield safe(below + entry.name, top), entry.path, [entry.stat().st_size, entry.stat().st_mtime_ns]
 
 
@@ -55,13 +56,19 @@ def find(recipe: dict[str, Any], root: str | None) -> Found:
     found = {
         name.removeprefix(inner): (item, stamp)
         for name, item, stamp in (_listed(top) if top.is_dir() else members(top))
-        if name.startswith(inner) and name.lower().endswith(SUFFIXES) and "/._" not in f"/{name}"  # a Mac's
+        if name.startswith(inner) and name.lower().endswith((*SUFFIXES, *OTHERS)) and "/._" not in f"/{name}"  # a Mac's
     }
+    others = [name for name in found if name.lower().endswith(OTHERS)]
+    notes = (f"{len(others)} pictures are not read, e.g. {others[0]}: convert them, e.g. to PNG",) if others else ()
+    for name in others:
+        del found[name]
     if not found:
         raise UserError(f"no image below {top / inner}; looked for {' '.join(SUFFIXES)}.")
     names = sorted(
         found, key=lambda name: [(1, int(part)) if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)]
     )
-    folders = [name.split("/")[0] if "/" in name else None for name in names]
+    around = os.path.commonpath({name.rpartition("/")[0] for name in names})  # all images, as in a zip of a folder
+    inside = [name.removeprefix(f"{around}/") for name in names]
+    folders = [name.split("/")[0] if "/" in name else None for name in inside]
     table = pd.DataFrame({"folder": folders} if any(folders) else {}, index=names)
-    return Found(names, [found[name][0] for name in names], [(name, found[name][1]) for name in names], table)
+    return Found(names, [found[name][0] for name in names], [(name, found[name][1]) for name in names], table, notes)
