@@ -442,8 +442,13 @@ def test_a_rotated_photograph_is_packed_upright(tmp_path: Path) -> None:
     exif[0x0112] = 6  # "rotate by 90° clockwise to show"
     (tmp_path / "images").mkdir()
     upright.rotate(90).save(tmp_path / "images" / "a.png", exif=exif)
+    upright.rotate(90).save(tmp_path / "images" / "b.jpg", exif=exif, quality=100)
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/" tiff:Orientation="6"></x:xmpmeta>'
+    upright.rotate(90).save(tmp_path / "images" / "c.jpg", xmp=xmp, quality=100)
+    upright.save(tmp_path / "images" / "d.jpg", quality=100)
     packed = pack_images(tmp_path, {})
     assert np.array_equal(packed[0, :, :, 0], np.asarray(upright))
+    assert np.abs(packed[1:, :, :, 0].astype(int) - np.asarray(upright)).max() <= 2
 
 
 def test_the_crop_is_the_centred_square_or_the_given_box(tmp_path: Path) -> None:

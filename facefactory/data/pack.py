@@ -28,7 +28,8 @@ def upright(image: Image.Image, crop: str | int | list[int], resolution: int, co
 
     16 bits are divided by 257, what is transparent becomes white. ValueError: the crop does not fit, or the values are floats.
     """
-    ImageOps.exif_transpose(image, in_place=True)
+    if image.format != "JPEG" or {"exif", "xmp"} & image.info.keys():  # looking into a JPEG that has neither takes long
+        ImageOps.exif_transpose(image, in_place=True)
     if image.mode == "F":
         raise ValueError("its values are floating-point numbers of unknown range")
     if image.mode.startswith("I"):

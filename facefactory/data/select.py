@@ -147,7 +147,9 @@ def duplicates(marks: npt.NDArray[np.uint8], splits: npt.NDArray[Any]) -> dict[t
     words = np.ascontiguousarray(marks[:, :32]).view(np.uint64)
     found = dict[tuple[int, int], str]()
     for number in range(PASSES if (splits != splits[:1]).any() else 0):
-        some = np.ascontiguousarray(marks[:, order.permute(np.arange(32), 32, number)[:8]]).view(">u8")[:, 0]
+        some = (
+            np.ascontiguousarray(marks[:, order.permute(np.arange(32), 32, number)[:8]]).view(">u8")[:, 0].astype(np.uint64)
+        )  # NumPy sorts its own kind faster
         rank = np.argsort(some, kind="stable")
         sides = splits[rank]
         for step in range(1, NEIGHBOURS + 1):
