@@ -252,12 +252,6 @@ def test_a_stop_ends_a_long_copy(index: Index, tmp_path: Path, monkeypatch: pyte
     assert not list(tmp_path.glob("facefactory-*/*.jsonl"))
 
 
-def test_a_copy_larger_than_memory_can_be_mapped(tmp_path: Path) -> None:
-    with open(tmp_path / "large", "wb") as stream:
-        stream.truncate(2**40)  # without content; a private map of it would be counted against memory
-    assert torch.from_file(str(tmp_path / "large"), True, 2**40, dtype=torch.uint8)[-1] == 0
-
-
 @pytest.mark.parametrize("where", ["memory", "disk"])
 @pytest.mark.parametrize("trouble", ["room", "rights", "full"])
 def test_staging_without_room_says_so_and_reads_from_the_shards(

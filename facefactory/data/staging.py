@@ -4,7 +4,6 @@ The copy is a file without a name: the kernel frees it when the last process tha
 come to it through /proc/<pid>/fd/<fd> of those that hold it, which a small list below TMPDIR names.
 """
 
-import contextlib
 import os
 import shutil
 import socket
@@ -53,11 +52,16 @@ def _held(holders: Path) -> IO[bytes] | None:
     """The copy of a process that still holds one."""
     for one in reversed(rundir.read_jsonl(holders)):
         if rundir.started(one["pid"]) == one["started"]:
-            with contextlib.suppress(FileNotFoundError):  # it has let go of the copy
-                stream = os.fdopen(os.open(f"/proc/{one['pid']}/fd/{one['fd']}", os.O_RDONLY), "rb")
-                if _identity(stream) == one["file"]:
-                    return stream
-                stream.close()
+            try:
+                number = os.open(f"/proc/{one['pid']}/fd/{one['fd']}", os.O_RDONLY)
+            except PermissionError:
+                raise
+            except OSError:  # it has let go of the copy; the number may be a socket's now
+                continue
+            stream = os.fdopen(number, "rb")
+            if _identity(stream) == one["file"]:
+                return stream
+            stream.close()
     return None
 
 
