@@ -537,6 +537,12 @@ def test_what_slurm_knows_of_silent_ends_is_written_into_the_ledger_once(known: 
     assert found["canc"].startswith("CANCELLED")
 
 
+def test_a_job_that_slurm_cancelled_before_it_ran_never_ran_whatever_its_record_has_for_a_reason(known: Known) -> None:
+    known.records(more=row(JobID="5", State="CANCELLED", NodeList="None assigned", Reason="None"))  # seen in one of four
+    status.record_failures(known.folder)
+    assert failures(known.folder) == [("train", "Slurm job 5 never ran, because a job before it failed")]
+
+
 def test_a_job_that_a_person_cancelled_was_not_stopped_by_the_job_before(known: Known) -> None:
     known.records(more=row(JobID="5", State="CANCELLED by 0", Reason="Dependency"))  # by hand: sacct keeps the old reason
     status.record_failures(known.folder)

@@ -51,6 +51,8 @@ def parse_sacct(text: str) -> dict[str, dict[str, Any]]:
         if not step:
             reason = said.lower() if " by " in said else facts["reason"]  # cancelled by 0: by a person, not by Slurm
             nodes = "" if facts["nodes"].startswith("None") else facts["nodes"]
+            if said == "CANCELLED" and not nodes:  # by nobody, before it ran; at times the record says "None" for the reason
+                reason = "DependencyNeverSatisfied"
             restarts = jobs[name]["restarts"] + 1 if name in jobs else 0
             facts |= {"reason": reason if reason not in ("", "None") else None, "nodes": nodes, "restarts": restarts}
             jobs[name] = facts | {"memory_mb": None}
