@@ -11,6 +11,7 @@ import gc
 import io
 import itertools
 import os
+import shutil
 import sys
 import tarfile
 import tempfile
@@ -185,7 +186,7 @@ def plain(paths: list[Path]) -> None:
             np.asarray(image.convert("RGB").resize((64, 64), Image.Resampling.LANCZOS, box=(0, 20, 178, 198)))
 
 
-def packing(folder: Path, count: int = 12_000) -> None:
+def packing(folder: Path, count: int = 48_000) -> None:
     """JPEGs of CelebA's size to 64 x 64, by one process and by one a core: plain loops that run already, then a whole packing."""
     paths = [folder / "faces" / f"{number:06d}.jpg" for number in range(count)]
     paths[0].parent.mkdir()
@@ -195,13 +196,14 @@ def packing(folder: Path, count: int = 12_000) -> None:
     found: dict[int, list[tuple[float, float]]] = {1: [], CORES: []}
     with shard.workers(CORES) as pool:
         list(pool.map(plain, [paths[:200]] * CORES))
-        for turn, (workers, rates) in itertools.product(range(3), found.items()):
+        for _, (workers, rates) in itertools.product(range(3), found.items()):
             start = time.perf_counter()
             list(pool.map(plain, [paths[number::workers] for number in range(workers)]))
             between = time.perf_counter()
-            options = Pack("folder", str(folder / "faces"), resolution=64, color="rgb", shard_images=500, workers=workers)
-            pack.pack(recipes.plan(options), folder / f"packed-{workers}-{turn}")
+            options = Pack("folder", str(folder / "faces"), resolution=64, color="rgb", shard_images=2000, workers=workers)
+            pack.pack(recipes.plan(options), folder / "packed")
             rates.append((count / (between - start), count / (time.perf_counter() - between)))
+            shutil.rmtree(folder / "packed")
     print(f"{count} JPEGs of 178x218 to 64x64 RGB, medians of 3 turns")
     for workers, rates in found.items():
         base, mine = np.median(rates, axis=0)

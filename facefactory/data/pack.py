@@ -63,7 +63,7 @@ def _write(
             size = f"{opened.width}x{opened.height}"
             image = upright(opened, recipe["crop"], options.resolution, options.color)
         array = np.asarray(image).reshape(options.resolution, options.resolution, -1)
-        small = image.convert("L").reduce(max(1, options.resolution // 32))  # the hash shrinks it to 17 x 16 anyway
+        small = image.reduce(max(1, options.resolution // 32))  # the hash shrinks it to 17 x 16 anyway
         marks.extend(np.packbits(imagehash.dhash(small, 16).hash).tobytes() + zlib.crc32(array.data).to_bytes(4))
         sizes[size] += 1
         return array

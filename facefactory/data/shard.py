@@ -111,11 +111,11 @@ def write_shard(
     """
     known = [{name: None if value != value else value for name, value in row.items()} for row in rows.to_dict("records")]
     texts = [json.dumps(row, ensure_ascii=True, allow_nan=False) for row in known]
-    longest, pixels = max(map(len, texts), default=0), hashlib.sha256()
+    longest, pixels, whole = max(map(len, texts), default=0), hashlib.sha256(), hashlib.sha256()
     kept: list[int] = []
     spans, skipped = [], []
     tar_path, table_path = Path(f"{stem}.tar"), Path(f"{stem}.parquet")
-    with rundir.atomic(tar_path) as temporary, open(temporary, "wb") as tar:
+    with rundir.atomic(tar_path) as temporary, open(temporary, "wb", 2**20) as tar:
         for number, path in enumerate(paths):
             try:
                 image = read(path)
@@ -128,8 +128,10 @@ def write_shard(
             pixels.update(content if storage == "jpeg" else image.data)
             kept.append(number)
             spans.append((tar.tell() + BLOCK, len(content)))
-            tar.write(member(key, ending, content) + member(key, "json", text))
-        tar.write(bytes(2 * BLOCK))  # end of archive
+            whole.update(both := member(key, ending, content) + member(key, "json", text))
+            tar.write(both)
+        whole.update(end := bytes(2 * BLOCK))  # of the archive
+        tar.write(end)
     rows = rows.iloc[kept].reset_index(drop=True)
     rows = rows.astype({name: np.int32 for name, kind in rows.dtypes.items() if kind.kind == "i"})
     entry = {"file": tar_path.name, "count": len(kept), "bytes": tar_path.stat().st_size}
@@ -143,5 +145,5 @@ def write_shard(
     except BaseException:
         tar_path.unlink()  # without its table it is no shard
         raise
-    digests = {"sha256": rundir.sha256(tar_path), "pixels_sha256": pixels.hexdigest()}
+    digests = {"sha256": whole.hexdigest(), "pixels_sha256": pixels.hexdigest()}
     return {**entry, **digests, "table": table_path.name, "table_sha256": rundir.sha256(table_path), "skipped": skipped}
