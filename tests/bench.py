@@ -6,6 +6,7 @@ torch is imported where it is used: a packing process imports this file too.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import io
@@ -15,6 +16,7 @@ import shutil
 import sys
 import tarfile
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -215,41 +217,59 @@ def packing(folder: Path, count: int = 48_000) -> None:
 
 def anonymous_gb() -> float:
     """Memory of this process and its children that is no file's, 2^30 bytes."""
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    texts = [Path(f"/proc/{pid}/status").read_text() for pid in ["self", *children]]
-    return sum(int(text.split("RssAnon:")[1].split()[0]) for text in texts) / 2**20
+    found, children = 0, Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    for pid in ["self", *children]:
+        with contextlib.suppress(OSError, IndexError):  # it ends
+            found += int(Path(f"/proc/{pid}/status").read_text().split("RssAnon:")[1].split()[0])
+    return found / 2**20
+
+
+@contextlib.contextmanager
+def told_memory() -> Iterator[None]:
+    """Print what there is before the block, and the most while it runs, looked at 20 times a second."""
+    gc.collect()
+    before, ended = anonymous_gb(), threading.Event()
+    peaks = [before]
+
+    def watch() -> None:
+        while not ended.wait(0.05):
+            peaks.append(anonymous_gb())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
+        print(f"  memory {before:.2f} GiB before, at most {max(peaks):.2f}", flush=True)
 
 
 def million(folder: Path) -> None:
     """Drawn faces packed, then read back with all their labels: what memory grows by."""
     made = {}
     for count in (10**5, 10**6):
-        recipe, peaks, start = folder / f"drawn-{count}.yaml", [anonymous_gb()], time.perf_counter()
+        recipe = folder / f"drawn-{count}.yaml"
         recipe.write_text(f"name: drawn\nsource: drawn\nsplits: {{train: 1.0}}\ndrawn: {{images: {count}}}\n")
-        plan = recipes.plan(Pack(str(recipe), resolution=32, color="rgb", workers=CORES))
-        planned = f"planned in {time.perf_counter() - start:.0f} s"
-        peaks.append(anonymous_gb())
-        made[count] = pack.pack(plan, folder / f"drawn-{count}", lambda *progress: peaks.append(anonymous_gb()))  # noqa: B023
-        seconds = time.perf_counter() - start
-        print(f"{count} drawn faces at 32x32: {planned}, packed in {seconds:.0f} s ({count / seconds:,.0f} images/s)")
-        print(f"  memory {peaks[0]:.2f} GiB before, {peaks[1]:.2f} planned, at most {max(peaks):.2f}", flush=True)
-        del plan
-        gc.collect()
+        with told_memory():
+            start = time.perf_counter()
+            plan = recipes.plan(Pack(str(recipe), resolution=32, color="rgb", workers=CORES))
+            planned = time.perf_counter() - start
+            made[count] = pack.pack(plan, folder / f"drawn-{count}")
+            seconds = time.perf_counter() - start
+            print(f"{count} faces at 32x32: planned in {planned:.0f} s, packed in {seconds:.0f} s: {count / seconds:,.0f}/s")
+            del plan
     from facefactory.data.loader import Shards, batches
 
     for count, index in made.items():
-        peaks, start = [anonymous_gb()], time.perf_counter()
-        shards = Shards(index, "train")
-        stream = batches(shards, shards.order(Data(), 0)[0], 0, BATCH, 0, BATCH, wanted=index.content["labels"])
-        for _ in range(count // BATCH // 1000):
-            for batch in itertools.islice(stream, 1000):
+        with told_memory():
+            start = time.perf_counter()
+            shards = Shards(index, "train")
+            stream = batches(shards, shards.order(Data(), 0)[0], 0, BATCH, 0, BATCH, wanted=index.content["labels"])
+            for batch in itertools.islice(stream, count // BATCH):
                 assert len(batch.images) == BATCH
-            peaks.append(anonymous_gb())
-        stream.close()
-        found = count / (time.perf_counter() - start)
-        print(
-            f"{count} read back at {found:,.0f} images/s; memory {peaks[0]:.2f} GiB before, at most {max(peaks):.2f}", flush=True
-        )
+            stream.close()
+            print(f"{count} read back at {count / (time.perf_counter() - start):,.0f} images/s")
 
 
 def main() -> None:
