@@ -86,7 +86,7 @@ def load(schema: type[Tree], arguments: list[str], layers: Sequence[Mapping[str,
 
 
 def _explained(known: dict[str, Any], error: Any) -> str:
-    reason, wrong = str(error).split("\n")[0], error.full_key
+    reason, wrong = str(error).split("\n")[0].partition(". Did you mean")[0], error.full_key  # we guess better
     if "is incompatible with" in reason and wrong is not None:
         return f"{wrong}: its names are words; put numbers in quotes, e.g. '{{\"1\": 3.0}}'."
     if wrong is None:

@@ -62,7 +62,10 @@ def test_defaults_are_not_shared_between_trees() -> None:
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("optics.focal_m=3", r"unknown key 'optics\.focal_m'.*Did you mean 'optics\.focal_mm'\?.*--help"),
+        (
+            "optics.focal_m=3",
+            r"unknown key 'optics\.focal_m' \(Key 'focal_m' not in '\w+'\)\. Did you mean 'optics\.focal_mm'\?.*--help",
+        ),
         ("optic.lens=x", r"unknown key 'optic'.*Did you mean.*optics"),
         ("shots=3", r"unknown key 'shots'.*Did you mean 'optics\.shots'\?"),
         ("optics.shots=many", r"optics\.shots: .*'many'.*Integer"),

@@ -279,6 +279,11 @@ def test_what_cannot_be_drawn_is_refused(section: dict[str, Any], message: str) 
         drawn.find({"drawn": section}, None)
 
 
+def test_a_folder_given_for_drawn_faces_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"pack\.root=.*: drawn faces lie in no folder"):
+        recipes.plan(Pack(recipe="drawn", root=str(tmp_path)))
+
+
 def test_the_largest_possible_correlation_is_drawn() -> None:
     labels = table(Options(images=MANY, prevalence={"Bangs": 0.5}, correlate={"Smiling": ["Bangs", 1.0]}))
     assert (labels["Smiling"] == labels["Bangs"]).all()

@@ -111,6 +111,17 @@ def test_tables_of_the_same_columns_are_stacked_and_others_joined(tmp_path: Path
     assert table.loc["2.png"].tolist() == ["y", 7] and table.index.tolist() == ["1.png", "2.png", "3.png"]
     with pytest.raises(UserError, match=r"no label table .*d\.csv"):
         labels.read_tables([{"file": "d.csv"}], tmp_path)
+    with pytest.raises(UserError, match=r"no label table d\.csv or e\.csv\. To get the set: ask its authors"):
+        labels.read_tables([{"file": ["d.csv", "e.csv"]}], tmp_path, "ask its authors")
+    with pytest.raises(UserError, match=r"no label table .*/d\.csv; give pack\.labels=PATH"):
+        labels.read_tables([{"file": str(tmp_path / "d.csv")}], tmp_path, "ask its authors")
+
+
+def test_a_first_line_that_is_an_images_is_no_header(tmp_path: Path) -> None:
+    for text in ("a.PNG,1\nb.PNG,0\n", "2\na.PNG 1\nb.PNG 0\n"):
+        (tmp_path / "a.txt").write_text(text)
+        with pytest.raises(UserError, match=r"first line is that of the image a\.PNG; give the columns names"):
+            labels.read_table(tmp_path / "a.txt")
 
 
 @pytest.mark.parametrize("text", ["", "file,A\na.png,1,2,3\n", 'file,A\n"a.png,1\n'])

@@ -340,10 +340,11 @@ def test_a_split_of_which_nothing_can_be_read_or_that_is_too_large_is_refused(
     (tmp_path / "images").mkdir()
     for number in range(120):
         Image.new("L", (8, 8), number).save(tmp_path / "images" / f"{number:03d}.png")
-    options = Pack(str(write_recipe(tmp_path, splits={"train": 0.99, "test": 0.01})), resolution=8)
+    options = Pack(str(write_recipe(tmp_path, splits={"train": 0.99, "test": 0.01}, max_bad=0.1)), resolution=8)
     plan = recipes.plan(options)
     (alone,) = plan.table["file"][plan.splits == "test"]
-    (tmp_path / "images" / alone).write_bytes(b"not an image")
+    for name in (alone, plan.table["file"][plan.splits == "train"].iloc[0]):
+        (tmp_path / "images" / name).write_bytes(b"not an image")
     with pytest.raises(UserError, match=f"no image of split 'test' can be read, as {alone}: UnidentifiedImageError"):
         pack.pack(recipes.plan(options), tmp_path / "shards")
     monkeypatch.setattr("facefactory.data.shard.MOST", 100)

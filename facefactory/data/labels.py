@@ -12,6 +12,7 @@ from facefactory import UserError
 from facefactory.data import Data
 from facefactory.data.index import stored
 from facefactory.data.sources import safe
+from facefactory.data.sources.folder import SUFFIXES
 
 KINDS = ("binary", "categorical", "ordinal", "identity", "real")  # all but the last have classes
 LEAST_PEOPLE = 8  # on either side of a label, below which a score would be about those few
@@ -52,6 +53,8 @@ def _read_text(path: Path, columns: list[str] | None) -> pd.DataFrame:
     def cells(line: str) -> list[str]:
         return [cell.strip() for cell in next(csv.reader([line], delimiter=mark), [])] if len(mark) == 1 else line.split()
 
+    if columns is None and cells(first)[:1] and cells(first)[0].lower().endswith(SUFFIXES):
+        raise ValueError(f"its first line is that of the image {cells(first)[0]}; give the columns names in a line before it")
     header = columns is None or cells(first) == columns or cells(first)[1:] == columns[1:]
     names = cells(first) if columns is None else columns
     if len(cells(second)) == len(names) + 1 and columns is None:
@@ -64,10 +67,11 @@ def _read_text(path: Path, columns: list[str] | None) -> pd.DataFrame:
     return table
 
 
-def read_tables(specs: list[dict[str, Any]], top: Path) -> pd.DataFrame:
+def read_tables(specs: list[dict[str, Any]], top: Path, get: str | None = None) -> pd.DataFrame:
     """The tables of a recipe as one: those with the same columns below each other, others side by side.
 
-    A spec is {file: place below `top` (or several: the first that exists), columns, optional}. UserError: none exists.
+    A spec is {file: place below `top` (or several: the first that exists), columns, optional}. UserError: none exists;
+    `get` then says where the set comes from.
     """
     merged: pd.DataFrame | None = None
     for spec in specs:
@@ -75,6 +79,8 @@ def read_tables(specs: list[dict[str, Any]], top: Path) -> pd.DataFrame:
         path = next((top / place for place in places if (top / place).is_file()), None)
         if path is None and spec.get("optional"):
             continue
+        if path is None and get and not Path(places[0]).is_absolute():  # not pack.labels
+            raise UserError(f"below {top} there is no label table {' or '.join(places)}. To get the set: {get}")
         table = read_table(path or top / places[0], spec.get("columns"))
         if merged is not None and set(merged.columns) == set(table.columns):
             merged = pd.concat([merged, table])

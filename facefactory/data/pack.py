@@ -165,16 +165,15 @@ def pack(plan: recipes.Plan, folder: Path, progress: Callable[[int, int, float],
         say(f"pack: {note}")
     records = shards(plan, folder, progress)
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in recipe["splits"]}
+    for record in records:
+        found[record["entry"]["file"].rpartition("-")[0]].append(record["entry"])
+    for name in [name for name, its in found.items() if not any(entry["count"] for entry in its)]:
+        bad = found[name][0]["skipped"][0]
+        raise UserError(f"no image of split {name!r} can be read, as {bad['file']}: {bad['reason']}. Mend or replace them.")
     skipped, sizes = [], Counter[str]()
     for record in records:
-        entry = record["entry"]
-        skipped += entry.pop("skipped")
+        skipped += record["entry"].pop("skipped")
         sizes.update(record["sizes"])
-        found[entry["file"].rpartition("-")[0]].append(entry)
-    for name in [name for name, its in found.items() if not any(entry["count"] for entry in its)]:
-        raise UserError(
-            f"no image of split {name!r} can be read, as {skipped[0]['file']}: {skipped[0]['reason']}. Mend or replace them."
-        )
     if skipped:
         say(f"pack: {len(skipped)} images skipped, e.g. {skipped[0]['file']}: {skipped[0]['reason']}")
     made = {"resolution": options.resolution, "channels": 1 if options.color == "gray" else 3, "crop": recipe["crop"]}

@@ -178,7 +178,7 @@ def plan(options: Pack, recipe: dict[str, Any] | None = None) -> Plan:
 
 def _labels(found: sources.Found, tables: list[dict[str, Any]], top: Path, recipe: dict[str, Any]) -> tuple[pd.DataFrame, Any]:
     """Raw labels, one row an image, and which rows and images have no counterpart."""
-    raw, names = labels.read_tables(tables, top), pd.Index(found.names)
+    raw, names = labels.read_tables(tables, top, recipe["get"]), pd.Index(found.names)
     known = names.get_indexer(raw.index) >= 0  # isin is slow on text
     if len(raw) and not known.any():
         begins = f"it begins with {raw.index[0]!r}, the images with {names[0]!r}"

@@ -1,8 +1,7 @@
 """Faces drawn here: any number, any size, every factor known. They show nobody, and nobody's gender is meant.
 
-Image i of a seed is a pure function of (seed, i): each factor has a stream of its own (Philox: Salmon et al., "Parallel random
-numbers: as easy as 1, 2, 3", SC 2011), keyed by (seed, CRC-32 of its name) and read at place i. Factors come from integers, sums, products
-and roots alone, so they are the same on every machine; pixels are, where Pillow and NumPy are.
+Image i of a seed is a pure function of (seed, i): each factor has a stream of its own (Philox: Salmon et al., SC 2011), keyed by
+(seed, CRC-32 of its name) and read at place i. Factors, made of sums, products and roots, are the same everywhere, pixels by one Pillow.
 """
 
 import functools
@@ -110,8 +109,7 @@ def attributes(shown: pd.DataFrame) -> pd.DataFrame:
     """CelebA's attributes (0 / 1) that follow from rows of `factors`, also from rows that were changed since."""
     found = {name: shown["hair_color"] == color for name, color in zip(COLORED, HAIR, strict=False)}
     found |= {name: shown[factor].between(low - 1e-6, high + 1e-6) for name, (_, factor, _, (low, high)) in ATTRIBUTES.items()}
-    found["Eyeglasses"] = shown["glasses"] != "none"
-    return pd.DataFrame(found).astype(np.int8)
+    return pd.DataFrame(found | {"Eyeglasses": shown["glasses"] != "none"}).astype(np.int8)
 
 
 def table(options: Options) -> pd.DataFrame:
@@ -295,6 +293,8 @@ def load(item: int, resolution: int, recipe: dict[str, Any]) -> Image.Image:
 
 
 def find(recipe: dict[str, Any], root: str | None) -> Found:
-    """The set that the recipe's section `drawn` describes; UserError: a key or value it cannot have."""
+    """The set that the recipe's section `drawn` describes; UserError: a key or value it cannot have, or a root."""
+    if root is not None:
+        raise UserError(f"pack.root={root}: drawn faces lie in no folder; leave it out, or give the recipe of what lies there.")
     labels = table(config.load(Options, [], [recipe.get("drawn") or {}]))
     return Found(labels.index, range(len(labels)), [recipe.get("drawn"), config.digest(Path(__file__).read_text())], labels)
