@@ -185,6 +185,17 @@ def copy_of(shards: Shards) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("where", ["memory", "disk"])
+def test_a_copy_is_mapped_shared_so_that_it_may_be_larger_than_memory(
+    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    shards = Shards(index, "train")
+    shards.stage(where)
+    maps = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
+    assert [rights[3] for _, rights, _, _, inode, *_ in maps if int(inode) == copy_of(shards)[0]] == ["s"]  # p: private
+
+
+@pytest.mark.parametrize("where", ["memory", "disk"])
 def test_the_ranks_of_a_node_share_one_copy_that_ends_with_them(
     index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
