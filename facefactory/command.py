@@ -59,7 +59,7 @@ def _own(schema: type[Any], job: str, work: Callable[[Any], None]) -> None:
 
 def _check(options: Check) -> None:
     if cluster.choose("auto") == "local":
-        raise UserError("no sbatch on PATH: this is no login node of a Slurm cluster; jobs run here with cluster=local.")
+        raise UserError("no Slurm is set up here: this is no login node of a cluster; jobs run here with cluster=local.")
     profile, folder = cluster.load_profile(options.profile), Path(options.folder).expanduser().absolute()
     if not checking.cluster(profile, folder, options.partitions, 0 if options.dry_run else options.wait_min * 60):
         raise Failed("see the findings above.")

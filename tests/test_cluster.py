@@ -122,6 +122,14 @@ def test_where_the_controller_is_up_a_run_goes_to_slurm(slurm: Pretended) -> Non
     assert slurm.calls() == ["scontrol ping"] * 2
 
 
+def test_a_slurm_that_was_installed_and_never_set_up_is_no_cluster(slurm: Pretended) -> None:
+    slurm.prints("scontrol", captured("scontrol", "ping, no slurm.conf"))
+    slurm.command("scontrol", "cat scontrol.txt >&2; exit 1")
+    assert cluster.choose("auto") == "local"
+    with pytest.raises(UserError, match=r"no Slurm controller answers .*configuration source"):
+        cluster.choose("slurm")
+
+
 @pytest.mark.parametrize("wanted", ["auto", "slurm"])
 def test_where_the_controller_is_down_both_ways_out_are_named(slurm: Pretended, wanted: str) -> None:
     slurm.prints("scontrol", captured("scontrol", "ping, down"), code=1)
