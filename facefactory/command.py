@@ -103,9 +103,6 @@ def check(run: Run, names: tuple[str, ...]) -> None:
         return
     if names == ("pack",):
         return
-    if run.data.balance is not None and run.data.balance not in facts.classes:
-        raise registry.unknown(f"data.balance={run.data.balance!r} is no label with classes", run.data.balance, facts.classes)
-    labels.weights(run.data, schema[run.data.balance]["classes"] if run.data.balance else [])
     protocol, protocols = run.evaluation.protocol, registry.names("evaluation.protocols")
     if protocol not in protocols:
         raise registry.unknown(f"evaluation.protocol={protocol!r} is no protocol", protocol, protocols)
@@ -118,14 +115,19 @@ def check(run: Run, names: tuple[str, ...]) -> None:
             raise UserError(f"judge.folds={run.judge.folds}, but the set has {people} people; give at most as many.")
     if run.judge.training.ranks != 1:
         raise UserError(f"judge.training.ranks={run.judge.training.ranks}; a judge is trained by one process, give 1.")
-    trained: list[Run | Judge] = [run] if {"train", "sweep"} & set(names) else []
+    trained = [run]
     if "sweep" in names:
         space = pipeline.space_of(run)
         if run.sweep.sampler == "grid":
             sweep.grid(space)
         run.sweep.rungs()
         trained += [pipeline.with_params(run, params) for params in sweep.examples(space)]
-    for one in [*trained, *([run.judge] if "judge" in names else [])]:
+    for data in [one.data for one in trained]:
+        if data.balance is not None and data.balance not in facts.classes:
+            raise registry.unknown(f"data.balance={data.balance!r} is no label with classes", data.balance, facts.classes)
+        labels.weights(data, schema[data.balance]["classes"] if data.balance else [])
+    fitted: list[Run | Judge] = [*trained] if {"train", "sweep"} & set(names) else []
+    for one in [*fitted, *([run.judge] if "judge" in names else [])]:
         one.training.batch_per_rank()
         augment.check(one.training.augment)
         objective = registry.build("objectives", one.objective, schema)
@@ -166,6 +168,8 @@ def start(job: str, names: tuple[str, ...], preset: str | None, arguments: list[
     folder = RunDir(path)
     todo = list(itertools.dropwhile(lambda name: runner.is_complete(run, folder, name), names))
     options = own_options(path, identity) if preset is None else []
+    if "generate" in todo and run.generate.out:
+        runner.generated(run, folder)  # or what lies there already
     jobs = chain.slurm_jobs(run, folder, todo, options) if where == "slurm" else []
     scripts = [(one.stage, launch.script(one, profile, path)) for one in jobs]  # or what the profile does not allow
     threads, cpus = run.training.threads, profile.cpus_per_process

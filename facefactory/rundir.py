@@ -28,7 +28,7 @@ class OwnerLost(RuntimeError):
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path; when the block ends well it is fsynced and renamed to `path`, else removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")  # hosts share folders, and numbers
     try:
         yield temporary
         with open(temporary, "rb") as stream:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from facefactory import UserError, config, rundir, say
-from facefactory.pipeline import STAGES, Run, index_of
+from facefactory.pipeline import STAGES, Run, index_of, outputs_of
 from facefactory.rundir import RunDir
 
 Outputs = tuple[dict[str, Any], list[Path]]  # what later stages depend on, and the files that must be there
@@ -47,8 +47,18 @@ class Stop:
 stop = Stop()
 
 
-def generated(run: Run, folder: RunDir) -> Path:
-    return Path(run.generate.out) if run.generate.out else folder.stage("generate") / "images"
+def generated(run: Run, folder: RunDir) -> tuple[Path, dict[str, Any]]:
+    """The folder of the pictures that the stage `generate` draws, and what they are, as generate.json there says.
+
+    UserError: it holds others.
+    """
+    target = Path(run.generate.out) if run.generate.out else folder.stage("generate") / "images"
+    options = {"images": run.generate.images, "format": run.generate.format, "seed": run.seed}
+    made = {"run": folder.path.name, **outputs_of(folder, "train.checkpoint"), **options}
+    used = (target / "index.json").exists() or any(target.glob("*.png"))
+    if used and rundir.read_json(target / "generate.json") != made:
+        raise UserError(f"generate.out: {target} holds other pictures; remove it, or give another folder.")
+    return target, made
 
 
 def _intact(run: Run, folder: RunDir, name: str) -> bool:
@@ -58,7 +68,7 @@ def _intact(run: Run, folder: RunDir, name: str) -> bool:
     """
     if name == "generate":
         last = "index.json" if run.generate.format == "shards" else f"{run.generate.images - 1:08d}.png"
-        return (generated(run, folder) / last).exists()
+        return (generated(run, folder)[0] / last).exists()
     if name == "finalists":  # the same command tries failed ones again
         found = rundir.read_json(folder.stage(name) / "results.json")
         return all(one["state"] == "finished" for one in found["finalists"])

@@ -252,7 +252,8 @@ def generate(run: Run, folder: RunDir) -> Outputs:
     model = network_of(run, folder, "train")
     if not hasattr(model, "sample"):
         raise UserError(f"{run.model['name']} draws no images; give run=… of a GAN or a VAE.")
-    target = generated(run, folder)
+    target, made = generated(run, folder)
+    rundir.write_json(target / "generate.json", made)
     pictures = target if run.generate.format == "png" else folder.stage("generate") / "png"
     pictures.mkdir(parents=True, exist_ok=True)
     drawn = itertools.chain.from_iterable(generator.draws(model, run.generate.images, run.seed, "generate"))

@@ -64,13 +64,9 @@ def make(folder: Path, side: int, per_shard: int) -> list[Index]:
             stem = f"{folder}/{storage}/train-{number:06d}"
             found.append(write_shard(stem, number * per_shard, arrays, rows, np.asarray, storage))
     made = {"format": FORMAT, "resolution": side, "channels": 3, "labels": {}, "group": None}
-    return [
-        write(
-            folder / storage,
-            {**made, "storage": kind, "splits": {"train": {"count": SHARDS * per_shard, "shards": entries[storage]}}},
-        )
-        for storage, kind in {"raw": "raw", "jpeg": "encoded"}.items()
-    ]
+    kinds = {"raw": "raw", "jpeg": "encoded"}
+    splits = {name: {"train": {"count": SHARDS * per_shard, "shards": found}} for name, found in entries.items()}
+    return [write(folder / name, {**made, "storage": kind, "splits": splits[name]}) for name, kind in kinds.items()]
 
 
 def peers(folder: Path) -> Iterator[tuple[str, Iterator[Any]]]:

@@ -277,7 +277,9 @@ def test_a_damaged_shard_of_others_stops_the_training_before_it_starts(
 def test_generated_images_become_files_or_shards_and_repeat(trained: Faces) -> None:
     assert run("generate", "run=r", "generate.images=10", "generate.out=a") == 0
     assert run("generate", "run=r", "generate.images=300", "generate.out=b") == 0
-    assert sorted(path.name for path in Path("a").iterdir()) == [f"{i:08d}.png" for i in range(10)]
+    assert sorted(path.name for path in Path("a").iterdir()) == [*(f"{i:08d}.png" for i in range(10)), "generate.json"]
+    assert run("generate", "run=r", "generate.images=10", "generate.out=b") == 2  # 290 others would stay
+    assert len(list(Path("b").glob("*.png"))) == 300
     assert all((Path("a") / f"{i:08d}.png").read_bytes() == (Path("b") / f"{i:08d}.png").read_bytes() for i in range(10))
     assert run("generate", "run=r", "generate.images=10", "generate.out=c", "generate.format=shards") == 0
     with tarfile.open("c/train-000000.tar") as tar:

@@ -56,6 +56,7 @@ def test_each_kind_is_encoded_and_missing_is_minus_one_or_nan(tmp_path: Path) ->
     ("column", "kind"),
     [
         (["yes", "no"], "binary"),
+        (["1", "2"], "binary"),
         (["low", "high"], "real"),
         (["1.5", "1.2"], "ordinal"),
         (["1.5", "1.2"], "categorical"),
@@ -152,6 +153,20 @@ def test_true_and_false_are_binary_and_captions_are_no_label(tmp_path: Path) -> 
     schema, values = encode(text, ["0", "1", "none"], {"Who": "identity"}, tmp_path / "a.csv")
     assert {name: entry["kind"] for name, entry in schema.items()} == {"Test": "binary", "Who": "identity"}
     assert values["Test"] == [1, 0, -1]
+
+
+def test_three_values_are_not_two_and_each_value_is_a_class_once(tmp_path: Path) -> None:
+    table = pd.DataFrame({"Turn": [-1, 0, 1], "Age": [1, "1", 2.5], "Box": [[1], None, [2]]}, index=["a.png", "b.png", "c.png"])
+    schema = labels.schema_of(table, {})
+    assert schema["Turn"]["classes"] == ["-1", "0", "1"] and schema["Age"]["classes"] == ["1", "2.5"] and "Box" not in schema
+    assert labels.encode(table, schema, table.index)["Age"].tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize("name", ["file", None])
+def test_a_parquet_table_whose_index_is_the_file(tmp_path: Path, name: str | None) -> None:
+    made = pd.DataFrame({"A": [1, 0]}, index=pd.Index(["a.png", "b.png"], name=name))
+    made.to_parquet(tmp_path / "a.parquet")
+    assert labels.read_table(tmp_path / "a.parquet")["A"].to_dict() == {"a.png": 1, "b.png": 0}
 
 
 def test_whole_numbers_with_gaps_are_written_without_a_point() -> None:

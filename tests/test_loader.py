@@ -152,6 +152,22 @@ def test_windows_read_whole_shards_ahead_once(index: Index, short_blocks: int, m
     assert len(read) == len(set(read)) == 2
 
 
+def test_no_stop_waits_for_what_is_read_ahead(index: Index, short_blocks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    shards, began = Shards(index, "train"), threading.Event()
+
+    class Slow(io.BytesIO):
+        def readinto(self, buffer: Any) -> int:
+            began.set()
+            time.sleep(0.01)
+            return 1  # for ever
+
+    monkeypatch.setattr("builtins.open", lambda *_, **__: Slow())
+    stream = batches(shards, shards.order(Data(window_images=16), 0)[0], 0, 8, 0, 8)
+    next(stream)
+    assert began.wait(10)
+    stream.close()  # or the test hangs
+
+
 @pytest.mark.parametrize("kind", ["raw", "png"])
 @pytest.mark.parametrize("where", ["memory", "disk"])
 def test_staging_gives_the_same_bits(

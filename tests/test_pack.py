@@ -420,6 +420,46 @@ def test_a_recipe_that_does_not_fit_is_refused(faces: Faces, tmp_path: Path, cha
         recipes.plan(Pack(str(recipe)))
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"splits": ["train", "test"]}, r"splits is \['train', 'test'\]; it takes \{key: value\}"),
+        ({"splits": {"train": "all"}}, r"splits is .*; it takes the share of each"),
+        ({"tables": "t.csv"}, r"tables is 't\.csv'; it takes a list"),
+        ({"tables": ["t.csv"]}, r"tables has 't\.csv'; it takes \{key: value\} with file"),
+        ({"values": {"Person": ["a"]}}, r"values has \['a'\]; it takes \{value: word\}"),
+        ({"split": {"by": "Person"}}, r"split has .*; it takes \{key: value\} with by and names"),
+        ({"max_bad": "1%"}, r"max_bad is '1%'; it takes a number"),
+        ({"limit": "many"}, r"limit is 'many'; it takes a whole number"),
+        ({"images": 3}, r"images is 3; it takes text or a list"),
+        ({"layouts": [{"crop": "none"}]}, r"layouts has .* with needs"),
+        ({"layouts": [{"needs": ".", "corp": "none"}]}, r"unknown key 'corp'\. Did you mean 'crop'\?"),
+        ({"source": "drawn", "drawn": 3}, r"drawn is 3; it takes \{key: value\}"),
+    ],
+)
+def test_a_value_that_a_key_of_a_recipe_cannot_have_is_refused(
+    faces: Faces, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=r"mine\.yaml.*" + message):
+        recipes.plan(Pack(str(write_recipe(tmp_path, **{"root": str(faces.root), **changes}))))
+
+
+def test_the_command_line_beats_a_layout_and_an_optional_table_needs_no_columns(faces: Faces, tmp_path: Path) -> None:
+    more = {"layouts": [{"needs": ".", "crop": "none"}], "tables": [{"file": "absent.csv", "optional": True}]}
+    recipe = str(write_recipe(tmp_path, root=str(faces.root), **more))
+    assert recipes.plan(Pack(recipe)).recipe["crop"] == "none" and recipes.plan(Pack(recipe, crop="4")).recipe["crop"] == 4
+
+
+def test_selection_changes_no_kind(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for number in range(6):
+        Image.new("L", (8, 8), number).save(tmp_path / "images" / f"{number}.png")
+    pd.DataFrame({"Score": [0, 0.5, 1] * 2, "Emotion": range(6)}, [f"{n}.png" for n in range(6)]).to_csv(tmp_path / "t.csv")
+    options = Pack(str(write_recipe(tmp_path, labels="t.csv")), resolution=8, where="Score != 0.5 and Emotion in (0, 1, 2, 3)")
+    schema = recipes.plan(options).schema
+    assert schema == {"Score": {"kind": "real"}, "Emotion": {"kind": "categorical", "classes": ["0", "2", "3"]}}
+
+
 def test_shares_that_do_not_add_up_are_refused(faces: Faces, tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, root=str(faces.root), splits={"train": 0.5, "test": 0.4})
     with pytest.raises(UserError, match=r"splits of recipe 'mine'.*must add up to 1"):

@@ -186,6 +186,12 @@ def test_pairs_within_the_distance_are_found_among_many() -> None:
     assert select.duplicates(marks, np.full(20_000, "train")) == {}
 
 
+def test_no_more_than_the_most_pairs_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(select, "MOST", 10)
+    marks = np.repeat(np.random.default_rng(0).integers(0, 256, (40, select.MARK), np.uint8), 2, axis=0)
+    assert len(select.duplicates(marks, np.arange(80) % 2)) == 11
+
+
 def test_copies_across_splits_are_named_and_other_faces_are_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for split in ("train", "test"):
         (tmp_path / "set" / split).mkdir(parents=True)

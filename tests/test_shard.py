@@ -84,6 +84,10 @@ def test_an_encoded_subset_is_decoded_in_its_own_order(tmp_path: Path) -> None:
     assert subset.table["Even"].tolist() == [0, 0, 1]
 
 
+def test_no_images_of_an_encoded_set_are_no_images(tmp_path: Path) -> None:
+    assert Shards(pack_arrays(tmp_path / "set", smooth(3, 16, 1), "png"), "train").images(np.arange(0)).shape == (0, 16, 16, 1)
+
+
 def test_lossless_storage_does_not_change_the_images_digest(tmp_path: Path) -> None:
     images = smooth(20, 16, 3)
     digests = {storage: pack_arrays(tmp_path / storage, images, storage).images_digest for storage in ENDINGS}

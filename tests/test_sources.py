@@ -494,7 +494,26 @@ def test_commands_addresses_and_cut_tars_are_refused(tmp_path: Path) -> None:
         recipes.plan(Pack(recipe=wds(tmp_path), root=str(tmp_path)))
 
 
+def test_tars_of_one_name_in_two_folders_are_two(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir()
+        with tarfile.open(tmp_path / split / "0.tar", "w") as tar:
+            info = tarfile.TarInfo("a.png")
+            info.size = len(file := content(picture(split == "val"), "PNG"))
+            tar.addfile(info, io.BytesIO(file))
+    plan = recipes.plan(Pack(recipe=wds(tmp_path), root=f"{tmp_path}/{{train,val}}/0.tar"))
+    assert plan.table["file"].tolist() == ["train/0.tar/a.png", "val/0.tar/a.png"]
+    with tarfile.open(tmp_path / "val" / "0.tar", "a") as tar:
+        tar.addfile(info, io.BytesIO(file))
+    with pytest.raises(UserError, match=r"val/0\.tar: .*duplicate.*Mend it"):
+        recipes.plan(Pack(recipe=wds(tmp_path), root=str(tmp_path / "val")))
+
+
 def test_a_csv_of_pixels_that_is_none_is_refused(tmp_path: Path) -> None:
+    for text in (b"", "emotion,pixels\n1,0 0 0 0\n".encode("utf-16")):
+        (tmp_path / "a.csv").write_bytes(text)
+        with pytest.raises(UserError, match=r"a\.csv is not readable as CSV"):
+            recipes.plan(Pack(recipe=own(tmp_path, source="rows"), root=str(tmp_path / "a.csv")))
     with open(tmp_path / "a.csv", "w", newline="") as stream:
         csv.writer(stream).writerows([["emotion", "image"], [1, "0 0 0 0"]])
     with pytest.raises(UserError, match=r"a\.csv has columns emotion, image and 1 rows; wanted are 'pixels'"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import json
@@ -294,9 +295,9 @@ def test_a_changed_set_refuses_unless_it_is_accepted(index: Index, trained: Path
     content["splits"]["test"]["shards"][0]["pixels_sha256"] = "another"
     other = Index(index.folder, content)
     assert other.images_digest != index.images_digest
-    with pytest.raises(UserError, match=r"the images changed since .* at 0\.036 kimg \(images was .*\).*data\.changed=accept"):
+    with pytest.raises(UserError, match=r"the set changed since .* at 0\.036 kimg \(images was .*\).*data\.changed=accept"):
         fit(make_task(other, trained), ALONE)
-    with pytest.raises(UserError, match="the images changed"):
+    with pytest.raises(UserError, match="the set changed"):
         fit(make_task(index, trained, shards=Shards(index, "train", torch.arange(20).numpy())), ALONE)
     assert newest(trained).clock == 36
     fit(make_task(other, trained, data=Data(changed="accept")), ALONE)
@@ -307,6 +308,24 @@ def test_a_changed_set_refuses_unless_it_is_accepted(index: Index, trained: Path
     ]
     assert {found["order"] for found in segments} == {"feistel-6-v1 over 45, balance None"}
     assert newest(trained).clock == 72
+
+
+@pytest.mark.parametrize(
+    ("kind", "balance", "refused"), [("classifier", None, True), ("gan", "Glasses", True), ("gan", None, False)]
+)
+def test_changed_labels_are_another_set_where_they_matter(
+    index: Index, tmp_path: Path, kind: str, balance: str | None, refused: bool
+) -> None:
+    content = copy.deepcopy(index.content)
+    content["splits"]["train"]["shards"][0]["table_sha256"] = "another"
+    data = Data(balance=balance)
+    fit(make_task(index, tmp_path, kind, data=data, should_stop=stop_after(3)), ALONE)
+    changed = make_task(Index(index.folder, content), tmp_path, kind, data=data)
+    with pytest.raises(UserError, match=r"the set changed since .*\(labels was") if refused else contextlib.nullcontext():
+        fit(changed, ALONE)
+    if refused:
+        fit(replace(changed, data=replace(data, changed="accept")), ALONE)
+    assert newest(tmp_path).clock == 72
 
 
 def test_checkpoints_of_another_training_are_refused(index: Index, trained: Path) -> None:

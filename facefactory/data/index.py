@@ -43,7 +43,7 @@ class Index:
 
     @property
     def images_digest(self) -> str:
-        """Digest of pixels, sizes and splits: what an unconditional model depends on."""
+        """Digest of the shards' images and splits: what an unconditional model depends on."""
         return config.digest(self._column("pixels_sha256"))
 
     @property

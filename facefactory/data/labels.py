@@ -30,6 +30,8 @@ def read_table(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
         raise UserError(f"no label table {path}; give pack.labels=PATH of a .csv whose first column is the file name.")
     try:
         table = pd.read_parquet(path) if path.suffix == ".parquet" else _read_text(path, columns)
+        if table.index.name or not pd.api.types.is_integer_dtype(table.index):  # a parquet table that pandas wrote
+            table = table.reset_index()
         table = table.set_index(table.columns[0])
     except Exception as error:
         raise UserError(f"label table {path} is not readable as CSV (UTF-8) or parquet: {' '.join(str(error).split())}") from None
@@ -100,16 +102,16 @@ def texts(column: pd.Series) -> pd.Series:
     """Values as classes are written: whole numbers without a point (a column with gaps is one of floats)."""
 
     def text(value: Any) -> str:
-        return str(int(value)) if isinstance(value, int | float | np.number) else str(value)
+        return str(int(value)) if isinstance(value, int | float | np.number) and float(value) % 1 == 0 else str(value)
 
     return column.map(text, na_action="ignore")
 
 
 def schema_of(table: pd.DataFrame, kinds: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Name -> {kind, classes}: `kinds` where given, else guessed (two values: binary; text or whole numbers: categorical).
+    """Name -> {kind, classes}: `kinds` where given, else guessed (0 / 1 or -1 / 1: binary; text or whole numbers: categorical).
 
     `kinds` is name -> kind, or {kind, classes} for an order that is not the alphabet's. A guess of more than MOST_CLASSES is
-    left out: such a column holds captions or addresses.
+    left out (such a column holds captions or addresses), and so are lists.
     """
     given = {name: kind if isinstance(kind, dict) else {"kind": kind} for name, kind in kinds.items()}
     for name, entry in given.items():
@@ -120,10 +122,16 @@ def schema_of(table: pd.DataFrame, kinds: dict[str, Any]) -> dict[str, dict[str,
     schema: dict[str, dict[str, Any]] = {}
     for name in table.columns:
         present = table[name].dropna().infer_objects()
+        if present.map(lambda value: isinstance(value, list | dict | np.ndarray)).any():
+            continue
         numeric = pd.api.types.is_numeric_dtype(present)
         whole = numeric and bool((present.astype(float) % 1 == 0).all())
         guess = "categorical" if whole or not numeric else "real"
-        kind = given.get(name, {"kind": "binary" if numeric and present.isin([-1, 0, 1]).all() else guess})["kind"]
+        two = numeric and any(present.isin(pair).all() for pair in ([0, 1], [-1, 1]))
+        kind = given.get(name, {"kind": "binary" if two else guess})["kind"]
+        if kind == "binary" and numeric and not two:
+            held = ", ".join(texts(present.drop_duplicates()).iloc[:5])
+            raise UserError(f"label {name!r} holds {held}; kind binary takes 0 / 1 or -1 / 1.")
         if kind in ("binary", "real") and not numeric and len(present):
             odd = present[pd.to_numeric(present, errors="coerce").isna()]
             where = f"{odd.iloc[0]!r} (of {odd.index[0]})" if len(odd) else repr(present.iloc[0])
@@ -135,7 +143,7 @@ def schema_of(table: pd.DataFrame, kinds: dict[str, Any]) -> dict[str, dict[str,
         classes = ["0", "1"] if kind == "binary" else []
         if kind not in ("binary", "real"):
             values = present.drop_duplicates().sort_values(key=None if numeric else lambda words: words.astype(str))
-            classes = texts(values).tolist()
+            classes = list(dict.fromkeys(texts(values)))
         if ordered := given.get(name, {}).get("classes"):
             if strange := set(classes) - set(map(str, ordered)):
                 raise UserError(f"label {name!r} holds {min(strange)!r}; its classes are {', '.join(map(str, ordered))}.")

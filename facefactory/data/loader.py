@@ -89,6 +89,8 @@ class Shards:
         if self._rows is not None:
             rows = self._first[shard] + (ids - self._starts[shard]) * self._blocks[shard]
             return torch.index_select(self._rows, 0, torch.from_numpy(rows), out=out)
+        if not len(ids):
+            return out
         if len(ids) > AHEAD:  # not all files at once
             for first in range(0, len(ids), AHEAD):
                 self._read(ids[first : first + AHEAD], out[first : first + AHEAD])
@@ -170,14 +172,14 @@ class Shards:
             if not should_stop():
                 say(f"data.stage={where}: {error}; the images are read from {self.index.folder} instead.")
 
-    def sweep(self, ids: Ids, swept: deque[int]) -> None:
+    def sweep(self, ids: Ids, swept: deque[int], ended: Callable[[], bool] = lambda: False) -> None:
         """Read the files of these images' shards through, but for those `swept` lately: Linux then has them in memory."""
         shards = np.unique(np.searchsorted(self._starts, ids, side="right") - 1).tolist()
         for shard in [] if self._copy else [shard for shard in shards if shard not in swept]:
             swept.append(shard)
             with open(self.index.folder / self._entries[shard]["file"], "rb", buffering=0) as stream:
                 buffer = bytearray(2**22)
-                while stream.readinto(buffer):
+                while not ended() and stream.readinto(buffer):
                     pass
 
 
@@ -209,11 +211,13 @@ def batches(
     ring = [shards.space(steps * share, pinned) for _ in range(2 * READERS + 2)]
     swept = deque[int](maxlen=4 * order.window)
     sweeper, pool = ThreadPoolExecutor(1, "sweeper"), ThreadPoolExecutor(READERS, "loader")
-    room = threading.Semaphore(4)  # sweeps that wait: what falls behind is left out
+    room, ended = threading.Semaphore(4), threading.Event()  # sweeps that wait: what falls behind is left out
 
     def sweep(ids: Ids) -> None:
-        shards.sweep(ids, swept)
-        room.release()
+        try:
+            shards.sweep(ids, swept, ended.is_set)
+        finally:
+            room.release()
 
     def block(turn: int) -> tuple[Ids, torch.Tensor]:
         start = clock + turn * steps * size
@@ -240,6 +244,7 @@ def batches(
                 whole = {name: column.long() for name, column in labels.items() if not column.is_floating_point()}
                 yield Batch(images, labels | whole, positions)
     finally:  # waits: a thread inside torch while the interpreter ends would abort the process
+        ended.set()  # no stop waits for a slow disk
         pool.shutdown(cancel_futures=True)
         sweeper.shutdown(cancel_futures=True)
 

@@ -112,7 +112,7 @@ def shards(
     """Write the shards of a plan that are not there yet, or every n-th of them from the k-th for part=(k, n) of an array job.
 
     `progress` gets shards done, shards in all and seconds left after each one; what it raises ends the packing, and what is
-    written stays for the next time. UserError: too many images cannot be read, or the disk is full.
+    written stays for the next time. UserError: too many images cannot be read, a split has too many, or the disk is full.
     """
     options, digest, most = plan.options, plan.digest, plan.recipe["max_bad"] * len(plan.table)
     parts = []
@@ -179,13 +179,8 @@ def pack(plan: recipes.Plan, folder: Path, progress: Callable[[int, int, float],
     made = {"resolution": options.resolution, "channels": 1 if options.color == "gray" else 3, "crop": recipe["crop"]}
     told = {name: recipe[name] for name in ("group", "origin", "licence", "consent")}
     counted = {name: {"count": sum(entry["count"] for entry in its), "shards": its} for name, its in found.items()}
-    content = {
-        "format": index.FORMAT,
-        "storage": "raw" if options.storage == "raw" else "encoded",
-        "dataset": recipe["name"],
-        **made,
-        "filter": "lanczos (Pillow)",
-    }
+    storage = "raw" if options.storage == "raw" else "encoded"
+    content = {"format": index.FORMAT, "storage": storage, "dataset": recipe["name"], **made, "filter": "lanczos (Pillow)"}
     content |= {"labels": plan.schema, **told, "recipe": recipe, "splits": counted, "skipped": skipped, **facts}
     content |= {"image_sizes": dict(sizes.most_common(recipes.NAMED)), "duplicates": _duplicates(records, folder)}
     index.write(folder, content)

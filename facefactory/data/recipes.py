@@ -22,6 +22,11 @@ DEFAULTS: dict[str, Any] = {
     **{"crop": "square", "where": None, "limit": None, "balance": None, "keep": None, "drop": None},
     **{"min_prevalence": 0.0, "max_bad": 0.01},
 }
+TEXT, TABLE, LIST, NUMBER = (str,), (dict,), (list,), (int, float)
+TYPES: dict[str, tuple[type, ...]] = dict.fromkeys(DEFAULTS, TEXT) | {"name": (str, int), "source": TEXT}
+TYPES |= dict.fromkeys(("splits", "values", "kinds", "expect", "split"), TABLE) | {"limit": (int,), "crop": (str, int, list)}
+TYPES |= dict.fromkeys(("layouts", "tables", "keep", "drop"), LIST) | {"images": TEXT + LIST}
+TYPES |= dict.fromkeys(("min_prevalence", "max_bad"), NUMBER)
 OVERRIDES = ("crop", "where", "limit", "balance", "keep", "drop", "min_prevalence", "max_bad")
 NAMED = 100  # at most so many files of a kind are named in index.json
 
@@ -56,11 +61,8 @@ class Plan:
     @property
     def digest(self) -> str:
         """Digest of all that decides the bytes."""
-        made = {
-            name: value
-            for name, value in config.flat(self.options).items()
-            if name not in ("root", "labels", "recipe", *OVERRIDES)
-        }
+        skip = ("root", "labels", "recipe", *OVERRIDES)
+        made = {name: value for name, value in config.flat(self.options).items() if name not in skip}
         return config.digest([made, self.fingerprint])
 
     @property
@@ -76,12 +78,13 @@ def read_recipe(options: Pack) -> tuple[dict[str, Any], Path]:
     given = config.read_yaml(path)
     for name in {"name", "source", "splits"} - given.keys():
         raise UserError(f"{path} has no key {name!r}; copy it from shards/folder.yaml.")
-    for name in given.keys() - DEFAULTS.keys() - {"name", "source", "splits", given["source"]}:
-        raise UserError(f"{path} has an unknown key {name!r}.{nearest(name, DEFAULTS)} shards/README.md lists them.")
+    _check(path, given, {**TYPES, given["source"]: TABLE})
+    if not (shares := given["splits"]) or not all(isinstance(share, NUMBER) for share in shares.values()):
+        raise UserError(f"{path}: splits is {shares!r}; it takes the share of each, as {{train: 0.9, test: 0.1}}.")
+    for layout in given.get("layouts") or []:
+        _check(path, layout, {**TYPES, "needs": TEXT})
     registry.module("data.sources", given["source"])
     recipe = {**DEFAULTS, **given}
-    recipe |= {name: getattr(options, name) for name in OVERRIDES if getattr(options, name) is not None}
-    recipe |= {name: recipe[name] or None for name in ("where", "balance", "keep", "drop")}
     root = options.root or recipe["root"]
     if recipe["layouts"] and root is not None:
         fits = [one for one in recipe["layouts"] if (Path(root).expanduser() / one["needs"]).exists()]
@@ -89,7 +92,27 @@ def read_recipe(options: Pack) -> tuple[dict[str, Any], Path]:
             needs = ", ".join(one["needs"] for one in recipe["layouts"])
             raise UserError(f"below pack.root={root} there is none of {needs}. To get the set: {recipe['get']}")
         recipe |= fits[0]
+    recipe |= {name: getattr(options, name) for name in OVERRIDES if getattr(options, name) is not None}
+    recipe |= {name: recipe[name] or None for name in ("where", "balance", "keep", "drop")}
     return {**recipe, "crop": _crop(recipe["crop"])}, path
+
+
+def _check(path: Path, given: dict[str, Any], types: dict[str, tuple[type, ...]]) -> None:
+    """UserError: an unknown key, or a value that it cannot have."""
+    for name, value in given.items():
+        if name not in types:
+            raise UserError(f"{path} has an unknown key {name!r}.{nearest(name, types)} shards/README.md lists them.")
+        if value is not None and not isinstance(value, types[name]):
+            words = {str: "text", dict: "{key: value}", list: "a list", int: "a whole number", float: "a number"}
+            allowed = " or ".join(words[kind] for kind in types[name] if kind is not int or float not in types[name])
+            raise UserError(f"{path}: {name} is {value!r}; it takes {allowed}, see shards/README.md.")
+    values, split = (given.get("values") or {}).values(), given.get("split")
+    parts = {"tables": given.get("tables"), "layouts": given.get("layouts"), "split": split and [split], "values": values}
+    for name, needed in {"tables": ["file"], "layouts": ["needs"], "split": ["by", "names"], "values": []}.items():
+        for part in parts[name] or []:
+            if not isinstance(part, dict) or set(needed) - part.keys():
+                allowed = f"{{key: value}} with {' and '.join(needed)}" if needed else "{value: word}"
+                raise UserError(f"{path}: {name} has {part!r}; it takes {allowed}, see shards/README.md.")
 
 
 def _crop(value: Any) -> str | int | list[int]:
@@ -119,7 +142,7 @@ def plan(options: Pack, recipe: dict[str, Any] | None = None) -> Plan:
     raw, facts = _labels(found, tables, Path(root or "").expanduser(), recipe)
     for name in {"file", "_offset", "_length"} & set(raw.columns):
         raise UserError(f"{path}: the column {name!r} is one of ours in every packed table; rename it.")
-    absent = {name for spec in tables if spec.get("optional") for name in spec["columns"][1:]} - set(raw.columns)
+    absent = {name for spec in tables if spec.get("optional") for name in spec.get("columns", [])[1:]} - set(raw.columns)
     facts["notes"] = [*found.notes, *(f"{name} is in no table here; the recipe can do without" for name in sorted(absent))]
     own = None if recipe["split"] is None or recipe["split"]["by"] in absent else recipe["split"]
     recipe |= {key: None for key in ("group", "balance") if recipe[key] in absent or not recipe[key]}
@@ -161,14 +184,15 @@ def plan(options: Pack, recipe: dict[str, Any] | None = None) -> Plan:
         before = select.counts(codes[places], splits, classes)
         places, splits = places[even], splits[even]
         chosen["balance"] = {"label": label, "before": before, "after": select.counts(codes[places], splits, classes)}
-    if len(places) < len(raw):  # classes that selection emptied go
+    if len(places) < len(raw):  # classes that selection emptied go, kinds stay
+        kinds = {**{name: entry["kind"] for name, entry in schema.items()}, **kinds}
         raw = raw.iloc[places]
         schema = labels.schema_of(raw, kinds)
         table = labels.encode(raw, schema, raw.index.tolist())
     if own and group:
         sided = pd.Series(splits)[known := table[group].to_numpy() >= 0].groupby(table[group].to_numpy()[known]).nunique()
         facts["people_in_several_splits"] = int((sided > 1).sum())
-    facts["labels_left_out"] = {name: "too many values" for name in raw.columns if name not in schema}
+    facts["labels_left_out"] = {name: "too many values, or lists" for name in raw.columns if name not in schema}
     facts["labels_left_out"] |= select.left_out(table, schema, recipe)
     schema = {name: entry for name, entry in schema.items() if name not in facts["labels_left_out"]}
     shares = {name: float((splits == name).mean()) for name in (own["names"].values() if own else recipe["splits"])}

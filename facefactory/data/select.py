@@ -14,14 +14,8 @@ from facefactory import UserError
 from facefactory.data import order
 from facefactory.registry import nearest, unknown
 
-COMPARE: dict[type[ast.cmpop], Callable[..., Any]] = {
-    ast.Eq: np.equal,
-    ast.NotEq: np.not_equal,
-    ast.Lt: np.less,
-    ast.LtE: np.less_equal,
-    ast.Gt: np.greater,
-    ast.GtE: np.greater_equal,
-}
+COMPARE: dict[type[ast.cmpop], Callable[..., Any]] = {ast.Eq: np.equal, ast.NotEq: np.not_equal, ast.Lt: np.less}
+COMPARE |= {ast.LtE: np.less_equal, ast.Gt: np.greater, ast.GtE: np.greater_equal}
 MARK = 36  # bytes that know an image again: 32 of a difference hash, 4 of a checksum of its pixels
 # of 256 bits: on ORL, recompressed and resized copies differ in at most 16, other shots of a person in 17 or more, others in 52
 NEAR = 16
@@ -156,9 +150,10 @@ def duplicates(marks: npt.NDArray[np.uint8], splits: npt.NDArray[Any]) -> dict[t
             places = np.flatnonzero(sides[:-step] != sides[step:])
             pairs = np.stack([rank[places], rank[places + step]], 1)
             if len(found) > MOST:
-                break
+                return dict(sorted(found.items()))
             apart = np.bitwise_count(words[pairs[:, 0]] ^ words[pairs[:, 1]]).sum(1)
             told = (marks[pairs[:, 0]] == marks[pairs[:, 1]]).all(1) | (np.bitwise_count(words[pairs[:, 0]]).sum(1) > 2 * NEAR)
-            for a, b in np.sort(pairs[(apart <= NEAR) & told], 1).tolist():  # flat pictures have few bits, all alike
+            alike = pairs[(apart <= NEAR) & told][: MOST + 1 - len(found)]  # flat pictures have few bits, and are all near
+            for a, b in np.sort(alike, 1).tolist():
                 found[a, b] = "exact" if (marks[a] == marks[b]).all() else "near"
     return dict(sorted(found.items()))

@@ -26,18 +26,13 @@ def write(folder: Path, out: Path) -> list[Path]:
     of_row = [[None if a == b else n / max(1, row[a]) for b, n in enumerate(row)] for a, row in enumerate(both["counts"])]
     facts = {"name": index["dataset"], "classes": rows, "survey": survey, "index": index}
     facts["findings"] = findings(index, survey, rows)
+    shorter = "shorter side of the file, pixels (the commonest sizes, at most 100)"
     drawings = {
         "prevalence": drawn("prevalence", prevalence, rows),
         "associations": drawn("associations", heatmap, both["labels"], both["associations"], -1),
         "cooccurrence": drawn("cooccurrence", heatmap, both["classes"], of_row, 0),
         "brightness": drawn("brightness", bars, np.linspace(2, 254, len(levels)), levels, "mean of its pixels"),
-        "sizes": drawn(
-            "sizes",
-            bars,
-            (ends[1:] + ends[:-1]) / 2,
-            files,
-            "shorter side of the file, pixels (the commonest sizes, at most 100)",
-        ),
+        "sizes": drawn("sizes", bars, (ends[1:] + ends[:-1]) / 2, files, shorter),
     }
     return pages.put("dataset.html", out, facts, drawings, RARE=RARE, STRONG=STRONG)
 

@@ -33,7 +33,7 @@ def translation(images: Tensor, u: Tensor) -> Tensor:
     """Shift by up to an eighth of the side, filled with middle gray."""
     side, device = images.shape[2], images.device
     reach = max(1, side // 8)
-    start = (u * (2 * reach + 1)).floor().long().clamp(max=2 * reach)  # a draw just below 1 may round up to it
+    start = (u * (2 * reach + 1)).floor().long()
     lines = start[:, :, None] + torch.arange(side, device=device)  # [N, 2, S]: rows and columns of the padded images
     padded = F.pad(images, [reach] * 4).permute(0, 2, 3, 1)
     number = torch.arange(len(images), device=device)[:, None, None]

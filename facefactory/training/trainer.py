@@ -68,6 +68,8 @@ class Trainer:
         self.forwards = {name: parallel(module, world) for name, module in self.modules.items()}
         self.order, order = task.shards.order(task.data, task.seed)
         self.segment: dict[str, Any] = {"images": task.shards.index.images_digest, "order": order, "seed": task.seed}
+        if task.objective.uses_labels or task.data.balance:
+            self.segment["labels"] = task.shards.index.labels_digest
         self.segments = [{"clock": 0, **self.segment}]
         self.share = options.batch_per_rank()
         self.lo = world.rank * self.share
@@ -97,14 +99,14 @@ class Trainer:
         if found.identity != self.task.identity:
             raise UserError(f"{self.task.folder} holds checkpoints of another training; choose another run=… name.")
         self.segments = found.segments
-        last = {key: value for key, value in found.segments[-1].items() if key != "clock"}
-        if last != self.segment:
+        last = {**self.segment, **found.segments[-1]}  # older checkpoints know no labels
+        if changed := [key for key, now in self.segment.items() if last[key] != now]:
             if self.task.data.changed != "accept":
-                told = {key: (str(last[key])[:80], str(now)[:80]) for key, now in self.segment.items() if last[key] != now}
+                told = {key: (str(last[key])[:80], str(self.segment[key])[:80]) for key in changed}
                 changes = "; ".join(f"{key} was {before}, is {now}" for key, (before, now) in told.items())
                 raise UserError(
-                    f"the images changed since this training was interrupted at {found.clock / 1000:g} kimg ({changes}). "
-                    "Put the old set back, start a new run=…, or give data.changed=accept to go on with the new images."
+                    f"the set changed since this training was interrupted at {found.clock / 1000:g} kimg ({changes}). "
+                    "Put the old set back, start a new run=…, or give data.changed=accept to go on with the new one."
                 )
             self.segments = [*self.segments, {"clock": found.clock, **self.segment}]
         self.model.load_state_dict(found.networks)

@@ -19,9 +19,12 @@ def find(recipe: dict[str, Any], root: str | None) -> Found:
     path, _ = located(recipe, root)
     with open(path, "rb") as stream:
         lines = [(stream.tell() - len(line), len(line)) for line in iter(stream.readline, b"") if line.strip()][1:]
-    table = pd.read_csv(path, encoding="utf-8-sig", skipinitialspace=True, usecols=lambda name: name.strip() != PIXELS)
-    with open(path, encoding="utf-8-sig", newline="") as text:
-        header = [name.strip() for name in next(csv.reader(text), [])]
+    try:
+        table = pd.read_csv(path, encoding="utf-8-sig", skipinitialspace=True, usecols=lambda name: name.strip() != PIXELS)
+        with open(path, encoding="utf-8-sig", newline="") as text:
+            header = [name.strip() for name in next(csv.reader(text), [])]
+    except ValueError as error:
+        raise UserError(f"{path} is not readable as CSV (UTF-8): {error}. Copy it again.") from None
     if PIXELS not in header or len(lines) != len(table):
         raise UserError(
             f"{path} has columns {', '.join(header)} and {len(table)} rows; wanted are {PIXELS!r} and one row a line."

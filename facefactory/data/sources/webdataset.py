@@ -4,7 +4,8 @@ Names, grouping and brace patterns are the webdataset library's; only the tars' 
 """
 
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ LABELS: dict[str, Callable[[bytes], Any]] = {
 
 
 def find(recipe: dict[str, Any], root: str | None) -> Found:
-    """Named `<tar>/<key>.<ending>`. Raises UserError: no tars, a damaged one, or one without images."""
+    """Named `<tar>/<key>.<ending>`, the tar by its place below the folder of all. UserError: no tars, a damaged one, no image."""
     from webdataset.shardlists import expand_urls
     from webdataset.tariterators import group_by_keys
 
@@ -35,21 +36,32 @@ def find(recipe: dict[str, Any], root: str | None) -> Found:
             f"no tar {absent[0] if paths else top / '*.tar'}; pack.root takes a folder or local paths (no addresses)."
         )
     items, rows = {}, {}
-    for path in paths:
-        listed = ({"fname": name, "data": item, "__url__": path.name} for name, item, _ in members(path))
-        for sample in group_by_keys(listed):
+    around = os.path.commonpath([path.parent for path in paths])
+    tars = [path.relative_to(around).as_posix() for path in paths]
+    for tar, path in zip(tars, paths, strict=True):
+        listed = ({"fname": name, "data": item, "__url__": tar} for name, item, _ in members(path))
+        for sample in _samples(path, group_by_keys(listed)):
             if ending := next((ending for ending in IMAGES if ending in sample), None):
-                name = f"{path.name}/{sample['__key__']}.{ending}"
+                name = f"{tar}/{sample['__key__']}.{ending}"
                 items[name] = sample[ending]
                 labels = [_decoded(name, ending, sample[ending]) for ending in LABELS if ending in sample]
                 rows[name] = {key: value for part in labels for key, value in part.items()}
     if not items:
         raise UserError(f"no {', '.join(IMAGES)} in {paths[0]}; other members are not read.")
-    stamp = [(str(path.name), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    stamp = [(tar, path.stat().st_size, path.stat().st_mtime_ns) for tar, path in zip(tars, paths, strict=True)]
     table = pd.DataFrame.from_dict(rows, orient="index").drop(
         columns=(recipe.get("webdataset") or {}).get("ignore", []), errors="ignore"
     )
     return Found(list(items), list(items.values()), stamp, table)
+
+
+def _samples(path: Path, samples: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    try:
+        yield from samples
+    except UserError:
+        raise
+    except ValueError as error:  # webdataset's, of members that are there twice
+        raise UserError(f"{path}: {error}. Mend it or leave it out.") from None
 
 
 def _decoded(name: str, ending: str, place: tuple[str, int, int]) -> dict[str, Any]:
