@@ -20,6 +20,7 @@ setup(
         "ray[tune]>=2.60,<2.61",  # 2.61 changes the default of token authentication
         "optuna>=5.0",
         "omegaconf>=2.4",  # Literal types in structured configs
+        "pydantic>=2.7",
         "pyyaml",
         "pandas>=2.2",
         "pyarrow",

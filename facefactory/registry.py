@@ -26,7 +26,8 @@ def nearest(word: str, words: typing.Iterable[str]) -> str:
 def unknown(complaint: str, word: object, known: typing.Iterable[str]) -> UserError:
     """`<complaint>; there are a, b. Did you mean 'a'?`"""
     listed = list(known)
-    return UserError(f"{complaint}; there are {', '.join(listed) or 'none'}.{nearest(str(word), listed)}")
+    some = [*listed[:40], *([f"{len(listed) - 40} more"] if len(listed) > 40 else [])]
+    return UserError(f"{complaint}; there are {', '.join(some) or 'none'}.{nearest(str(word), listed)}")
 
 
 def names(package: str) -> list[str]:

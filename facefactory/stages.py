@@ -246,7 +246,7 @@ def interpret(run: Run, folder: RunDir) -> Outputs:
 
 def generate(run: Run, folder: RunDir) -> Outputs:
     """Draw images from the averaged networks into PNG files `00000000.png` …, or into shards of one split `train`."""
-    from facefactory.data import pack, recipes
+    from facefactory.data import pack, recipe_file, recipes
     from facefactory.evaluation.protocols import generator
 
     model = network_of(run, folder, "train")
@@ -262,8 +262,8 @@ def generate(run: Run, folder: RunDir) -> Outputs:
     if run.generate.format == "shards":
         color: Literal["gray", "rgb"] = "gray" if image.shape[2] == 1 else "rgb"
         options = Pack(root=str(pictures), resolution=image.shape[0], color=color, shard_images=run.pack.shard_images)
-        recipe = {"name": "generated", "source": "folder", "splits": {"train": 1.0}, "origin": f"run {folder.path.name}"}
-        pack.pack(recipes.plan(options, recipe), target)
+        given = {"name": "generated", "source": "folder", "splits": {"train": 1.0}, "origin": f"run {folder.path.name}"}
+        pack.pack(recipes.plan(options, recipe_file.whole(given, target)), target)
     say(f"generate: {run.generate.images} images in {target}")
     return {"images": run.generate.images, "folder": str(target)}, []
 

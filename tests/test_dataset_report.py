@@ -157,6 +157,12 @@ def test_labels_with_strange_names_and_never_known_ones_have_a_page(tmp_path: Pa
     assert len(list((tmp_path / "samples").iterdir())) == 5
 
 
+def test_names_are_no_markup_in_figures_and_long_ones_are_cut_where_they_stay_apart() -> None:
+    long = "a rather long name of a label: " + "x" * 40
+    assert dataset.shown_as(["<b>&", long]) == ["&lt;b&gt;&amp;", "a rather long name of a la…xxxxxxxxxxxx"]
+    assert dataset.shown_as([long, long.replace(":", ";")]) == [long, long.replace(":", ";")]
+
+
 def test_the_same_set_has_the_same_page(tmp_path: Path) -> None:
     write(tmp_path, **PACKED)
     before = (tmp_path / "report.html").read_bytes()

@@ -118,6 +118,24 @@ def test_tables_of_the_same_columns_are_stacked_and_others_joined(tmp_path: Path
         labels.read_tables([{"file": str(tmp_path / "d.csv")}], tmp_path, "ask its authors")
 
 
+def test_what_spreadsheets_write_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.CSV").write_text("file;Age;Smile;\na.png;11,5;1;\nb.png;7,25;0;\n")
+    table = labels.read_table(tmp_path / "a.CSV")
+    assert table["Age"].tolist() == [11.5, 7.25] and table.columns.tolist() == ["Age", "Smile"]
+
+
+def test_columns_that_do_not_fit_their_table_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("name,Smile\na.png,1\nb.png,0\n")
+    for columns in (["file", "Smile", "Hat"], ["file"], ["file", "Happy"]):
+        with pytest.raises(UserError, match=r"the recipe's columns .* do not fit"):
+            labels.read_table(tmp_path / "a.csv", columns)
+
+
+def test_yamls_booleans_are_the_words_of_tables() -> None:
+    spelled = labels.spelled({True: "ja", False: "nein", 3: "drei", "x": "y"})
+    assert [spelled[value] for value in ("yes", "1", "True", "NO", "3", "x")] == ["ja", "ja", "ja", "nein", "drei", "y"]
+
+
 def test_a_first_line_that_is_an_images_is_no_header(tmp_path: Path) -> None:
     for text in ("a.PNG,1\nb.PNG,0\n", "2\na.PNG 1\nb.PNG 0\n"):
         (tmp_path / "a.txt").write_text(text)
@@ -125,7 +143,7 @@ def test_a_first_line_that_is_an_images_is_no_header(tmp_path: Path) -> None:
             labels.read_table(tmp_path / "a.txt")
 
 
-@pytest.mark.parametrize("text", ["", "file,A\na.png,1,2,3\n", 'file,A\n"a.png,1\n'])
+@pytest.mark.parametrize("text", ["", "file,A\n", "file,A\na.png,1,2,3\n", 'file,A\n"a.png,1\n'])
 def test_what_is_no_table_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.csv").write_text(text)
     with pytest.raises(UserError, match=r"a\.csv is not readable as CSV"):

@@ -53,6 +53,7 @@ TABLE = pd.DataFrame(
         ("Emotion == 'in love' or `5 o'clock`", [0, 2]),
         ("Emotion in (joy, `in love`)", [1, 2, 5]),
         ("Emotion not in [joy]", [0, 2, 4]),
+        ("Emotion in (joy)", [1, 5]),
         ("Age >= '3-9'", [1, 2, 4]),
         ("Year > 2000", [1, 2, 5]),
         ("Year == 1900", []),

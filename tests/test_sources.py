@@ -354,7 +354,7 @@ def test_names_that_lead_out_are_refused(tmp_path: Path, name: str, where: str) 
         (root / "a.png").write_bytes(file)
         (tmp_path / "table.csv").write_text(f"file,A\na.png,1\n{name},0\n")
         recipe = {"labels": "table.csv"}
-    with pytest.raises(UserError, match="leads out of it"):
+    with pytest.raises(UserError, match=r"only places below pack\.root are read"):
         packed(root, own(tmp_path, **recipe))
 
 
@@ -492,6 +492,26 @@ def test_commands_addresses_and_cut_tars_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(b"x" * 1000)
     with pytest.raises(UserError, match=r"a\.tar is no whole zip or uncompressed tar"):
         recipes.plan(Pack(recipe=wds(tmp_path), root=str(tmp_path)))
+
+
+def test_what_is_left_out_is_told(tmp_path: Path) -> None:
+    for name in ("faces/a.png", "faces/e\u0301.png", "faces/\u00e9.png", "faces/.trash/b.png", ".cache/c.png"):
+        (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "set" / name).write_bytes(content(picture(1), "PNG"))
+    split = {"by": "part", "names": {"a": "train", "b": "test"}}
+    recipe = own(tmp_path, pattern=r"(?P<part>.)\.png$", split=split, splits={"train": 0.5, "test": 0.5})
+    plan = recipes.plan(Pack(recipe=recipe, root=str(tmp_path / "set")))
+    assert plan.table["file"].tolist() == ["faces/a.png"]
+    notes = "; ".join(plan.facts["notes"])
+    assert "1 files have another's name, e.g. faces/\u00e9.png" in notes
+    assert "1 images are in no split and left out, e.g. faces/\u00e9.png; no image is left for the split test" in notes
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for name, file in {"a.png": content(picture(1), "PNG"), "b.json": b"{}", "c.gif": b"GIF"}.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(file)
+            tar.addfile(info, io.BytesIO(file))
+    notes = "; ".join(recipes.plan(Pack(recipe=wds(tmp_path), root=str(tmp_path))).facts["notes"])
+    assert "2 samples have no jpg, jpeg, png, webp, e.g. 0.tar/b; they are left out" in notes
 
 
 def test_tars_of_one_name_in_two_folders_are_two(tmp_path: Path) -> None:

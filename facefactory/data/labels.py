@@ -1,6 +1,7 @@
 """Label tables and their schema: binary, categorical, ordinal, identity (integers, -1 = missing) and real (NaN)."""
 
 import csv
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from facefactory.data.sources.folder import SUFFIXES
 KINDS = ("binary", "categorical", "ordinal", "identity", "real")  # all but the last have classes
 LEAST_PEOPLE = 8  # on either side of a label, below which a score would be about those few
 MISSING = ["", "NA", "N/A", "NaN", "nan", "null"]  # not None: it is a class, e.g. of glasses
+BOOLEANS = {True: ["1", "true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON"]}
+BOOLEANS |= {False: ["0", "false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF"]}
 MOST_CLASSES = 1000  # of a label whose kind is guessed: more are names, addresses or captions
 
 
@@ -29,10 +32,12 @@ def read_table(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
     if not path.is_file():
         raise UserError(f"no label table {path}; give pack.labels=PATH of a .csv whose first column is the file name.")
     try:
-        table = pd.read_parquet(path) if path.suffix == ".parquet" else _read_text(path, columns)
+        table = pd.read_parquet(path) if path.suffix.lower() == ".parquet" else _read_text(path, columns)
         if table.index.name or not pd.api.types.is_integer_dtype(table.index):  # a parquet table that pandas wrote
             table = table.reset_index()
         table = table.set_index(table.columns[0])
+        if not len(table):
+            raise ValueError("it has no rows")
     except Exception as error:
         raise UserError(f"label table {path} is not readable as CSV (UTF-8) or parquet: {' '.join(str(error).split())}") from None
     table.index = pd.Index([safe(str(name).strip(), path) for name in table.index])
@@ -47,7 +52,7 @@ def _read_text(path: Path, columns: list[str] | None) -> pd.DataFrame:
     counted = int(lines[0]) if lines[0].strip().isdigit() else None
     first, second = lines[1:] if counted is not None else lines[:2]
     mark = max(",;\t", key=first.count)
-    if path.suffix == ".csv" and mark not in first:
+    if path.suffix.lower() == ".csv" and mark not in first:
         raise ValueError("its first line has no comma, so there is no label beside the file names")
     if mark not in first or (mark == "\t" and second.count(mark) not in (first.count(mark), first.count(mark) + 1)):
         mark = r"\s+"
@@ -55,15 +60,23 @@ def _read_text(path: Path, columns: list[str] | None) -> pd.DataFrame:
     def cells(line: str) -> list[str]:
         return [cell.strip() for cell in next(csv.reader([line], delimiter=mark), [])] if len(mark) == 1 else line.split()
 
-    if columns is None and cells(first)[:1] and cells(first)[0].lower().endswith(SUFFIXES):
+    def is_row(line: str) -> bool:
+        return bool(cells(line)) and cells(line)[0].lower().endswith(SUFFIXES)
+
+    if columns is None and is_row(first):
         raise ValueError(f"its first line is that of the image {cells(first)[0]}; give the columns names in a line before it")
     header = columns is None or cells(first) == columns or cells(first)[1:] == columns[1:]
     names = cells(first) if columns is None else columns
     if len(cells(second)) == len(names) + 1 and columns is None:
         names = ["file", *names]
+    if columns and (len(cells(second)) not in (0, len(names)) or (not header and is_row(second) and not is_row(first))):
+        raise ValueError(f"it begins with {first.strip()!r}, {second.strip()!r}: the recipe's columns {columns} do not fit")
     skip, form = (counted is not None) + header, {"encoding": "utf-8-sig", "skipinitialspace": True, "low_memory": False}
+    form |= {"decimal": ","} if mark == ";" and re.search(r"\d,\d", second) else {}
     known = {"names": names, "index_col": False, "dtype": {names[0]: str}, "keep_default_na": False, "na_values": MISSING}
     table = pd.read_csv(path, sep=mark, header=None, skiprows=skip, **form, **known)  # type: ignore[call-overload]
+    if "" in names[1:] and table.pop("").notna().any():  # else a comma at the end of each line
+        raise ValueError("a column with values has no name")
     if counted is not None and counted != len(table):
         raise ValueError(f"it begins with a count of {counted} and holds {len(table)} rows, so it was cut")
     return table
@@ -107,6 +120,14 @@ def texts(column: pd.Series) -> pd.Series:
     return column.map(text, na_action="ignore")
 
 
+def spelled(words: dict[Any, Any]) -> dict[str, Any]:
+    """Value -> word, with values as classes are written: YAML reads true, yes and on as one value."""
+    found: dict[str, Any] = {}
+    for value, word in words.items():
+        found |= dict.fromkeys(BOOLEANS[value] if isinstance(value, bool) else [str(value)], word)
+    return found
+
+
 def schema_of(table: pd.DataFrame, kinds: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Name -> {kind, classes}: `kinds` where given, else guessed (0 / 1 or -1 / 1: binary; text or whole numbers: categorical).
 
@@ -147,7 +168,7 @@ def schema_of(table: pd.DataFrame, kinds: dict[str, Any]) -> dict[str, dict[str,
         if ordered := given.get(name, {}).get("classes"):
             if strange := set(classes) - set(map(str, ordered)):
                 raise UserError(f"label {name!r} holds {min(strange)!r}; its classes are {', '.join(map(str, ordered))}.")
-            classes = list(map(str, ordered))
+            classes = list(dict.fromkeys(map(str, ordered)))
         if name in given or len(classes) <= MOST_CLASSES:
             schema[name] = {"kind": kind} if kind == "real" else {"kind": kind, "classes": classes}
     return schema

@@ -13,20 +13,7 @@ import pandas as pd
 
 from facefactory import UserError, config, registry
 from facefactory.data import Pack, labels, order, select, sources
-from facefactory.registry import nearest
 
-# keys of a recipe beside name, source and splits; those that Pack has too may be overridden there
-DEFAULTS: dict[str, Any] = {
-    **{"root": None, "images": None, "layouts": [], "labels": None, "tables": [], "pattern": None, "values": {}, "kinds": {}},
-    **{"group": None, "split": None, "expect": {}, "origin": None, "licence": None, "consent": None, "get": None},
-    **{"crop": "square", "where": None, "limit": None, "balance": None, "keep": None, "drop": None},
-    **{"min_prevalence": 0.0, "max_bad": 0.01},
-}
-TEXT, TABLE, LIST, NUMBER = (str,), (dict,), (list,), (int, float)
-TYPES: dict[str, tuple[type, ...]] = dict.fromkeys(DEFAULTS, TEXT) | {"name": (str, int), "source": TEXT}
-TYPES |= dict.fromkeys(("splits", "values", "kinds", "expect", "split"), TABLE) | {"limit": (int,), "crop": (str, int, list)}
-TYPES |= dict.fromkeys(("layouts", "tables", "keep", "drop"), LIST) | {"images": TEXT + LIST}
-TYPES |= dict.fromkeys(("min_prevalence", "max_bad"), NUMBER)
 OVERRIDES = ("crop", "where", "limit", "balance", "keep", "drop", "min_prevalence", "max_bad")
 NAMED = 100  # at most so many files of a kind are named in index.json
 
@@ -73,46 +60,23 @@ class Plan:
 
 def read_recipe(options: Pack) -> tuple[dict[str, Any], Path]:
     """The recipe with every key, overrides and the layout that was found, and its file; UserError: it does not fit."""
+    from facefactory.data import recipe_file
+
     named = options.recipe.endswith((".yaml", ".yml"))
     path = Path(options.recipe).expanduser() if named else Path(__file__).parents[2] / "shards" / f"{options.recipe}.yaml"
     given = config.read_yaml(path)
-    for name in {"name", "source", "splits"} - given.keys():
-        raise UserError(f"{path} has no key {name!r}; copy it from shards/folder.yaml.")
-    _check(path, given, {**TYPES, given["source"]: TABLE})
-    if not (shares := given["splits"]) or not all(isinstance(share, NUMBER) for share in shares.values()):
-        raise UserError(f"{path}: splits is {shares!r}; it takes the share of each, as {{train: 0.9, test: 0.1}}.")
-    for layout in given.get("layouts") or []:
-        _check(path, layout, {**TYPES, "needs": TEXT})
-    registry.module("data.sources", given["source"])
-    recipe = {**DEFAULTS, **given}
+    recipe = recipe_file.whole(given, path)
+    registry.module("data.sources", recipe["source"])
     root = options.root or recipe["root"]
     if recipe["layouts"] and root is not None:
         fits = [one for one in recipe["layouts"] if (Path(root).expanduser() / one["needs"]).exists()]
         if not fits:
             needs = ", ".join(one["needs"] for one in recipe["layouts"])
             raise UserError(f"below pack.root={root} there is none of {needs}. To get the set: {recipe['get']}")
-        recipe |= fits[0]
+        recipe = recipe_file.whole({**given, **{name: value for name, value in fits[0].items() if name != "needs"}}, path)
     recipe |= {name: getattr(options, name) for name in OVERRIDES if getattr(options, name) is not None}
     recipe |= {name: recipe[name] or None for name in ("where", "balance", "keep", "drop")}
     return {**recipe, "crop": _crop(recipe["crop"])}, path
-
-
-def _check(path: Path, given: dict[str, Any], types: dict[str, tuple[type, ...]]) -> None:
-    """UserError: an unknown key, or a value that it cannot have."""
-    for name, value in given.items():
-        if name not in types:
-            raise UserError(f"{path} has an unknown key {name!r}.{nearest(name, types)} shards/README.md lists them.")
-        if value is not None and not isinstance(value, types[name]):
-            words = {str: "text", dict: "{key: value}", list: "a list", int: "a whole number", float: "a number"}
-            allowed = " or ".join(words[kind] for kind in types[name] if kind is not int or float not in types[name])
-            raise UserError(f"{path}: {name} is {value!r}; it takes {allowed}, see shards/README.md.")
-    values, split = (given.get("values") or {}).values(), given.get("split")
-    parts = {"tables": given.get("tables"), "layouts": given.get("layouts"), "split": split and [split], "values": values}
-    for name, needed in {"tables": ["file"], "layouts": ["needs"], "split": ["by", "names"], "values": []}.items():
-        for part in parts[name] or []:
-            if not isinstance(part, dict) or set(needed) - part.keys():
-                allowed = f"{{key: value}} with {' and '.join(needed)}" if needed else "{value: word}"
-                raise UserError(f"{path}: {name} has {part!r}; it takes {allowed}, see shards/README.md.")
 
 
 def _crop(value: Any) -> str | int | list[int]:
@@ -134,7 +98,7 @@ def plan(options: Pack, recipe: dict[str, Any] | None = None) -> Plan:
     Raises:
         UserError: something is missing, does not fit, or leaves no image.
     """
-    recipe, path = ({**DEFAULTS, **recipe}, Path(recipe["name"])) if recipe else read_recipe(options)
+    recipe, path = (recipe, Path(recipe["name"])) if recipe else read_recipe(options)
     root = options.root or recipe["root"]
     found = registry.module("data.sources", recipe["source"]).find(recipe, root)
     beside = options.labels or (recipe["labels"] and str(path.parent.absolute() / recipe["labels"]))
@@ -142,7 +106,7 @@ def plan(options: Pack, recipe: dict[str, Any] | None = None) -> Plan:
     raw, facts = _labels(found, tables, Path(root or "").expanduser(), recipe)
     for name in {"file", "_offset", "_length"} & set(raw.columns):
         raise UserError(f"{path}: the column {name!r} is one of ours in every packed table; rename it.")
-    absent = {name for spec in tables if spec.get("optional") for name in spec.get("columns", [])[1:]} - set(raw.columns)
+    absent = {name for spec in tables if spec.get("optional") for name in (spec["columns"] or [])[1:]} - set(raw.columns)
     facts["notes"] = [*found.notes, *(f"{name} is in no table here; the recipe can do without" for name in sorted(absent))]
     own = None if recipe["split"] is None or recipe["split"]["by"] in absent else recipe["split"]
     recipe |= {key: None for key in ("group", "balance") if recipe[key] in absent or not recipe[key]}
@@ -152,11 +116,18 @@ def plan(options: Pack, recipe: dict[str, Any] | None = None) -> Plan:
     group, places, sides = recipe["group"], np.arange(len(raw)), np.full(len(raw), "")
     kinds = {**({group: "identity"} if group else {}), **recipe["kinds"]}
     kinds = {name: kind for name, kind in kinds.items() if name not in absent}
+    for name in recipe["values"].keys() - {*raw.columns, *absent}:
+        raise registry.unknown(f"{path}: values has {name!r}, which is not a label", name, raw.columns)
     if own:
-        names = {str(key): name for key, name in own["names"].items()}
+        names = labels.spelled(own["names"])
         sides = labels.texts(raw.pop(own["by"])).map(names).fillna("").to_numpy(str)
         places = np.flatnonzero(sides != "")
+        if len(lost := np.flatnonzero(sides == "")):
+            facts["notes"].append(f"{len(lost)} images are in no split and left out, e.g. {raw.index[lost[0]]}")
+    expected = {"images", *recipe["splits"], *(own["names"].values() if own else ())}
     for name, wanted in recipe["expect"].items():
+        if name not in expected:
+            raise registry.unknown(f"{path}: expect has {name!r}, which is no split", name, expected)
         if (counted := len(raw) if name == "images" else int((sides == name).sum())) != wanted and (own or name == "images"):
             facts["notes"].append(f"{counted} {name} found; the whole set {recipe['name']} has {wanted}")
     chosen: dict[str, Any] = {"found": len(raw), "of_no_split": len(raw) - len(places)}
@@ -197,6 +168,8 @@ def plan(options: Pack, recipe: dict[str, Any] | None = None) -> Plan:
     schema = {name: entry for name, entry in schema.items() if name not in facts["labels_left_out"]}
     shares = {name: float((splits == name).mean()) for name in (own["names"].values() if own else recipe["splits"])}
     recipe["splits"] = {name: share for name, share in shares.items() if share}
+    if empty := [name for name in shares if name not in recipe["splits"]]:
+        facts["notes"].append(f"no image is left for the split {', '.join(empty)}")
     return Plan(recipe, options, found.items, places, found.stamp, table[["file", *schema]], schema, splits, facts)
 
 
@@ -218,12 +191,13 @@ def _labels(found: sources.Found, tables: list[dict[str, Any]], top: Path, recip
         except (re.error, ValueError) as error:
             how = "it names labels as (?P<label>…)"
             raise UserError(f"pattern {recipe['pattern']!r} of {recipe['name']}: {error}; {how}.") from None
+        if unnamed := [name for name in parts if not isinstance(name, str)]:
+            raise UserError(f"pattern {recipe['pattern']!r}: {len(unnamed)} of its groups have no name: (?P<label>…), or (?:…).")
         if parts.isna().all(axis=None):
             raise UserError(f"pattern {recipe['pattern']!r} of {recipe['name']} fits no file name, e.g. not {names[0]!r}.")
         raw = parts.join(raw[raw.columns.difference(["folder", *parts.columns], sort=False)])
     for name in recipe["values"].keys() & set(raw.columns):
-        words = {str(key): word for key, word in recipe["values"][name].items()}
-        raw[name] = labels.texts(raw[name]).replace(words)
+        raw[name] = labels.texts(raw[name]).replace(labels.spelled(recipe["values"][name]))
     return raw, facts
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import itertools
+import keyword
 import re
 from collections.abc import Callable
 from typing import Any
@@ -76,9 +77,7 @@ def where(expression: str, table: pd.DataFrame, schema: dict[str, dict[str, Any]
                 return join.reduce([truth(part) for part in parts])
             case ast.UnaryOp(ast.Not(), part):
                 return 1 - truth(part)
-            case ast.Compare(left, [ast.In() | ast.NotIn() as op], [ast.Tuple(parts) | ast.List(parts) | ast.Set(parts)]) if (
-                parts
-            ):
+            case ast.Compare(left, [ast.In() | ast.NotIn() as op], [right]) if parts := getattr(right, "elts", [right]):
                 found = np.maximum.reduce([compared(left, ast.Eq(), word(part)) for part in parts])
                 return found if isinstance(op, ast.In) else 1 - found
             case ast.Compare(left, [op], [right]) if type(op) in COMPARE:
@@ -90,7 +89,7 @@ def where(expression: str, table: pd.DataFrame, schema: dict[str, dict[str, Any]
     try:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        odd = [f"`{name}`" for name in schema if not name.isidentifier() and name in expression]
+        odd = [f"`{name}`" for name in schema if (not name.isidentifier() or keyword.iskeyword(name)) and name in expression]
         raise wrong(f"{', '.join(odd)} needs such quotes" if odd else "it is not readable") from None
     return truth(tree) == 1
 
@@ -124,10 +123,10 @@ def left_out(table: pd.DataFrame, schema: dict[str, dict[str, Any]], recipe: dic
         raise unknown(f"keep or drop: {name!r} is not a label", name, schema)
     found = {name: "dropped" for name in schema if name not in keep or name in drop}
     for name, entry in schema.items():
-        if entry.get("classes") == []:
+        known = table[name].dropna() if entry["kind"] == "real" else table[name][table[name] >= 0]
+        if not len(known):
             found[name] = "no image has a value"
-        known = table[name][table[name] >= 0]
-        if entry["kind"] == "binary" and (share := min(known.mean(), 1 - known.mean())) < least:
+        elif entry["kind"] == "binary" and (share := min(known.mean(), 1 - known.mean())) < least:
             found[name] = f"its rarer side has {share:.2%} of {len(known)} images"
     return {name: reason for name, reason in found.items() if name != recipe["group"]}
 

@@ -98,7 +98,7 @@ def survey(index: Index) -> dict[str, Any]:
 
     def grid(rows: list[npt.NDArray[np.int64]], name: str) -> str:
         """A row of images for each row of positions, white where a row is short."""
-        columns = max(1, *map(len, rows))
+        columns = max(COLUMNS, *map(len, rows))  # one scale for all
         images = shards.space(len(rows) * columns).fill_(255)
         for number, positions in enumerate(rows):
             images[number * columns :][: len(positions)] = shards.images(positions)

@@ -1,5 +1,6 @@
 """Writes the page of a packed set, report.html, and report.json, the same facts as data; reads files only."""
 
+import html
 import itertools
 from collections import Counter
 from pathlib import Path
@@ -74,12 +75,19 @@ def findings(index: dict[str, Any], survey: dict[str, Any], rows: list[dict[str,
     }
 
 
+def shown_as(names: list[str]) -> list[str]:
+    """Names for plotly, which reads HTML; of long ones the beginning and the end, if that tells them apart."""
+    cut = [name if len(name) <= 40 else f"{name[:26]}…{name[-12:]}" for name in names]
+    return [html.escape(name) for name in (cut if len(set(cut)) == len(set(names)) else names)]
+
+
 def prevalence(rows: list[dict[str, Any]]) -> Any:
     """Share of each class in each split; of a binary label class 1 alone, the commonest on top."""
     binary = [row for row in rows if row["binary"] and row["class"] == "1"]
     shown = sorted(binary, key=lambda row: -row["share %"]) + [row for row in rows if not row["binary"]]
-    points = [(row["word"], split, share) for row in shown for split, share in row["shares"].items()]
-    frame, order = pandas.DataFrame(points, columns=["class", "split", "%"]), {"class": [row["word"] for row in shown]}
+    words = shown_as([row["word"] for row in shown])
+    points = [(word, split, share) for word, row in zip(words, shown, strict=True) for split, share in row["shares"].items()]
+    frame, order = pandas.DataFrame(points, columns=["class", "split", "%"]), {"class": words}
     look = {"color": "split", "symbol": "split", "color_discrete_sequence": INK, "category_orders": order}
     figure = px.scatter(frame, x="%", y="class", range_x=[-1, 101], height=90 + 19 * len(shown), **look)
     figure.update_traces(marker_size=9, opacity=0.8).update_yaxes(title=None, dtick=1, range=[-0.6, len(shown) - 0.4])
@@ -88,6 +96,7 @@ def prevalence(rows: list[dict[str, Any]]) -> Any:
 
 def heatmap(names: list[str], values: list[list[float | None]], low: int) -> Any:
     """Values low…1 between names, written in hundredths where they are not small."""
+    names = shown_as(names)
     frame = pandas.DataFrame(values, names, names, dtype=float)
     words = (100 * frame).map(lambda value: f"{value:.0f}" if abs(value) >= 9.5 else "")
     colors = {"color_continuous_scale": "RdBu_r" if low else "Blues", "zmin": low, "zmax": 1}

@@ -56,14 +56,15 @@ def located(recipe: dict[str, Any], root: str | None) -> tuple[Path, str]:
             return archive, path.relative_to(archive).as_posix().removeprefix(".") + "/" * (path != archive)
     if wanted == ["."]:
         raise UserError(f"pack.root={root} is not a folder, zip or tar; give what holds the images.")
-    raise UserError(f"below pack.root={root} there is none of {', '.join(wanted)}. To get the set: {recipe.get('get')}")
+    get = f" To get the set: {recipe['get']}" if recipe.get("get") else ""
+    raise UserError(f"below pack.root={root} there is none of {', '.join(wanted)}.{get}")
 
 
 def safe(name: str, where: Path) -> str:
     """A file name as labels may know it (composed Unicode); UserError: it leads out of the folder or archive `where`."""
     plain = name.replace("\\", "/")
     if plain.startswith("/") or ".." in plain.split("/") or re.match("[A-Za-z]:/", plain):
-        raise UserError(f"{where} names {name!r}, which leads out of it; such a set is not read. Mend or remove that entry.")
+        raise UserError(f"{where} names {name!r}; only places below pack.root are read. Mend or remove that entry.")
     if not plain.isascii():
         plain = unicodedata.normalize("NFC", os.fsencode(plain).decode(errors="backslashreplace"))
     return plain.removeprefix("./")

@@ -53,15 +53,20 @@ def members(archive: Path) -> Iterator[tuple[str, Any, list[int]]]:
 def find(recipe: dict[str, Any], root: str | None) -> Found:
     """Sorted naturally (s2/9 before s2/10). Raises UserError: no root, no image, or a name that leads out of the root."""
     top, inner = located(recipe, root)
-    found = {
-        name.removeprefix(inner): (item, stamp)
-        for name, item, stamp in (_listed(top) if top.is_dir() else members(top))
-        if name.startswith(inner) and name.lower().endswith((*SUFFIXES, *OTHERS)) and "/._" not in f"/{name}"  # a Mac's
-    }
-    others = [name for name in found if name.lower().endswith(OTHERS)]
-    notes = (f"{len(others)} pictures are not read, e.g. {others[0]}: convert them, e.g. to PNG",) if others else ()
-    for name in others:
-        del found[name]
+    found, others, twice = dict[str, Any](), [], []
+    for path, item, stamp in _listed(top) if top.is_dir() else members(top):
+        name = path.removeprefix(inner)
+        if not path.startswith(inner) or "/." in f"/{name}":  # hidden: a Mac's, a notebook's, what was thrown away
+            continue
+        if name.lower().endswith(OTHERS):
+            others.append(name)
+        elif name.lower().endswith(SUFFIXES):
+            twice += [name] if name in found else []
+            found[name] = item, stamp
+    notes = [f"{len(others)} pictures are not read, e.g. {others[0]}: convert them, e.g. to PNG"] if others else []
+    notes += (
+        [f"{len(twice)} files have another's name, e.g. {twice[0]} (in another form of Unicode?): rename them"] if twice else []
+    )
     if not found:
         raise UserError(f"no image below {top / inner}; looked for {' '.join(SUFFIXES)}.")
     names = sorted(
@@ -71,4 +76,4 @@ def find(recipe: dict[str, Any], root: str | None) -> Found:
     inside = [name.removeprefix(f"{around}/") for name in names]
     folders = [name.split("/")[0] if "/" in name else None for name in inside]
     table = pd.DataFrame({"folder": folders} if any(folders) else {}, index=names)
-    return Found(names, [found[name][0] for name in names], [(name, found[name][1]) for name in names], table, notes)
+    return Found(names, [found[name][0] for name in names], [(name, found[name][1]) for name in names], table, tuple(notes))

@@ -35,13 +35,15 @@ def find(recipe: dict[str, Any], root: str | None) -> Found:
         raise UserError(
             f"no tar {absent[0] if paths else top / '*.tar'}; pack.root takes a folder or local paths (no addresses)."
         )
-    items, rows = {}, {}
+    items, rows, lacking = {}, {}, []
     around = os.path.commonpath([path.parent for path in paths])
     tars = [path.relative_to(around).as_posix() for path in paths]
     for tar, path in zip(tars, paths, strict=True):
         listed = ({"fname": name, "data": item, "__url__": tar} for name, item, _ in members(path))
         for sample in _samples(path, group_by_keys(listed)):
-            if ending := next((ending for ending in IMAGES if ending in sample), None):
+            if (ending := next((ending for ending in IMAGES if ending in sample), None)) is None:
+                lacking.append(f"{tar}/{sample['__key__']}")
+            else:
                 name = f"{tar}/{sample['__key__']}.{ending}"
                 items[name] = sample[ending]
                 labels = [_decoded(name, ending, sample[ending]) for ending in LABELS if ending in sample]
@@ -52,7 +54,8 @@ def find(recipe: dict[str, Any], root: str | None) -> Found:
     table = pd.DataFrame.from_dict(rows, orient="index").drop(
         columns=(recipe.get("webdataset") or {}).get("ignore", []), errors="ignore"
     )
-    return Found(list(items), list(items.values()), stamp, table)
+    notes = (f"{len(lacking)} samples have no {', '.join(IMAGES)}, e.g. {lacking[0]}; they are left out",) if lacking else ()
+    return Found(list(items), list(items.values()), stamp, table, notes)
 
 
 def _samples(path: Path, samples: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -61,7 +64,7 @@ def _samples(path: Path, samples: Iterator[dict[str, Any]]) -> Iterator[dict[str
     except UserError:
         raise
     except ValueError as error:  # webdataset's, of members that are there twice
-        raise UserError(f"{path}: {error}. Mend it or leave it out.") from None
+        raise UserError(f"{path}: {error.args[0]}. Mend it or leave it out.") from None
 
 
 def _decoded(name: str, ending: str, place: tuple[str, int, int]) -> dict[str, Any]:
