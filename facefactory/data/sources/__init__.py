@@ -11,7 +11,6 @@ colours, crop and size. Workers are spawned processes that import the source by 
 import functools
 import io
 import os
-import re
 import unicodedata
 import zipfile
 from collections.abc import Sequence
@@ -63,7 +62,7 @@ def located(recipe: dict[str, Any], root: str | None) -> tuple[Path, str]:
 def safe(name: str, where: Path) -> str:
     """A file name as labels may know it (composed Unicode); UserError: it leads out of the folder or archive `where`."""
     plain = name.replace("\\", "/")
-    if plain.startswith("/") or ".." in plain.split("/") or re.match("[A-Za-z]:/", plain):
+    if plain.startswith("/") or ".." in plain.split("/") or plain[1:3] == ":/":
         raise UserError(f"{where} names {name!r}; only places below pack.root are read. Mend or remove that entry.")
     if not plain.isascii():
         plain = unicodedata.normalize("NFC", os.fsencode(plain).decode(errors="backslashreplace"))

@@ -31,7 +31,8 @@ def _listed(top: Path) -> Iterator[tuple[str, Any, list[int]]]:
             if entry.is_dir(follow_symlinks=False):
                 todo.append(f"{below}{entry.name}/")
             elif entry.name.lower().endswith((*SUFFIXES, *OTHERS)) and entry.is_file():
-                yield safe(below + entry.name, top), entry.path, [entry.stat().st_size, entry.stat().st_mtime_ns]
+                stat = entry.stat()
+                yield safe(below + entry.name, top), entry.path, [stat.st_size, stat.st_mtime_ns]
 
 
 def members(archive: Path) -> Iterator[tuple[str, Any, list[int]]]:
