@@ -143,7 +143,7 @@ def schema_of(table: pd.DataFrame, kinds: dict[str, Any]) -> dict[str, dict[str,
     schema: dict[str, dict[str, Any]] = {}
     for name in table.columns:
         present = table[name].dropna().infer_objects()
-        if present.map(lambda value: isinstance(value, list | dict | np.ndarray)).any():
+        if present.dtype == object and present.map(lambda value: isinstance(value, list | dict | np.ndarray)).any():
             continue
         numeric = pd.api.types.is_numeric_dtype(present)
         whole = numeric and bool((present.astype(float) % 1 == 0).all())

@@ -9,7 +9,7 @@ from facefactory import UserError
 from facefactory.registry import nearest
 
 Word = str | int | float | bool  # as YAML reads a value of a label
-Name = Annotated[str, Field(pattern=r"^[\w.-]+$")]  # of a split: files are called so
+Name = Annotated[str, Field(pattern=r"^[\w.-]+$")]  # of a set or split: folders and files are called so
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
