@@ -3,6 +3,7 @@
 import itertools
 import json
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -10,7 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from facefactory import Failed, UserError, chain, cluster, config, pipeline, registry, rundir, runner, say, studies, sweep
+from facefactory import (
+    Failed,
+    UserError,
+    chain,
+    cluster,
+    config,
+    pipeline,
+    registry,
+    rundir,
+    runner,
+    say,
+    starting,
+    studies,
+    sweep,
+)
 from facefactory.cluster import check as checking
 from facefactory.cluster import launch, status
 from facefactory.config import key, section
@@ -187,30 +202,65 @@ def start(job: str, names: tuple[str, ...], preset: str | None, arguments: list[
             print(f"# batch script: {stage}\n{script}")
         return
     command = shlex.join(["python", f"jobs/{job}.py", *arguments])
-    live = status.live(folder) if where == "slurm" else {}
-    running = folder.running()
-    if running or live:
-        who = f"Slurm jobs {', '.join(live)}" if live else "pid {pid} on {host}".format(**running or {})
-        say(f"already running: {who}; nothing was started.")
-    elif preset is None:
-        with open(path / "command.txt", "a") as commands:
-            commands.write(command + "\n")
-    else:
-        rundir.prepare(path, config.dump(run), identity, command, run.changed == "accept")
+    with starting.first(path) as turn:
+        busy = _busy(folder, where)
+        if busy:
+            say(f"already running: {busy}; nothing was started.")
+        else:
+            if turn.waited:  # what the other command did is no longer to be done
+                todo = list(itertools.dropwhile(lambda name: runner.is_complete(run, folder, name), names))
+                jobs = chain.slurm_jobs(run, folder, todo, options) if where == "slurm" else []
+            if preset is None:
+                with open(path / "command.txt", "a") as commands:
+                    commands.write(command + "\n")
+            else:
+                rundir.prepare(path, config.dump(run), identity, command, run.changed == "accept")
+            turn.check()
+            if where == "local":
+                runner.stop.listen()
+                folder.claim()
+            elif jobs:
+                _end_well()
+                folder.claim()
+                if todo[0] == "finalists":
+                    runner.begin(run, folder, "finalists")
+                launch.submit(jobs, profile, folder, pipeline.own_files(run))
     if where == "slurm":
-        if jobs and not live and running is None:
-            folder.claim()
-            if todo[0] == "finalists":
-                runner.begin(run, folder, "finalists")
-            launch.submit(jobs, profile, folder, pipeline.own_files(run))
         say(f"watch it with: python jobs/status.py run={shlex.quote(str(path))}")
         chain.show(status.read(folder))
         return chain.wait(folder) if run.wait else None
-    if running is None:
-        runner.stop.listen()
-        folder.claim()
+    if not busy:
         runner.execute(run, folder, names, studies.WORK)
         chain.tell_report(path)
+
+
+def _busy(folder: RunDir, where: str) -> str | None:
+    """Who works on a run: Slurm jobs that run or will, or a process of this machine.
+
+    UserError: jobs were submitted, and Slurm does not say how they stand.
+    """
+    if status.submitted(folder):
+        sources, jobs = status.ask(folder)
+        if where == "slurm" and "squeue" not in sources:
+            raise UserError(
+                "squeue does not answer, and jobs of this run may be queued already: nothing was submitted. "
+                "Give the same command again when it does."
+            )
+        live = [name for name, facts in jobs.items() if status.is_live(facts)]
+        if live:
+            return f"Slurm jobs {', '.join(live)}"
+    running = folder.running()
+    return "pid {pid} on {host}".format(**running) if running else None
+
+
+def _end_well() -> None:
+    """A connection that is lost during a submission ends it as Ctrl-C does: what was queued is cancelled."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
 
 
 def preset_layers(default: str, chosen: str) -> list[dict[str, Any]]:

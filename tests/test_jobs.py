@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Faces
+from conftest import BATCH, Faces, Pretended
 from PIL import Image
 
-from facefactory import UserError, chain, command, config, pipeline, rundir, runner, stages
+from facefactory import UserError, chain, command, config, pipeline, rundir, runner, stages, starting
 
 ROOT = Path(__file__).parents[1]
 JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("*.py"))
@@ -310,6 +310,68 @@ def test_a_second_copy_says_that_the_first_is_running(faces: Faces, capsys: pyte
     finally:
         other.kill()
         other.wait()
+
+
+TOOLS = {tool: str(shutil.which(tool)) for tool in ("sed", "sleep")}
+QUEUE = r"""
+if [ "$1" = --test-only ]; then cat >>tested; exit 0; fi
+read last <last; last=$((last + 1)); echo $last >last
+name=$(sed -n 's/^#SBATCH --job-name=//p' "$1"); sleep 0.3
+echo "$last|PENDING|Dependency||0:00|10:00|$name" >>queue
+echo Submitted batch job $last
+"""
+LOGIN = """
+import runpy, socket, sys
+_, host, *sys.argv = sys.argv
+socket.gethostname = lambda: host
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_the_same_command_on_two_login_nodes_at_once_submits_one_chain(faces: Faces, slurm: Pretended) -> None:
+    for tool, path in TOOLS.items():
+        (slurm.folder / "bin" / tool).symlink_to(path)
+    slurm.prints("scontrol", "Slurmctld(primary) at c1 is UP\n")
+    slurm.command("sbatch", QUEUE)
+    slurm.command("squeue", "cat queue 2>/dev/null; true")
+    line = [str(ROOT / "jobs" / "train_gan.py"), *base(faces), "cluster=slurm"]
+    commands = [
+        subprocess.Popen([sys.executable, "-c", LOGIN, host, *line], stderr=subprocess.PIPE, text=True)
+        for host in ("login1", "login2", "login1")
+    ]
+    said = [command.communicate(timeout=100)[1] for command in commands]
+    assert [command.returncode for command in commands] == [0, 0, 0], "\n".join(said)
+    assert len(slurm.calls("sbatch /")) == 2 and len(slurm.calls("scontrol release")) == 1
+    assert sorted(text.count("already running: Slurm jobs 101, 102; nothing was started.") for text in said) == [0, 1, 1]
+    assert all("ff-r-" not in text and "prepare" in text and "PENDING" in text for text in said)  # each shows them
+    assert len(rundir.read_jsonl(Path("runs/r/jobs.jsonl"))) == 2 and not Path("runs/r", starting.MARK).exists()
+
+
+def test_where_slurm_does_not_answer_nothing_is_submitted_twice(
+    faces: Faces, slurm: Pretended, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slurm.prints("scontrol", "Slurmctld(primary) at c1 is UP\n")
+    line = [*base(faces), "cluster=slurm"]
+    assert chain.guarded(lambda: command.start("train_gan", CHAINS["train_gan"], "dcgan-orl32", line)) == 0
+    submitted = slurm.calls("sbatch /")
+    assert len(submitted) == 2
+    assert chain.guarded(lambda: command.start("train_gan", CHAINS["train_gan"], "dcgan-orl32", line)) == 2
+    assert "squeue does not answer" in capsys.readouterr().err and slurm.calls("sbatch /") == submitted
+
+
+def test_a_connection_lost_while_jobs_are_submitted_leaves_none_in_the_queue(faces: Faces, slurm: Pretended) -> None:
+    (slurm.folder / "bin" / "sleep").symlink_to(TOOLS["sleep"])
+    slurm.prints("scontrol", "Slurmctld(primary) at c1 is UP\n")
+    slurm.command("sbatch", f"{BATCH.format(refuse='', refuse_test='')}\n[ $last != 102 ] || sleep 2")
+    line = [str(ROOT / "jobs" / "train_gan.py"), *base(faces), "cluster=slurm"]
+    job = subprocess.Popen([sys.executable, *line], stderr=subprocess.PIPE, text=True)
+    while len(slurm.calls("sbatch /")) < 2:
+        assert job.poll() is None
+        time.sleep(0.05)
+    job.send_signal(signal.SIGHUP)
+    job.communicate(timeout=60)
+    assert job.returncode == 130 and slurm.calls("scancel") == ["scancel 101"]
+    assert not slurm.calls("scontrol release") and not Path("runs/r", starting.MARK).exists()
 
 
 def test_two_jobs_at_once_the_older_stops_at_its_next_write(

@@ -81,6 +81,7 @@ ALLOWED = {  # package -> what its files may import of ours, beside their own pa
     "config": {"registry"},
     "registry": {"rundir"},
     "rundir": set(),
+    "starting": {"rundir"},
     "progress": set(),
     "metrics": {"rundir", "registry"},
     "report": {"rundir", "registry"},

@@ -119,6 +119,7 @@ def submit(chain: list[Job], profile: Profile, folder: RunDir, own_files: Sequen
             made = executor.map_array(entry.run, job.commands, *([value] * len(job.commands) for value in rest))
             ids.append(made[0].job_id.partition("_")[0])
             folder.record(job.stage, "submitted", job=ids[-1], elements=len(made))
+        folder.guard()  # a command that stood still while another took its place releases nothing
         subprocess.run(["scontrol", "release", ",".join(ids)], check=True, capture_output=True, text=True)
     except BaseException as error:
         if ids:
