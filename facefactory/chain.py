@@ -1,7 +1,9 @@
 """The chain as processes: which Slurm jobs its stages become, what such a job's process does, and how people watch them."""
 
 import contextlib
+import ctypes
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -96,6 +98,11 @@ def wait(folder: RunDir) -> None:
         raise Failed("a job failed; the table above says which.")
 
 
+def _die_with_parent() -> None:
+    """Ask Linux to kill this process when its launcher is gone: an orphaned rank would train on unseen."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
 def process(arguments: list[str]) -> int:
     """One process of a chain, in a run folder that exists; its exit code.
 
@@ -103,9 +110,7 @@ def process(arguments: list[str]) -> int:
     (as another rank than 0: their training only), `gather` does so where the finalists have run already, `sweep FOLDER` starts
     Ray over the nodes of a Slurm job around the stage, `rank FOLDER` is one rank in its launcher's name.
     """
-    from facefactory.training import distributed
-
-    distributed.die_with_parent()
+    _die_with_parent()
     runner.stop.listen()
     return guarded(lambda: _work(*arguments))
 

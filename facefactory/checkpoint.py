@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from facefactory import UserError, registry, rundir
-from facefactory.models import Facts
+from facefactory.facts import Facts, Label
 
-FORMAT = 1
+FORMAT = 2
 KEPT = 2  # newest checkpoints kept; the last one of a finished run is among them
 
 
@@ -21,9 +21,11 @@ class Checkpoint:
     """A moment of a training."""
 
     model: dict[str, Any]  # resolved name and options
-    facts: dict[str, Any]  # what the data fixed
+    objective: dict[str, Any]  # the same of the objective
+    facts: dict[str, Any]  # what the data fixed, as `plain` writes it
     networks: dict[str, Any]  # state dict of the model
-    average: dict[str, Any]  # of its moving average
+    own: dict[str, Any]  # state dict of the objective: its buffers and networks
+    averages: dict[str, dict[str, Any]]  # half-life [kimg] -> path of a network -> its averaged state dict
     optimisers: dict[str, Any]  # trained sub-module -> state dict
     clock: int  # images shown so far
     identity: str  # digest of everything that must not change between parts of one training
@@ -54,13 +56,28 @@ def load(path: Path) -> Checkpoint:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        if content.pop("format") != FORMAT:
-            raise KeyError("format")
-        return Checkpoint(**content)
+        written = content.pop("format")
+        if written == FORMAT:
+            return Checkpoint(**content)
     except Exception as error:
         raise UserError(
             f"{path} is not a checkpoint this version reads ({type(error).__name__}). Remove it to go on from the one before."
         ) from None
+    raise UserError(
+        f"{path} is not a checkpoint this version reads (format {written}, needed is {FORMAT}). Start a new "
+        "run=…, go on with the FaceFactory that wrote it, or remove it to go on from the one before."
+    )
+
+
+def plain(facts: Facts) -> dict[str, Any]:
+    """Facts as containers that any reader of checkpoints knows."""
+    return asdict(facts)
+
+
+def facts_of(found: Checkpoint) -> Facts:
+    """The facts that `plain` wrote."""
+    labels = {name: Label(label["kind"], tuple(label["classes"])) for name, label in found.facts["labels"].items()}
+    return Facts(**{**found.facts, "labels": labels})
 
 
 def build(model: dict[str, Any], facts: Facts, seed: int = 0) -> nn.Module:
@@ -72,17 +89,22 @@ def build(model: dict[str, Any], facts: Facts, seed: int = 0) -> nn.Module:
 
 
 def rebuild(path: Path) -> tuple[Any, Checkpoint]:
-    """The averaged networks of a checkpoint, ready to use, and the checkpoint."""
+    """A checkpoint's networks with the averaged weights that are scored, ready to use, and the checkpoint."""
     found = load(path)
-    model = build(found.model, Facts(**found.facts))
-    model.load_state_dict(found.average)
+    model = build(found.model, facts_of(found))
+    model.load_state_dict(found.networks)
+    average = next(iter(found.averages.values()))
+    for place, state in average.items():
+        model.get_submodule("" if place == "." else place).load_state_dict(state)
     return model.eval().requires_grad_(False), found
 
 
 def digest(found: Checkpoint) -> str:
     """SHA-256 of the clock and the bytes of all weights, plain and averaged (a file's own bytes hold its name)."""
     seen = hashlib.sha256(str(found.clock).encode())
-    for state in (found.networks, found.average):
+    averaged = [state for average in found.averages.values() for state in average.values()]
+    for state in (found.networks, found.own, *averaged):
         for name, tensor in state.items():
-            seen.update(name.encode() + tensor.cpu().flatten().contiguous().view(torch.uint8).numpy().tobytes())
+            content = tensor.cpu().flatten().contiguous().view(torch.uint8).numpy().tobytes()
+            seen.update(name.encode() + content)
     return seen.hexdigest()

@@ -100,20 +100,19 @@ def check(run: Run, names: tuple[str, ...]) -> None:
     import numpy as np
     import pandas as pd
 
-    from facefactory import checkpoint
     from facefactory.data import index, labels, recipes
-    from facefactory.models import Facts
-    from facefactory.training import augment
+    from facefactory.facts import Facts, labels_of
+    from facefactory.training import trainer
 
     if run.data.shards is not None:
         found = index.read(Path(run.data.shards))
         found.verify()
-        recipe, schema, facts = found.content, found.content["labels"], Facts(**found.facts)
+        recipe, schema, facts = found.content, found.content["labels"], found.facts
     elif "pack" in names:
         planned = recipes.plan(run.pack)
         recipe, schema = planned.recipe, planned.schema
-        classes = {name: len(entry["classes"]) for name, entry in schema.items() if "classes" in entry}
-        facts = Facts(run.pack.resolution, 1 if run.pack.color == "gray" else 3, classes)
+        side, channels = run.pack.resolution, 1 if run.pack.color == "gray" else 3
+        facts = Facts(side, side, channels, labels_of(schema))
     else:
         return
     if names == ("pack",):
@@ -147,12 +146,7 @@ def check(run: Run, names: tuple[str, ...]) -> None:
         labels.weights(data, schema[data.balance]["classes"] if data.balance else [])
     fitted: list[Run | Judge] = [*trained] if {"train", "sweep"} & set(names) else []
     for one in [*fitted, *([run.judge] if "judge" in names else [])]:
-        one.training.batch_per_rank()
-        augment.check(one.training.augment)
-        objective = registry.build("objectives", one.objective, schema)
-        model = checkpoint.build(one.model, facts)
-        if lacking := [name for name in objective.needs if not hasattr(model, name)]:
-            raise UserError(f"{one.objective['name']} trains no {one.model['name']}: that has no {', '.join(lacking)}.")
+        trainer.check(one.model, one.objective, one.training, facts)
 
 
 def main(job: str, stages: tuple[str, ...], preset: str | None = None) -> None:

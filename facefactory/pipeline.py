@@ -45,7 +45,7 @@ class Judge:
     model: dict[str, Any] = key({"name": "classifier/convnet"}, "network of the judge")
     objective: dict[str, Any] = key({"name": "classification"}, "its loss")
     training: Training = section(
-        Training, total_kimg=35.0, batch_size=32, lr=1e-3, betas=[0.9, 0.99], ema_half_life_kimg=2.0, sample_kimg=0.0
+        Training, total_kimg=35.0, batch_size=32, lr=1e-3, betas=[0.9, 0.99], ema_half_lives_kimg=[2.0], sample_kimg=0.0
     )
     folds: int = key(5, "parts of the out-of-fold check, cut between people", low=2)
     fold_kimg: float = key(20.0, "budget of each fold, thousands of images", low=0.001)
@@ -195,7 +195,8 @@ def resolve(run: Run) -> Run:
         generate=replace(run.generate, out=absolute(run.generate.out)),
         model=component("models", run.model),
         objective=component("objectives", run.objective),
-        judge=replace(run.judge, **judged),
+        training=run.training.resolved(),
+        judge=replace(run.judge, training=run.judge.training.resolved(), **judged),
     )
 
 

@@ -10,11 +10,20 @@ import importlib
 import importlib.util
 import inspect
 import typing
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from facefactory import UserError
+
+
+@dataclass(frozen=True)
+class Nested:
+    """Marks an option that names components of another package: one, or (`many`) a mapping of names to options."""
+
+    package: str
+    many: bool = False
 
 
 def nearest(word: str, words: typing.Iterable[str]) -> str:
@@ -31,9 +40,14 @@ def unknown(complaint: str, word: object, known: typing.Iterable[str]) -> UserEr
 
 
 def names(package: str) -> list[str]:
-    """Registered names below `facefactory.<package>`, e.g. `['classifier/convnet', 'gan/dcgan', 'vae/conv']`."""
+    """Registered names of `facefactory.<package>`: its files, and those of its families, as `gan/dcgan`; not `_…`.
+
+    A family is a sub-folder with an empty `__init__.py`; one that has a contract there is a package of its own.
+    """
     root = Path(__file__).parent / package.replace(".", "/")
-    files = list(root.glob("*/[!_]*.py")) or root.glob("[!_]*.py")
+    marks = [mark for mark in root.glob("*/__init__.py") if not mark.stat().st_size]
+    folders = [root, *(mark.parent for mark in marks)]
+    files = [path for folder in folders for path in folder.glob("[!_]*.py")]
     return sorted(path.relative_to(root).with_suffix("").as_posix() for path in files)
 
 
@@ -84,9 +98,11 @@ def resolve(package: str, spec: dict[str, Any]) -> dict[str, Any]:
 
     UserError: an unknown name or option, or a value of the wrong type.
     """
-    name, known = spec["name"], options(package, spec["name"])
+    name = spec["name"]
+    known = options(package, name)
     for key in spec.keys() - known.keys() - {"name"}:
-        raise UserError(f"{name} has no option {key!r}; it has {', '.join(known)}.{nearest(key, known)}")
+        guess = nearest(key, known)
+        raise UserError(f"{name} has no option {key!r}; it has {', '.join(known)}.{guess}")
     resolved = {"name": name}
     for key, parameter in known.items():
         value = spec.get(key, parameter.default)
@@ -97,18 +113,64 @@ def resolve(package: str, spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def build(package: str, spec: dict[str, Any], *facts: Any) -> Any:
-    """The component itself, made from what the data fix (`facts`) and its options."""
+    """The component itself, with the components that its options name.
+
+    Each is made from its options and from as many of `facts` (what the data fix) as it has positional arguments.
+    """
     given = resolve(package, spec)
-    return module(package, given.pop("name")).Component(*facts, **given)
+    made = module(package, given.pop("name")).Component
+    for key, parameter in options(package, spec["name"]).items():
+        if (nested := nested_in(parameter.annotation)) is not None:
+            given[key] = _built(nested, given[key], *facts)
+    parameters = inspect.signature(made).parameters.values()
+    positional = [one for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD]
+    return made(*facts[: len(positional)], **given)
 
 
-def _checked(where: str, value: Any, kind: Any) -> Any:
-    if typing.get_origin(kind) is typing.Literal:
-        allowed = typing.get_args(kind)
-        if value not in allowed:
-            raise UserError(f"{where} is {value!r}; allowed are {', '.join(map(str, allowed))}.")
-    elif kind is float and type(value) is int:
-        return float(value)
-    elif not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise UserError(f"{where} is {value!r}; it takes a value of type {kind.__name__}.")
-    return value
+def nested_in(annotation: Any) -> Nested | None:
+    """The mark of an option that names components; None for others."""
+    marks = getattr(annotation, "__metadata__", ())
+    return next((mark for mark in marks if isinstance(mark, Nested)), None)
+
+
+def _built(nested: Nested, value: dict[str, Any], *facts: Any) -> Any:
+    """What a resolved nested option names."""
+    if not nested.many:
+        return build(nested.package, value, *facts)
+    return {name: build(nested.package, {"name": name, **given}, *facts) for name, given in value.items()}
+
+
+def _checked(where: str, value: Any, annotation: Any) -> Any:
+    """A value as its annotation wants it; UserError: it has another type."""
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+    nested = nested_in(annotation)
+    if nested is not None:
+        return _nested(where, value, nested)
+    if typing.get_origin(annotation) is typing.Literal and value not in typing.get_args(annotation):
+        allowed = ", ".join(map(str, typing.get_args(annotation)))
+        raise UserError(f"{where} is {value!r}; allowed are {allowed}.")
+    try:
+        return TypeAdapter(annotation, config=ConfigDict(strict=True)).validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        if isinstance(annotation, type):
+            wanted = f"it takes a value of type {annotation.__name__}"
+        else:
+            wanted = first["msg"].removeprefix("Value error, ")
+        raise UserError(f"{where} is {value!r}; {wanted}.") from None
+
+
+def _nested(where: str, value: Any, nested: Nested) -> dict[str, Any]:
+    """Specs of the components that an option names, with their defaults."""
+    if nested.many:
+        if not isinstance(value, dict):
+            raise UserError(f"{where} is {value!r}; it takes a mapping of names to options, e.g. {{}}.")
+        given = {name: part for name, part in value.items() if part is not None}  # null takes one away
+        specs = {name: resolve(nested.package, {**part, "name": name}) for name, part in given.items()}
+        return {name: {key: own for key, own in spec.items() if key != "name"} for name, spec in specs.items()}
+    spec = {"name": value} if isinstance(value, str) else value
+    if not isinstance(spec, dict) or not isinstance(spec.get("name"), str):
+        allowed = ", ".join(names(nested.package))
+        raise UserError(f"{where} is {value!r}; give a name ({allowed}), or {{name: …, its options}}.")
+    return resolve(nested.package, spec)

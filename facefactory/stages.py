@@ -16,9 +16,11 @@ from facefactory.pipeline import STAGES, Run, index_of, outputs_of
 from facefactory.progress import Progress
 from facefactory.rundir import RunDir
 from facefactory.runner import Interrupted, Outputs, generated, stop
+from facefactory.training import Training
 
 if TYPE_CHECKING:
     from facefactory.data.index import Index
+    from facefactory.ranks import World
     from facefactory.training.trainer import Task
 
 
@@ -114,21 +116,28 @@ def _train_judge(run: Run, index: "Index", home: Path) -> dict[str, Any]:
     from facefactory.evaluation import features
     from facefactory.evaluation import judge as judging
     from facefactory.evaluation.protocols import generator
-    from facefactory.training import distributed, trainer
+    from facefactory.training import trainer
 
-    world, schema, group = distributed.join(run.judge.training), index.content["labels"], index.content["group"]
+    world = join(run.judge.training)
+    schema, group = index.content["labels"], index.content["group"]
     splits = list(index.content["splits"])
     everyone = Shards(index, splits)
     groups = labels.people(everyone.table, group)
     fold = judging.folds(groups, run.judge.folds)
 
     def fit(name: str, shards: Shards, kimg: float) -> Any:
-        options = dataclasses.replace(run.judge.training, total_kimg=kimg)
-        objective = registry.build("objectives", run.judge.objective, schema)
-        identity = config.digest([STAGES["judge"].config(run), name, index.labels_digest])
         (home / name).mkdir(exist_ok=True)
-        what = (run.judge.model, objective, shards, options, 0)  # no seed of a run: it is shared by all
-        task = trainer.Task(*what, home / name, identity, name, should_stop=stop)
+        task = trainer.Task(
+            model=run.judge.model,
+            objective=run.judge.objective,
+            shards=shards,
+            options=dataclasses.replace(run.judge.training, total_kimg=kimg),
+            seed=0,  # no seed of a run: it is shared by all
+            folder=home / name,
+            identity=config.digest([STAGES["judge"].config(run), name, index.labels_digest]),
+            label=name,
+            should_stop=stop,
+        )
         outcome, trained = trainer.fit(task, world)
         if outcome == "interrupted":
             raise Interrupted
@@ -161,24 +170,46 @@ def task_of(run: Run, folder: RunDir, index: "Index", label: str) -> "Task":
     from facefactory.training.trainer import Task
 
     def samples(model: Any, clock: int) -> None:
+        from facefactory import conditions
         from facefactory.evaluation.protocols import generator
 
         if hasattr(model, "sample"):
-            images = generator.draw(model, generator.SHOWN, run.seed, "evaluation")
+            asked = conditions.asked(model, shards, generator.SHOWN)
+            images = generator.draw(model, asked, run.seed, "evaluation")
             with rundir.atomic(folder.stage("train") / "samples" / f"{clock:012d}.png") as temporary:
                 generator.grid(images, 8).save(temporary, "PNG")
 
-    target, identity = folder.stage("train"), config.digest(STAGES["train"].config(run, resumes=False))
-    objective = registry.build("objectives", run.objective, index.content["labels"])
-    what = (run.model, objective, Shards(index, "train"), run.training, run.seed)
-    return Task(*what, target, identity, label, run.data, guard=folder.guard, should_stop=stop, draw_samples=samples)
+    shards = Shards(index, "train")
+    return Task(
+        model=run.model,
+        objective=run.objective,
+        shards=shards,
+        options=run.training,
+        seed=run.seed,
+        folder=folder.stage("train"),
+        identity=config.digest(STAGES["train"].config(run, resumes=False)),
+        label=label,
+        data=run.data,
+        guard=folder.guard,
+        should_stop=stop,
+        draw_samples=samples,
+    )
+
+
+def join(options: Training) -> "World":
+    """This process among the ranks, with its device, threads and arithmetic set."""
+    from facefactory import ranks
+
+    device = ranks.device_of(options.device, options.threads)
+    ranks.set_arithmetic(options.deterministic, options.tf32)
+    return ranks.join(device)
 
 
 def train_rank(run: Run, folder: RunDir, label: str = "train") -> None:
     """One rank of the train stage."""
-    from facefactory.training import distributed, trainer
+    from facefactory.training import trainer
 
-    world = distributed.join(run.training)
+    world = join(run.training)
     world.barrier()  # rank 0 may have had stages to do before this one
     outcome, _ = trainer.fit(task_of(run, folder, index_of(folder), label), world)
     if outcome == "interrupted":
@@ -212,11 +243,10 @@ def checkpoint_of(folder: RunDir) -> Outputs:
 
 def network_of(run: Run, folder: RunDir, stage: str) -> Any:
     """The averaged networks that the stage `train` or `judge` made, where this process computes."""
-    from facefactory import checkpoint
-    from facefactory.training import distributed
+    from facefactory import checkpoint, ranks
 
     path = folder.path / outputs_of(folder, f"{stage}.path")[f"{stage}.path"]
-    return checkpoint.rebuild(path)[0].to(distributed.device_of(run.training))
+    return checkpoint.rebuild(path)[0].to(ranks.device_of(run.training.device, run.training.threads))
 
 
 def _results(folder: Path, found: dict[str, Any]) -> Outputs:
@@ -246,7 +276,11 @@ def interpret(run: Run, folder: RunDir) -> Outputs:
 
 def generate(run: Run, folder: RunDir) -> Outputs:
     """Draw images from the averaged networks into PNG files `00000000.png` …, or into shards of one split `train`."""
+    import torch
+
+    from facefactory import conditions
     from facefactory.data import pack, recipe_file, recipes
+    from facefactory.data.loader import Shards
     from facefactory.evaluation.protocols import generator
 
     model = network_of(run, folder, "train")
@@ -256,7 +290,10 @@ def generate(run: Run, folder: RunDir) -> Outputs:
     rundir.write_json(target / "generate.json", made)
     pictures = target if run.generate.format == "png" else folder.stage("generate") / "png"
     pictures.mkdir(parents=True, exist_ok=True)
-    drawn = itertools.chain.from_iterable(generator.draws(model, run.generate.images, run.seed, "generate"))
+    asked = torch.empty(run.generate.images, 0)
+    if getattr(model, "conditions", ()):
+        asked = conditions.asked(model, Shards(index_of(folder), "train"), run.generate.images)
+    drawn = itertools.chain.from_iterable(generator.draws(model, asked, run.seed, "generate"))
     for number, image in enumerate(drawn):
         generator.grid(image[None], 1).save(pictures / f"{number:08d}.png")
     if run.generate.format == "shards":

@@ -16,10 +16,11 @@ from facefactory.runner import Interrupted, Outputs, stop
 
 def trial(parent: str, path: str, params: dict[str, Any], report: sweep.Report) -> None:
     """One trial of a study, in a Ray worker: train from rung to rung in a run folder of its own, score at each."""
+    from facefactory import conditions
     from facefactory.data.loader import Shards
     from facefactory.evaluation import features
     from facefactory.evaluation.protocols import generator
-    from facefactory.training import distributed, trainer
+    from facefactory.training import trainer
 
     above = RunDir(Path(parent))
     study = pipeline.load_run(above.path)
@@ -28,17 +29,19 @@ def trial(parent: str, path: str, params: dict[str, Any], report: sweep.Report) 
     (folder.path / "state.json").unlink(missing_ok=True)
     index, began = index_of(above), time.time()
     extract = features.of_judge(stages.network_of(run, above, "judge"))
-    real = Shards(index, run.evaluation.reference).some(run.evaluation.reals)
+    reference = Shards(index, run.evaluation.reference)
+    real = reference.some(run.evaluation.reals)
     recorded = {line["kimg"] for line in rundir.read_jsonl(folder.path / "scores.jsonl")}
     try:
-        task, world = stages.task_of(run, folder, index, folder.path.name), distributed.join(run.training)
+        task, world = stages.task_of(run, folder, index, folder.path.name), stages.join(run.training)
         for rung in run.sweep.rungs():
             if rung in recorded:
                 continue
             _, trained = trainer.fit(task, world, rung)
             if rung == run.sweep.rungs()[-1]:
                 runner.finish(run, folder, "train", {"pack.images": index.images_digest}, stages.checkpoint_of(folder), began)
-            fake = generator.draw(trained.average, run.evaluation.fakes, run.seed, "evaluation")
+            asked = conditions.asked(trained.average, reference, run.evaluation.fakes)
+            fake = generator.draw(trained.average, asked, run.seed, "evaluation")
             scores = generator.distances(extract, real, fake, "judge")
             task.draw_samples(trained.average, trained.clock)
             report({"kimg": rung, **scores, "seconds": round(time.time() - began, 1)})

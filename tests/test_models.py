@@ -8,15 +8,20 @@ import pytest
 import torch
 
 from facefactory import UserError, checkpoint, registry
-from facefactory.models import Facts
-from facefactory.models.layers import stages
+from facefactory.facts import Facts, Label
+from facefactory.models._layers import smallest
 
 CLASSES = {"Glasses": 2, "Person": 7}
 every_model = pytest.mark.parametrize("name", registry.names("models"))
 
 
-def facts(side: int = 16, channels: int = 1) -> Facts:
-    return Facts(side, channels, CLASSES)
+def facts(side: int = 16, channels: int = 1, width: int = 0) -> Facts:
+    labels = {name: Label("categorical", tuple(map(str, range(count)))) for name, count in CLASSES.items()}
+    return Facts(side, width or side, channels, labels)
+
+
+def conditions(model: Any, count: int) -> torch.Tensor:
+    return torch.zeros(count, sum(CLASSES[name] for name in model.conditions))
 
 
 def build(name: str, known: Facts, seed: int = 0, **wanted: Any) -> Any:
@@ -32,20 +37,20 @@ def with_option(option: str) -> Any:
 
 def check(model: Any, known: Facts) -> None:
     """Whatever a model offers has the shapes and ranges of its contract; it offers something."""
-    images = torch.rand(3, known.channels, known.resolution, known.resolution) * 2 - 1
+    images = torch.rand(3, known.channels, known.height, known.width) * 2 - 1
     offers = [hasattr(model, offer) for offer in ("sample", "discriminator", "encode", "logits")]
     assert any(offers)
     with torch.no_grad():
         if hasattr(model, "sample"):
-            drawn = model.sample(torch.randn(3, model.z_dim))
+            drawn = model.sample(torch.randn(3, model.z_dim), conditions(model, 3))
             assert drawn.shape == images.shape and drawn.abs().max() <= 1
             assert not torch.equal(drawn[0], drawn[1])
         if hasattr(model, "discriminator"):
-            assert model.discriminator(images).shape == (3,)
+            assert model.discriminator(images, conditions(model, 3)).shape == (3,)
         if hasattr(model, "encode"):
-            mu, logvar = model.encode(images)
+            mu, logvar = model.encode(images, conditions(model, 3))
             assert mu.shape == logvar.shape == (3, model.z_dim)
-            decoded = model.decode(mu)
+            decoded = model.decode(mu, conditions(model, 3))
             assert decoded.shape == images.shape and decoded.abs().max() <= 1
         if hasattr(model, "logits"):
             assert {label: found.shape for label, found in model.logits(images).items()} == {
@@ -56,9 +61,9 @@ def check(model: Any, known: Facts) -> None:
 
 
 @every_model
-@pytest.mark.parametrize(("side", "channels"), [(16, 1), (16, 3), (32, 1), (32, 3)])
-def test_outputs_have_the_images_shape_and_range(name: str, side: int, channels: int) -> None:
-    known = facts(side, channels)
+@pytest.mark.parametrize(("side", "channels", "width"), [(16, 1, 16), (16, 3, 16), (32, 1, 32), (32, 3, 32), (48, 3, 32)])
+def test_outputs_have_the_images_shape_and_range(name: str, side: int, channels: int, width: int) -> None:
+    known = facts(side, channels, width)
     check(build(name, known), known)
 
 
@@ -89,7 +94,8 @@ def test_every_possible_depth_fits(name: str, side: int, depth: int) -> None:
 
 
 def test_stages_gives_the_smallest_side() -> None:
-    assert [stages(32, depth) for depth in (1, 2, 3, 4)] == [16, 8, 4, 2]
+    assert [smallest(facts(32), depth) for depth in (1, 2, 3, 4)] == [(16, 16), (8, 8), (4, 4), (2, 2)]
+    assert smallest(facts(48, 1, 32), 3) == (6, 4)
 
 
 @every_model
@@ -112,8 +118,10 @@ def test_without_batch_norm_an_image_does_not_see_its_batch(name: str) -> None:
     images, z = torch.rand(4, 1, 16, 16), torch.randn(4, getattr(model, "z_dim", 1))
     for method, inputs in (("sample", z), ("discriminator", images), ("decode", z), ("features", images)):
         if hasattr(model, method):
-            whole = getattr(model, method)(inputs)
-            assert torch.allclose(whole[:2], getattr(model, method)(inputs[:2]), atol=1e-5), method
+            c = [conditions(model, 4)] if method != "features" else []
+            whole = getattr(model, method)(inputs, *c)
+            part = getattr(model, method)(inputs[:2], *(one[:2] for one in c))
+            assert torch.allclose(whole[:2], part, atol=1e-5), method
 
 
 @with_option("width")

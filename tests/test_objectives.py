@@ -13,26 +13,32 @@ from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 
 from facefactory import UserError, registry
+from facefactory.facts import labels_of
 from facefactory.objectives import Batch
 
 LN2 = math.log(2)
 
 
 def objective(name: str, schema: dict[str, Any] | None = None, **options: Any) -> Any:
-    return registry.build("objectives", {"name": name, **options}, schema or {})
+    return registry.build("objectives", {"name": name, **options}, labels_of(schema or {}))
 
 
 def batch_of(
     images: Tensor,
     labels: dict[str, Tensor] | None = None,
     augment: Callable[[Tensor, str], Tensor] = lambda found, purpose: found,
+    iteration: int = 1,  # no lazy term is due
 ) -> Batch:
     """A batch whose normal draws are standard normals of a fixed generator per purpose."""
 
-    def normal(purpose: str, columns: int) -> Tensor:
-        return torch.randn(len(images), columns, generator=torch.Generator().manual_seed(len(purpose)))
+    class Known:
+        @staticmethod
+        def normal(purpose: str, columns: int) -> Tensor:
+            return torch.randn(len(images), columns, generator=torch.Generator().manual_seed(len(purpose)))
 
-    return Batch(images, labels or {}, normal, augment)
+    none = torch.empty(len(images), 0)
+    draws: Any = Known
+    return Batch(images, labels or {}, none, none, iteration, 0.0, draws, augment)
 
 
 class LinearGAN(nn.Module):
@@ -47,10 +53,10 @@ class LinearGAN(nn.Module):
         self.head.weight.data.mul_(scale)
         self.head.bias.data.zero_()
 
-    def generator(self, z: Tensor) -> Tensor:
+    def generator(self, z: Tensor, c: Tensor) -> Tensor:
         return self.project(z).view(-1, 2, 4, 4)
 
-    def discriminator(self, images: Tensor) -> Tensor:
+    def discriminator(self, images: Tensor, c: Tensor) -> Tensor:
         return self.head(images.flatten(1)).squeeze(1)
 
 
@@ -62,7 +68,7 @@ IMAGES = torch.rand(5, 2, 4, 4, generator=torch.Generator().manual_seed(1)) * 2 
 
 @pytest.mark.parametrize(("kind", "d_value", "g_value"), [("non_saturating", 2 * LN2, LN2), ("hinge", 2.0, 0.0)])
 def test_adversarial_losses_where_the_discriminator_knows_nothing(kind: str, d_value: float, g_value: float) -> None:
-    model, made = LinearGAN(scale=0.0), objective("adversarial", loss=kind)
+    model, made = LinearGAN(scale=0.0), objective("adversarial", critic=kind)
     d_loss, shown = made.loss("discriminator", model, batch_of(IMAGES))
     g_loss, _ = made.loss("generator", model, batch_of(IMAGES))
     assert d_loss.item() == pytest.approx(d_value) and g_loss.item() == pytest.approx(g_value)
@@ -73,40 +79,56 @@ def test_adversarial_losses_of_a_discriminator_that_is_right_or_wrong() -> None:
     class Sure(LinearGAN):
         sign = 1.0
 
-        def discriminator(self, images: Tensor) -> Tensor:
+        def discriminator(self, images: Tensor, c: Tensor) -> Tensor:
             return torch.where(images.flatten(1)[:, 0] == 9, 3.0, -3.0) * self.sign
 
     real, model = torch.full((4, 2, 4, 4), 9.0), Sure()
     right = {
-        kind: objective("adversarial", loss=kind).loss("discriminator", model, batch_of(real))[0]
+        kind: objective("adversarial", critic=kind).loss("discriminator", model, batch_of(real))[0]
         for kind in ("hinge", "non_saturating")
     }
     assert right["hinge"] == 0 and right["non_saturating"].item() == pytest.approx(2 * math.log1p(math.exp(-3)))
     model.sign = -1.0
     wrong = {
-        kind: objective("adversarial", loss=kind).loss("discriminator", model, batch_of(real))[0]
+        kind: objective("adversarial", critic=kind).loss("discriminator", model, batch_of(real))[0]
         for kind in ("hinge", "non_saturating")
     }
     assert wrong["hinge"] == 8 and wrong["non_saturating"].item() == pytest.approx(2 * math.log1p(math.exp(3)))
-    assert objective("adversarial", loss="hinge").loss("generator", model, batch_of(real))[0] == -3
+    assert objective("adversarial", critic="hinge").loss("generator", model, batch_of(real))[0] == -3
 
 
 @pytest.mark.parametrize("size", [1, 5])
-def test_r1_of_a_linear_discriminator_is_the_norm_of_its_weight(size: int) -> None:
+@pytest.mark.parametrize("name", ["r1", "r2"])
+def test_r1_and_r2_of_a_linear_discriminator_are_the_norm_of_its_weight(name: str, size: int) -> None:
     model = LinearGAN()
-    loss, shown = objective("adversarial", r1_gamma=3.0, r1_interval=4).loss("r1", model, batch_of(IMAGES[:size]))
+    made = objective("adversarial", terms={name: {"gamma": 3.0, "interval": 4}})
+    plain, _ = made.loss("discriminator", model, batch_of(IMAGES[:size], iteration=5))
+    loss, shown = made.loss("discriminator", model, batch_of(IMAGES[:size], iteration=4))
     norm = model.head.weight.square().sum().item()
-    assert loss.item() == pytest.approx(3.0 / 2 * 4 * norm)  # γ/2 · interval · ‖w‖²
-    assert shown["r1"].item() == pytest.approx(norm)
-    (gradient,) = torch.autograd.grad(loss, model.head.weight)
-    assert torch.allclose(gradient, 3.0 * 4 * model.head.weight)  # it is differentiable, as the phase needs
+    assert (loss - plain).item() == pytest.approx(3.0 / 2 * 4 * norm)  # γ/2 · interval · ‖w‖²
+    assert shown[name].item() == pytest.approx(norm)
+    (gradient,) = torch.autograd.grad(loss - plain, model.head.weight)
+    assert torch.allclose(gradient, 3.0 * 4 * model.head.weight, atol=1e-5)  # it is differentiable, as the phase needs
 
 
 def test_r1_goes_through_the_augmentation() -> None:
     model = LinearGAN()
     halved = batch_of(IMAGES, augment=lambda images, purpose: images / 2)
-    loss, _ = objective("adversarial", r1_gamma=2.0, r1_interval=1).loss("r1", model, halved)
-    assert loss.item() == pytest.approx(model.head.weight.square().sum().item() / 4)
+    _, shown = objective("adversarial", terms={"r1": {"interval": 1}}).loss("discriminator", model, halved)
+    assert shown["r1"].item() == pytest.approx(model.head.weight.square().sum().item() / 4)
+
+
+def test_the_relativistic_critic_compares_each_real_image_with_one_generated() -> None:
+    model, made = LinearGAN(), objective("adversarial", critic="relativistic", terms={})
+    batch = batch_of(IMAGES)
+    c = torch.empty(5, 0)
+    real = model.discriminator(IMAGES, c)
+    fake = model.discriminator(model.generator(batch.draws.normal("z_discriminator", 3), c), c)
+    d_loss, _ = made.loss("discriminator", model, batch)
+    assert d_loss.item() == pytest.approx(F.softplus(fake - real).mean().item(), rel=1e-6)
+    fake = model.discriminator(model.generator(batch.draws.normal("z_generator", 3), c), c)
+    g_loss, _ = made.loss("generator", model, batch)
+    assert g_loss.item() == pytest.approx(F.softplus(real - fake).mean().item(), rel=1e-6)
 
 
 def test_each_phase_trains_only_its_own_network() -> None:
@@ -123,13 +145,17 @@ def test_real_and_fake_images_are_augmented_by_separate_draws() -> None:
     made = objective("adversarial")
     for phase in made.phases:
         made.loss(phase.name, LinearGAN(), batch)
-    assert len(purposes) == len(set(purposes)) == 4
+    assert len(purposes) == len(set(purposes)) == 3
 
 
-def test_phases_say_what_runs_when() -> None:
-    found = {phase.name: (phase.module, phase.interval) for phase in objective("adversarial", r1_interval=16).phases}
-    assert found == {"discriminator": ("discriminator", 1), "r1": ("discriminator", 16), "generator": ("generator", 1)}
-    assert [phase.name for phase in objective("adversarial", r1_gamma=0.0).phases] == ["discriminator", "generator"]
+def test_phases_say_what_is_trained_and_terms_when() -> None:
+    made = objective("adversarial", terms={"r1": {"interval": 16}})
+    assert {phase.name: phase.modules for phase in made.phases} == {
+        "discriminator": ("discriminator",),
+        "generator": ("generator",),
+    }
+    due = ["r1" in made.loss("discriminator", LinearGAN(), batch_of(IMAGES, iteration=number))[1] for number in range(33)]
+    assert [number for number, is_due in enumerate(due) if is_due] == [0, 16, 32]
 
 
 # -- evidence lower bound --------------------------------------------------------------------------------------------
@@ -144,10 +170,10 @@ class KnownVAE(nn.Module):
         self.z_dim = z_dim
         self.mu, self.logvar = (torch.randn(count, z_dim, generator=draws) for _ in range(2))
 
-    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def encode(self, images: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         return self.mu.to(images), self.logvar.to(images)
 
-    def decode(self, z: Tensor) -> Tensor:
+    def decode(self, z: Tensor, c: Any = None) -> Tensor:
         return torch.tanh(z).sum(dim=1).view(-1, 1, 1, 1) * torch.ones(1, 2, 4, 4, dtype=z.dtype)
 
 
@@ -158,7 +184,7 @@ def test_elbo_is_that_of_torch_distributions(beta: float, dtype: torch.dtype, pr
     loss, shown = objective("elbo", beta=beta, sigma=0.3).loss("vae", model, batch)
     posterior = Normal(model.mu.double(), (model.logvar.double() / 2).exp())
     kl = kl_divergence(posterior, Normal(0.0, 1.0)).sum(dim=1).mean()
-    z = posterior.mean + posterior.scale * batch.normal("posterior", 3)
+    z = posterior.mean + posterior.scale * batch.draws.normal("posterior", 3)
     nll = -Normal(model.decode(z), 0.3).log_prob(IMAGES.double()).sum(dim=(1, 2, 3)).mean()
     assert loss.dtype == dtype
     assert shown["kl_nats"].item() == pytest.approx(kl.item(), rel=precision)
@@ -256,15 +282,17 @@ def test_classification_keeps_the_precision_it_is_given() -> None:
 @pytest.mark.parametrize(
     ("name", "option", "value"),
     [
-        ("adversarial", "r1_interval", 0),
-        ("adversarial", "r1_gamma", -1.0),
-        ("elbo", "sigma", 0.0),
-        ("elbo", "beta", -1.0),
+        ("objectives.terms/r1", "interval", 0),
+        ("objectives.terms/r1", "gamma", -1.0),
+        ("objectives.terms/r2", "gamma", -1.0),
+        ("objectives/elbo", "sigma", 0.0),
+        ("objectives/elbo", "beta", -1.0),
     ],
 )
 def test_impossible_options_are_refused(name: str, option: str, value: float) -> None:
+    package, _, component = name.partition("/")
     with pytest.raises(UserError, match=rf"{option}={value}"):
-        objective(name, **{option: value})
+        registry.build(package, {"name": component, option: value})
 
 
 def test_a_classifier_without_labels_is_refused() -> None:

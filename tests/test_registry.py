@@ -10,11 +10,17 @@ import pytest
 
 from facefactory import UserError, registry
 from facefactory.cluster import launch
-from facefactory.models import Facts
+from facefactory.facts import Facts, labels_of
 
-FACTS = Facts(resolution=32, channels=1, classes={"Glasses": 2, "Person": 5})
-SCHEMA = {"Glasses": {"kind": "binary", "classes": ["0", "1"]}, "Age": {"kind": "real"}}
-FIRST: dict[str, Any] = {"models": FACTS, "objectives": SCHEMA}  # what a component is made from, beside its options
+LABELS = labels_of({"Glasses": {"kind": "binary", "classes": ["0", "1"]}, "Age": {"kind": "real"}})
+FACTS = Facts(32, 32, 1, LABELS)
+# what a component is made from, beside its options
+FIRST: dict[str, Any] = {
+    "models": FACTS,
+    "objectives": LABELS,
+    "objectives.critics": LABELS,
+    "objectives.terms": LABELS,
+}
 COMPONENTS = [(package, name) for package in FIRST for name in registry.names(package)]
 
 everything = pytest.mark.parametrize(("package", "name"), COMPONENTS, ids=["/".join(pair) for pair in COMPONENTS])
@@ -25,12 +31,17 @@ def test_names_are_the_files() -> None:
     files = {path.relative_to(root / "models").with_suffix("").as_posix() for path in root.glob("models/*/[!_]*.py")}
     assert set(registry.names("models")) == files >= {"gan/dcgan", "vae/conv", "classifier/convnet"}
     assert set(registry.names("objectives")) == {path.stem for path in root.glob("objectives/[!_]*.py")}
+    assert {"hinge", "non_saturating"} <= set(registry.names("objectives.critics"))
 
 
 @everything
 def test_defaults_resolve_and_build(package: str, name: str) -> None:
     resolved = registry.resolve(package, {"name": name})
-    assert resolved == {"name": name, **{key: p.default for key, p in registry.options(package, name).items()}}
+    plain = {key: p.default for key, p in registry.options(package, name).items() if not registry.nested_in(p.annotation)}
+    assert resolved.items() >= {"name": name, **plain}.items() and resolved.keys() == {
+        "name",
+        *registry.options(package, name),
+    }
     assert registry.resolve(package, resolved) == resolved
     made = registry.build(package, resolved, FIRST[package])
     assert type(made).__name__ == "Component"
@@ -54,8 +65,8 @@ def test_a_wrong_option_names_the_nearest(package: str, name: str) -> None:
 @everything
 def test_a_value_of_the_wrong_type_is_refused(package: str, name: str) -> None:
     for key in registry.options(package, name):
-        with pytest.raises(UserError, match=rf"{name}: {key} is \[\]; "):
-            registry.resolve(package, {"name": name, key: []})
+        with pytest.raises(UserError, match=rf"{name}: {key} is <object .*>; "):
+            registry.resolve(package, {"name": name, key: object()})
 
 
 @everything
@@ -75,8 +86,20 @@ def test_values_are_checked_against_the_annotation() -> None:
         resolve(width=8.5)
     with pytest.raises(UserError, match="g_norm is 'layer'; allowed are batch, group, none"):
         resolve(g_norm="layer")
-    whole = registry.resolve("objectives", {"name": "adversarial", "r1_gamma": 2})["r1_gamma"]
+    whole = registry.resolve("objectives.terms", {"name": "r1", "gamma": 2})["gamma"]
     assert whole == 2.0 and isinstance(whole, float)
+
+
+def test_components_inside_components_are_resolved_and_built() -> None:
+    found = registry.resolve("objectives", {"name": "adversarial", "critic": "hinge", "terms": {"r1": {"gamma": 2}, "r2": None}})
+    assert found == {"name": "adversarial", "critic": {"name": "hinge"}, "terms": {"r1": {"gamma": 2.0, "interval": 8}}}
+    assert registry.resolve("objectives", found) == found
+    made = registry.build("objectives", found)
+    assert list(made.terms) == ["r1"] and made.terms["r1"].gamma == 2.0
+    with pytest.raises(UserError, match=r"objectives\.terms: no 'r3'; there are r1, r2\."):
+        registry.resolve("objectives", {"name": "adversarial", "terms": {"r3": {}}})
+    with pytest.raises(UserError, match=r"r1 has no option 'gama'; it has gamma, interval\. Did you mean 'gamma'"):
+        registry.resolve("objectives", {"name": "adversarial", "terms": {"r1": {"gama": 1}}})
 
 
 # -- a user's own file -----------------------------------------------------------------------------------------------
@@ -85,7 +108,7 @@ OWN = '''
 """A model of the user's own."""
 from __future__ import annotations
 from torch import nn
-from facefactory.models import Facts
+from facefactory.facts import Facts, labels_of
 
 
 class Component(nn.Module):

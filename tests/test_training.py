@@ -24,17 +24,17 @@ from facefactory.data import Data, loader
 from facefactory.data.index import Index
 from facefactory.data.loader import Shards, batches
 from facefactory.data.pixels import to_model
+from facefactory.draws import Draws
+from facefactory.ranks import World, device_of, join
 from facefactory.rundir import OwnerLost
-from facefactory.training import Training, augment, ema
-from facefactory.training.distributed import World, join
-from facefactory.training.random import Draws
+from facefactory.training import Training, augmentations, ema
 from facefactory.training.trainer import Task, Trainer, fit
 
 ALONE = World(0, 1, torch.device("cpu"))
 BATCH = 12
 LABELS = ("Person", "Glasses", "Beard")  # of the set in conftest.py
 KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # small models and their objectives
-    "gan": ({"name": "gan/dcgan", "width": 4, "z_dim": 4, "depth": 2}, {"name": "adversarial", "r1_interval": 2}),
+    "gan": ({"name": "gan/dcgan", "width": 4, "z_dim": 4, "depth": 2}, {"name": "adversarial", "terms": {"r1": {"interval": 2}}}),
     "vae": ({"name": "vae/conv", "width": 4, "z_dim": 4, "depth": 2}, {"name": "elbo"}),
     "classifier": (
         {"name": "classifier/convnet", "width": 4, "feature_dim": 8, "depth": 2},
@@ -63,13 +63,16 @@ def make_task(index: Index, folder: Path, kind: str = "gan", model: dict[str, An
         "checkpoint_kimg": 0.024,
         "log_kimg": 0.0,
         "sample_kimg": 0.0,
+        "checkpoint_s": 0.0,
+        "log_s": 0.0,
+        "sample_s": 0.0,
     }
     ours = {name: changes.pop(name) for name in list(changes) if name in Training.__dataclass_fields__}
     spec, objective = KINDS[kind]
     folder.mkdir(parents=True, exist_ok=True)
     task = Task(
         model=registry.resolve("models", {**spec, **(model or {})}),
-        objective=registry.build("objectives", objective, index.content["labels"]),
+        objective=registry.resolve("objectives", objective),
         shards=Shards(index, "train"),
         options=Training(**{**options, **ours}),
         seed=3,
@@ -103,7 +106,7 @@ def same(one: Any, other: Any) -> bool:
 
 def differs_from_start(found: checkpoint.Checkpoint) -> bool:
     """Guard against a training that does nothing: every network moved away from its first weights."""
-    start = checkpoint.build(found.model, checkpoint.Facts(**found.facts), 3).state_dict()
+    start = checkpoint.build(found.model, checkpoint.facts_of(found), 3).state_dict()
     return all(not torch.equal(start[key], found.networks[key]) for key in start if key.endswith("weight"))
 
 
@@ -163,7 +166,7 @@ def test_logging_and_sampling_touch_neither_training_nor_randomness(index: Index
 
     def draw(model: Any, clock: int) -> None:
         drawn.append(clock)
-        model.sample(torch.randn(2, model.z_dim))
+        model.sample(torch.randn(2, model.z_dim), torch.empty(2, 0))
 
     fit(make_task(index, tmp_path / "quiet"), ALONE)
     loud = make_task(index, tmp_path / "loud", log_kimg=0.012, sample_kimg=0.024, checkpoint_kimg=0.012, draw_samples=draw)
@@ -232,9 +235,11 @@ def test_a_checkpoint_rebuilds_its_averaged_networks(index: Index, trained: Path
     assert path is not None
     model, found = checkpoint.rebuild(path)
     assert found.clock == 36 and not model.training and not any(p.requires_grad for p in model.parameters())
-    assert same(dict(model.state_dict()), dict(found.average))
-    assert not same(found.average, found.networks)
-    assert model.sample(torch.zeros(1, 4)).shape == (1, 1, 16, 16)
+    averaged = found.averages["5"]["generator"]
+    assert same(dict(model.generator.state_dict()), dict(averaged))
+    assert not same(averaged["project.weight"], found.networks["generator.project.weight"])
+    assert same(model.discriminator.state_dict()["head.bias"], found.networks["discriminator.head.bias"])
+    assert model.sample(torch.zeros(1, 4), torch.empty(1, 0)).shape == (1, 1, 16, 16)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "garbage", "empty", "another pickle", "no dictionary", "another format"])
@@ -286,7 +291,7 @@ def test_a_digest_names_the_weights_and_not_the_file(trained: Path, tmp_path: Pa
     found = checkpoint.load(path)
     again = checkpoint.load(checkpoint.save(tmp_path / "elsewhere", found, lambda: None))
     assert checkpoint.digest(found) == checkpoint.digest(again)
-    next(iter(again.average.values())).view(-1)[0] += 1
+    again.averages["5"]["generator"]["project.bias"].view(-1)[0] += 1
     assert checkpoint.digest(found) != checkpoint.digest(again)
 
 
@@ -351,13 +356,13 @@ def gradients(index: Index, world: World, folder: Path, kind: str, accumulate: i
     options = {"precision": "float64", "ranks": world.size, "accumulate": accumulate}
     trainer = Trainer(make_task(index, folder, kind, NO_BATCH_NORM[kind], **options), world)
     trainer.clock = 36
-    stream = batches(trainer.task.shards, trainer.order, 36, BATCH, trainer.lo, trainer.lo + trainer.share, False, LABELS)
-    parts = trainer.parts(next(stream))
+    step = trainer.step
+    stream = batches(trainer.task.shards, trainer.order, 36, BATCH, step.lo, step.lo + step.share, False, LABELS)
+    parts = step.parts(next(stream), trainer.clock)
     found = {}
-    for phase in trainer.phases:
-        trainer.backward(phase.name, parts, None)
-        trained = trainer.modules[phase.name].trained.named_parameters()
-        found[phase.name] = {name: None if p.grad is None else p.grad.clone() for name, p in trained}
+    for name, player in step.players.items():
+        step.backward(name, parts)
+        found[name] = {str(n): None if p.grad is None else p.grad.clone() for n, p in enumerate(player.parameters)}
     return found
 
 
@@ -365,14 +370,14 @@ def work(rank: int, size: int, folder: Path, index: Index, cases: list[tuple[str
     """What one rank does: gradients of each case, then a training in one piece and one with a break."""
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), GLOO_SOCKET_IFNAME="lo")
     torch.distributed.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=size)
-    world, loader.AHEAD = join(Training(device="cpu")), 2 * BATCH
+    world, loader.AHEAD = join(device_of("cpu", 1)), 2 * BATCH
     torch.save({case: gradients(index, world, folder, *case) for case in cases}, folder / f"gradients-{rank}.pt")
     if breaks:
         options = {"ranks": size, "log_kimg": 0.012}
         fit(make_task(index, folder / "whole", **options), world)
         stop = stop_after(3) if rank == size - 1 else lambda: False  # one rank is told, all stop
         outcome, trainer = fit(make_task(index, folder / "parts", should_stop=stop, **options), world)
-        assert (outcome, trainer.clock) == ("interrupted", 36)
+        assert (outcome, trainer.clock) == ("interrupted", 48)  # heard one iteration later
         fit(make_task(index, folder / "parts", **options), world)
     torch.distributed.destroy_process_group()
 
@@ -429,19 +434,20 @@ def test_accumulation_has_the_gradients_of_the_whole_batch(index: Index, tmp_pat
 
 def test_a_phase_leaves_the_other_networks_alone(index: Index, tmp_path: Path) -> None:
     trainer = Trainer(make_task(index, tmp_path), ALONE)
-    parts = trainer.parts(next(batches(trainer.task.shards, trainer.order, 0, BATCH, 0, BATCH, False, LABELS)))
-    trainer.backward("discriminator", parts, None)
+    loaded = next(batches(trainer.task.shards, trainer.order, 0, BATCH, 0, BATCH, False, LABELS))
+    parts = trainer.step.parts(loaded, 0)
+    trainer.step.backward("discriminator", parts)
     assert all(p.grad is None for p in trainer.model.generator.parameters())
     trainer.model.zero_grad(set_to_none=True)
-    trainer.backward("generator", parts, None)
+    trainer.step.backward("generator", parts)
     assert all(p.grad is None for p in trainer.model.discriminator.parameters())
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_never_a_silent_cpu_run() -> None:
     with pytest.raises(UserError, match=r"training\.device=cuda, but torch .* sees no GPU\. Check nvidia-smi"):
-        join(Training(device="cuda"))
-    assert join(Training(device="auto")).device.type == "cpu"
+        device_of("cuda", 1)
+    assert device_of("auto", 1).type == "cpu"
 
 
 # -- draws, flips, augmentation --------------------------------------------------------------------------------------
@@ -476,8 +482,8 @@ def test_half_of_the_images_are_mirrored_and_none_without_flip(index: Index, tmp
         trainer = Trainer(make_task(index, tmp_path, data=Data(flip=flip), augment=[]), ALONE)
         stream = batches(trainer.task.shards, trainer.order, 0, BATCH, 0, BATCH, False, LABELS)
         for clock in range(0, 10 * BATCH, BATCH):
-            trainer.clock, loaded = clock, next(stream)
-            (part,) = trainer.parts(loaded)
+            loaded = next(stream)
+            (part,) = trainer.step.parts(loaded, clock)
             for image, plain in zip(part.images, to_model(loaded.images), strict=True):
                 mirrored = torch.equal(image, plain.flip(2))
                 assert mirrored or torch.equal(image, plain)
@@ -489,41 +495,50 @@ def draws_of(value: float) -> Callable[[str, int], Tensor]:
     return lambda purpose, columns: torch.full((4, columns), value)
 
 
+AUGMENTATIONS = registry.names(augmentations.PACKAGE)
+
+
+def applied(kind: str, images: Tensor, u: Tensor) -> Tensor:
+    """One augmentation."""
+    found: Tensor = registry.module(augmentations.PACKAGE, kind).apply(images, u)
+    return found
+
+
 FACES = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
-@pytest.mark.parametrize("kind", augment.KINDS)
+@pytest.mark.parametrize("kind", AUGMENTATIONS)
 @pytest.mark.parametrize("value", [0.0, 0.3, 0.999])
 def test_augmentation_keeps_the_shape_and_does_something(kind: str, value: float) -> None:
-    found = augment.augment(FACES, "real", [kind], draws_of(value))
+    found = augmentations.augment(FACES, "real", [kind], draws_of(value))
     assert found.shape == FACES.shape and found.dtype == FACES.dtype
     assert torch.isfinite(found).all() and not torch.equal(found, FACES)
 
 
 @pytest.mark.parametrize("kind", ["brightness", "contrast", "saturation", "translation"])
 def test_the_middle_draw_changes_nothing(kind: str) -> None:
-    assert torch.allclose(augment.augment(FACES, "real", [kind], draws_of(0.5)), FACES, atol=1e-6)
+    assert torch.allclose(augmentations.augment(FACES, "real", [kind], draws_of(0.5)), FACES, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", augment.KINDS)
+@pytest.mark.parametrize("kind", AUGMENTATIONS)
 def test_augmentation_is_differentiable_twice(kind: str) -> None:
     u = torch.rand(2, 2, generator=torch.Generator().manual_seed(1))
     images = FACES[:2, :, :4, :4].double().requires_grad_(True)
-    assert torch.autograd.gradcheck(lambda x: augment.KINDS[kind](x, u), images)
-    assert torch.autograd.gradgradcheck(lambda x: augment.KINDS[kind](x, u).pow(3).sum(), images)
+    assert torch.autograd.gradcheck(lambda x: applied(kind, x, u), images)
+    assert torch.autograd.gradgradcheck(lambda x: applied(kind, x, u).pow(3).sum(), images)
 
 
 def test_each_augmentation_does_what_its_name_says() -> None:
-    assert torch.allclose(augment.brightness(FACES, torch.full((4, 2), 0.9)), FACES + 0.4, atol=1e-6)
-    low = augment.contrast(FACES, torch.zeros(4, 2))
+    assert torch.allclose(applied("brightness", FACES, torch.full((4, 2), 0.9)), FACES + 0.4, atol=1e-6)
+    low = applied("contrast", FACES, torch.zeros(4, 2))
     assert torch.allclose(low.mean((1, 2, 3)), FACES.mean((1, 2, 3)), atol=1e-6)
     assert torch.allclose(low.std((1, 2, 3)), FACES.std((1, 2, 3)) / 2)
-    gray = augment.saturation(FACES, torch.zeros(4, 2))
+    gray = applied("saturation", FACES, torch.zeros(4, 2))
     assert torch.allclose(gray, FACES.mean(1, keepdim=True).expand_as(FACES))
-    moved = augment.translation(FACES, torch.tensor([[0.0, 0.999]] * 4))  # 2 pixels down, 2 to the left
+    moved = applied("translation", FACES, torch.tensor([[0.0, 0.999]] * 4))  # 2 pixels down, 2 to the left
     assert torch.equal(moved[:, :, 2:, :-2], FACES[:, :, :-2, 2:])
     assert moved[:, :, :2].abs().sum() == moved[:, :, :, -2:].abs().sum() == 0
-    blank = augment.cutout(FACES, torch.full((4, 2), 0.52)) == 0
+    blank = applied("cutout", FACES, torch.full((4, 2), 0.52)) == 0
     assert blank.sum(dim=(1, 2, 3)).tolist() == [3 * 8 * 8] * 4 and blank[:, :, 5:13, 5:13].all()
 
 
@@ -531,22 +546,22 @@ def test_every_shift_is_equally_likely() -> None:
     u = (torch.arange(1000).view(-1, 1) + 0.5).expand(-1, 2) / 1000
     spot = torch.zeros(1000, 1, 16, 16)
     spot[:, :, 8, 8] = 1
-    places = augment.translation(spot, u).flatten(1).argmax(1)
+    places = applied("translation", spot, u).flatten(1).argmax(1)
     assert places.bincount()[places.unique()].tolist() == [200] * 5
 
 
 def test_each_image_has_its_own_draws() -> None:
     draws = Draws(0, 0, 4, 0, 4, torch.device("cpu"))
-    found = augment.augment(torch.zeros(4, 1, 16, 16), "real", ["brightness"], draws.uniform)
+    found = augmentations.augment(torch.zeros(4, 1, 16, 16), "real", ["brightness"], draws.uniform)
     assert found.amax((1, 2, 3)).unique().numel() == 4
-    other = augment.augment(torch.zeros(4, 1, 16, 16), "fake", ["brightness"], draws.uniform)
+    other = augmentations.augment(torch.zeros(4, 1, 16, 16), "fake", ["brightness"], draws.uniform)
     assert not torch.equal(found, other)
 
 
 def test_an_unknown_augmentation_is_refused() -> None:
-    augment.check(list(augment.KINDS))
+    augmentations.check(AUGMENTATIONS)
     with pytest.raises(UserError, match=r"training\.augment has 'rotate'; allowed are brightness, contrast"):
-        augment.check(["brightness", "rotate"])
+        augmentations.check(["brightness", "rotate"])
 
 
 # -- averaged weights ------------------------------------------------------------------------------------------------
@@ -561,20 +576,28 @@ def filled(value: float) -> nn.Module:
 
 @pytest.mark.parametrize("batch_size", [1, 100, 500])
 def test_after_a_half_life_the_average_is_half_way(batch_size: int) -> None:
-    average, model = filled(0.0), filled(1.0)
+    model = filled(0.0)
+    average = ema.Average(model, (".",), half_life_kimg=0.5)
+    model.load_state_dict(filled(1.0).state_dict())
     for clock in range(10**6 + batch_size, 10**6 + 501, batch_size):
-        ema.update(average, model, clock, batch_size, half_life_kimg=0.5)
-    assert torch.allclose(average.weight, torch.full((3,), 0.5), atol=1e-4)
-    assert torch.equal(average.running_mean, torch.ones(3))  # buffers are copied
+        average.update(clock, batch_size)
+    assert torch.allclose(average.model.weight, torch.full((3,), 0.5), atol=1e-4)
+    assert torch.equal(average.model.running_mean, torch.ones(3))  # buffers are copied
 
 
-def test_at_the_start_the_half_life_is_a_share_of_the_clock() -> None:
-    average = filled(0.0)
-    ema.update(average, filled(1.0), 1000, 50, half_life_kimg=100.0)  # 5 % of 1000 images = one batch
-    assert torch.allclose(average.weight, torch.full((3,), 0.5))
+@pytest.mark.parametrize(("half_life_kimg", "weight"), [(100.0, 0.5), (0.0, 1.0)])
+def test_at_the_start_the_half_life_is_a_share_of_the_clock(half_life_kimg: float, weight: float) -> None:
+    model = filled(0.0)
+    average = ema.Average(model, (".",), half_life_kimg)
+    model.load_state_dict(filled(1.0).state_dict())
+    average.update(1000, 50)  # 5 % of 1000 images = one batch; without half-life the average is the model
+    assert torch.allclose(average.model.weight, torch.full((3,), weight))
 
 
-def test_without_half_life_the_average_is_the_model() -> None:
-    average = filled(0.0)
-    ema.update(average, filled(1.0), 1000, 10, half_life_kimg=0.0)
-    assert torch.equal(average.weight, torch.ones(3))
+def test_only_what_is_named_is_averaged_and_the_rest_is_the_models_own() -> None:
+    model = nn.Sequential(nn.Sequential(nn.Linear(2, 2)), nn.Linear(2, 2))
+    average = ema.Average(model, ("0",), half_life_kimg=1.0)
+    assert average.model[1] is model[1] and average.model[0][0] is not model[0][0]
+    assert not any(weights.requires_grad for weights in average.model[0].parameters())
+    assert all(weights.requires_grad for weights in model.parameters())
+    assert list(average.state()) == ["0"]

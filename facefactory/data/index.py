@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from facefactory import UserError, config, rundir
+from facefactory.facts import Facts, labels_of
 
 FORMAT = 1
 BLOCK = 512  # tar works in blocks
@@ -56,10 +57,10 @@ class Index:
         return {name: [shard[key] for shard in split["shards"]] for name, split in self.content["splits"].items()}
 
     @property
-    def facts(self) -> dict[str, Any]:
-        """What the data fix in a model: resolution [pixels], channels, classes per label (identity included)."""
-        classes = {name: len(entry["classes"]) for name, entry in self.content["labels"].items() if "classes" in entry}
-        return {"resolution": self.content["resolution"], "channels": self.content["channels"], "classes": classes}
+    def facts(self) -> Facts:
+        """What the data fix in a model."""
+        side = self.content["resolution"]
+        return Facts(side, side, self.content["channels"], labels_of(self.content["labels"]))
 
     def split(self, name: str) -> dict[str, Any]:
         """One split; UserError: there is no such split."""

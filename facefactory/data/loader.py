@@ -116,8 +116,12 @@ class Shards:
 
     def some(self, count: int) -> torch.Tensor:
         """At most `count` images, always the same ones, [n, H, W, C] uint8."""
-        chosen = np.arange(min(count, len(self)))
-        return self.images(chosen if len(self) <= count else np.sort(permute(chosen, len(self), 2)))
+        return self.images(self.chosen(count))
+
+    def chosen(self, count: int) -> Ids:
+        """The positions of `some` images, in order."""
+        first = np.arange(min(count, len(self)))
+        return first if len(self) <= count else np.sort(permute(first, len(self), 2))
 
     def chunks(self, positions: Ids | None = None) -> Iterator[torch.Tensor]:
         """The same a few hundred at a time, for models: memory does not grow with the set."""
@@ -192,21 +196,32 @@ def _decoders() -> ProcessPoolExecutor:
 
 @dataclass(frozen=True)
 class Batch:
-    """A rank's slice of a global batch: images [b, H, W, C] uint8, labels [b] int64 or float32, positions [b] in the split."""
+    """A rank's slice of a global batch."""
 
-    images: torch.Tensor
-    labels: dict[str, torch.Tensor]
-    positions: Ids
+    images: torch.Tensor  # [b, H, W, C] uint8
+    labels: dict[str, torch.Tensor]  # name -> [b] int64 or float32
+    before: dict[str, torch.Tensor]  # the same of the image before each, in the global batch, cyclic
+    positions: Ids  # [b] in the split
 
 
 def batches(
-    shards: Shards, order: Order, clock: int, size: int, lo: int, hi: int, pinned: bool = False, wanted: Collection[str] = ()
+    shards: Shards,
+    order: Order,
+    clock: int,
+    size: int,
+    lo: int,
+    hi: int,
+    pinned: bool = False,
+    wanted: Collection[str] = (),
+    before: Collection[str] = (),
 ) -> Generator[Batch, None, None]:
-    """Endless slices lo:hi of the global batches of `size` that follow `clock` [images], with some of their labels.
+    """Endless slices lo:hi of the global batches of `size` that follow `clock` [images], with the `wanted` labels.
+
+    Labels `before` come for the images before, too.
 
     A batch's images lie in a ring of buffers: they are valid until the next-but-one block of batches is asked for.
     """
-    share, columns = hi - lo, shards.labels(wanted)
+    share, columns = hi - lo, shards.labels({*wanted, *before})
     steps = max(1, min(AHEAD, BLOCK_BYTES // shards.space(1).numel()) // share)
     ring = [shards.space(steps * share, pinned) for _ in range(2 * READERS + 2)]
     swept = deque[int](maxlen=4 * order.window)
@@ -219,7 +234,7 @@ def batches(
         finally:
             room.release()
 
-    def block(turn: int) -> tuple[Ids, torch.Tensor]:
+    def block(turn: int) -> tuple[Ids, Ids, torch.Tensor]:
         start = clock + turn * steps * size
         drawn = order.ids(start, start + steps * size)
         if order.window:  # on parallel file systems reading single images is slow: whole shards, a window ahead
@@ -227,9 +242,10 @@ def batches(
             for ids in (drawn, order.ids(later, later + steps * size)):
                 if room.acquire(blocking=False):
                     sweeper.submit(sweep, ids)
-        ids = drawn.reshape(steps, size)[:, lo:hi]
+        rows = drawn.reshape(steps, size)
+        ids, previous = rows[:, lo:hi], np.roll(rows, 1, axis=1)[:, lo:hi]
         images = shards.gather(ids.reshape(-1), ring[turn % len(ring)])
-        return ids, images.view(steps, share, *images.shape[1:])
+        return ids, previous, images.view(steps, share, *images.shape[1:])
 
     if shards._rows is None:
         _decoders()  # before two threads ask for them at once
@@ -238,15 +254,20 @@ def batches(
         for turn in itertools.count(2 * READERS):
             found = ahead.popleft().result()  # raises what went wrong in the thread
             ahead.append(pool.submit(block, turn))
-            for positions, images in zip(*found, strict=True):
-                chosen = torch.from_numpy(positions)
-                labels = {name: column[chosen] for name, column in columns.items()}
-                whole = {name: column.long() for name, column in labels.items() if not column.is_floating_point()}
-                yield Batch(images, labels | whole, positions)
+            for positions, previous, images in zip(*found, strict=True):
+                labels = _rows({name: columns[name] for name in wanted}, positions)
+                yield Batch(images, labels, _rows({name: columns[name] for name in before}, previous), positions)
     finally:  # waits: a thread inside torch while the interpreter ends would abort the process
         ended.set()  # no stop waits for a slow disk
         pool.shutdown(cancel_futures=True)
         sweeper.shutdown(cancel_futures=True)
+
+
+def _rows(columns: dict[str, torch.Tensor], positions: Ids) -> dict[str, torch.Tensor]:
+    """The values at positions; class numbers as int64."""
+    chosen = torch.from_numpy(positions)
+    found = {name: column[chosen] for name, column in columns.items()}
+    return {name: values if values.is_floating_point() else values.long() for name, values in found.items()}
 
 
 def on_device(stream: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
@@ -257,11 +278,15 @@ def on_device(stream: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
     side, waiting = torch.cuda.Stream(device), deque[tuple[Batch, torch.cuda.Event]]()
     for batch in stream:
         with torch.cuda.stream(side):
-            labels = {name: column.to(device, non_blocking=True) for name, column in batch.labels.items()}
-            waiting.append((Batch(batch.images.to(device, non_blocking=True), labels, batch.positions), side.record_event()))
+            labels, before = (
+                {name: column.to(device, non_blocking=True) for name, column in columns.items()}
+                for columns in (batch.labels, batch.before)
+            )
+            moved = Batch(batch.images.to(device, non_blocking=True), labels, before, batch.positions)
+            waiting.append((moved, side.record_event()))
         if len(waiting) == 2:
             ready, copied = waiting.popleft()
             copied.synchronize()  # from here on its buffer may be filled again
-            for tensor in (ready.images, *ready.labels.values()):
+            for tensor in (ready.images, *ready.labels.values(), *ready.before.values()):
                 tensor.record_stream(torch.cuda.current_stream(device))
             yield ready

@@ -9,16 +9,16 @@ import numpy as np
 import scipy.stats
 import torch
 
-from facefactory import UserError
+from facefactory import UserError, conditions
 from facefactory.data import pixels
 from facefactory.data.index import Index
 from facefactory.data.labels import countable, people
 from facefactory.data.loader import CHUNK, Shards
 from facefactory.data.order import Ids
+from facefactory.draws import normal
 from facefactory.interpret import Interpret
 from facefactory.metrics import Array, intervals
 from facefactory.metrics.codes import cliffs_delta
-from facefactory.training.random import normal
 
 ACTIVE_NATS = 0.05  # a dimension of a VAE with less KL than this carries nothing
 TESTED = "95 % intervals: bootstrap by person (a generated face is one), Student's t; q: Benjamini-Hochberg over all cells."
@@ -39,7 +39,10 @@ class Codes:
 def of_faces(model: Any, shards: Shards, names: list[str]) -> Codes:
     """Posterior means of real faces, their labels and people, and the KL of each dimension [nats]."""
     with torch.inference_mode():
-        parts = [model.encode(pixels.to_model(part).to(pixels.like(model))) for part in shards.chunks()]
+        parts = []
+        for start, part in zip(range(0, len(shards), CHUNK), shards.chunks(), strict=True):
+            c = conditions.of_images(model, shards, np.arange(start, start + len(part)))
+            parts.append(model.encode(pixels.to_model(part).to(pixels.like(model)), c.to(pixels.like(model))))
     mu, logvar = (torch.cat(found).double().cpu() for found in zip(*parts, strict=True))
     kl = 0.5 * (mu.square() + logvar.exp() - 1 - logvar).mean(0)
     groups = people(shards.table, shards.index.content["group"])
@@ -50,11 +53,14 @@ def of_faces(model: Any, shards: Shards, names: list[str]) -> Codes:
     return Codes(mu.numpy(), shards.table[names].to_numpy(np.float64), groups, kl.tolist(), method)
 
 
-def of_samples(model: Any, judge: Any, count: int, seed: int, names: list[str]) -> Codes:
-    """z [count, z_dim] and, as labels, which faces drawn from it are in the upper half of the judge's logits."""
+def of_samples(model: Any, judge: Any, c: torch.Tensor, seed: int, names: list[str]) -> Codes:
+    """z [count, z_dim] and, as labels, which faces drawn from it and `c` [count, columns] are in the upper half of the
+    judge's logits."""
+    count = len(c)
     z = normal(seed, 0, "interpret", count, model.z_dim)
     with torch.inference_mode():
-        faces = (pixels.to_uint8(model.sample(part.to(pixels.like(model)))) for part in z.split(CHUNK))
+        pairs = zip(z.to(pixels.like(model)).split(CHUNK), c.to(pixels.like(model)).split(CHUNK), strict=True)
+        faces = (pixels.to_uint8(model.sample(*pair)) for pair in pairs)
         seen = [judge.logits(pixels.to_model(part).to(pixels.like(judge))) for part in faces]
     margins = [torch.cat([part[name][:, 1] - part[name][:, 0] for part in seen]).cpu() for name in names]
     labels = np.array([(margin > margin.median()).numpy() for margin in margins], np.float64).reshape(len(names), count).T
@@ -89,7 +95,11 @@ def interpret(model: Any, judge: Any, index: Index, options: Interpret, seed: in
     everyone, encodes = Shards(index, list(index.content["splits"])), hasattr(model, "encode")
     counted = countable(everyone.table, index.content["labels"], people(everyone.table, index.content["group"]))
     names = [name for name, fact in counted.items() if fact["scored"] and len(fact["classes"]) == 2]
-    found = of_faces(model, everyone, names) if encodes else of_samples(model, judge, options.samples, seed, names)
+    found = (
+        of_faces(model, everyone, names)
+        if encodes
+        else of_samples(model, judge, conditions.asked(model, everyone, options.samples), seed, names)
+    )
     delta, bounds, q = effects(found)
     rows, columns = [], ("effect", "low", "high", "q")
     for dimension, cells in enumerate(np.stack([delta, *bounds, q], 2).tolist()):
@@ -106,7 +116,9 @@ def interpret(model: Any, judge: Any, index: Index, options: Interpret, seed: in
     z = start.repeat(len(shown), len(WALK), 1)
     z[range(len(shown)), :, shown] = WALK
     with torch.inference_mode():
-        walks = pixels.to_uint8(model.sample(z.flatten(0, 1).to(pixels.like(model)))).cpu()
+        # one person's labels for all: what changes is the code
+        c = conditions.asked(model, everyone, 1).repeat(len(shown) * len(WALK), 1).to(pixels.like(model))
+        walks = pixels.to_uint8(model.sample(z.flatten(0, 1).to(pixels.like(model)), c)).cpu()
     pixels.grid(walks, len(WALK)).save(folder / "traversals.png")
     reasons = {name: fact.get("reason", "has more than two classes") for name, fact in counted.items() if name not in names}
     method = f"{found.method} {TESTED}"

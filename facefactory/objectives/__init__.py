@@ -1,7 +1,8 @@
 """What is minimised. An objective names its phases and gives each phase's loss; the training loop knows no more.
 
-An objective file defines `class Component`: its one positional argument is the label schema (name -> {kind, classes}),
-its keyword-only arguments are its options.
+An objective file defines `class Component(nn.Module, Objective)`: its keyword-only arguments are its
+options, its one positional argument, if it has one, are the labels of the set (name -> Label).
+Buffers and networks of its own are part of every checkpoint. This file is torch-free.
 """
 
 from __future__ import annotations
@@ -13,28 +14,34 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from facefactory.draws import Draws
+
 
 @dataclass(frozen=True)
 class Phase:
-    """An optimiser step: which sub-module of the model it trains, and in which iterations."""
+    """An optimiser step: which networks it trains (the others are frozen), and in which iterations.
+
+    A network is a dotted path in the model (`.` = all of it), or `objective.<path>` of the
+    objective's own. A network belongs to one phase.
+    """
 
     name: str
-    module: str
+    modules: tuple[str, ...]
     interval: int = 1  # runs in iterations 0, interval, 2·interval, …
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What a loss sees: a slice of the global batch and its random draws.
+    """What a loss sees: a slice of the global batch and its random draws."""
 
-    images [b, C, H, W] in -1…1; labels name -> [b] int64 (-1 = missing) or float32; `normal(purpose, n)` -> [b, n] standard normal;
-    `augment(images, purpose)` -> DiffAugment of any images of this slice.
-    """
-
-    images: Tensor
-    labels: dict[str, Tensor]
-    normal: Callable[[str, int], Tensor]
-    augment: Callable[[Tensor, str], Tensor]
+    images: Tensor  # [b, C, H, W] in -1…1
+    labels: dict[str, Tensor]  # name -> [b] int64 (-1 = missing) or float32 (NaN = missing)
+    c: Tensor  # [b, columns] the labels that the model is conditioned on, as one vector
+    wrong: Tensor  # [b, columns] the same of the image before, in the global batch
+    iteration: int
+    kimg: float  # the clock, thousands of images
+    draws: Draws  # of this slice: `draws.normal(purpose, n)` is [b, n]
+    augment: Callable[[Tensor, str], Tensor]  # (images, purpose) -> augmented images of this slice
 
 
 class Objective(Protocol):
@@ -42,7 +49,12 @@ class Objective(Protocol):
 
     phases: tuple[Phase, ...]
     needs: tuple[str, ...]  # what a model must have to be trained by it
-    uses_labels: bool  # whether batches bring labels; a change of them then makes what it trained stale
+    averaged: tuple[str, ...] = (".",)  # networks of the model whose weights are averaged
+    uses_labels: bool = False  # whether it reads `batch.labels`; a change of them makes what it trained stale
 
     def loss(self, phase: str, model: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The phase's loss (a scalar, mean over the slice) and scalars worth a curve."""
+        ...
+
+    def after(self, kimg: float, total: Callable[[Tensor], Tensor]) -> None:
+        """Once an iteration, on all ranks: adapt buffers from what the phases saw; `total` sums over ranks."""

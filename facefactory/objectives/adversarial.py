@@ -1,65 +1,78 @@
-"""Adversarial losses with lazy R1.
+"""Two players: a critic's pair of losses, and terms that regularise one of them."""
 
-Non-saturating (Goodfellow et al. 2014), hinge (Lim & Ye 2017); R1 gradient penalty γ/2·E‖∇D(x)‖² on real images
-(Mescheder, Geiger & Nowozin 2018, eq. 9), applied every k-th iteration with weight k (Karras et al. 2020, §3.1).
-"""
-
-from typing import Any, Literal
+import contextlib
+from typing import Annotated, Any
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
 
-from facefactory import UserError
 from facefactory.models import GAN
-from facefactory.objectives import Batch, Phase
+from facefactory.objectives import Batch, Objective, Phase
+from facefactory.objectives.critics import Critic, Seen
+from facefactory.objectives.terms import Term
+from facefactory.registry import Nested
 
-Kind = Literal["non_saturating", "hinge"]
 
-
-class Component:
-    """Two players.
+class Component(nn.Module, Objective):
+    """A generator against a discriminator.
 
     Args:
-        schema: labels; unused, an unconditional GAN has none.
-        loss: `non_saturating` or `hinge`.
-        r1_gamma: γ of R1; 0 switches it off.
-        r1_interval: R1 is applied every so many iterations.
+        critic: how logits are judged: a name of objectives/critics, or {name: …, its options}.
+        terms: regularisers, e.g. {r1: {gamma: 1.0, interval: 8}}: names of objectives/terms and their options.
     """
 
+    phases = (Phase("discriminator", ("discriminator",)), Phase("generator", ("generator",)))
     needs = ("generator", "discriminator", "z_dim")
-    uses_labels = False
+    averaged = ("generator",)
 
     def __init__(
-        self, schema: dict[str, Any], *, loss: Kind = "non_saturating", r1_gamma: float = 1.0, r1_interval: int = 8
+        self,
+        *,
+        critic: Annotated[Any, Nested("objectives.critics")] = "non_saturating",
+        terms: Annotated[Any, Nested("objectives.terms", many=True)] = {"r1": {}},  # noqa: B006
     ) -> None:
-        if r1_gamma < 0 or r1_interval < 1:
-            found = f"r1_gamma={r1_gamma}, r1_interval={r1_interval}"
-            raise UserError(f"adversarial: {found}; at least 0 (0 = off) and at least 1 are allowed.")
-        self.kind, self.r1_gamma, self.r1_interval = loss, r1_gamma, r1_interval
-        r1 = [Phase("r1", "discriminator", r1_interval)] if r1_gamma > 0 else []
-        self.phases = (Phase("discriminator", "discriminator"), *r1, Phase("generator", "generator"))
+        super().__init__()
+        self.critic: Critic = critic
+        self.terms: dict[str, Term] = terms
 
     def loss(self, phase: str, model: GAN, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss of `discriminator`, `r1` or `generator`."""
-        if phase == "discriminator":
+        """Loss of `discriminator` or `generator`."""
+        due = {name: term for name, term in self.terms.items() if term.trains == phase and batch.iteration % term.interval == 0}
+        player = self._discriminator if phase == "discriminator" else self._generator
+
+        # squared gradients lose too much in bfloat16
+        exact = any(term.differentiates for term in due.values())
+        device = batch.images.device.type
+        with torch.autocast(device, enabled=False) if exact else contextlib.nullcontext():
+            seen, value, shown = player(model, batch, due)
+            for name, term in due.items():
+                extra = term(seen, model, batch).mean()
+                shown[name] = extra
+                value = value + extra * (term.weight(batch.kimg) * term.interval)
+        return value, shown
+
+    def _discriminator(self, model: GAN, batch: Batch, due: dict[str, Term]) -> tuple[Seen, Tensor, dict[str, Tensor]]:
+        needed = {images for term in due.values() for images in term.differentiates}
+        with torch.no_grad():
+            fake = model.generator(batch.draws.normal("z_discriminator", model.z_dim), batch.c)
+        fake = fake.detach().requires_grad_("fake" in needed)
+        real = batch.images.detach().requires_grad_("real" in needed)
+
+        # images of one kind at a time: a batch norm must not mix them
+        real_logits = model.discriminator(batch.augment(real, "real"), batch.c)
+        fake_logits = model.discriminator(batch.augment(fake, "fake_discriminator"), batch.c)
+        seen = Seen(real, fake, real_logits, fake_logits)
+        value = self.critic.discriminator(seen).mean()
+        shown = {"loss_d": value, "logits_real": real_logits.mean(), "logits_fake": fake_logits.mean()}
+        return seen, value, shown
+
+    def _generator(self, model: GAN, batch: Batch, due: dict[str, Term]) -> tuple[Seen, Tensor, dict[str, Tensor]]:
+        fake = model.generator(batch.draws.normal("z_generator", model.z_dim), batch.c)
+        fake_logits = model.discriminator(batch.augment(fake, "fake_generator"), batch.c)
+        real_logits = fake_logits.new_empty(0)
+        if self.critic.pairs:
             with torch.no_grad():
-                fake = model.generator(batch.normal("z_discriminator", model.z_dim))
-            real_logits = model.discriminator(batch.augment(batch.images, "real"))
-            fake_logits = model.discriminator(batch.augment(fake, "fake_discriminator"))
-            if self.kind == "hinge":
-                value = F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
-            else:
-                value = F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
-            return value, {"loss_d": value, "logits_real": real_logits.mean(), "logits_fake": fake_logits.mean()}
-        if phase == "r1":
-            with torch.autocast(batch.images.device.type, enabled=False):  # squared gradients lose too much in bfloat16
-                real = batch.images.detach().requires_grad_(True)
-                logits = model.discriminator(batch.augment(real, "r1"))
-                (gradient,) = torch.autograd.grad(logits.sum(), real, create_graph=True)
-                penalty = gradient.square().sum(dim=(1, 2, 3)).mean()
-            return penalty * (self.r1_gamma / 2 * self.r1_interval), {"r1": penalty}
-        fake = model.generator(batch.normal("z_generator", model.z_dim))
-        logits = model.discriminator(batch.augment(fake, "fake_generator"))
-        value = -logits.mean() if self.kind == "hinge" else F.softplus(-logits).mean()
-        return value, {"loss_g": value}
+                real_logits = model.discriminator(batch.augment(batch.images, "real_generator"), batch.c)
+        seen = Seen(batch.images, fake, real_logits, fake_logits)
+        value = self.critic.generator(seen).mean()
+        return seen, value, {"loss_g": value}

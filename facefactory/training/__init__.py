@@ -1,10 +1,25 @@
 """The training loop's section of the config tree. This file is torch-free."""
 
+import dataclasses
+import typing
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from facefactory import UserError
 from facefactory.config import key
+from facefactory.registry import nearest
+
+OptimiserKind = Literal["adam", "adamw", "rmsprop", "sgd"]
+
+
+@dataclass(frozen=True)
+class Optimiser:
+    """How one network learns."""
+
+    kind: OptimiserKind
+    lr: float | dict[str, float]
+    betas: tuple[float, float]
+    weight_decay: float
 
 
 @dataclass(frozen=True)
@@ -14,20 +29,66 @@ class Training:
     total_kimg: float = key(60.0, "images shown to the networks in all, thousands", low=0.001, resumes=True)
     batch_size: int = key(16, "images per iteration over all ranks", low=1)
     accumulate: int = key(1, "parts a rank's share of the batch is cut into to save memory", low=1)
-    lr: float = key(8e-4, "Adam's learning rate", low=0.0)
-    betas: list[float] = key([0.0, 0.99], "Adam's β1 and β2", low=0.0, high=1.0)
+    optimiser: OptimiserKind = key("adam", "adam, adamw, rmsprop or sgd")
+    lr: Any = key(8e-4, "learning rate, or a schedule {kimg: rate, …}, linear between its points")
+    betas: list[float] = key(
+        [0.0, 0.99],
+        "Adam's β1 and β2; rmsprop: momentum and smoothing; sgd: momentum and unused",
+        low=0.0,
+        high=1.0,
+    )
+    weight_decay: float = key(0.0, "weight decay", low=0.0)
+    modules: dict[str, dict[str, Any]] = key({}, "network -> what differs there, e.g. {discriminator: {lr: 4.0e-4}}")
     precision: Literal["float32", "bfloat16", "float64"] = key("float32", "of the networks; bfloat16 = autocast")
-    ema_half_life_kimg: float = key(5.0, "half-life of the averaged weights, thousands of images", low=0.0)
+    tf32: bool = key(False, "CUDA: let float32 products be rounded to TF32 (10 bits)")
+    ema_half_lives_kimg: list[float] = key(
+        [5.0], "half-lives of averaged weights, thousands of images; the first is scored", low=0.0
+    )
     augment: list[str] = key(
-        ["brightness", "contrast", "translation"], "DiffAugment: brightness contrast saturation translation cutout"
+        ["brightness", "contrast", "translation"],
+        "DiffAugment: brightness contrast saturation translation cutout",
     )
     checkpoint_kimg: float = key(10.0, "thousands of images between checkpoints", low=0.001, identity=False)
+    checkpoint_s: float = key(10.0, "and at least so many seconds", low=0.0, identity=False)
     log_kimg: float = key(1.0, "thousands of images between metric lines; 0 = none", low=0.0, identity=False)
+    log_s: float = key(1.0, "and at least so many seconds", low=0.0, identity=False)
     sample_kimg: float = key(20.0, "thousands of images between sample grids; 0 = none", low=0.0, identity=False)
+    sample_s: float = key(10.0, "and at least so many seconds", low=0.0, identity=False)
     ranks: int = key(1, "processes that share a batch (DistributedDataParallel)", low=1, resumes=True)
     threads: int = key(1, "CPU threads per rank", low=1, resumes=True)
     device: Literal["auto", "cpu", "cuda"] = key("auto", "auto = cuda where there is one", resumes=True)
     deterministic: bool = key(False, "CUDA: use deterministic kernels only, so that bits repeat")
+
+    def check(self, modules: tuple[str, ...]) -> None:
+        """Look at what bounds cannot: sharing, averages and the optimiser of each network that is trained.
+
+        Raises:
+            UserError: a value that cannot be.
+        """
+        self.batch_per_rank()
+        if not self.ema_half_lives_kimg:
+            raise UserError("training.ema_half_lives_kimg=[]; give at least one, 0 for the weights themselves.")
+        for name in self.modules:
+            if name not in modules:
+                guess = nearest(name, modules)
+                raise UserError(f"training.modules has {name!r}; trained here are {', '.join(modules)}.{guess}")
+        for name in modules:
+            self.optimiser_of(name)
+
+    def optimiser_of(self, module: str) -> Optimiser:
+        """How the network at a path learns.
+
+        Raises:
+            UserError: an unknown setting, or a value that it cannot have.
+        """
+        own = self.modules.get(module, {})
+        where = f"training.modules.{module}" if own else "training"
+        return _optimiser(where, {"kind": self.optimiser, **_shared(self), **own})
+
+    def resolved(self) -> "Training":
+        """The same with schedules as they are written down; UserError: one that cannot be."""
+        own = {path: {**one, **_lr(f"training.modules.{path}", one)} for path, one in self.modules.items()}
+        return dataclasses.replace(self, modules=own, **_lr("training", {"lr": self.lr}))
 
     def batch_per_rank(self) -> int:
         """Images per iteration on one rank.
@@ -35,8 +96,6 @@ class Training:
         Raises:
             UserError: batch_size cannot be shared out evenly.
         """
-        if len(self.betas) != 2 or max(self.betas) >= 1:
-            raise UserError(f"training.betas={self.betas}; give two numbers from 0 to below 1, e.g. [0.0,0.99].")
         parts = self.ranks * self.accumulate
         if self.batch_size % parts:
             near = max(parts, round(self.batch_size / parts) * parts)
@@ -45,3 +104,40 @@ class Training:
                 f"training.accumulate={self.accumulate}; give a multiple of {parts}, e.g. {near}."
             )
         return self.batch_size // self.ranks
+
+
+def _shared(options: Training) -> dict[str, Any]:
+    """What all networks share, as far as they have nothing of their own."""
+    return {"lr": options.lr, "betas": options.betas, "weight_decay": options.weight_decay}
+
+
+def _lr(where: str, given: dict[str, Any]) -> dict[str, Any]:
+    """A learning rate, if one is given, as JSON keeps it."""
+    if "lr" not in given:
+        return {}
+    from facefactory.schedule import checked, least
+
+    try:
+        lr = checked(given["lr"])
+    except ValueError as error:
+        raise UserError(f"{where}.lr={given['lr']!r}: {error}.") from None
+    if least(lr) < 0:
+        raise UserError(f"{where}.lr={given['lr']}; a learning rate is at least 0.")
+    return {"lr": lr}
+
+
+def _optimiser(where: str, given: dict[str, Any]) -> Optimiser:
+    """Checked settings; UserError: one that is unknown, or cannot be."""
+    names = [field.name for field in dataclasses.fields(Optimiser)]
+    for name in given:
+        if name not in names:
+            guess = nearest(name, names)
+            raise UserError(f"{where} has {name!r}; allowed are {', '.join(names)}.{guess}")
+    kinds = typing.get_args(OptimiserKind)
+    if given["kind"] not in kinds:
+        raise UserError(f"{where}.kind={given['kind']!r}; allowed are {', '.join(kinds)}.")
+    betas = given["betas"]
+    if len(betas) != 2 or min(betas) < 0 or max(betas) >= 1:
+        raise UserError(f"{where}.betas={betas}; give two numbers from 0 to below 1, e.g. [0.0,0.99].")
+    lr = _lr(where, given)["lr"]
+    return Optimiser(given["kind"], lr, (betas[0], betas[1]), float(given["weight_decay"]))

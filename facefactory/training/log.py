@@ -5,27 +5,35 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from facefactory import rundir
 from facefactory.progress import Progress
-from facefactory.training.distributed import World
+from facefactory.ranks import World
 
 
 class Log:
     """Means of the scalars since the last line, written to metrics-<attempt>.jsonl by rank 0; `on=False`: says nothing."""
 
     def __init__(self, folder: Path, world: World, label: str, clock: int, on: bool = True) -> None:
-        self.world, self.on = world, on
-        self.sums: dict[str, torch.Tensor] = {}
-        self.shares: dict[str, float] = {}
-        self.began, self.first_clock, self.bar = time.monotonic(), clock, Progress(label, "kimg")
-        self.path = folder / f"metrics-{1 + len(list(folder.glob('metrics-*.jsonl'))):03d}.jsonl"
+        self.world = world
+        self.on = on
+        self.sums: dict[tuple[str, ...], Tensor] = {}  # of the scalars that came together
+        self.counts: dict[tuple[str, ...], int] = {}
+        self.began = time.monotonic()
+        self.first_clock = clock
+        self.bar = Progress(label, "kimg")
+        attempt = 1 + len(list(folder.glob("metrics-*.jsonl")))
+        self.path = folder / f"metrics-{attempt:03d}.jsonl"
 
-    def add(self, shown: dict[str, torch.Tensor], share: float) -> None:
-        """Add the scalars of a part of an iteration, `share` of it."""
-        for name, value in shown.items() if self.on else ():
-            self.sums[name] = self.sums.get(name, torch.zeros((), device=value.device)) + value.float() * share
-            self.shares[name] = self.shares.get(name, 0.0) + share
+    def add(self, shown: dict[str, Tensor]) -> None:
+        """Add the scalars of a part of an iteration; nothing is read back from a device."""
+        if not self.on or not shown:
+            return
+        names = tuple(shown)
+        values = torch.stack([value.float() for value in shown.values()])
+        self.sums[names] = self.sums[names] + values if names in self.sums else values
+        self.counts[names] = self.counts.get(names, 0) + 1
 
     def write(self, clock: int) -> None:
         """One metric line for all that was added since the last.
@@ -35,17 +43,30 @@ class Log:
         """
         if not self.sums:
             return
-        means = self.world.mean(torch.stack([self.sums[n] / self.shares[n] for n in self.sums])).tolist()
-        line: dict[str, Any] = {"kimg": clock / 1000, **dict(zip(self.sums, means, strict=True))}
+        names, totals, counts = self._totals()
+        means = (self.world.sum(totals) / self.world.sum(counts)).tolist()
+        line: dict[str, Any] = {"kimg": clock / 1000, **dict(zip(names, means, strict=True))}
         bad = [name for name, value in line.items() if value != value or abs(value) == float("inf")]
         if bad:
             raise FloatingPointError(
                 f"{', '.join(bad)} not finite at {clock / 1000:g} kimg: the training diverged; lower training.lr."
             )
         line["images_per_s"] = round(self.rate(clock), 1)
-        self.sums, self.shares = {}, {}
+        self.sums = {}
+        self.counts = {}
         if self.world.rank == 0:
             rundir.append_json(self.path, line)
+
+    def _totals(self) -> tuple[list[str], Tensor, Tensor]:
+        """Names of the scalars, their sums and how many there were; one scalar may have come in several companies."""
+        sums: dict[str, Tensor] = {}
+        counts: dict[str, int] = {}
+        for names, values in self.sums.items():
+            for name, value in zip(names, values, strict=True):
+                sums[name] = sums[name] + value if name in sums else value
+                counts[name] = counts.get(name, 0) + self.counts[names]
+        totals = torch.stack(list(sums.values()))
+        return list(sums), totals, torch.tensor(list(counts.values()), device=totals.device, dtype=totals.dtype)
 
     def rate(self, clock: int) -> float:
         """Images per second since this training began or went on."""

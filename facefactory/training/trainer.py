@@ -1,29 +1,22 @@
 """THE loop. It knows phases, images and a clock; it knows no GAN, no Slurm, no YAML and no score."""
 
 import contextlib
-import copy
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from facefactory import UserError, checkpoint
-from facefactory.data import Data, pixels
-from facefactory.data.loader import Batch as Loaded
+from facefactory import UserError, checkpoint, conditions, registry
+from facefactory.data import Data
 from facefactory.data.loader import Shards, batches, on_device
-from facefactory.models import Facts
-from facefactory.objectives import Batch, Objective
-from facefactory.training import Training, ema
-from facefactory.training.augment import augment
-from facefactory.training.distributed import PhaseModule, World, parallel
+from facefactory.facts import Facts
+from facefactory.ranks import Vote, World
+from facefactory.training import Training, augmentations
 from facefactory.training.log import Log
-from facefactory.training.random import Draws
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}  # master weights
+from facefactory.training.step import DTYPES, Step, trained_modules
 
 
 @dataclass(frozen=True)
@@ -34,8 +27,8 @@ class Task:
     clock)` may write sample grids; `guard` raises when another process owns `folder`; `should_stop` is asked once an iteration.
     """
 
-    model: dict[str, Any]
-    objective: Objective
+    model: dict[str, Any]  # name and options
+    objective: dict[str, Any]  # name and options
     shards: Shards
     options: Training
     seed: int
@@ -48,37 +41,73 @@ class Task:
     draw_samples: Callable[[nn.Module, int], None] = lambda model, clock: None
 
 
+def check(model: dict[str, Any], objective: dict[str, Any], options: Training, facts: Facts) -> None:
+    """Build everything once, to find what cannot be trained before anything starts: UserError."""
+    augmentations.check(options.augment)
+    loss = registry.build("objectives", objective, facts.labels)
+    made = checkpoint.build(model, facts)
+    lacking = [name for name in loss.needs if not hasattr(made, name)]
+    if lacking:
+        raise UserError(f"{objective['name']} trains no {model['name']}: that has no {', '.join(lacking)}.")
+    conditions.width(getattr(made, "conditions", ()), facts.labels)
+    options.check(trained_modules(loss))
+
+
 class Trainer:
-    """Networks, optimisers and the clock of one training."""
+    """A training's state, its clock and its checkpoints."""
 
     def __init__(self, task: Task, world: World) -> None:
-        options = task.options
-        self.task, self.world, self.folder, self.clock, self.saved = task, world, task.folder / "checkpoints", 0, -1
-        made = checkpoint.build(task.model, Facts(**task.shards.index.facts), task.seed).to(
-            world.device, DTYPES[options.precision]
-        )
-        self.model = made.train()
-        self.average = copy.deepcopy(made).eval().requires_grad_(False)
-        self.phases = task.objective.phases
-        self.modules = {phase.name: PhaseModule(made, task.objective, phase.name, phase.module) for phase in self.phases}
-        self.optimisers = {
-            phase.module: torch.optim.Adam(self.modules[phase.name].parameters(), options.lr, tuple(options.betas), foreach=True)  # type: ignore[arg-type]
-            for phase in self.phases
-        }
-        self.forwards = {name: parallel(module, world) for name, module in self.modules.items()}
+        self.task = task
+        self.world = world
+        self.folder = task.folder / "checkpoints"
+        self.clock = 0
+        self.saved = -1
+
+        # the networks, where and as wide as they compute
+        self.facts = task.shards.index.facts
+        place = (world.device, DTYPES[task.options.precision])
+        self.model = checkpoint.build(task.model, self.facts, task.seed).to(*place).train()
+        self.objective = registry.build("objectives", task.objective, self.facts.labels).to(*place)
+        self.step = Step(self.model, self.objective, self.facts, task.options, task.data, task.seed, world)
+
+        # what the clock counts: which images, in which order
         self.order, order = task.shards.order(task.data, task.seed)
-        self.segment: dict[str, Any] = {"images": task.shards.index.images_digest, "order": order, "seed": task.seed}
-        if task.objective.uses_labels or task.data.balance:
+        self.segment: dict[str, Any] = {
+            "images": task.shards.index.images_digest,
+            "order": order,
+            "seed": task.seed,
+        }
+        if self.labels_read or task.data.balance:
             self.segment["labels"] = task.shards.index.labels_digest
         self.segments = [{"clock": 0, **self.segment}]
-        self.share = options.batch_per_rank()
-        self.lo = world.rank * self.share
+
+    @property
+    def average(self) -> nn.Module:
+        """The model with the averaged weights that are scored."""
+        return self.step.averages[0].model
+
+    @property
+    def labels_read(self) -> list[str]:
+        """Labels that batches bring."""
+        if self.objective.uses_labels:
+            return list(self.facts.labels)
+        return list(self.step.conditions)
 
     def state(self) -> checkpoint.Checkpoint:
         """Everything a continuation needs."""
-        facts, nets = self.task.shards.index.facts, (self.model.state_dict(), self.average.state_dict())
-        optimisers = {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()}
-        return checkpoint.Checkpoint(self.task.model, facts, *nets, optimisers, self.clock, self.task.identity, self.segments)
+        optimisers = self.step.optimisers
+        return checkpoint.Checkpoint(
+            model=self.task.model,
+            objective=self.task.objective,
+            facts=checkpoint.plain(self.facts),
+            networks=dict(self.model.state_dict()),
+            own=dict(self.objective.state_dict()),
+            averages={f"{one.half_life_kimg:g}": one.state() for one in self.step.averages},
+            optimisers={path: optimiser.state_dict() for path, optimiser in optimisers.items()},
+            clock=self.clock,
+            identity=self.task.identity,
+            segments=self.segments,
+        )
 
     def save(self) -> None:
         """Write a checkpoint (rank 0); FloatingPointError where a weight is not finite."""
@@ -98,65 +127,54 @@ class Trainer:
         found = checkpoint.load(newest)
         if found.identity != self.task.identity:
             raise UserError(f"{self.task.folder} holds checkpoints of another training; choose another run=… name.")
-        self.segments = found.segments
-        last = {**self.segment, **found.segments[-1]}  # older checkpoints know no labels
-        if changed := [key for key, now in self.segment.items() if last[key] != now]:
-            if self.task.data.changed != "accept":
-                told = {key: (str(last[key])[:80], str(self.segment[key])[:80]) for key in changed}
-                changes = "; ".join(f"{key} was {before}, is {now}" for key, (before, now) in told.items())
-                raise UserError(
-                    f"the set changed since this training was interrupted at {found.clock / 1000:g} kimg ({changes}). "
-                    "Put the old set back, start a new run=…, or give data.changed=accept to go on with the new one."
-                )
-            self.segments = [*self.segments, {"clock": found.clock, **self.segment}]
+        self.segments = self._segments_after(found)
+
         self.model.load_state_dict(found.networks)
-        self.average.load_state_dict(found.average)
-        for name, optimiser in self.optimisers.items():
-            optimiser.load_state_dict(found.optimisers[name])
+        self.objective.load_state_dict(found.own)
+        for average in self.step.averages:
+            average.load(found.averages[f"{average.half_life_kimg:g}"])
+        for path, optimiser in self.step.optimisers.items():
+            optimiser.load_state_dict(found.optimisers[path])
         self.clock = self.saved = found.clock
 
-    def parts(self, loaded: Loaded) -> list[Batch]:
-        """The rank's slice of a global batch, cut for gradient accumulation, flipped and shifted."""
-        options, device, dtype = self.task.options, self.world.device, DTYPES[self.task.options.precision]
-        step = self.share // options.accumulate
-        found = []
-        for start in range(0, self.share, step):
-            draws = Draws(self.task.seed, self.clock, options.batch_size, self.lo + start, self.lo + start + step, device, dtype)
-            images = pixels.to_model(loaded.images[start : start + step]).to(dtype)
-            if self.task.data.flip:
-                images = torch.where((draws.uniform("flip", 1) < 0.5).view(-1, 1, 1, 1), images.flip(3), images)
-            if self.task.data.shift:
-                images = pixels.shift(images, draws.uniform("shift", 2), self.task.data.shift)
-            labels = {name: column[start : start + step] for name, column in loaded.labels.items()}
-            found.append(Batch(images, labels, draws.normal, partial(augment, kinds=options.augment, uniform=draws.uniform)))
-        return found
+    def _segments_after(self, found: checkpoint.Checkpoint) -> list[dict[str, Any]]:
+        """The checkpoint's segments, and a new one where another set was accepted; UserError: it was not."""
+        last = found.segments[-1]
+        changed = [key for key, now in self.segment.items() if last[key] != now]
+        if not changed:
+            return found.segments
+        if self.task.data.changed != "accept":
+            changes = "; ".join(f"{key} was {str(last[key])[:80]}, is {str(self.segment[key])[:80]}" for key in changed)
+            raise UserError(
+                f"the set changed since this training was interrupted at {found.clock / 1000:g} kimg ({changes}). "
+                "Put the old set back, start a new run=…, or give data.changed=accept to go on with the new one."
+            )
+        return [*found.segments, {"clock": found.clock, **self.segment}]
 
-    def step(self, loaded: Loaded, log: Log) -> None:
-        """All phases on one batch, then the average; the clock advances by the global batch."""
-        options, iteration = self.task.options, self.clock // self.task.options.batch_size
-        parts = self.parts(loaded)
-        for phase in self.phases:
-            if iteration % phase.interval == 0:
-                self.backward(phase.name, parts, log)
-                self.optimisers[phase.module].step()
-        self.clock += options.batch_size
-        ema.update(self.average, self.model, self.clock, options.batch_size, options.ema_half_life_kimg)
 
-    def backward(self, name: str, parts: list[Batch], log: Log | None) -> None:
-        """Gradients of a phase: mean over the global batch, equal on all ranks."""
-        forward, module = self.forwards[name], self.modules[name]
-        self.model.requires_grad_(False)
-        module.trained.requires_grad_(True)
-        module.trained.zero_grad(set_to_none=True)
-        for number, part in enumerate(parts):
-            quiet = contextlib.nullcontext() if number == len(parts) - 1 or self.world.size == 1 else forward.no_sync()
-            autocast = torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.task.options.precision == "bfloat16")
-            with quiet:
-                with autocast:
-                    loss, shown = forward(part)
-                (loss / len(parts)).backward()
-            if log is not None:
-                log.add(shown, 1 / len(parts))
+class Cadence:
+    """Whether something is due: a multiple of `every_kimg` (0 = never) was passed, and `least_s` seconds are over."""
+
+    def __init__(self, every_kimg: float, least_s: float, clock: int) -> None:
+        self.every = max(1, round(every_kimg * 1000)) if every_kimg > 0 else 0
+        self.least_s = least_s
+        self.said = False
+        self.done(clock)
+
+    def due(self, clock: int) -> bool:
+        """Whether it is, at a clock [images]; said once, until it is done."""
+        passed = self.every > 0 and self.last_clock // self.every != clock // self.every
+        over = time.monotonic() - self.last_time >= self.least_s
+        if not passed or not over or self.said:
+            return False
+        self.said = True
+        return True
+
+    def done(self, clock: int) -> None:
+        """Count from here."""
+        self.last_clock = clock
+        self.last_time = time.monotonic()
+        self.said = False
 
 
 def fit(task: Task, world: World, until_kimg: float | None = None) -> tuple[str, Trainer]:
@@ -168,35 +186,70 @@ def fit(task: Task, world: World, until_kimg: float | None = None) -> tuple[str,
         UserError: the checkpoints belong to something else.
         FloatingPointError: the training diverged.
     """
-    options, trainer = task.options, Trainer(task, world)
+    options = task.options
+    trainer = Trainer(task, world)
     trainer.resume()
     total = round((until_kimg or options.total_kimg) * 1000)
+
+    # files, and the stream of images from the clock on
     log = Log(task.folder, world, task.label, trainer.clock, options.log_kimg > 0)
     task.shards.stage(task.data.stage, task.should_stop)
-    place = (trainer.clock, options.batch_size, trainer.lo, trainer.lo + trainer.share)
-    labels = task.shards.index.content["labels"] if task.objective.uses_labels else ()
-    stream = batches(task.shards, trainer.order, *place, world.device.type == "cuda", labels)
+    stream = batches(
+        task.shards,
+        trainer.order,
+        trainer.clock,
+        options.batch_size,
+        trainer.step.lo,
+        trainer.step.lo + trainer.step.share,
+        pinned=world.device.type == "cuda",
+        wanted=trainer.labels_read,
+        before=trainer.step.conditions,
+    )
     with contextlib.closing(stream), contextlib.closing(log):
-        loaded = on_device(stream, world.device)
-        while trainer.clock < total and not world.any(task.should_stop()):
-            before = trainer.clock
-            log.progress(before, total)
-            trainer.step(next(loaded), log)
-            if _crossed(before, trainer.clock, options.log_kimg):
-                log.write(trainer.clock)
-            if _crossed(before, trainer.clock, options.checkpoint_kimg):
-                trainer.save()
-            if _crossed(before, trainer.clock, options.sample_kimg) and world.rank == 0:
-                task.draw_samples(trainer.average, trainer.clock)
+        _loop(trainer, on_device(stream, world.device), log, total)
         log.write(trainer.clock)
         log.progress(trainer.clock, max(trainer.clock, total))
+
+    # the end is always saved
     if trainer.saved != trainer.clock:
         trainer.save()
     world.barrier()
     return "finished" if trainer.clock >= total else "interrupted", trainer
 
 
-def _crossed(before: int, after: int, every_kimg: float) -> bool:
-    """Whether a multiple of `every_kimg` (0 = never) lies behind `before` and not behind `after`."""
-    every = max(1, round(every_kimg * 1000))
-    return every_kimg > 0 and before // every != after // every
+def _loop(trainer: Trainer, loaded: Any, log: Log, total: int) -> None:
+    """Iterations until the budget is used or a stop was asked for; lines, checkpoints and samples when they are due."""
+    task = trainer.task
+    options = task.options
+    first = trainer.world.rank == 0
+    lines = Cadence(options.log_kimg, options.log_s, trainer.clock)
+    saves = Cadence(options.checkpoint_kimg, options.checkpoint_s, trainer.clock)
+    samples = Cadence(options.sample_kimg, options.sample_s, trainer.clock)
+
+    def wishes() -> list[bool]:
+        # any rank may be told to stop; what is due, the first one's watch says
+        return [task.should_stop(), *(first and one.due(trainer.clock) for one in (lines, saves, samples))]
+
+    def act(answers: list[bool]) -> bool:
+        stop, line_due, save_due, sample_due = answers
+        if line_due:
+            log.write(trainer.clock)
+            lines.done(trainer.clock)
+        if save_due:
+            trainer.save()
+            saves.done(trainer.clock)
+        if sample_due:
+            samples.done(trainer.clock)
+        if sample_due and first:
+            task.draw_samples(trainer.average, trainer.clock)
+        return stop
+
+    vote = Vote(trainer.world)
+    stop = act(vote(wishes()))
+    while trainer.clock < total and not stop:
+        log.progress(trainer.clock, total)
+        trainer.clock = trainer.step(next(loaded), trainer.clock, log)
+        stop = act(vote(wishes()))
+    unheard = vote.last()
+    if unheard:
+        act(unheard)

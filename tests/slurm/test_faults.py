@@ -278,7 +278,7 @@ def test_a_job_id_that_was_given_to_somebody_else(place: Place) -> None:
 
 # -- sweeps ----------------------------------------------------------------------------------------------------------
 
-SPACE = "objective.r1_gamma: {choice: [1.0, 2.0]}\nmodel.width: {choice: [4, 6]}\n"
+SPACE = "objective.terms.r1.gamma: {choice: [1.0, 2.0]}\nmodel.width: {choice: [4, 6]}\n"
 
 
 def sweep(place: Place, run: str, *arguments: str, code: int = 0) -> str:

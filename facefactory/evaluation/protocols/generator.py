@@ -9,31 +9,36 @@ import torch
 from PIL import ImageFilter
 from scipy.spatial.distance import cdist
 
-from facefactory import UserError
+from facefactory import UserError, conditions
 from facefactory.data import pixels
 from facefactory.data.index import Index
 from facefactory.data.loader import CHUNK, Shards
 from facefactory.data.pixels import grid
+from facefactory.draws import normal
 from facefactory.evaluation import Evaluation, features, weights
 from facefactory.metrics.features import frechet_distance, kernel_distance, precision_recall
-from facefactory.training.random import normal
 
 SHOWN = 64  # faces in a grid
 PAIRS = 12  # faces in the strip of nearest neighbours
 
 
-def draws(model: Any, count: int, seed: int, purpose: str) -> Iterator[torch.Tensor]:
-    """Chunks of generated images [n, H, W, C] uint8, `count` in all; the first ones are the same for any count."""
-    for start in range(0, count, CHUNK):
+def draws(model: Any, c: torch.Tensor, seed: int, purpose: str) -> Iterator[torch.Tensor]:
+    """Chunks of generated images [n, H, W, C] uint8, one for each condition in `c` [count, columns].
+
+    The first ones are the same for any count.
+    """
+    for start in range(0, len(c), CHUNK):
+        wanted = c[start : start + CHUNK]
+        full = wanted[torch.arange(CHUNK) % len(wanted)]  # sums in a layer may depend on how many there are
+        z = normal(seed, start, purpose, CHUNK, model.z_dim)
         with torch.inference_mode():
-            z = normal(seed, start, purpose, CHUNK, model.z_dim).to(pixels.like(model))
-            images = pixels.to_uint8(model.sample(z)).cpu()
-        yield images[: count - start]
+            images = model.sample(z.to(pixels.like(model)), full.to(pixels.like(model)))
+        yield pixels.to_uint8(images).cpu()[: len(wanted)]
 
 
-def draw(model: Any, count: int, seed: int, purpose: str) -> torch.Tensor:
-    """Generated images [count, H, W, C] uint8."""
-    return torch.cat(list(draws(model, count, seed, purpose)))
+def draw(model: Any, c: torch.Tensor, seed: int, purpose: str) -> torch.Tensor:
+    """Generated images [count, H, W, C] uint8, one for each condition in `c` [count, columns]."""
+    return torch.cat(list(draws(model, c, seed, purpose)))
 
 
 def distances(extract: features.Extractor, real: torch.Tensor, fake: torch.Tensor, suffix: str) -> dict[str, float]:
@@ -92,8 +97,9 @@ def nearest(fake: torch.Tensor, real: torch.Tensor, held_out: torch.Tensor) -> t
 
 def evaluate(model: Any, judge: Any, digest: str, index: Index, options: Evaluation, seed: int, folder: Path) -> dict[str, Any]:
     """Scores, scale, protocol and pictures of a generative model; pictures are written into `folder`."""
-    real, held_out = (Shards(index, split).some(options.reals) for split in (options.reference, options.held_out))
-    fake = draw(model, options.fakes, seed, "evaluation")
+    reference, held_back = (Shards(index, split) for split in (options.reference, options.held_out))
+    real, held_out = (shards.some(options.reals) for shards in (reference, held_back))
+    fake = draw(model, conditions.asked(model, reference, options.fakes), seed, "evaluation")
     extract = features.of_judge(judge)
     scores, marks = distances(extract, real, fake, "judge"), {"kd_judge": scale(extract, real, held_out, "judge")}
     protocol = {"judge": digest[:8], "pixels": real.shape[1], "fakes": len(fake), "reals": len(real), "held_out": len(held_out)}
@@ -110,10 +116,14 @@ def evaluate(model: Any, judge: Any, digest: str, index: Index, options: Evaluat
     grid(torch.cat([fake[:pairs], twins[:pairs]]), pairs).save(folder / "nearest.png")
     if hasattr(model, "encode"):  # training faces over held-out people, each above what the model makes of it
         rows = []
-        for source in (real, held_out):
-            shown = source[np.linspace(0, len(source) - 1, PAIRS).astype(int)]
+        for shards in (reference, held_back):
+            positions = shards.chosen(options.reals)
+            positions = positions[np.linspace(0, len(positions) - 1, PAIRS).astype(int)]
+            shown = shards.images(positions)
+            c = conditions.of_images(model, shards, positions).to(pixels.like(model))
             with torch.inference_mode():
-                made = model.decode(model.encode(pixels.to_model(shown).to(pixels.like(model)))[0])
+                mu, _ = model.encode(pixels.to_model(shown).to(pixels.like(model)), c)
+                made = model.decode(mu, c)
             rows += [shown, pixels.to_uint8(made).cpu()]
         grid(torch.cat(rows), PAIRS).save(folder / "reconstructions.png")
     absent = {} if staged else dict.fromkeys(("fid", "kid"), weights.how())

@@ -2,15 +2,15 @@
 
 from torch import Tensor, nn
 
-from facefactory.models import Facts
-from facefactory.models.layers import Norm, halving, stages
+from facefactory.facts import Facts
+from facefactory.models._layers import Norm, halving, smallest
 
 
 class Component(nn.Module):
     """A convolutional classifier.
 
     Args:
-        facts: side and channels of the images, classes per label (one head each).
+        facts: size and channels of the images, classes per label (one head each).
         width: channels of the largest maps; doubled at each halving of the side.
         depth: how many times the side is halved.
         kernel: side of the convolutions [pixels].
@@ -19,17 +19,24 @@ class Component(nn.Module):
     """
 
     def __init__(
-        self, facts: Facts, *, width: int = 16, depth: int = 3, kernel: int = 4, norm: Norm = "group", feature_dim: int = 64
+        self,
+        facts: Facts,
+        *,
+        width: int = 16,
+        depth: int = 3,
+        kernel: int = 4,
+        norm: Norm = "group",
+        feature_dim: int = 64,
     ) -> None:
         super().__init__()
-        side = stages(facts.resolution, depth, kernel, width=width, feature_dim=feature_dim)
-        down, flat = halving(facts.channels, width, depth, kernel, norm), width * 2 ** (depth - 1) * side**2
-        even = nn.LayerNorm(
-            feature_dim, elementwise_affine=False
-        )  # tanh saturates: distances of its features missed blur and noise
+        size = smallest(facts, depth, kernel, width=width, feature_dim=feature_dim)
+        flat = width * 2 ** (depth - 1) * size[0] * size[1]
+        down = halving(facts.channels, width, depth, kernel, norm)
+        # tanh saturates: distances of its features missed blur and noise
+        even = nn.LayerNorm(feature_dim, elementwise_affine=False)
         trunk = nn.Sequential(down, nn.Flatten(), nn.Linear(flat, feature_dim), even)
-        heads = nn.ModuleDict({name: nn.Linear(feature_dim, count) for name, count in facts.classes.items()})
-        self.classifier = nn.ModuleDict({"trunk": trunk, "heads": heads})
+        heads = {name: nn.Linear(feature_dim, count) for name, count in facts.classes.items()}
+        self.classifier = nn.ModuleDict({"trunk": trunk, "heads": nn.ModuleDict(heads)})
 
     def features(self, images: Tensor) -> Tensor:
         """[N, C, H, W] in -1…1 -> [N, feature_dim]."""

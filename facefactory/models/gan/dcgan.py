@@ -4,15 +4,15 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from facefactory.models import Facts
-from facefactory.models.layers import Norm, doubling, halving, init_normal, norm2d, stages
+from facefactory.facts import Facts
+from facefactory.models._layers import Norm, Unconditional, doubling, halving, init_normal, norm2d, smallest
 
 
 class Component(nn.Module):
     """A DCGAN: generator z [N, z_dim] -> images [N, C, H, W] in -1…1, discriminator images -> logits [N].
 
     Args:
-        facts: side and channels of the images.
+        facts: size and channels of the images.
         z_dim: length of z.
         width: channels of the largest maps of the generator; doubled at each halving of the side.
         d_width: the same for the discriminator; 0 = width.
@@ -20,6 +20,8 @@ class Component(nn.Module):
         kernel: side of the convolutions [pixels].
         g_norm, d_norm: normalisation; batch norm mixes the images of a batch.
     """
+
+    conditions: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -34,16 +36,27 @@ class Component(nn.Module):
         d_norm: Norm = "none",
     ) -> None:
         super().__init__()
-        self.z_dim, d_width = z_dim, d_width or width
-        side = stages(facts.resolution, depth, kernel, z_dim=z_dim, width=width, d_width=d_width)
-        top, d_top = width * 2 ** (depth - 1), d_width * 2 ** (depth - 1)
-        project, maps = nn.Linear(z_dim, top * side**2), nn.Unflatten(1, (top, side, side))
-        start, up = nn.Sequential(norm2d(g_norm, top), nn.ReLU()), doubling(facts.channels, width, depth, kernel, g_norm)
-        self.generator = nn.Sequential(OrderedDict(project=project, maps=maps, start=start, up=up))
-        down, head = halving(facts.channels, d_width, depth, kernel, d_norm), nn.Linear(d_top * side**2, 1)
-        self.discriminator = nn.Sequential(OrderedDict(down=down, flat=nn.Flatten(), head=head, logits=nn.Flatten(0)))
-        init_normal(self.generator)  # without norms N(0, 0.02²) would leave the discriminator almost silent at first
+        self.z_dim = z_dim
+        d_width = d_width or width
+        size = smallest(facts, depth, kernel, z_dim=z_dim, width=width, d_width=d_width)
+        top = width * 2 ** (depth - 1)
+        d_top = d_width * 2 ** (depth - 1)
+        area = size[0] * size[1]
 
-    def sample(self, z: Tensor) -> Tensor:
+        project = nn.Linear(z_dim, top * area)
+        maps = nn.Unflatten(1, (top, *size))
+        start = nn.Sequential(norm2d(g_norm, top), nn.ReLU())
+        up = doubling(facts.channels, width, depth, kernel, g_norm)
+        self.generator = Unconditional(OrderedDict(project=project, maps=maps, start=start, up=up))
+
+        down = halving(facts.channels, d_width, depth, kernel, d_norm)
+        head = nn.Linear(d_top * area, 1)
+        layers = OrderedDict(down=down, flat=nn.Flatten(), head=head, logits=nn.Flatten(0))
+        self.discriminator = Unconditional(layers)
+
+        # without norms N(0, 0.02²) would leave the discriminator almost silent at first
+        init_normal(self.generator)
+
+    def sample(self, z: Tensor, c: Tensor) -> Tensor:
         """[N, z_dim] -> images [N, C, H, W] in -1…1."""
-        return self.generator(z)
+        return self.generator(z, c)

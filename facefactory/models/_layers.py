@@ -1,12 +1,21 @@
 """Layers that several models share."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from facefactory import UserError
+from facefactory.facts import Facts
 
 Norm = Literal["batch", "group", "none"]
+
+
+class Unconditional(nn.Sequential):
+    """Layers in a row that take the condition vector of their contract and have no use for it."""
+
+    def forward(self, x: Tensor, c: Any = None) -> Tensor:
+        """The last layer's output."""
+        return super().forward(x)
 
 
 def norm2d(name: Norm, channels: int) -> nn.Module:
@@ -16,24 +25,30 @@ def norm2d(name: Norm, channels: int) -> nn.Module:
     return nn.BatchNorm2d(channels) if name == "batch" else nn.Identity()
 
 
-def stages(resolution: int, depth: int, kernel: int = 4, **sizes: int) -> int:
-    """Side of the smallest map after `depth` halvings; UserError where that, the kernel or a size (≥ 1) cannot be."""
-    if depth < 1 or resolution % 2**depth or resolution < 2 ** (depth + 1):
-        side = resolution / 2**depth
-        raise UserError(f"depth={depth} halves {resolution} pixels to {side:g}; it must stay a whole number ≥ 2.")
+def smallest(facts: Facts, depth: int, kernel: int = 4, **sizes: int) -> tuple[int, int]:
+    """(height, width) of the smallest map after `depth` halvings.
+
+    Raises:
+        UserError: that is no whole number of at least 2 pixels, or the kernel or a size (≥ 1) cannot be.
+    """
+    for pixels in (facts.height, facts.width):
+        if depth < 1 or pixels % 2**depth or pixels < 2 ** (depth + 1):
+            side = pixels / 2**depth
+            raise UserError(f"depth={depth} halves {pixels} pixels to {side:g}; it must stay a whole number ≥ 2.")
     if kernel not in (3, 4, 5, 6, 7):  # that a strided layer can mirror
         raise UserError(f"kernel={kernel}; allowed are 3 to 7 pixels.")
     for name, size in sizes.items():
         if size < 1:
             raise UserError(f"{name}={size}; it must be at least 1.")
-    return resolution // 2**depth
+    return facts.height // 2**depth, facts.width // 2**depth
 
 
 def init_normal(module: nn.Module) -> None:
     """DCGAN's initialisation: weights N(0, 0.02²), norms' scales N(1, 0.02²) (Radford et al. 2016, §4)."""
+    norms = (nn.BatchNorm2d, nn.GroupNorm)
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.BatchNorm2d | nn.GroupNorm):
-            nn.init.normal_(layer.weight, float(isinstance(layer, nn.BatchNorm2d | nn.GroupNorm)), 0.02)
+            nn.init.normal_(layer.weight, float(isinstance(layer, norms)), 0.02)
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # none of ours goes without
 
 
@@ -42,8 +57,9 @@ def halving(channels: int, width: int, depth: int, kernel: int, norm: Norm) -> n
     layers: list[nn.Module] = []
     for level in range(depth):
         out = width * 2**level
-        convolution = nn.Conv2d(channels, out, kernel, 2, (kernel - 1) // 2)
-        layers += [convolution, norm2d(norm if level else "none", out), nn.LeakyReLU(0.2)]
+        layers.append(nn.Conv2d(channels, out, kernel, 2, (kernel - 1) // 2))
+        layers.append(norm2d(norm if level else "none", out))
+        layers.append(nn.LeakyReLU(0.2))
         channels = out
     return nn.Sequential(*layers)
 
@@ -52,7 +68,9 @@ def doubling(channels: int, width: int, depth: int, kernel: int, norm: Norm) -> 
     """The mirror of `halving`: [N, width·2^(depth-1), h, w] -> [N, channels, h·2^depth, w·2^depth], ending in tanh."""
     layers: list[nn.Module] = []
     for level in reversed(range(depth)):
-        into, out = width * 2**level, width * 2 ** (level - 1) if level else channels
-        layers += [nn.ConvTranspose2d(into, out, kernel, 2, (kernel - 1) // 2, output_padding=kernel % 2)]
+        into = width * 2**level
+        out = width * 2 ** (level - 1) if level else channels
+        padding = (kernel - 1) // 2
+        layers.append(nn.ConvTranspose2d(into, out, kernel, 2, padding, output_padding=kernel % 2))
         layers += [norm2d(norm, out), nn.ReLU()] if level else [nn.Tanh()]
     return nn.Sequential(*layers)

@@ -1,7 +1,7 @@
 """Every random draw is a pure function of (seed, clock, purpose, position in the global batch).
 
-A rank draws for the whole global batch on the CPU and keeps its slice, so neither the number of ranks nor the device
-changes a draw, and no generator state is ever saved.
+A rank draws for the whole global batch on the CPU and keeps its slice, so neither the number of
+ranks nor the device changes a draw, and no generator state is ever saved.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ def normal(seed: int, clock: int, purpose: str, rows: int, columns: int) -> torc
 
 @dataclass(frozen=True)
 class Draws:
-    """The draws of positions lo:hi of the global batch at a clock."""
+    """The draws of positions lo:hi of the global batch at a clock [images]."""
 
     seed: int
     clock: int
@@ -35,10 +35,11 @@ class Draws:
 
     def normal(self, purpose: str, columns: int) -> torch.Tensor:
         """[hi - lo, columns] standard normal."""
-        drawn = normal(self.seed, self.clock, purpose, self.batch_size, columns)[self.lo : self.hi]
-        return drawn.to(self.device, self.dtype)
+        drawn = normal(self.seed, self.clock, purpose, self.batch_size, columns)
+        return drawn[self.lo : self.hi].to(self.device, self.dtype)
 
     def uniform(self, purpose: str, columns: int) -> torch.Tensor:
         """[hi - lo, columns] uniform in 0…1."""
-        drawn = torch.rand(self.batch_size, columns, generator=generator(self.seed, self.clock, purpose))
+        source = generator(self.seed, self.clock, purpose)
+        drawn = torch.rand(self.batch_size, columns, generator=source)
         return drawn[self.lo : self.hi].to(self.device, self.dtype)

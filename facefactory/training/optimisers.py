@@ -1,0 +1,32 @@
+"""Optimisers by name, one a network, with learning rates that are functions of the clock."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from facefactory.schedule import at
+from facefactory.training import Optimiser
+
+
+def build(wanted: Optimiser, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimiser of a network's parameters."""
+    first, second = wanted.betas
+    common: dict[str, Any] = {
+        "lr": at(wanted.lr, 0.0),
+        "weight_decay": wanted.weight_decay,
+        "foreach": True,
+    }
+    if wanted.kind == "sgd":
+        return torch.optim.SGD(parameters, momentum=first, **common)
+    if wanted.kind == "rmsprop":
+        return torch.optim.RMSprop(parameters, alpha=second, momentum=first, **common)
+    kind = torch.optim.AdamW if wanted.kind == "adamw" else torch.optim.Adam
+    return kind(parameters, betas=(first, second), **common)
+
+
+def set_lr(optimiser: torch.optim.Optimizer, wanted: Optimiser, kimg: float) -> None:
+    """Set the learning rate of a clock [thousands of images]."""
+    for group in optimiser.param_groups:
+        group["lr"] = at(wanted.lr, kimg)

@@ -1,0 +1,188 @@
+"""One iteration: images -> phases -> optimisers -> averages. Nothing here is read back from a device."""
+
+import contextlib
+import warnings
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from facefactory import conditions
+from facefactory.data import Data, pixels
+from facefactory.data.loader import Batch as Loaded
+from facefactory.draws import Draws
+from facefactory.facts import Facts
+from facefactory.objectives import Batch, Objective
+from facefactory.ranks import World
+from facefactory.training import Training, optimisers
+from facefactory.training.augmentations import augment
+from facefactory.training.ema import Average
+from facefactory.training.log import Log
+
+OWN = "objective."  # begins the path of a network that is the objective's own
+DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}  # master weights
+
+
+class PhaseModule(nn.Module):
+    """A phase as a module whose forward is its loss, so that DDP sees one forward a backward, double backward included.
+
+    Only what the phase trains is registered: gradients of the rest are neither computed nor reduced.
+    """
+
+    def __init__(self, model: nn.Module, objective: Objective, name: str, trained: list[nn.Module]) -> None:
+        super().__init__()
+        self.trained = nn.ModuleList(trained)
+        self._inside = (model, objective, name)  # a tuple hides the other networks from DDP
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The phase's loss and its scalars."""
+        model, objective, name = self._inside
+        loss, shown = objective.loss(name, model, batch)
+        return loss, {key: value.detach() for key, value in shown.items()}
+
+
+def parallel(module: PhaseModule, world: World) -> Any:
+    """A phase under DDP.
+
+    `find_unused_parameters=True` keeps the buckets as they were laid out at first (tried: otherwise they move after
+    one iteration and a resumed run differs in its last bits). Buffers stay each rank's own: rank 0's are saved.
+    """
+    if world.size == 1:
+        return module
+    warnings.filterwarnings("ignore", message="Grad strides do not match")  # of 1 x 1 kernels: no copy is saved there
+    devices = [world.device.index] if world.device.type == "cuda" else None
+    return DistributedDataParallel(module, device_ids=devices, broadcast_buffers=False, find_unused_parameters=True)
+
+
+@dataclass(frozen=True)
+class Player:
+    """A phase, ready to be stepped: its loss under DDP, and what it trains."""
+
+    interval: int
+    forward: Any
+    parameters: list[nn.Parameter]
+    modules: tuple[str, ...]
+
+
+class Step:
+    """Networks, optimisers and averages, moved by one batch at a time."""
+
+    def __init__(
+        self, model: nn.Module, objective: Any, facts: Facts, options: Training, data: Data, seed: int, world: World
+    ) -> None:
+        self.model = model
+        self.objective = objective
+        self.labels = facts.labels
+        self.conditions: tuple[str, ...] = getattr(model, "conditions", ())
+        self.options = options
+        self.data = data
+        self.seed = seed
+        self.world = world
+        self.share = options.batch_per_rank()
+        self.lo = world.rank * self.share
+
+        # one optimiser a network, one DDP a phase
+        self.wanted = {path: options.optimiser_of(path) for path in trained_modules(objective)}
+        self.optimisers = {
+            path: optimisers.build(wanted, self.network(path).parameters()) for path, wanted in self.wanted.items()
+        }
+        self.players = {phase.name: self._player(phase) for phase in objective.phases}
+        for part in (model, objective):
+            part.requires_grad_(False)  # what no phase names stays frozen
+        self.averages = [Average(model, objective.averaged, half_life) for half_life in options.ema_half_lives_kimg]
+
+    def network(self, path: str) -> nn.Module:
+        """The network at a phase's path."""
+        if path.startswith(OWN):
+            own: nn.Module = self.objective.get_submodule(path.removeprefix(OWN))
+            return own
+        return self.model.get_submodule("" if path == "." else path)
+
+    def _player(self, phase: Any) -> Player:
+        networks = [self.network(path) for path in phase.modules]
+        module = PhaseModule(self.model, self.objective, phase.name, networks)
+        return Player(phase.interval, parallel(module, self.world), list(module.parameters()), phase.modules)
+
+    def __call__(self, loaded: Loaded, clock: int, log: Log) -> int:
+        """All phases on one batch, then the averages; the clock after it."""
+        size = self.options.batch_size
+        iteration = clock // size
+        parts = self.parts(loaded, clock)
+
+        # each phase sees the networks as the phases before it left them
+        for name, player in self.players.items():
+            if iteration % player.interval == 0:
+                self.backward(name, parts, log)
+                for path in player.modules:
+                    optimisers.set_lr(self.optimisers[path], self.wanted[path], clock / 1000)
+                    self.optimisers[path].step()
+
+        self.objective.after(clock / 1000, self.world.sum)
+        for average in self.averages:
+            average.update(clock + size, size)
+        return clock + size
+
+    def parts(self, loaded: Loaded, clock: int) -> list[Batch]:
+        """The rank's slice of a global batch, cut for gradient accumulation, flipped and shifted."""
+        step = self.share // self.options.accumulate
+        return [self._part(loaded, clock, start, start + step) for start in range(0, self.share, step)]
+
+    def _part(self, loaded: Loaded, clock: int, start: int, end: int) -> Batch:
+        options = self.options
+        dtype = DTYPES[options.precision]
+        device = self.world.device
+        draws = Draws(self.seed, clock, options.batch_size, self.lo + start, self.lo + end, device, dtype)
+
+        # what the set's own pictures go through
+        images = pixels.to_model(loaded.images[start:end]).to(dtype)
+        if self.data.flip:
+            mirrored = draws.uniform("flip", 1) < 0.5
+            images = torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images)
+        if self.data.shift:
+            images = pixels.shift(images, draws.uniform("shift", 2), self.data.shift)
+
+        return Batch(
+            images=images,
+            labels={name: column[start:end] for name, column in loaded.labels.items()},
+            c=self._condition(loaded.labels, start, end, dtype),
+            wrong=self._condition(loaded.before, start, end, dtype),
+            iteration=clock // options.batch_size,
+            kimg=clock / 1000,
+            draws=draws,
+            augment=partial(augment, kinds=options.augment, uniform=draws.uniform),
+        )
+
+    def _condition(self, columns: dict[str, Tensor], start: int, end: int, dtype: torch.dtype) -> Tensor:
+        """The labels that the model is conditioned on, [b, columns]."""
+        if not self.conditions:
+            return torch.empty(end - start, 0, dtype=dtype, device=self.world.device)
+        part = {name: columns[name][start:end] for name in self.conditions}
+        return conditions.vector(part, self.conditions, self.labels).to(dtype)
+
+    def backward(self, name: str, parts: list[Batch], log: Log | None = None) -> None:
+        """Gradients of a phase: mean over the global batch, equal on all ranks."""
+        player = self.players[name]
+        for other in self.players.values():
+            for parameter in other.parameters:
+                parameter.requires_grad_(other is player)
+        for parameter in player.parameters:
+            parameter.grad = None
+
+        low = self.options.precision == "bfloat16"
+        for number, part in enumerate(parts):
+            last = number == len(parts) - 1
+            quiet = contextlib.nullcontext() if last or self.world.size == 1 else player.forward.no_sync()
+            with quiet:
+                with torch.autocast(self.world.device.type, torch.bfloat16, enabled=low):
+                    loss, shown = player.forward(part)
+                (loss / len(parts)).backward()
+            if log is not None:
+                log.add(shown)
+
+
+def trained_modules(objective: Any) -> tuple[str, ...]:
+    """Paths of the networks that an objective's phases train."""
+    return tuple(path for phase in objective.phases for path in phase.modules)
