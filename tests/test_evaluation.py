@@ -187,34 +187,39 @@ class LinearModel:
         coarse = torch.randn(self.z_dim, 1, 4, 4, generator=torch.Generator().manual_seed(0))
         self.map = torch.nn.functional.interpolate(coarse, 16, mode="bilinear").flatten(1)
 
-    def sample(self, z: Tensor) -> Tensor:
+    def sample(self, z: Tensor, c: Tensor) -> Tensor:
         return torch.tanh(z @ self.map / 2).view(-1, 1, 16, 16)
 
 
 class LinearVAE(LinearModel):
     """The same with an encoder that sees nothing: every face is the mean one."""
 
-    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def encode(self, images: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         return torch.zeros(len(images), self.z_dim), torch.zeros(len(images), self.z_dim)
 
-    def decode(self, z: Tensor) -> Tensor:
-        return self.sample(z)
+    def decode(self, z: Tensor, c: Tensor) -> Tensor:
+        return self.sample(z, c)
+
+
+def nothing(count: int) -> Tensor:
+    """The conditions of a model that has none."""
+    return torch.empty(count, 0)
 
 
 def test_the_first_draws_are_the_same_for_any_count() -> None:
     model = LinearModel()
-    many = generator.draw(model, 600, 3, "evaluation")
+    many = generator.draw(model, nothing(600), 3, "evaluation")
     assert many.shape == (600, 16, 16, 1) and many.dtype == torch.uint8
     for count in (1, 64, 256, 257):
-        assert torch.equal(generator.draw(model, count, 3, "evaluation"), many[:count])
+        assert torch.equal(generator.draw(model, nothing(count), 3, "evaluation"), many[:count])
     assert len(torch.unique(many.flatten(1), dim=0)) == 600  # chunks do not repeat each other
 
 
 def test_another_seed_or_purpose_draws_other_images() -> None:
     model = LinearModel()
-    first = generator.draw(model, 8, 3, "evaluation")
-    assert not torch.equal(generator.draw(model, 8, 4, "evaluation"), first)
-    assert not torch.equal(generator.draw(model, 8, 3, "traversal"), first)
+    first = generator.draw(model, nothing(8), 3, "evaluation")
+    assert not torch.equal(generator.draw(model, nothing(8), 4, "evaluation"), first)
+    assert not torch.equal(generator.draw(model, nothing(8), 3, "traversal"), first)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -249,8 +254,8 @@ def test_the_floor_is_the_distance_between_real_and_held_out(real: Tensor, held_
 
 
 def test_a_perfect_generator_scores_the_floor_though_it_draws_more_faces_than_are_held_out() -> None:
-    real, fake = (generator.draw(LinearModel(), count, seed, "all alike") for count, seed in ((500, 0), (1000, 1)))
-    held_out = [generator.draw(LinearModel(), 20, seed, "all alike") for seed in range(2, 42)]
+    real, fake = (generator.draw(LinearModel(), nothing(count), seed, "all alike") for count, seed in ((500, 0), (1000, 1)))
+    held_out = [generator.draw(LinearModel(), nothing(20), seed, "all alike") for seed in range(2, 42)]
     score, *floors = [generator.distances(flattened, real, images, "pixels") for images in (fake, *held_out)]
     by_kd = np.array([floor["kd_pixels"] for floor in floors])
     assert abs(by_kd.mean() - score["kd_pixels"]) < 3 * by_kd.std() / np.sqrt(len(floors))
@@ -413,7 +418,7 @@ def test_the_pictures_show_the_first_draws_and_below_them_their_nearest_faces(
     index: Index, tmp_path: Path, real: Tensor, held_out: Tensor
 ) -> None:
     evaluate(LinearModel(), index, tmp_path)
-    fake = generator.draw(LinearModel(), 80, 3, "evaluation")
+    fake = generator.draw(LinearModel(), nothing(80), 3, "evaluation")
     samples, pairs = (np.array(Image.open(tmp_path / f"{name}.png")) for name in ("samples", "nearest"))
     assert samples.shape == (8 * 16, 8 * 16) and pairs.shape == (2 * 16, 12 * 16)
     np.testing.assert_array_equal(samples[16:32, 16:32], fake[9, ..., 0])
@@ -423,7 +428,7 @@ def test_the_pictures_show_the_first_draws_and_below_them_their_nearest_faces(
 
 
 def test_a_generator_that_draws_training_faces_scores_as_well_as_can_be(index: Index, tmp_path: Path, real: Tensor) -> None:
-    memory = SimpleNamespace(z_dim=2, sample=lambda z: pixels.to_model(real[(z[:, 0].abs() * 1e5).long() % len(real)]))
+    memory = SimpleNamespace(z_dim=2, sample=lambda z, c: pixels.to_model(real[(z[:, 0].abs() * 1e5).long() % len(real)]))
     found = evaluate(memory, index, tmp_path, fakes=400)
     assert found["memorisation_ratio"] == 0
     assert found["scores"]["precision_judge"] == 1
@@ -437,7 +442,7 @@ def test_models_with_an_encoder_also_show_reconstructions(index: Index, tmp_path
     shown = np.array(Image.open(tmp_path / "reconstructions.png"))
     assert shown.shape == (4 * 16, 12 * 16)  # training faces, what becomes of them, people never seen, what becomes of them
     np.testing.assert_array_equal(shown[32:48, :16], held_out[0, ..., 0])
-    mean_face = pixels.to_uint8(LinearVAE().decode(torch.zeros(1, 4)))[0, ..., 0]
+    mean_face = pixels.to_uint8(LinearVAE().decode(torch.zeros(1, 4), nothing(1)))[0, ..., 0]
     np.testing.assert_array_equal(shown[16:32, -16:], mean_face)
     np.testing.assert_array_equal(shown[48:, -16:], mean_face)
 
@@ -472,7 +477,7 @@ def test_every_set_of_images_is_looked_at_once(index: Index, tmp_path: Path) -> 
 def test_the_nearest_face_is_the_same_whatever_the_chunks(
     real: Tensor, held_out: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fake = generator.draw(LinearModel(), 20, 0, "evaluation")
+    fake = generator.draw(LinearModel(), nothing(20), 0, "evaluation")
     whole = generator.nearest(fake, real, held_out)
     monkeypatch.setattr(generator, "CHUNK", 4)
     parts = generator.nearest(fake, real, held_out)
@@ -515,7 +520,7 @@ class Placed:
     def parameters(self) -> Any:
         return iter([self.weights])
 
-    def sample(self, z: Tensor) -> Tensor:
+    def sample(self, z: Tensor, c: Tensor) -> Tensor:
         return torch.tanh(z @ self.weights / 2).view(-1, 1, 16, 16)
 
     def features(self, images: Tensor) -> Tensor:
@@ -526,18 +531,18 @@ class Placed:
 
 
 class PlacedVAE(Placed):
-    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def encode(self, images: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         mu = self.features(images) / 64
         return mu, mu * 0
 
-    def decode(self, z: Tensor) -> Tensor:
-        return self.sample(z)
+    def decode(self, z: Tensor, c: Tensor) -> Tensor:
+        return self.sample(z, c)
 
 
 @pytest.mark.parametrize("model", [Placed, PlacedVAE])
 def test_images_go_to_where_a_model_computes_and_come_back(model: Any, index: Index, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="same device"):
-        Placed(Elsewhere).sample(torch.zeros(1, 4))
+        Placed(Elsewhere).sample(torch.zeros(1, 4), nothing(1))
     found = []
     for kind in (Tensor, Elsewhere):
         network, judged = model(kind), Placed(kind)

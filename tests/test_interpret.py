@@ -109,11 +109,11 @@ class FakeVAE:
         noise = (noise - noise.mean()) / noise.std(correction=0)  # mean of squares 1: KL 0.5 when the posterior's variance is 1
         self.mu = torch.stack([2 * glasses - 1, noise, 0 * glasses, 0.3 * noise], 1)
 
-    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def encode(self, images: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         assert len(images) == len(self.mu)  # all splits, in order
         return self.mu, torch.zeros_like(self.mu)
 
-    def sample(self, z: Tensor) -> Tensor:
+    def sample(self, z: Tensor, c: Tensor) -> Tensor:
         """The first code is the brightness, the second that of the lower half."""
         images = (z[:, :1, None, None] / 4).repeat(1, 1, 16, 16)
         images[:, :, 8:] += z[:, 1, None, None, None] / 8
@@ -125,7 +125,7 @@ class FakeGAN:
 
     z_dim = 3
 
-    def sample(self, z: Tensor) -> Tensor:
+    def sample(self, z: Tensor, c: Tensor) -> Tensor:
         return (z[:, :1, None, None] / 4).clamp(-1, 1).repeat(1, 1, 16, 16)
 
 
@@ -159,7 +159,7 @@ def test_a_vae_gets_a_status_per_dimension(index: Index, tmp_path: Path) -> None
 
 def test_codes_do_not_depend_on_the_chunks(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     class Pixels:
-        def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        def encode(self, images: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
             assert len(images) <= chunk
             return images.flatten(1)[:, :3], images.flatten(1)[:, 3:6]
 
@@ -237,6 +237,6 @@ def test_a_set_without_scorable_labels_still_has_walks_and_activity(index: Index
 
 def test_a_collapsed_generator_has_no_effects(index: Index, tmp_path: Path) -> None:
     model = FakeGAN()
-    model.sample = lambda z: torch.zeros(len(z), 1, 16, 16)  # type: ignore[method-assign]
+    model.sample = lambda z, c: torch.zeros(len(z), 1, 16, 16)  # type: ignore[method-assign]
     found = interpret(model, index, tmp_path)
     assert [row["status"] for row in found["dimensions"]] == ["active, unnamed"] * 3

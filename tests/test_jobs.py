@@ -123,7 +123,7 @@ MISTAKES = {
     "model.widht=8": "Did you mean 'width'",
     "model.width=wide": "type int",
     "model.depth=9": "depth=9",
-    "objective.loss=hing": "hinge",
+    "objective.critic=hing": "hinge",
     "training.augment=[flip]": "allowed are brightness",
     "pack.root=/nowhere": "not a folder",
     "pack.labels=/nowhere.csv": "no label table",

@@ -281,9 +281,10 @@ def test_every_example_of_a_space_becomes_the_config_of_a_trial(space: str, pres
     for params in sweep.examples(pipeline.space_of(run), 16):
         made = pipeline.with_params(run, params, total_kimg=run.sweep.max_kimg)
         for dotted, value in params.items():
-            part, key = dotted.split(".")
-            section = getattr(made, part)
-            assert (section[key] if isinstance(section, dict) else getattr(section, key)) == value
+            found: Any = made
+            for key in dotted.split("."):
+                found = found[key] if isinstance(found, dict) else getattr(found, key)
+            assert found in (value, {"name": value})
         assert made.training.total_kimg == run.sweep.max_kimg
         assert made.training.batch_size == run.training.batch_size and made.model["name"] == run.model["name"]
 

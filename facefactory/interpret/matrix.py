@@ -40,8 +40,10 @@ def of_faces(model: Any, shards: Shards, names: list[str]) -> Codes:
     """Posterior means of real faces, their labels and people, and the KL of each dimension [nats]."""
     with torch.inference_mode():
         parts = []
-        for start, part in zip(range(0, len(shards), CHUNK), shards.chunks(), strict=True):
+        start = 0
+        for part in shards.chunks():
             c = conditions.of_images(model, shards, np.arange(start, start + len(part)))
+            start += len(part)
             parts.append(model.encode(pixels.to_model(part).to(pixels.like(model)), c.to(pixels.like(model))))
     mu, logvar = (torch.cat(found).double().cpu() for found in zip(*parts, strict=True))
     kl = 0.5 * (mu.square() + logvar.exp() - 1 - logvar).mean(0)
