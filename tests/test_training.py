@@ -366,8 +366,16 @@ def gradients(index: Index, world: World, folder: Path, kind: str, accumulate: i
     return found
 
 
-def work(rank: int, size: int, folder: Path, index: Index, cases: list[tuple[str, int]], breaks: bool) -> None:
-    """What one rank does: gradients of each case, then a training in one piece and one with a break."""
+def work(
+    rank: int,
+    size: int,
+    folder: Path,
+    index: Index,
+    cases: list[tuple[str, int]],
+    breaks: bool,
+    toy: tuple[Any, ...] = (),
+) -> None:
+    """What one rank does: gradients of each case, then trainings in one piece and with a break."""
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), GLOO_SOCKET_IFNAME="lo")
     torch.distributed.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=size)
     world, loader.AHEAD = join(device_of("cpu", 1)), 2 * BATCH
@@ -379,6 +387,12 @@ def work(rank: int, size: int, folder: Path, index: Index, cases: list[tuple[str
         outcome, trainer = fit(make_task(index, folder / "parts", should_stop=stop, **options), world)
         assert (outcome, trainer.clock) == ("interrupted", 48)  # heard one iteration later
         fit(make_task(index, folder / "parts", **options), world)
+    if toy:
+        make, toys, kind = toy
+        options = {"ranks": size, "precision": "float64"}
+        fit(make(index, folder / "two", toys, kind, **options), world)
+        fit(make(index, folder / "parts", toys, kind, should_stop=stop_after(2), **options), world)
+        fit(make(index, folder / "parts", toys, kind, **options), world)
     torch.distributed.destroy_process_group()
 
 

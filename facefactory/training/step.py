@@ -52,7 +52,9 @@ def parallel(module: PhaseModule, world: World) -> Any:
     """
     if world.size == 1:
         return module
-    warnings.filterwarnings("ignore", message="Grad strides do not match")  # of 1 x 1 kernels: no copy is saved there
+    # strides of 1 x 1 kernels: no copy is saved there; and a name that older versions of torch know alone
+    warnings.filterwarnings("ignore", message="Grad strides do not match")
+    warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
     devices = [world.device.index] if world.device.type == "cuda" else None
     return DistributedDataParallel(module, device_ids=devices, broadcast_buffers=False, find_unused_parameters=True)
 
