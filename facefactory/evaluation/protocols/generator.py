@@ -16,6 +16,7 @@ from facefactory.data.loader import CHUNK, Shards
 from facefactory.data.pixels import grid
 from facefactory.draws import normal
 from facefactory.evaluation import Evaluation, features, weights
+from facefactory.metrics import moments
 from facefactory.metrics.features import frechet_distance, kernel_distance, precision_recall
 
 SHOWN = 64  # faces in a grid
@@ -44,9 +45,10 @@ def draw(model: Any, c: torch.Tensor, seed: int, purpose: str) -> torch.Tensor:
 def distances(extract: features.Extractor, real: torch.Tensor, fake: torch.Tensor, suffix: str) -> dict[str, float]:
     """fd_, kd_, precision_ and recall_<suffix> between two sets of images [N, H, W, C] uint8."""
     first, second = extract(real), extract(fake)
-    fd, kd = frechet_distance.score(first, second), kernel_distance.score(first, second)
-    precision, recall = precision_recall.score(first, second)
-    return {f"kd_{suffix}": kd, f"fd_{suffix}": fd, f"precision_{suffix}": precision, f"recall_{suffix}": recall}
+    found = kernel_distance.score(first, second)
+    found |= frechet_distance.score(moments(first), moments(second))
+    found |= precision_recall.score(first, second)
+    return {f"{name}_{suffix}": value for name, value in found.items()}
 
 
 def scale(extract: features.Extractor, real: torch.Tensor, held_out: torch.Tensor, suffix: str) -> dict[str, float]:
@@ -62,7 +64,7 @@ def scale(extract: features.Extractor, real: torch.Tensor, held_out: torch.Tenso
     blur = ImageFilter.GaussianBlur(real.shape[1] / 16)
     blurred = np.stack([np.array(grid(image[None], 1).filter(blur)) for image in held_out]).reshape(held_out.shape)
     sets = {"floor": held_out, "blur": torch.from_numpy(blurred), "repeat": held_out[:1].expand_as(held_out), "noise": noise}
-    marks = {name: kernel_distance.score(extract(real), extract(images)) for name, images in sets.items()}
+    marks = {name: kernel_distance.score(extract(real), extract(images))["kd"] for name, images in sets.items()}
     wrong = [f"{name} ({mark:.4g})" for name, mark in marks.items() if name != "floor" and mark <= marks["floor"]]
     if wrong and suffix == "judge":
         raise UserError(

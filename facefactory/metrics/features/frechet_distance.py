@@ -6,15 +6,18 @@
 import numpy as np
 import scipy.linalg
 
-from facefactory.metrics import Array
+from facefactory.metrics import Moments
+
+STATISTICS = "moments"
+SCORES = {"fd": "lower"}
 
 
-def score(real: Array, fake: Array) -> float:
+def score(real: Moments, fake: Moments) -> dict[str, float]:
     """0 for equal means and covariances; in squared units of the features."""
-    difference = real.mean(0) - fake.mean(0)
-    cov_real, cov_fake = np.atleast_2d(np.cov(real, rowvar=False)), np.atleast_2d(np.cov(fake, rowvar=False))
-    values, vectors = scipy.linalg.eigh(cov_real)
+    difference = real.mean - fake.mean
+    values, vectors = scipy.linalg.eigh(real.covariance)
     root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
     # Tr (Σ₁Σ₂)^½ by the eigenvalues of Σ₁^½ Σ₂ Σ₁^½: symmetric, so no complex parts appear
-    cross = np.sqrt(scipy.linalg.eigvalsh(root @ cov_fake @ root).clip(min=0)).sum()
-    return float(difference @ difference + np.trace(cov_real) + np.trace(cov_fake) - 2 * cross)
+    cross = np.sqrt(scipy.linalg.eigvalsh(root @ fake.covariance @ root).clip(min=0)).sum()
+    spread = np.trace(real.covariance) + np.trace(fake.covariance)
+    return {"fd": float(difference @ difference + spread - 2 * cross)}

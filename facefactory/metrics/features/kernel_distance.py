@@ -6,6 +6,8 @@ sets instead of random subsets, so that it needs no seed. Unbiased: it may be ne
 
 from facefactory.metrics import Array
 
+STATISTICS = "sample"
+SCORES = {"kd": "lower"}
 ROWS = 2048  # rows of the kernel matrix held at once
 
 
@@ -19,6 +21,7 @@ def _within(features: Array) -> float:
     return (_sum(features, features) - float(diagonal)) / (len(features) * (len(features) - 1))
 
 
-def score(real: Array, fake: Array) -> float:
+def score(real: Array, fake: Array) -> dict[str, float]:
     """Expected 0 for two samples of one distribution."""
-    return _within(real) + _within(fake) - 2 * _sum(real, fake) / (len(real) * len(fake))
+    between = 2 * _sum(real, fake) / (len(real) * len(fake))
+    return {"kd": _within(real) + _within(fake) - between}

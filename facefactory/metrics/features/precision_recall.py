@@ -5,6 +5,8 @@ from scipy.spatial.distance import cdist
 
 from facefactory.metrics import Array
 
+STATISTICS = "sample"
+SCORES = {"precision": "higher", "recall": "higher"}
 NEIGHBOURS = 3
 ROWS = 4096
 
@@ -21,6 +23,7 @@ def _covered(queries: Array, support: Array, radii: Array) -> float:
     return float(np.concatenate([(cdist(chunk, support) <= radii).any(1) for chunk in chunks]).mean())
 
 
-def score(real: Array, fake: Array) -> tuple[float, float]:
-    """(precision: share of fakes inside the real manifold, recall: share of reals inside the fake manifold), 0…1."""
-    return _covered(fake, real, _radii(real)), _covered(real, fake, _radii(fake))
+def score(real: Array, fake: Array) -> dict[str, float]:
+    """precision: share of fakes inside the real manifold; recall: share of reals inside the fake manifold; 0…1."""
+    precision = _covered(fake, real, _radii(real))
+    return {"precision": precision, "recall": _covered(real, fake, _radii(fake))}
