@@ -28,7 +28,8 @@ class Component(nn.Module):
             feature_dim, elementwise_affine=False
         )  # tanh saturates: distances of its features missed blur and noise
         trunk = nn.Sequential(down, nn.Flatten(), nn.Linear(flat, feature_dim), even)
-        heads = nn.ModuleDict({name: nn.Linear(feature_dim, count) for name, count in facts.classes.items()})
+        self.head_keys = {name: _key(name, number) for number, name in enumerate(facts.classes)}
+        heads = nn.ModuleDict({self.head_keys[name]: nn.Linear(feature_dim, count) for name, count in facts.classes.items()})
         self.classifier = nn.ModuleDict({"trunk": trunk, "heads": heads})
 
     def features(self, images: Tensor) -> Tensor:
@@ -39,4 +40,10 @@ class Component(nn.Module):
         """[N, C, H, W] in -1…1 -> label -> logits [N, classes]."""
         features = self.features(images)
         heads: nn.ModuleDict = self.classifier["heads"]  # type: ignore[assignment]
-        return {name: head(features) for name, head in heads.items()}
+        return {name: heads[key](features) for name, key in self.head_keys.items()}
+
+
+def _key(label: str, number: int) -> str:
+    """A label's name where PyTorch takes it for a module's (no dots, nothing that a module has, as `type`), else its number."""
+    taken = not label or "." in label or label.startswith("label ") or hasattr(nn.ModuleDict(), label)
+    return f"label {number}" if taken else label
