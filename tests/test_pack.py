@@ -546,15 +546,17 @@ def test_a_fault_of_the_machine_is_not_a_bad_image(faces: Faces, tmp_path: Path,
         pack.pack(recipes.plan(options_for(faces)), tmp_path / "set")
 
 
-def test_labels_that_no_packed_table_can_hold_are_refused_or_missing(tmp_path: Path) -> None:
+def test_labels_that_no_packed_table_can_hold_are_renamed_or_missing(tmp_path: Path) -> None:
     for number in range(4):
         (tmp_path / "faces").mkdir(exist_ok=True)
         Image.new("RGB", (8, 8), (40 * number, 9, 9)).save(tmp_path / "faces" / f"{number}.png")
     table = tmp_path / "table.csv"
     options = Pack(recipe="folder", root=str(tmp_path / "faces"), labels=str(table), resolution=8)
     table.write_text("name,file\n" + "".join(f"{number}.png,x{number % 2}\n" for number in range(4)))
-    with pytest.raises(UserError, match="the column 'file' is one of ours"):
-        recipes.plan(options)
+    plan = recipes.plan(options)
+    assert plan.table["file"].tolist() == [f"{number}.png" for number in range(4)]
+    assert plan.table["file_"].tolist() == [0, 1, 0, 1] and plan.schema["file_"]["classes"] == ["x0", "x1"]
+    assert "label 'file' is called 'file_', because packed tables have a column of that name" in plan.facts["notes"]
     table.write_text("name,score\n0.png,inf\n1.png,0.25\n2.png,0.5\n3.png,0.75\n")
     index = pack.pack(recipes.plan(options), tmp_path / "set")
     scores = pd.concat([index.table(split) for split in index.content["splits"]]).set_index("file")["score"]
