@@ -144,6 +144,34 @@ def test_the_crops_that_the_field_uses(tmp_path: Path, crop: str, box: tuple[int
     assert np.array_equal(index.maps(split)[0][0], wanted)
 
 
+@pytest.mark.parametrize("form", ["zip", "tar", "folder"])
+def test_images_below_more_folders_than_the_table_knows_are_found(tmp_path: Path, form: str) -> None:
+    celeba(tmp_path / "plain", "folder", "txt")
+    celeba(tmp_path / "deep", "folder", "txt")
+    around = tmp_path / "deep" / "img_align_celeba"
+    around.rename(tmp_path / "moved")
+    (around / "img_align_celeba" / "x").mkdir(parents=True)
+    (tmp_path / "moved").rename(around / "img_align_celeba" / "x" / "img_align_celeba")
+    if form != "folder":
+        archive = shutil.make_archive(str(tmp_path / "img_align_celeba"), form, tmp_path / "deep", "img_align_celeba")
+        shutil.rmtree(around)
+        shutil.move(archive, tmp_path / "deep" / "img_align_celeba.zip")
+    plain, deep = rows(packed(tmp_path / "plain", "celeba")), packed(tmp_path / "deep", "celeba", tmp_path / "other")
+    found = rows(deep)
+    assert len(found) == 10 and all(name.count("/") >= 1 for name in found.index)
+    assert found.rename(index=lambda name: name.rpartition("/")[2]).to_dict() == plain.to_dict()
+    told = [note for note in deep.content["notes"] if "by the ending of a name" in note]
+    assert len(told) == 3 and told[0].startswith("list_attr_celeba.txt: 10 rows are known")
+
+
+def test_a_page_in_the_place_of_a_table_is_named(tmp_path: Path) -> None:
+    celeba(tmp_path / "set", "folder", "txt")
+    page = "<!DOCTYPE html><html><head><title>Google Drive - Quota exceeded</title></head></html>"
+    (tmp_path / "set" / "list_eval_partition.txt").write_text(page)
+    with pytest.raises(UserError, match=r"list_eval_partition\.txt is a web page \(Google Drive - Quota exceeded\)"):
+        packed(tmp_path / "set", "celeba")
+
+
 def test_a_table_that_was_cut_short_is_refused(tmp_path: Path) -> None:
     celeba(tmp_path / "set", "folder", "txt")
     table = tmp_path / "set" / "list_attr_celeba.txt"
@@ -336,26 +364,31 @@ def test_a_bomb_is_skipped_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("name", ["../out.png", "/etc/out.png", "a/../../out.png", "..\\out.png", "C:\\out.png"])
-@pytest.mark.parametrize("where", ["zip", "tar", "table"])
+@pytest.mark.parametrize("where", ["zip", "tar"])
 def test_names_that_lead_out_are_refused(tmp_path: Path, name: str, where: str) -> None:
     root, file = tmp_path / f"set.{where}", content(picture(0), "PNG")
-    recipe: dict[str, Any] = {}
     if where == "zip":
         with zipfile.ZipFile(root, "w") as archive:
             archive.writestr("a.png", file)
             archive.writestr(name, file)
-    elif where == "tar":
+    else:
         with tarfile.open(root, "w") as tar:
             info = tarfile.TarInfo(name)
             info.size = len(file)
             tar.addfile(info, io.BytesIO(file))
-    else:
-        root.mkdir()
-        (root / "a.png").write_bytes(file)
-        (tmp_path / "table.csv").write_text(f"file,A\na.png,1\n{name},0\n")
-        recipe = {"labels": "table.csv"}
     with pytest.raises(UserError, match=r"only places below pack\.root are read"):
-        packed(root, own(tmp_path, **recipe))
+        packed(root, own(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["../out.png", "/etc/out.png", "a/../../out.png", "..\\out.png", "C:\\out.png"])
+def test_a_row_that_leads_out_reads_nothing_there(tmp_path: Path, name: str) -> None:
+    (tmp_path / "set").mkdir()
+    picture(0).save(tmp_path / "set" / "a.png")
+    picture(1).save(tmp_path / "out.png")
+    (tmp_path / "table.csv").write_text(f"file,A\na.png,1\n{name},0\n")
+    index = packed(tmp_path / "set", own(tmp_path, labels="table.csv"))
+    assert rows(index)["A"].to_dict() == {"a.png": "1"}
+    assert index.content["rows_without_image"] == {"count": 1, "first": [name.replace("\\", "/")]}
 
 
 def test_links_out_of_the_folder_are_refused(tmp_path: Path) -> None:
@@ -434,6 +467,28 @@ def test_labels_come_from_a_table_or_from_file_names(tmp_path: Path, ending: str
         packed(tmp_path / "set", own(tmp_path, pattern="x"))
 
 
+def test_labels_from_file_names_are_numbers_and_names_that_do_not_fit_are_told(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    for number, age in enumerate([13, 1, 4, 101, 15]):
+        picture(number).save(tmp_path / "set" / f"{age}_{number % 2}.png")
+    picture(9).save(tmp_path / "set" / "61__1.png")
+    pattern = r"^(?P<age>\d+)_(?P<sex>\d)\."
+    for kind, ages in {"real": [13, 1, 4, 101, 15], "ordinal": ["13", "1", "4", "101", "15"]}.items():
+        recipe = own(tmp_path, pattern=pattern, kinds={"age": kind})
+        index = packed(tmp_path / "set", recipe, tmp_path / kind)
+        table = rows(index)
+        by_number = {f"{age}_{number % 2}.png": ages[number] for number, age in enumerate([13, 1, 4, 101, 15])}
+        assert table["age"].dropna().to_dict() == by_number
+        assert table["sex"].dropna().to_dict() == {name: name[-5] for name in by_number}
+        assert index.content["labels"]["sex"] == {"kind": "binary", "classes": ["0", "1"]}
+        assert any("does not fit 1 of 6 names, e.g. 61__1.png" in note for note in index.content["notes"])
+    assert index.content["labels"]["age"] == {"kind": "ordinal", "classes": ["1", "4", "13", "15", "101"]}
+    (tmp_path / "table.csv").write_text("file,age,folder\n1_1.png,7,a\n4_0.png,8,b\n")
+    found = packed(tmp_path / "set", recipe, tmp_path / "both", labels=str(tmp_path / "table.csv"))
+    assert rows(found).loc["1_1.png", ["age", "folder"]].tolist() == ["1", "a"]
+    assert "label 'age' of the table is left out: the pattern reads it from file names" in found.content["notes"]
+
+
 # -- WebDataset ----------------------------------------------------------------------------------------------------
 
 
@@ -494,6 +549,77 @@ def test_commands_addresses_and_cut_tars_are_refused(tmp_path: Path) -> None:
         recipes.plan(Pack(recipe=wds(tmp_path), root=str(tmp_path)))
 
 
+def tar_of(path: Path, files: list[tuple[str, bytes]]) -> None:
+    with tarfile.open(path, "w") as tar:
+        for name, file in files:
+            info = tarfile.TarInfo(name)
+            info.size = len(file)
+            tar.addfile(info, io.BytesIO(file))
+
+
+def jpeg(number: int) -> bytes:
+    return content(picture(number, (16, 16)))
+
+
+@pytest.mark.parametrize("order", ["side by side", "pictures first", "labels first"])
+@pytest.mark.parametrize("key", ["{:04d}", "v1.{:04d}", "sub.dir/{:04d}", "{:04d}.v2", "{:04d}.a.b"])
+def test_a_sample_keeps_its_labels_wherever_they_stand_and_whatever_it_is_called(tmp_path: Path, order: str, key: str) -> None:
+    files = []
+    for number in range(4):
+        name = key.format(number) if number % 2 else f"{number:04d}"
+        files.append((f"{name}.JPG", jpeg(number)))
+        files.append((f"{name}.json", json.dumps({"number": number + 0.5}).encode()))
+        files.append((f"{name}.cls", str(number % 2).encode()))
+    rank = {"side by side": "", "pictures first": "Jjc", "labels first": "cjJ"}[order]
+    files.sort(key=lambda file: rank.find(file[0].rpartition(".")[2][0]) if rank else 0)
+    tar_of(tmp_path / "0.tar", files)
+    table = rows(packed(tmp_path, wds(tmp_path), tmp_path / "shards"))
+    wanted = {f"0.tar/{key.format(n) if n % 2 else f'{n:04d}'}.JPG": n + 0.5 for n in range(4)}
+    assert table["number"].to_dict() == wanted
+    assert sorted(table["cls"]) == ["0", "0", "1", "1"]
+
+
+def test_every_ending_of_a_picture_is_read_and_the_rest_is_counted(tmp_path: Path) -> None:
+    forms = {"bmp": "BMP", "tif": "TIFF", "tiff": "TIFF", "jfif": "JPEG", "ppm": "PPM", "webp": "WEBP", "png": "PNG"}
+    files = [(f"{number}.{ending}", content(picture(number), form)) for number, (ending, form) in enumerate(forms.items())]
+    files += [(f"{number}.{ending}", b"x") for number in range(2) for ending in ("txt", "npy", "pyd", "pickle")]
+    files += [("0.seg.png", jpeg(8)), ("6.jpg", jpeg(9)), ("7.avif", b"x"), ("README", b"x"), ("._0.jpg", b"x")]
+    tar_of(tmp_path / "0.tar", files)
+    plan = recipes.plan(Pack(recipe=wds(tmp_path), root=str(tmp_path), resolution=8))
+    assert plan.table["file"].tolist() == [f"0.tar/{number}.{ending}" for number, ending in enumerate(forms)]
+    assert set(plan.facts["notes"]) == {
+        *(f"2 .{ending} are not read, e.g. 0.tar/0.{ending}" for ending in ("txt", "npy", "pyd", "pickle")),
+        "1 pictures are a further part of their sample and left out, e.g. 0.tar/0.seg.png",
+        "1 pictures are the second of their sample and left out, e.g. 0.tar/6.jpg",
+        "1 pictures are not read: convert them, e.g. to PNG, e.g. 0.tar/7.avif",
+        "1 members without an ending are not read, e.g. 0.tar/README",
+    }
+
+
+def test_words_gaps_and_damage_in_the_labels_of_tars_are_told(tmp_path: Path) -> None:
+    files = [(f"{number}.jpg", jpeg(number)) for number in range(6)]
+    files += [(f"{number}.cls", word) for number, word in enumerate([b"cat", b"", b"dog\n", b"cat", b"\xff"])]
+    texts = [b'{"file": "a", "hair.color": "fair", "box": [1, 2], "id": 20170109142408075}', b"{", b"3", b'{"file": "b"}']
+    files += [(f"{number}.json", text) for number, text in enumerate(texts)]
+    tar_of(tmp_path / "0.tar", files)
+    index = packed(tmp_path, wds(tmp_path), tmp_path / "shards")
+    table = rows(index)
+    assert table["cls"].tolist() == ["cat", None, "dog", "cat", None, None]
+    assert table["file_"].tolist() == ["a", None, None, "b", None, None]
+    assert table["hair.color"].tolist()[0] == "fair" and table["id"].tolist()[0] == "20170109142408075"
+    notes = "; ".join(index.content["notes"])
+    assert "1 .cls are not readable, their pictures are without, e.g. that of 0.tar/4.jpg: " in notes
+    assert "2 .json are not readable, their pictures are without, e.g. that of 0.tar/1.jpg: " in notes
+    assert "1 values of 'box' are lists or objects, no labels, e.g. that of 0.tar/0.jpg" in notes
+    recipe = own(tmp_path, source="webdataset", webdataset={"ignore": ["file", "id"]})
+    assert set(recipes.plan(Pack(recipe=recipe, root=str(tmp_path))).schema) == {"cls", "hair.color"}
+
+
+def test_patterns_of_more_tars_than_there_can_be_are_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="stands for 1000000000 tars; at most 1000000 are read"):
+        recipes.plan(Pack(recipe=wds(tmp_path), root=f"{tmp_path}/{{0..999999999}}.tar"))
+
+
 def test_what_is_left_out_is_told(tmp_path: Path) -> None:
     for name in ("faces/a.png", "faces/e\u0301.png", "faces/\u00e9.png", "faces/.trash/b.png", ".cache/c.png"):
         (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -511,7 +637,8 @@ def test_what_is_left_out_is_told(tmp_path: Path) -> None:
             info.size = len(file)
             tar.addfile(info, io.BytesIO(file))
     notes = "; ".join(recipes.plan(Pack(recipe=wds(tmp_path), root=str(tmp_path))).facts["notes"])
-    assert "2 samples have no jpg, jpeg, png, webp, e.g. 0.tar/b; they are left out" in notes
+    assert "1 samples have no picture and are left out, e.g. 0.tar/b" in notes
+    assert "1 pictures are not read: convert them, e.g. to PNG, e.g. 0.tar/c.gif" in notes
 
 
 def test_tars_of_one_name_in_two_folders_are_two(tmp_path: Path) -> None:
