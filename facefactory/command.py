@@ -122,12 +122,11 @@ def check(run: Run, names: tuple[str, ...]) -> None:
     if protocol not in protocols:
         raise registry.unknown(f"evaluation.protocol={protocol!r} is no protocol", protocol, protocols)
     for name in ("reference", "held_out"):
-        if (wanted := getattr(run.evaluation, name)) not in recipe["splits"]:
-            raise registry.unknown(
-                f"evaluation.{name}={wanted!r} is no split of this set (evaluation.{name}=… names another)",
-                wanted,
-                recipe["splits"],
-            )
+        wanted = getattr(run.evaluation, name)
+        others = [split for split in recipe["splits"] if name == "reference" or split != run.evaluation.reference]
+        if wanted not in recipe["splits"]:
+            way = f"give evaluation.{name}={others[-1]}" if others else "give the recipe another one"
+            raise registry.unknown(f"evaluation.{name}={wanted!r} is no split of this set: {way}", wanted, recipe["splits"])
     if "judge" in names:
         whole = pd.concat([found.table(split) for split in recipe["splits"]]) if run.data.shards else planned.table
         if run.judge.folds > (people := len(np.unique(labels.people(whole, recipe["group"])))):

@@ -426,7 +426,8 @@ def test_a_folder_around_all_is_no_label_and_pictures_that_are_not_read_are_name
     picture(9).save(tmp_path / "set" / "faces" / "moving.gif")
     found = packed(tmp_path / "set", own(tmp_path))
     assert rows(found)["folder"].tolist() == ["person 0", "person 0", "person 1", "person 1"]
-    assert found.content["notes"] == ["1 pictures are not read, e.g. faces/moving.gif: convert them, e.g. to PNG"]
+    unread = "left out: 1 pictures in a format that is not read (convert them to PNG), e.g. faces/moving.gif"
+    assert found.content["notes"][-1] == unread
 
 
 def test_labels_that_nobody_has_are_left_out_and_what_fits_nothing_is_refused(tmp_path: Path) -> None:
@@ -449,6 +450,242 @@ def test_labels_that_nobody_has_are_left_out_and_what_fits_nothing_is_refused(tm
     table.write_text("file\n" + "".join(f"happy people/{n}.png\n" for n in range(8)))
     with pytest.raises(UserError, match="no label beside the file names"):
         packed(tmp_path / "set", own(tmp_path), labels=str(table))
+
+
+def write(root: Path, names: list[str], form: str = "PNG") -> None:
+    """A picture of its own under each name."""
+    for number, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content(picture(number, (16, 16)), form))
+
+
+def adds_up(index: Index) -> dict[str, int]:
+    """Reason -> how many were left out; found = packed + skipped + left out."""
+    account = index.content["account"]
+    counts = {reason: entry["count"] for reason, entry in account["left_out"].items()}
+    assert account["found"] == account["packed"] + account["skipped"] + sum(counts.values())
+    assert account["packed"] == len(rows(index)) and account["skipped"] == len(index.content["skipped"])
+    assert all(0 < len(entry["first"]) <= entry["count"] for entry in account["left_out"].values())
+    return counts
+
+
+@pytest.mark.parametrize("form", ["folder", "zip", "tar"])
+def test_the_sets_own_splits_are_kept_and_the_folders_below_are_labels(tmp_path: Path, form: str) -> None:
+    root = tmp_path / "set"
+    names = [f"top/{part}/{mood}/{n}.png" for part in ("Train", "validation") for mood in ("happy", "sad") for n in range(3)]
+    write(root, names)
+    if form != "folder":
+        root = Path(shutil.make_archive(str(root), form, root))
+    index = packed(root, "folder", tmp_path / "shards")
+    table = rows(index)
+    assert {name: (row["split"], row["folder"]) for name, row in table.iterrows()} == {
+        name: ("val" if "validation" in name else "train", name.split("/")[2]) for name in names
+    }
+    assert [note for note in index.content["notes"] if "own splits" in note] == [
+        "Train, validation are the set's own splits (train 6, val 6); the folders below or above them are the label; "
+        "split: null in a recipe of yours deals them anew"
+    ]
+    assert adds_up(index) == {}
+    dealt = packed(root, own(tmp_path, split=None, splits={"train": 0.5, "test": 0.5}), tmp_path / "dealt")
+    assert set(dealt.content["splits"]) == {"train", "test"}
+
+
+def test_own_splits_hold_with_a_table_and_what_is_in_none_is_left_out(tmp_path: Path) -> None:
+    names = [f"{part}/{n}.png" for part in ("train", "test") for n in range(3)]
+    write(tmp_path / "set", [*names, "extra/1.png", "cover.png"])
+    (tmp_path / "t.csv").write_text("file,Smile\n" + "".join(f"{name},{k % 2}\n" for k, name in enumerate(names)))
+    index = packed(tmp_path / "set", own(tmp_path, splits={"train": 0.5, "val": 0.5}), labels=str(tmp_path / "t.csv"))
+    assert rows(index)["split"].to_dict() == {name: name.split("/")[0] for name in names}
+    assert rows(index)["Smile"].to_dict() == {name: str(k % 2) for k, name in enumerate(names)}
+    assert adds_up(index) == {"images in no split of the set": 2}
+    assert "2 images are in no split and left out, e.g. cover.png" in index.content["notes"]
+
+
+def test_selection_is_part_of_the_account(tmp_path: Path) -> None:
+    write(tmp_path / "set", [f"{mood}/{n}.png" for mood in ("happy", "sad", "cross") for n in range(8)])
+    (tmp_path / "set" / "sad" / "0.png").write_bytes(b"no picture")
+    recipe = own(tmp_path, splits={"train": 1.0})
+    chosen = {"where": "folder in (happy, sad)", "limit": 13, "balance": "folder", "max_bad": 0.5}
+    counts = adds_up(packed(tmp_path / "set", recipe, **chosen))
+    kept = counts.pop("images beyond their split's rarest class (balance)")
+    assert counts == {"images that where does not keep": 8, "images beyond the limit": 3} and 1 <= kept <= 3
+
+
+def test_the_two_copies_of_fer_with_folders_are_read(tmp_path: Path) -> None:
+    names = [f"{part}/{mood}/{n}.jpg" for part in ("train", "validation") for mood in EMOTIONS for n in range(2)]
+    write(tmp_path / "fer" / "images", names, "JPEG")
+    for root in (tmp_path / "fer", tmp_path / "fer" / "images"):
+        index = packed(root, "fer", tmp_path / f"shards {root.name}", color="gray")
+        table = rows(index)
+        assert {name: (row["split"], row["emotion"]) for name, row in table.iterrows()} == {
+            name: ("val" if name.startswith("validation") else "train", name.split("/")[1]) for name in names
+        }
+        assert "14 val found; the whole set fer has 7066" in index.content["notes"]
+
+
+def test_people_are_grouped_by_their_folders_unless_a_recipe_says_no(tmp_path: Path) -> None:
+    people = [f"Person_{number:02d}" for number in range(20)]
+    write(tmp_path / "set", [f"{who}/{n}.png" for who in people for n in range(3)])
+    splits = {"train": 0.5, "test": 0.5}
+    index = packed(tmp_path / "set", own(tmp_path, splits=splits))
+    table = rows(index)
+    assert (table.groupby(table.index.str.split("/").str[0])["split"].nunique() == 1).all() and table["split"].nunique() == 2
+    assert index.content["group"] == "folder"
+    assert index.content["labels"]["folder"] == {"kind": "identity", "classes": people}
+    assert "20 folders, Person_00 …, of 3 images (median), are taken for people" in index.content["notes"][0]
+    (tmp_path / "t.csv").write_text("file,Smile\n" + "".join(f"{who}/{n}.png,{n % 2}\n" for who in people for n in range(3)))
+    index = packed(tmp_path / "set", own(tmp_path, splits=splits), tmp_path / "table", labels=str(tmp_path / "t.csv"))
+    assert index.content["group"] == "folder" and set(index.content["labels"]) == {"folder", "Smile"}
+    index = packed(tmp_path / "set", own(tmp_path, splits=splits, group=None), tmp_path / "undone")
+    table = rows(index)
+    assert (table.groupby(table.index.str.split("/").str[0])["split"].nunique() == 2).any() and index.content["group"] is None
+    assert index.content["labels"]["folder"]["kind"] == "categorical"
+
+
+def test_a_thousand_people_and_more_are_people_too(tmp_path: Path) -> None:
+    write(tmp_path / "set", ["0.png"])
+    for who in range(1001):
+        (tmp_path / "set" / f"{who:05d}").mkdir()
+        for number in range(2):
+            os.link(tmp_path / "set" / "0.png", tmp_path / "set" / f"{who:05d}" / f"{number}.png")
+    (tmp_path / "set" / "0.png").unlink()
+    plan = recipes.plan(Pack(recipe="folder", root=str(tmp_path / "set")))
+    sides = pd.Series(plan.splits).groupby(plan.table["file"].str[:5]).nunique()
+    assert len(sides) == 1001 and sides.max() == 1 and plan.schema["folder"]["kind"] == "identity"
+
+
+def test_people_in_two_of_the_sets_own_splits_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "set", [f"{part}/s{who}/{n}.png" for part in ("train", "test") for who in range(20) for n in range(2)])
+    index = packed(tmp_path / "set", "folder")
+    assert index.content["people_in_several_splits"] == 20 and "20 people in several splits" in capsys.readouterr().err
+    assert (rows(index)["split"] == rows(index).index.str.split("/").str[0]).all()
+
+
+@pytest.mark.parametrize("form", ["folder", "zip", "tar"])
+def test_what_is_no_face_is_counted_by_reason(tmp_path: Path, form: str) -> None:
+    root = tmp_path / "set"
+    write(root, [f"{mood}/{n}.png" for mood in ("happy", "sad") for n in range(2)])
+    thumbnails = [
+        "happy/@eaDir/0.png/SYNOPHOTO_THUMB_M.png",
+        "happy/@eaDir/1.png/SYNOPHOTO_THUMB_M.png",
+        "__MACOSX/happy/._0.png",
+    ]
+    deleted = ["#recycle/old.png", ".Trash/b.png", "lost+found/c.png", "sad/.ipynb_checkpoints/0-checkpoint.png", "sad/._1.png"]
+    write(root, [*thumbnails, *deleted, ".cache/c.png", "happy/.hidden.png"])
+    shutil.copy(root / "happy" / "0.png", root / "without ending")
+    shutil.copy(root / "happy" / "1.png", root / "sad" / "face.png?size=large")
+    for name, file in {
+        **{"Thumbs.db": b"x", "notes.txt": b"x", "happy/0.json": b"{}", "happy/1.json": b"{}", "README": b"BMW is no picture"},
+        **{"sad/moving": b"GIF89a...", "sad/phone": b"\0\0\0\x18ftypheic", "sad/x.nef": b"II*\0", "empty": b""},
+    }.items():
+        (root / name).write_bytes(file)
+    if form != "folder":
+        root = Path(shutil.make_archive(str(root), form, root))
+    index = packed(root, "folder", tmp_path / "shards")
+    assert set(rows(index).index) == {
+        *("happy/0.png", "happy/1.png", "sad/0.png", "sad/1.png", "without ending", "sad/face.png?size=large"),
+    }
+    assert adds_up(index) == {
+        "files or folders of a file server, system or tool": 8,
+        "hidden files or folders": 2,
+        "files that are no pictures by their first bytes": 2,
+        "pictures in a format that is not read (convert them to PNG)": 3,
+        ".txt files": 1,
+        ".json files": 2,
+    }
+    (told,) = [note for note in index.content["notes"] if note.startswith("left out: ")]
+    assert "2 .json files, e.g. happy/" in told
+    assert "8 files or folders of a file server, system or tool, e.g. " in told
+
+
+def test_a_set_without_pictures_says_what_is_there(tmp_path: Path) -> None:
+    write(tmp_path / "set", ["@eaDir/a.png"])
+    (tmp_path / "set" / "faces.zip").write_bytes(b"PK")
+    with pytest.raises(UserError, match=r"no image below .*left out: 1 files or folders of a file server.*; 1 \.zip files"):
+        recipes.plan(Pack(recipe="folder", root=str(tmp_path / "set")))
+
+
+def test_links_in_a_folder_are_followed_once_and_loops_are_told(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    write(root, ["happy/0.png", "sad/1.png"])
+    links = {"loop.png": "loop.png", "gone.png": "none.png", "sad/up": "..", "sad/joy": "../happy", "sad/2.png": "../happy/0.png"}
+    for name, target in links.items():
+        os.symlink(target, root / name)
+    os.mkfifo(root / "pipe.png")
+    index = packed(root, "folder", tmp_path / "shards")
+    assert rows(index).index.tolist() == ["happy/0.png", "sad/1.png", "sad/2.png"]
+    assert {reason: entry["first"] for reason, entry in index.content["account"]["left_out"].items()} == {
+        "links that lead in a circle": ["loop.png"],
+        "links that lead nowhere": ["gone.png"],
+        "devices, pipes or sockets": ["pipe.png"],
+        "links that lead back to a folder they lie in": ["sad/up"],
+        "links to folders, which are read at their own place": ["sad/joy"],
+    }
+    adds_up(index)
+
+
+def test_links_to_another_file_system_are_read_by_ones_own_decision(tmp_path: Path) -> None:
+    write(tmp_path / "store", ["joy/0.png", "joy/1.png", "grief/2.png", "grief/3.png", "4.png"])
+    root = tmp_path / "set"
+    (root / "sad").mkdir(parents=True)
+    os.symlink(tmp_path / "store" / "joy", root / "happy")
+    os.symlink(tmp_path / "store" / "joy", root / "merry")  # the same once more
+    os.symlink(tmp_path / "store" / "grief" / "2.png", root / "sad" / "a.png")
+    os.symlink(tmp_path / "store" / "4.png", root / "sad" / "b.png")
+    os.symlink(root, tmp_path / "store" / "joy" / "set")  # leads back
+    with pytest.raises(UserError, match=r"happy is a link to .*store/joy, out of .*; copy it there, .* pack\.links=follow"):
+        packed(root, "folder")
+    index = packed(root, "folder", links="follow")
+    assert rows(index)["folder"].to_dict() == {
+        "happy/0.png": "happy",
+        "happy/1.png": "happy",
+        "sad/a.png": "sad",
+        "sad/b.png": "sad",
+    }
+    assert adds_up(index) == {
+        "links to folders, which are read at their own place": 1,
+        "links that lead back to a folder they lie in": 1,
+    }
+    followed, refused = (
+        Pack(recipe="folder", root=str(tmp_path / "store"), links="follow"),
+        Pack(recipe="folder", root=str(tmp_path / "store")),
+    )
+    (tmp_path / "store" / "joy" / "set").unlink()
+    assert recipes.plan(followed).digest == recipes.plan(refused).digest
+
+
+def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "set", ["a/0.png", "b/1.png"])
+
+    def locked(place: str) -> Any:
+        if str(place).endswith("/b"):
+            raise PermissionError(13, "Permission denied", place)
+        return os_scandir(place)
+
+    os_scandir = os.scandir
+    monkeypatch.setattr("os.scandir", locked)
+    with pytest.raises(UserError, match=r"the folder .*/set/b may not be read"):
+        recipes.plan(Pack(recipe="folder", root=str(tmp_path / "set")))
+
+
+@pytest.mark.parametrize("form", ["zip", "tar"])
+def test_a_name_that_comes_again_counts_once_and_is_told(tmp_path: Path, form: str) -> None:
+    path, files = tmp_path / f"set.{form}", [content(picture(number, (16, 16)), "PNG") for number in range(3)]
+    names = ["a.png", "b.png", "a.png"]
+    if form == "zip":
+        with zipfile.ZipFile(path, "w") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+            for name, file in zip(names, files, strict=True):
+                archive.writestr(name, file)
+    else:
+        with tarfile.open(path, "w") as tar:
+            for name, file in zip(names, files, strict=True):
+                info = tarfile.TarInfo(name)
+                info.size = len(file)
+                tar.addfile(info, io.BytesIO(file))
+    index = packed(path, own(tmp_path), resolution=16)
+    assert rows(index).index.tolist() == ["a.png", "b.png"]
+    assert np.array_equal(index.maps("train")[0][0], np.asarray(picture(2, (16, 16))))
+    assert adds_up(index) == {"members whose name comes again (the last one counts, as in unpacking)": 1}
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "parquet"])
@@ -629,8 +866,11 @@ def test_what_is_left_out_is_told(tmp_path: Path) -> None:
     plan = recipes.plan(Pack(recipe=recipe, root=str(tmp_path / "set")))
     assert plan.table["file"].tolist() == ["faces/a.png"]
     notes = "; ".join(plan.facts["notes"])
-    assert "1 files have another's name, e.g. faces/\u00e9.png" in notes
-    assert "1 images are in no split and left out, e.g. faces/\u00e9.png; no image is left for the split test" in notes
+    assert "1 files whose name another one has in another form of Unicode (rename them), e.g. faces/\u00e9.png" in notes
+    assert "1 hidden files or folders, e.g. .cache" in notes
+    assert "1 files or folders of a file server, system or tool, e.g. faces/.trash" in notes
+    assert "1 images are in no split and left out, e.g. faces/\u00e9.png;" in notes
+    assert "no image is left for the split test" in notes
     with tarfile.open(tmp_path / "0.tar", "w") as tar:
         for name, file in {"a.png": content(picture(1), "PNG"), "b.json": b"{}", "c.gif": b"GIF"}.items():
             info = tarfile.TarInfo(name)

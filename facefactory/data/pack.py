@@ -182,6 +182,8 @@ def pack(plan: recipes.Plan, folder: Path, progress: Callable[[int, int, float],
     storage = "raw" if options.storage == "raw" else "encoded"
     content = {"format": index.FORMAT, "storage": storage, "dataset": recipe["name"], **made, "filter": "lanczos (Pillow)"}
     content |= {"labels": plan.schema, **told, "recipe": recipe, "splits": counted, "skipped": skipped, **facts}
+    packed = sum(split["count"] for split in counted.values())
+    content["account"] = {**facts["account"], "packed": packed, "skipped": len(skipped)}
     content |= {"image_sizes": dict(sizes.most_common(recipes.NAMED)), "duplicates": _duplicates(records, folder)}
     index.write(folder, content)
     stems = {Path(record["entry"]["file"]).stem for record in records}

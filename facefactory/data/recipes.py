@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from facefactory import UserError, config, registry
-from facefactory.data import Pack, labels, order, select, sources, tables, values
+from facefactory.data import Pack, labels, layout, order, select, sources, tables, values
 
 OVERRIDES = ("crop", "where", "limit", "balance", "keep", "drop", "min_prevalence", "max_bad")
 NAMED = 100  # at most so many files of a kind are named in index.json
@@ -98,9 +98,9 @@ def plan(options: Pack, recipe: dict[str, Any] | None = None) -> Plan:
     Raises:
         UserError: something is missing, does not fit, or leaves no image.
     """
-    recipe, path = (recipe, Path(recipe["name"])) if recipe else read_recipe(options)
+    recipe, path = ({**recipe}, Path(recipe["name"])) if recipe else read_recipe(options)
     root = options.root or recipe["root"]
-    found = registry.module("data.sources", recipe["source"]).find(recipe, root)
+    found = registry.module("data.sources", recipe["source"]).find({**recipe, "links": options.links}, root)
     beside = options.labels or (recipe["labels"] and str(path.parent.absolute() / recipe["labels"]))
     specs = [*recipe["tables"], *([{"file": beside}] if beside else [])]
     raw, facts, notes = _labels(found, specs, Path(root or "").expanduser(), recipe)
@@ -110,9 +110,26 @@ def plan(options: Pack, recipe: dict[str, Any] | None = None) -> Plan:
         *notes,
         *(f"{name} is in no table here; the recipe can do without" for name in sorted(absent)),
     ]
-    own = None if recipe["split"] is None or recipe["split"]["by"] in absent else recipe["split"]
+
+    # What the folders mean, where the recipe does not say it
+    folders = layout.read(found.names)
+    own = recipe["split"] or None
+    if own and own["by"] in absent:
+        own = None
+    elif recipe["split"] is None:
+        facts["notes"] += folders.split_notes
+        own = None if folders.splits is None else {"by": "its folder", "names": {name: name for name in folders.sides}}
+    if found.folders and folders.labels and "folder" not in raw:
+        is_open = recipe["group"] is None and (folders.people or not recipe["pattern"])
+        if is_open and folders.people:
+            recipe["group"] = "folder"
+        if raw.columns.empty or recipe["group"] == "folder":
+            raw["folder"] = folders.labels
+        facts["notes"] += folders.label_notes if is_open else ()
     recipe |= {key: None for key in ("group", "balance") if recipe[key] in absent or not recipe[key]}
-    for key, name in {"group": recipe["group"], "balance": recipe["balance"], "split by": own and own["by"]}.items():
+    by_folder = own is not None and recipe["split"] is None
+    split_by = own["by"] if own and not by_folder else None
+    for key, name in {"group": recipe["group"], "balance": recipe["balance"], "split by": split_by}.items():
         if name not in {None, *raw.columns}:
             raise registry.unknown(f"{path}: {key} {name!r} is not a label", name, raw.columns)
     group, places, sides = recipe["group"], np.arange(len(raw)), np.full(len(raw), "")
@@ -121,7 +138,11 @@ def plan(options: Pack, recipe: dict[str, Any] | None = None) -> Plan:
     for name in recipe["values"].keys() - {*raw.columns, *absent}:
         raise registry.unknown(f"{path}: values has {name!r}, which is not a label", name, raw.columns)
     if own:
-        sides = values.renamed(raw.pop(own["by"]), own["names"]).fillna("").to_numpy(str)
+        if by_folder:
+            assert folders.splits is not None
+            sides = folders.splits
+        else:
+            sides = values.renamed(raw.pop(own["by"]), own["names"]).fillna("").to_numpy(str)
         places = np.flatnonzero(sides != "")
         if len(lost := np.flatnonzero(sides == "")):
             facts["notes"].append(f"{len(lost)} images are in no split and left out, e.g. {raw.index[lost[0]]}")
@@ -133,6 +154,10 @@ def plan(options: Pack, recipe: dict[str, Any] | None = None) -> Plan:
             facts["notes"].append(f"{counted} {name} found; the whole set {recipe['name']} has {wanted}")
     chosen: dict[str, Any] = {"found": len(raw), "of_no_split": len(raw) - len(places)}
     facts["selection"] = chosen
+    left_out = sources.Account()
+    left_out.join(found.left_out)
+    everywhere = np.arange(len(raw))
+    _note_lost(left_out, "images in no split of the set", everywhere, places, found.names)
     typed = values.typed(raw, kinds)
     raw = typed.table
     facts["notes"] += typed.notes
@@ -141,10 +166,14 @@ def plan(options: Pack, recipe: dict[str, Any] | None = None) -> Plan:
     if group and not schema[group]["classes"]:
         raise UserError(f"{path}: group {group!r} is unknown for every image; mend that label, or give group: null.")
     if recipe["where"]:
+        before = places
         places = places[select.where(recipe["where"], table, schema)[places]]
+        _note_lost(left_out, "images that where does not keep", before, places, found.names)
         chosen["where"] = len(places)
     if recipe["limit"]:
+        before = places
         places = places[np.sort(order.permute(np.arange(min(recipe["limit"], len(places))), len(places), 1))]
+        _note_lost(left_out, "images beyond the limit", before, places, found.names)
         chosen["limit"] = len(places)
     if not len(places):
         told = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in chosen.items())
@@ -156,14 +185,20 @@ def plan(options: Pack, recipe: dict[str, Any] | None = None) -> Plan:
             raise UserError(f"balance={label!r} is a label without classes; there are {', '.join(schema)}.")
         codes = table[label].to_numpy()
         even = select.balanced(codes[places], splits, classes)
-        before = select.counts(codes[places], splits, classes)
+        counts = select.counts(codes[places], splits, classes)
+        before = places
         places, splits = places[even], splits[even]
-        chosen["balance"] = {"label": label, "before": before, "after": select.counts(codes[places], splits, classes)}
+        _note_lost(left_out, "images beyond their split's rarest class (balance)", before, places, found.names)
+        chosen["balance"] = {"label": label, "before": counts, "after": select.counts(codes[places], splits, classes)}
     if len(places) < len(raw):  # classes that selection emptied go, kinds stay
         kinds = {**{name: entry["kind"] for name, entry in schema.items()}, **kinds}
         raw = raw.iloc[places]
         schema = labels.schema_of(raw, kinds)
         table = labels.encode(raw, schema, raw.index.tolist())
+    reasons = {reason: {"count": entry.count, "first": entry.first} for reason, entry in left_out.items()}
+    facts["account"] = {"found": len(found.names) + found.left_out.count, "left_out": reasons}
+    if found.left_out:
+        facts["notes"].append(found.left_out.told())
     if own and group:
         sided = pd.Series(splits)[known := table[group].to_numpy() >= 0].groupby(table[group].to_numpy()[known]).nunique()
         facts["people_in_several_splits"] = int((sided > 1).sum())
@@ -174,6 +209,13 @@ def plan(options: Pack, recipe: dict[str, Any] | None = None) -> Plan:
     if empty := [name for name in shares if name not in recipe["splits"]]:
         facts["notes"].append(f"no image is left for the split {', '.join(empty)}")
     return Plan(recipe, options, found.items, places, found.stamp, table[["file", *schema]], schema, splits, facts)
+
+
+def _note_lost(left_out: sources.Account, reason: str, before: order.Ids, after: order.Ids, names: Sequence[str]) -> None:
+    """Add the images of `before` that are not in `after`."""
+    if len(before) > len(after):
+        lost = np.setdiff1d(before, after)
+        left_out[reason] = sources.LeftOut(len(lost), [names[place] for place in lost[: sources.NAMED]])
 
 
 def _labels(
@@ -190,7 +232,7 @@ def _labels(
     if len(raw) and not known.any():
         begins = f"it begins with {raw.index[0]!r}, the images with {names[0]!r}"
         raise UserError(f"no row of {specs[0]['file']} names an image; {begins}.")
-    own = found.table if not len(raw) else None
+    own = None if len(raw) else pd.DataFrame(index=names) if found.table is None else found.table
     if own is not None:
         raw, known = own, names.get_indexer(own.index) >= 0
 
