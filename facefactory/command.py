@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import shlex
 import signal
 import sys
@@ -24,6 +25,7 @@ from facefactory import (
     say,
     starting,
     studies,
+    surroundings,
     sweep,
 )
 from facefactory.cluster import check as checking
@@ -67,6 +69,8 @@ def check_cluster() -> None:
 
 def _own(schema: type[Any], job: str, work: Callable[[Any], None]) -> None:
     """A job with a tree of its own: help, or its work with its options."""
+    surroundings.speak_utf8()
+    surroundings.settle(started_by_us=False)
     if {"--help", "-h"} & set(sys.argv[1:]):
         return print(f"usage: python jobs/{job}.py [key=value …]\n\nkeys:\n{config.help_text(schema)}")
     sys.exit(chain.guarded(lambda: work(config.load(schema, sys.argv[1:], []))))
@@ -159,7 +163,18 @@ def main(job: str, stages: tuple[str, ...], preset: str | None = None) -> None:
 
     With a preset the job makes or continues a run; without, it works on the run folder named by run=….
     """
-    sys.exit(chain.guarded(lambda: start(job, stages, preset, sys.argv[1:])))
+    surroundings.speak_utf8()
+    launched = dict(os.environ)
+    aside = surroundings.settle(started_by_us=False)
+
+    def work() -> None:
+        if not {"--help", "-h"} & set(sys.argv[1:]):
+            surroundings.check_alone(launched)
+        if aside:
+            say(f"not used, because the run decides these itself: {', '.join(aside)}")
+        start(job, stages, preset, sys.argv[1:])
+
+    sys.exit(chain.guarded(work))
 
 
 def start(job: str, names: tuple[str, ...], preset: str | None, arguments: list[str]) -> None:
@@ -179,6 +194,9 @@ def start(job: str, names: tuple[str, ...], preset: str | None, arguments: list[
     else:
         path, layers = None, [site, *layers]
     run = pipeline.resolve(config.load(Run, rest, layers))
+    surroundings.set_threads(run.training.threads)
+    if where == "local":
+        surroundings.check_gpus(run.training.device)
     check(run, names)
     identity = config.flat(run)
     if path is None:
@@ -223,6 +241,7 @@ def start(job: str, names: tuple[str, ...], preset: str | None, arguments: list[
                 folder.claim()
                 if todo[0] == "finalists":
                     runner.begin(run, folder, "finalists")
+                surroundings.leave_job()
                 launch.submit(jobs, profile, folder, pipeline.own_files(run))
     if where == "slurm":
         say(f"watch it with: python jobs/status.py run={shlex.quote(str(path))}")

@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from facefactory import Failed, UserError, __version__, config, pipeline, registry, rundir, say
+from facefactory import Failed, UserError, __version__, config, pipeline, registry, rundir, say, surroundings
 from facefactory.cluster import local
 from facefactory.data import Pack
 from facefactory.pipeline import STAGES, Run, index_of, outputs_of
@@ -178,6 +178,7 @@ def train_rank(run: Run, folder: RunDir, label: str = "train") -> None:
     """One rank of the train stage."""
     from facefactory.training import distributed, trainer
 
+    surroundings.check_network()
     world = distributed.join(run.training)
     world.barrier()  # rank 0 may have had stages to do before this one
     outcome, _ = trainer.fit(task_of(run, folder, index_of(folder), label), world)
@@ -190,7 +191,7 @@ def train(run: Run, folder: RunDir) -> Outputs:
     if run.training.ranks == 1 or "WORLD_SIZE" in os.environ:  # the second: this is rank 0 already
         train_rank(run, folder)
     else:
-        owner = {rundir.OWNER_TOKEN: folder.token or "", "OMP_NUM_THREADS": str(run.training.threads)}
+        owner = {rundir.OWNER_TOKEN: folder.token or ""}
         code = local.ranks(run.training.ranks, ["facefactory", "rank", str(folder.path)], owner)
         if stop() or code == local.INTERRUPTED:
             raise Interrupted

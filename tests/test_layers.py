@@ -83,9 +83,11 @@ ALLOWED = {  # package -> what its files may import of ours, beside their own pa
     "rundir": set(),
     "starting": {"rundir"},
     "progress": set(),
+    "scratch": set(),
+    "surroundings": set(),
     "metrics": {"rundir", "registry"},
     "report": {"rundir", "registry"},
-    "cluster": {"rundir", "registry", "config"},
+    "cluster": {"rundir", "registry", "config", "scratch", "surroundings"},
     "data": {"config", "registry", "rundir"},
     "models": {"rundir", "registry"},
     "objectives": {"models", "rundir", "registry"},
@@ -93,7 +95,19 @@ ALLOWED = {  # package -> what its files may import of ours, beside their own pa
     "training": {"data", "models", "objectives", "checkpoint", "config", "registry", "rundir", "progress"},
     "evaluation": {"checkpoint", "data", "metrics", "models", "registry", "rundir", "config", "training.random"},
     "interpret": {"checkpoint", "data", "metrics", "models", "registry", "rundir", "config", "training.random"},
-    "sweep": {"training", "evaluation", "config", "registry", "rundir", "checkpoint", "data", "models", "objectives"},
+    "sweep": {
+        "training",
+        "evaluation",
+        "config",
+        "registry",
+        "rundir",
+        "checkpoint",
+        "data",
+        "models",
+        "objectives",
+        "scratch",
+        "surroundings",
+    },
 }
 
 

@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+from facefactory import surroundings
 from facefactory.cluster.local import INTERRUPTED, QUIET
 from facefactory.rundir import RunDir
 
@@ -32,6 +33,8 @@ def run(arguments: list[str], folder: str, requeue: str, scratch: str | None) ->
     if world.world_size > 1:
         world.export(set_cuda_visible_devices=False, overwrite=True)
     environment = {**os.environ, **QUIET, "FACEFACTORY_LOG": str(job.paths.stdout), "FACEFACTORY_JOB": job.job_id}
+    if world.world_size > 1:
+        environment |= surroundings.rank(world.rank, world.world_size)
     if scratch:
         environment["TMPDIR"] = os.path.expandvars(scratch)
         Path(environment["TMPDIR"]).mkdir(parents=True, exist_ok=True)
