@@ -43,6 +43,7 @@ def hold(folder: Path, lasting: bool = False) -> int:
     os.write(lock, json.dumps({"host": socket.gethostname()}).encode())
     with contextlib.suppress(OSError):  # a file system without locks: nothing will be swept there
         fcntl.flock(lock, fcntl.LOCK_EX)
+    os.fchmod(lock, 0o600)
     os.set_inheritable(lock, lasting)
     if folder.exists():
         shutil.rmtree(new)
