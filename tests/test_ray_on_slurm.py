@@ -17,7 +17,7 @@ SRUN = """\
 import json, pathlib, signal, socket, sys, time
 here = pathlib.Path({here!r})
 options = [one for one in sys.argv[1:] if one.startswith("--")]
-host, command = options[options.index("--ntasks=1") + 1].partition("=")[2], sys.argv[7:]
+host, command = options[options.index("--ntasks=1") + 1].partition("=")[2], sys.argv[6:]
 with open(here / "calls", "a") as stream:
     stream.write(json.dumps([host, command]) + "\\n")
 if command[0] == "rm":

@@ -74,7 +74,9 @@ def test_what_steers_libraries_is_set_aside_and_named(environment: dict[str, str
     assert left(environment) == {"HOME": "/root"}
 
 
-@pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "KMP_AFFINITY", "GOMP_CPU_AFFINITY"])
+@pytest.mark.parametrize(
+    "name", ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "KMP_AFFINITY", "GOMP_CPU_AFFINITY"]
+)
 def test_threads_are_the_runs_without_a_word(environment: dict[str, str], name: str) -> None:
     environment[name] = "64"
     assert surroundings.settle(started_by_us=False) == []
@@ -114,7 +116,9 @@ def test_a_temporary_folder_that_is_none_is_named_and_a_right_one_stays(environm
     assert surroundings.settle(started_by_us=False) == [] and environment["TMPDIR"] == str(tmp_path)
 
 
-def test_modules_are_found_from_other_folders_too(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_modules_are_found_from_other_folders_too(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.chdir(tmp_path)
     environment["PYTHONPATH"] = "here:/there:"
     surroundings.settle(started_by_us=False)

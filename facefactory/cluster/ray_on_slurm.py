@@ -21,7 +21,7 @@ PORTS = range(20000, 32000)  # above Ray's worker ports (10002-19999), below the
 UP_S, NOTICE_S, END_S = 180.0, 3.0, 15.0
 STARTED = "Ray runtime started."  # what `ray start` says when its node is known to the others; it gives up after 30 s
 STARTS = 3  # of a node whose Ray does not come up
-AWAY_S, PAUSE_S = 120.0, 5.0  # how long a Slurm that starts no steps is waited for, and between two questions
+AWAY_S, PAUSE_S = 120.0, 2.0  # how long a Slurm that starts no steps is waited for, and between two questions
 NO_STEP = (  # what srun says when it is Slurm that could not start a step, as while its controller restarts
     "Unable to create step",
     "Unable to contact slurm controller",
@@ -86,7 +86,7 @@ class Nodes:
 
     def step(self, host: str, log: Path, *command: str) -> subprocess.Popen[bytes]:
         """Start a command on a node, beside whatever runs there."""
-        srun = ["srun", "--overlap", "--mem=0", "--nodes=1", "--ntasks=1", f"--nodelist={host}"]
+        srun = ["srun", "--overlap", "--nodes=1", "--ntasks=1", f"--nodelist={host}"]
         with open(log, "ab") as stream:
             return subprocess.Popen(
                 [*srun, f"--cpus-per-task={self.share}", *command],
