@@ -174,7 +174,7 @@ def test_gpus_that_are_asked_for_and_hidden_are_refused(environment: dict[str, s
     environment["CUDA_VISIBLE_DEVICES"] = hidden
     surroundings.check_gpus("auto")
     assert not surroundings.sees_gpus()
-    with pytest.raises(UserError, match="CUDA_VISIBLE_DEVICES.*hides every GPU; unset it"):
+    with pytest.raises(UserError, match=r"CUDA_VISIBLE_DEVICES.*hides every GPU; unset it"):
         surroundings.check_gpus("cuda")
     environment["CUDA_VISIBLE_DEVICES"] = "0"
     surroundings.check_gpus("cuda")
