@@ -116,6 +116,7 @@ def _train_judge(run: Run, index: "Index", home: Path) -> dict[str, Any]:
     from facefactory.evaluation.protocols import generator
     from facefactory.training import distributed, trainer
 
+    index.require_different("train")
     world, schema, group = distributed.join(run.judge.training), index.content["labels"], index.content["group"]
     splits = list(index.content["splits"])
     everyone = Shards(index, splits)
@@ -168,6 +169,7 @@ def task_of(run: Run, folder: RunDir, index: "Index", label: str) -> "Task":
             with rundir.atomic(folder.stage("train") / "samples" / f"{clock:012d}.png") as temporary:
                 generator.grid(images, 8).save(temporary, "PNG")
 
+    index.require_different("train")
     target, identity = folder.stage("train"), config.digest(STAGES["train"].config(run, resumes=False))
     objective = registry.build("objectives", run.objective, index.content["labels"])
     what = (run.model, objective, Shards(index, "train"), run.training, run.seed)
