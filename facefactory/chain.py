@@ -38,6 +38,9 @@ def guarded(work: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         return 130
     except (Failed, FloatingPointError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in rundir.FULL:
+            say(f"error: {rundir.no_room(error)}")
+            return 2
         say(f"failed: {error}")
         return 1
     return 0

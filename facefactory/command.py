@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from facefactory import (
     Failed,
@@ -33,6 +33,9 @@ from facefactory.cluster import launch, status
 from facefactory.config import key, section
 from facefactory.pipeline import JOBS, Judge, Paths, Run
 from facefactory.rundir import RunDir
+
+if TYPE_CHECKING:
+    from facefactory.models import Facts
 
 
 @dataclass(frozen=True)
@@ -99,13 +102,16 @@ def _status(options: Status) -> None:
         raise Failed("a job failed or can never run.")
 
 
-def check(run: Run, names: tuple[str, ...]) -> None:
-    """Find what cannot work (images, labels, batch sizes, network shapes, search space) before anything starts: UserError."""
+def check(run: Run, names: tuple[str, ...], profile: cluster.Profile | None = None) -> None:
+    """Find what cannot work (images, labels, batch sizes, network shapes, search space) before anything starts: UserError.
+
+    What works and may not be meant is said. `profile`: of the cluster where the run goes; None: it stays on this machine.
+    """
     import numpy as np
     import pandas as pd
 
     from facefactory import checkpoint
-    from facefactory.data import index, labels, recipes
+    from facefactory.data import enough, index, labels, recipes
     from facefactory.models import Facts
     from facefactory.training import augment
 
@@ -113,11 +119,17 @@ def check(run: Run, names: tuple[str, ...]) -> None:
         found = index.read(Path(run.data.shards))
         found.verify()
         recipe, schema, facts = found.content, found.content["labels"], Facts(**found.facts)
+        sizes = {name: split["count"] for name, split in recipe["splits"].items()}
+        table = pd.concat([found.table(name) for name in sizes], ignore_index=True)
+        faces = enough.Faces(table, np.repeat(list(sizes), list(sizes.values())), schema, recipe["group"])
+        shares: dict[str, float] = {}
     elif "pack" in names:
         planned = recipes.plan(run.pack)
         recipe, schema = planned.recipe, planned.schema
         classes = {name: len(entry["classes"]) for name, entry in schema.items() if "classes" in entry}
         facts = Facts(run.pack.resolution, 1 if run.pack.color == "gray" else 3, classes)
+        faces = enough.Faces(planned.table, planned.splits, schema, recipe["group"])
+        shares = {} if recipe["split"] else recipes.read_recipe(run.pack)[0]["splits"]
     else:
         return
     if names == ("pack",):
@@ -127,13 +139,21 @@ def check(run: Run, names: tuple[str, ...]) -> None:
         raise registry.unknown(f"evaluation.protocol={protocol!r} is no protocol", protocol, protocols)
     for name in ("reference", "held_out"):
         wanted = getattr(run.evaluation, name)
+        if wanted in shares and wanted not in recipe["splits"]:
+            raise enough.undivided(faces, shares, wanted)
         others = [split for split in recipe["splits"] if name == "reference" or split != run.evaluation.reference]
         if wanted not in recipe["splits"]:
             way = f"give evaluation.{name}={others[-1]}" if others else "give the recipe another one"
             raise registry.unknown(f"evaluation.{name}={wanted!r} is no split of this set: {way}", wanted, recipe["splits"])
+    needed = {"train": 2} if {"train", "sweep", "judge"} & set(names) else {}
+    if "judge" in names:  # its distances compare pairs of images
+        needed |= dict.fromkeys((run.evaluation.reference, run.evaluation.held_out), 2)
+    enough.require_images(faces, needed)
+    if run.data.shards and needed:
+        found.require_different("train")
     if "judge" in names:
-        whole = pd.concat([found.table(split) for split in recipe["splits"]]) if run.data.shards else planned.table
-        if run.judge.folds > (people := len(np.unique(labels.people(whole, recipe["group"])))):
+        people = len(np.unique(labels.people(faces.table, recipe["group"])))
+        if run.judge.folds > people:
             raise UserError(f"judge.folds={run.judge.folds}, but the set has {people} people; give at most as many.")
     if run.judge.training.ranks != 1:
         raise UserError(f"judge.training.ranks={run.judge.training.ranks}; a judge is trained by one process, give 1.")
@@ -153,9 +173,47 @@ def check(run: Run, names: tuple[str, ...]) -> None:
         one.training.batch_per_rank()
         augment.check(one.training.augment)
         objective = registry.build("objectives", one.objective, schema)
+        if "logits" in objective.needs:
+            enough.require_classes(faces, facts.classes)
+        _require_memory(one, facts, profile)
         model = checkpoint.build(one.model, facts)
         if lacking := [name for name in objective.needs if not hasattr(model, name)]:
             raise UserError(f"{one.objective['name']} trains no {one.model['name']}: that has no {', '.join(lacking)}.")
+
+    objectives = {str(one.objective["name"]) for one in fitted}
+    classifies = any("logits" in registry.module("objectives", name).Component.needs for name in objectives)
+    batch_size = max((one.training.batch_size for one in fitted), default=None)
+    for doubt in enough.doubts(faces, batch_size, run.evaluation.held_out if "judge" in names else None, classifies):
+        say(f"note: {doubt}.")
+
+
+def _require_memory(one: Run | Judge, facts: "Facts", profile: cluster.Profile | None) -> None:
+    """UserError: a training needs more memory than it will have. What its layers hold in between is not counted."""
+    import torch
+
+    from facefactory import checkpoint
+
+    options = one.training
+    each = 2 if options.precision == "float64" else 1
+    copies, images = float(each * checkpoint.TRAINED), options.batch_per_rank() // options.accumulate
+    pixels = facts.channels * facts.resolution**2
+    beside = checkpoint.VALUE * each * images * 3.0 * pixels  # real and generated ones, and a gradient
+
+    # on a GPU the machine's own memory holds the networks while they are built and saved, no more
+    on_gpu = options.device != "cpu" and (profile.gpus_per_node > 0 if profile else torch.cuda.is_available())
+    if on_gpu:
+        copies, beside = 2.0 * each, 0.0
+    if profile is not None:
+        room, whose = profile.memory_gb * checkpoint.GB, "a process of the profile (memory_gb)"
+    else:
+        room, whose = checkpoint.memory_here() / options.ranks, "this machine"
+        whose += f", for each of {options.ranks} ranks," if options.ranks > 1 else ""
+    if beside > room:
+        raise UserError(
+            f"{images} images at once of {facts.resolution} x {facts.resolution} pixels need {beside / checkpoint.GB:,.1f} GB, "
+            f"and {whose} has {room / checkpoint.GB:,.1f} GB: give a smaller training.batch_size, or training.accumulate."
+        )
+    checkpoint.require_memory(one.model, facts, copies, beside, room, whose)
 
 
 def main(job: str, stages: tuple[str, ...], preset: str | None = None) -> None:
@@ -197,7 +255,7 @@ def start(job: str, names: tuple[str, ...], preset: str | None, arguments: list[
     surroundings.set_threads(run.training.threads)
     if where == "local":
         surroundings.check_gpus(run.training.device)
-    check(run, names)
+    check(run, names, profile if where == "slurm" else None)
     identity = config.flat(run)
     if path is None:
         path = Path(run.paths.runs) / (run.run or f"{job}-{Path(chosen).stem}-{config.digest(identity)[:8]}")

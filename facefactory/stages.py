@@ -249,7 +249,7 @@ def interpret(run: Run, folder: RunDir) -> Outputs:
 
 def generate(run: Run, folder: RunDir) -> Outputs:
     """Draw images from the averaged networks into PNG files `00000000.png` …, or into shards of one split `train`."""
-    from facefactory.data import pack, recipe_file, recipes
+    from facefactory.data import pack, pixels, recipe_file, recipes
     from facefactory.evaluation.protocols import generator
 
     model = network_of(run, folder, "train")
@@ -261,7 +261,7 @@ def generate(run: Run, folder: RunDir) -> Outputs:
     pictures.mkdir(parents=True, exist_ok=True)
     drawn = itertools.chain.from_iterable(generator.draws(model, run.generate.images, run.seed, "generate"))
     for number, image in enumerate(drawn):
-        generator.grid(image[None], 1).save(pictures / f"{number:08d}.png")
+        pixels.write(generator.grid(image[None], 1), pictures / f"{number:08d}.png")
     if run.generate.format == "shards":
         color: Literal["gray", "rgb"] = "gray" if image.shape[2] == 1 else "rgb"
         options = Pack(root=str(pictures), resolution=image.shape[0], color=color, shard_images=run.pack.shard_images)

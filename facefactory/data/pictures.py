@@ -183,7 +183,7 @@ def _opaque(image: Image.Image) -> tuple[Image.Image, bool]:
     if not image.has_transparency_data:
         return image, False
     seen = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
-    if seen.getchannel("A").getextrema()[1] <= 1:  # of 255: some programs write 0 or 1, most readers ignore it
+    if np.asarray(seen.getchannel("A")).max() <= 1:  # of 255: some programs write 0 or 1, most readers ignore it
         return seen.convert("RGB"), True
     return Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen), False
 
