@@ -322,9 +322,9 @@ def _busy(folder: RunDir, where: str) -> str | None:
                 "squeue does not answer, and jobs of this run may be queued already: nothing was submitted. "
                 "Give the same command again when it does."
             )
-        live = [name for name, facts in jobs.items() if status.is_live(facts)]
+        live = status.reasons(jobs)
         if live:
-            return f"Slurm jobs {', '.join(live)}"
+            return status.standing(live)
     running = folder.running()
     return "pid {pid} on {host}".format(**running) if running else None
 
