@@ -197,8 +197,8 @@ def proposal(seen: Site, up: dict[str, Partition], folder: Path) -> str:
     # how long: what the partitions allow
     longest, longest_plain = usable[best].minutes, usable[plain].minutes
     if min(longest, longest_plain) < math.inf:
-        most = min(1440, math.floor(longest))
-        profile |= {"gpu_min": most, "sweep_min": most, "cpu_min": min(240, math.floor(longest_plain))}
+        most = math.floor(min(1440, longest))
+        profile |= {"gpu_min": most, "sweep_min": most, "cpu_min": math.floor(min(240, longest_plain))}
         shortest_s = 60 * min(most, profile["cpu_min"])
         if shortest_s <= Profile().signal_s:
             profile["signal_s"] = max(10, shortest_s // 2)
