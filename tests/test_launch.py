@@ -289,7 +289,19 @@ def test_all_is_cancelled_when_one_job_is_refused(slurm: Pretended, folder: RunD
     assert "\n" not in str(error.value)
     assert slurm.calls("scancel") == ["scancel 101 102"] and not slurm.calls("scontrol release")
     assert not status.read(folder)["healthy"]  # and jobs/status.py says why
-    assert [line["state"] for line in rundir.read_jsonl(folder.path / "jobs.jsonl")] == ["submitted", "submitted", "refused"]
+    states = [line["state"] for line in rundir.read_jsonl(folder.path / "jobs.jsonl")]
+    assert states == ["submitted", "submitted", "withdrawn", "refused"]
+    assert [row["state"] for row in status.read(folder)["jobs"]] == ["REFUSED"]  # what was cancelled unseen is not shown
+
+
+def test_a_chain_that_lost_its_folder_leaves_the_other_ones_jobs_on_show(slurm: Pretended, folder: RunDir, tree: Path) -> None:
+    launch.submit(CHAIN[:2], PROFILE, folder)
+    late = RunDir(folder.path)
+    late.token = "of a command that stood still meanwhile"
+    with pytest.raises(rundir.OwnerLost):
+        launch.submit(CHAIN[:2], PROFILE, late)
+    assert slurm.calls("scancel") == ["scancel 103 104"] and slurm.calls("scontrol release") == ["scontrol release 101,102"]
+    assert status.submitted(folder) == {"prepare": ["101"], "sweep": ["102"]}
 
 
 WRAPPED = [  # what sites' wrappers of sbatch print around the id

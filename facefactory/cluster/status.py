@@ -13,6 +13,7 @@ from facefactory.rundir import RunDir
 
 SACCT = {"job": "JobID", "name": "JobName", "state": "State", "exit_code": "ExitCode", "elapsed": "Elapsed", "limit": "Timelimit"}
 SACCT |= {"nodes": "NodeList", "memory_mb": "MaxRSS", "requested": "ReqMem", "reason": "Reason"}  # our name -> sacct's
+NO_STATES = ("submitted", "refused", "withdrawn")  # lines of the ledger about a submission, not about a stage
 ENDED_WELL = ("COMPLETED", "FINISHED")  # Slurm's word and the ledger's
 
 
@@ -117,10 +118,15 @@ def elements(name: str) -> list[str]:
 
 
 def submitted(folder: RunDir) -> dict[str, list[str]]:
-    """Stage -> ids of the Slurm jobs of its newest submission (a job and the copies submitted in its place)."""
+    """Stage -> ids of the Slurm jobs of its newest submission (a job and the copies submitted in its place).
+
+    Jobs that were cancelled before they were released, because one of their chain was refused, never counted.
+    """
+    lines = rundir.read_jsonl(folder.path / "jobs.jsonl")
+    withdrawn = {job for line in lines if line["state"] == "withdrawn" for job in line["withdrawn"]}
     found: dict[str, list[str]] = {}
-    for line in rundir.read_jsonl(folder.path / "jobs.jsonl"):
-        if line["state"] == "submitted":
+    for line in lines:
+        if line["state"] == "submitted" and line["job"] not in withdrawn:
             found[line["stage"]] = [*(found.get(line["stage"], []) if "instead_of" in line else []), line["job"]]
     return found
 
@@ -194,7 +200,7 @@ def read(folder: RunDir) -> dict[str, Any]:
             rows.append({"stage": stage, "job": name, **facts, "waits": waiting(facts, name), **progress(folder, stage, name)})
     if not stages:
         sources = ["ledger"]
-        for stage, line in {line["stage"]: line for line in own if line["state"] != "refused"}.items():
+        for stage, line in {line["stage"]: line for line in own if line["state"] not in NO_STATES}.items():
             rows.append({"stage": stage, "job": line["job"], "state": line["state"].upper(), **progress(folder, stage, "")})
     last = [line for line in own if line["state"] in ("submitted", "refused")][-1:]
     if last and last[0]["state"] == "refused":
