@@ -304,7 +304,7 @@ def start(job: str, names: tuple[str, ...], preset: str | None, arguments: list[
     if where == "slurm":
         say(f"watch it with: python jobs/status.py run={shlex.quote(str(path))}")
         chain.show(status.read(folder))
-        return chain.wait(folder) if run.wait else None
+        return chain.wait(folder) if run.wait and (busy or todo) else None
     if not busy:
         runner.execute(run, folder, names, studies.WORK)
         chain.tell_report(path)

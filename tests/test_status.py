@@ -562,6 +562,20 @@ def test_who_waits_for_what_slurm_has_forgotten_is_not_told_that_all_is_well(kno
     chain.wait(known.folder)
 
 
+def test_what_slurm_has_forgotten_has_ended_well_if_its_stage_is_done(known: Known) -> None:
+    stages = {"pack": "pack", "prepare": "judge", "finalists": "finalists", "evaluate": "finalists"}
+    for number, stage in enumerate(stages):
+        known.submitted(stage, str(50 + number))
+    assert set(known.states.values()) == {"UNKNOWN"}
+    for place in set(stages.values()):
+        (known.folder.stage(place)).mkdir()
+        (known.folder.stage(place) / "DONE.json").write_text("{}")
+    assert set(known.states.values()) == {"FINISHED"}
+    chain.wait(known.folder)
+    os.utime(known.folder.stage("judge") / "DONE.json", (1, 1))  # of an earlier submission
+    assert known.states["51"] == "UNKNOWN"
+
+
 # -- what is shown ---------------------------------------------------------------------------------------------------
 
 

@@ -110,16 +110,17 @@ def contradiction(profile: Profile) -> str | None:
 
 
 def asked(*command: str) -> subprocess.CompletedProcess[str]:
-    """What a command answers; one that hangs or does not exist has failed with 127 and printed nothing.
-
-    Variables by which people change what Slurm's commands print do not reach it, and lists are not cut.
-    """
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(STEERING)}
-    environment["SLURM_BITSTR_LEN"] = "0"
+    """What a command answers; one that hangs or does not exist has failed with 127 and printed nothing."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60, env=environment)
+        return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60, env=steady())
     except (OSError, subprocess.TimeoutExpired) as error:
         return subprocess.CompletedProcess(command, 127, "", str(error))
+
+
+def steady() -> dict[str, str]:
+    """The environment, without what people set to change what Slurm's commands print, and so that no list is cut."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(STEERING)}
+    return kept | {"SLURM_BITSTR_LEN": "0"}
 
 
 def plain(run: str) -> str:

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from facefactory import surroundings
-from facefactory.cluster import job_id, sbatch
+from facefactory.cluster import job_id, sbatch, steady
 from facefactory.cluster.local import INTERRUPTED, QUIET
 from facefactory.rundir import RunDir
 
@@ -155,7 +155,7 @@ def resubmit(folder: RunDir, old: str) -> str:
 def _slurm(*command: str, input: str | None = None) -> str:
     """What a Slurm command prints; a controller that is away is waited for."""
     end = time.monotonic() + AWAY_S
-    while (done := subprocess.run(command, input=input, capture_output=True, text=True)).returncode:
+    while (done := subprocess.run(command, input=input, capture_output=True, text=True, env=steady())).returncode:
         busy = "timed out" in done.stderr and "sbatch" not in command  # whose job may be in the queue all the same
         if not (busy or "Unable to contact" in done.stderr) or time.monotonic() > end:
             raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")

@@ -195,7 +195,11 @@ def read(folder: RunDir) -> dict[str, Any]:
             facts = jobs.get(name)
             if facts is None:  # Slurm does not answer, or has forgotten it
                 state = said.get(name, "UNKNOWN")
-                facts = {"state": "UNKNOWN" if state == "RUNNING" and not lost else state, "reason": None}
+                if state == "RUNNING" and not lost:
+                    state = "UNKNOWN"
+                if state == "UNKNOWN" and not lost and is_done(folder, stage, name):
+                    state = "FINISHED"
+                facts = {"state": state, "reason": None}
                 sources.append("ledger")
             rows.append({"stage": stage, "job": name, **facts, "waits": waiting(facts, name), **progress(folder, stage, name)})
     if not stages:
@@ -216,6 +220,16 @@ def read(folder: RunDir) -> dict[str, Any]:
     healthy, source = all(row["healthy"] for row in rows), ", ".join(dict.fromkeys(sources))
     well = not going and all(row["state"] in ENDED_WELL for row in rows)
     return {"run": str(folder.path), "source": source, "jobs": rows, "healthy": healthy, "well": well, "going": going}
+
+
+def is_done(folder: RunDir, stage: str, job: str) -> bool:
+    """Whether the last stage that a Slurm job had to do was finished after the job was submitted."""
+    last = {"prepare": "judge" if folder.stage("judge").exists() else "pack", "evaluate": "finalists"}
+    place = stage if folder.stage(stage).exists() else last.get(stage, stage)
+    lines = rundir.read_jsonl(folder.path / "jobs.jsonl")
+    times = [line["time"] for line in lines if line["state"] == "submitted" and line["job"] == sbatch_id(job)]
+    skew_s = 60.0  # of the clocks of hosts and of the file server
+    return bool(times) and changed(folder.stage(place) / "DONE.json") > times[-1] - skew_s
 
 
 def why_over(facts: dict[str, Any]) -> str:
