@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Pretended
+from conftest import Pretended, captured
 
 from facefactory import UserError
 from facefactory.cluster import Profile, launch, site
@@ -82,8 +83,8 @@ def test_what_fits_is_not_refused(told: Pretended) -> None:
         ({"constraint": "h100"}, "constraint='h100': no node has 'h100'; there are a100, ib, v100"),
         ({"constraint": "[a100*2&(ib|opa)]"}, "no node has 'opa'"),
         ({"cpu_min": 721}, "cpu_min=721, but partition cpu allows 720 minutes (report would wait for ever)"),
-        ({"gpu_min": 2881}, "gpu_min=2881, but partition gpu allows 2880 minutes"),
-        ({"qos": "long", "gpu_min": 10081}, "gpu_min=10081, but qos long allows 10080 minutes"),
+        ({"gpu_min": 2881, "account": "guests"}, "gpu_min=2881, but partition gpu allows 2880 minutes"),
+        ({"qos": "long", "gpu_min": 10081, "account": None}, "gpu_min=10081, but qos long allows 10080 minutes"),
         ({"memory_gb": 62.6}, "memory_gb=62.6 for 4 processes on a node, but partition gpu has 250.0 GB (at most 62.5)"),
         ({"cpus_per_process": 17}, "cpus_per_process=17 for 4 processes on a node, but partition gpu has 64 CPUs (at most 16)"),
         (
@@ -113,8 +114,8 @@ def test_one_of_several_partitions_is_enough(told: Pretended) -> None:
 
 
 def test_a_qos_may_go_beyond_its_partition(told: Pretended) -> None:
-    assert refused(TRAIN, gpu_min=5000, qos="long") == ""
-    assert "gpu_min=5000" in refused(TRAIN, gpu_min=5000)
+    assert refused(TRAIN, gpu_min=5000, qos="long", account=None) == ""
+    assert "gpu_min=5000" in refused(TRAIN, gpu_min=5000, account=None)
 
 
 def test_what_is_asked_by_other_options_is_left_to_slurm(told: Pretended) -> None:
@@ -146,6 +147,19 @@ def test_more_jobs_than_a_person_may_have_are_refused_with_the_key_to_lower(told
     assert "qos long (MaxSubmitJobsPerUser) allows 20" in refused(array("pack", 20), REPORT, qos="long")
 
 
+def test_limits_are_read_as_sacctmgr_prints_them(told: Pretended) -> None:
+    (told.folder / "assoc").write_text(captured("site", "assoc, with limits"))
+    (told.folder / "qos").write_text(captured("site", "qos, with limits"))
+    seen = site.look()
+    assert seen.accounts[0] == site.Account("faces", "", ("normal", "tiny"), 10, 1440)
+    assert seen.accounts[1] == site.Account("root", "", ("normal",), math.inf, math.inf)
+    assert seen.qualities == {"normal": site.Quality(math.inf, math.inf, ""), "tiny": site.Quality(30, 3, "")}
+    assert "these are 11 jobs, but your account (MaxSubmitJobs) allows 10" in refused(array("pack", 11))
+    assert "cpu_min=60, but qos tiny allows 30 minutes" in refused(REPORT, qos="tiny")
+    assert "gpu_min=1441, but your account (MaxWall) allows 1440 minutes" in refused(TRAIN, gpu_min=1441)
+    assert refused(TRAIN, gpu_min=1441, account="root") == ""
+
+
 def test_limits_that_nobody_enforces_do_not_count(told: Pretended) -> None:
     (told.folder / "config").write_text(CONFIG.replace("associations,limits,qos", "none"))
     assert refused(array("pack", 60), REPORT, account="whoever", qos="whatever") == ""
@@ -165,7 +179,7 @@ def test_a_cluster_that_answers_nothing_blocks_nothing(slurm: Pretended, answers
 
 
 def test_nothing_is_queued_when_something_cannot_work(told: Pretended, folder: RunDir) -> None:
-    profile = Profile(**{**PLAIN, "memory_gb": 9999, "gpu_min": 99999})
+    profile = Profile(**{**PLAIN, "memory_gb": 9999, "gpu_min": 99999, "account": None})
     with pytest.raises(UserError, match=r"cannot work here: .*; gpu_min=99999, .*memory_gb=9999 .* nothing was queued") as error:
         launch.submit([REPORT, TRAIN], profile, folder)
     assert "\n" not in str(error.value) and told.calls("sbatch") == []

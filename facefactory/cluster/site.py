@@ -271,12 +271,17 @@ def _too_much_for(request: Request, profile: Profile, place: Partition, site: Si
     found = []
 
     key = MINUTES[request.kind]
-    quality = site.qualities.get(profile.qos or "")
-    longest, whose = place.minutes, where
-    if quality and site.enforces("limits") and "PartitionTimeLimit" in quality.flags:
-        longest, whose = math.inf, where
-    if quality and site.enforces("limits") and quality.minutes < longest:
-        longest, whose = quality.minutes, f"qos {profile.qos}"
+    limits = {where: place.minutes}
+    if site.enforces("limits"):
+        quality = site.qualities.get(profile.qos or "")
+        if quality and "PartitionTimeLimit" in quality.flags:
+            limits.clear()
+        if quality:
+            limits[f"qos {profile.qos}"] = quality.minutes
+        charged = [account.minutes for account in site.accounts if profile.account in (None, account.name)]
+        limits["your account (MaxWall)"] = max(charged, default=math.inf)
+    whose = min(limits, key=lambda name: limits[name], default=where)
+    longest = limits.get(whose, math.inf)
     if request.minutes > longest and "time" not in set_elsewhere:
         found.append(f"{key}={request.minutes}, but {whose} allows {longest:g} minutes ({request.stage} would wait for ever)")
 
