@@ -274,3 +274,9 @@ def test_a_profile_is_held_against_the_cluster(site: Pretended, tmp_path: Path, 
     assert "Did you mean 'gpu'?" in text and "account='nobody' is none of yours; there are faces, root" in text
     good = Profile(partition="gpu", account="faces", gpus_per_node=2, cpus_per_process=2, memory_gb=4)
     assert check.cluster(good, tmp_path / "runs", [], 0)
+
+
+def test_the_test_job_is_released(site: Pretended, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    check.cluster(Profile(), tmp_path / "runs", ["cpu"], 5)  # it leaves nothing, and squeue does not show it
+    assert site.calls("scontrol release") == ["scontrol release 101"]
+    assert "cpu: 0 of 2 tasks answered" in capsys.readouterr().out

@@ -107,7 +107,7 @@ def try_partition(profile: Profile, folder: Path, partition: Partition, wait_s: 
     name, has = partition.name, least(partition)
     where = folder / f"check-{name}-{secrets.token_hex(8)}"  # a folder that nodes do not have by themselves
     run = RunDir(where)
-    run.open_private()
+    run.claim()
     each = 1 if has.count > 1 else 2
     gpus = has.gpus >= each
     small: dict[str, Any] = {"partition": name, "cpu_partition": None, "gpus_per_node": each * gpus, "processes_per_node": each}

@@ -108,7 +108,10 @@ def again(how: str, folder: RunDir, job: str) -> None:
         if preempted:
             print(f"job {job} is being preempted: another job goes before it", flush=True)
         if state != "RUNNING":
-            print(f"job {job} is {state}: not requeued", flush=True)
+            print(
+                f"job {job} is {state}: Slurm ends it already, and brings it back itself if it was preempted or requeued",
+                flush=True,
+            )
         elif how == "resubmit":
             print(f"job {job} is submitted again as {resubmit(folder, job)}", flush=True)
         else:
