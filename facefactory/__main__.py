@@ -2,7 +2,8 @@
 
 import sys
 
-from facefactory import chain
+from facefactory import chain, surroundings
 
 if __name__ == "__main__":
+    surroundings.speak_utf8()
     sys.exit(chain.process(sys.argv[1:]))

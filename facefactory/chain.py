@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from rich.console import Console
 
-from facefactory import Failed, UserError, pipeline, rundir, runner, say, stages, studies
+from facefactory import Failed, UserError, pipeline, rundir, runner, say, stages, studies, surroundings
 from facefactory.cluster import check, launch, status
 from facefactory.cluster.local import INTERRUPTED
 from facefactory.pipeline import FINALIST, Run
@@ -20,6 +20,7 @@ from facefactory.rundir import RunDir
 from facefactory.runner import Interrupted
 
 WAIT_S = 10.0  # between two looks at the queue
+RESUMES = "each trial goes on from its last checkpoint"
 LIVES = 3  # a sweep whose Ray is lost so often in a row, with nothing trained in between, has failed
 
 
@@ -30,8 +31,8 @@ def guarded(work: Callable[[], None]) -> int:
     except UserError as error:
         say(f"error: {error}")
         return 2
-    except Interrupted:
-        say("interrupted; what was done is saved. The same command goes on with it.")
+    except Interrupted as error:
+        say(f"interrupted; {error or 'what was done is saved'}. The same command goes on with it.")
         return INTERRUPTED
     except rundir.OwnerLost as error:
         say(f"stopped: {error}")
@@ -39,6 +40,9 @@ def guarded(work: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         return 130
     except (Failed, FloatingPointError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in rundir.FULL:
+            say(f"error: {rundir.no_room(error)}")
+            return 2
         say(f"failed: {error}")
         return 1
     return 0
@@ -94,8 +98,8 @@ def wait(folder: RunDir) -> None:
         time.sleep(WAIT_S)
     show(found)
     tell_report(folder.path)
-    if not found["healthy"]:
-        raise Failed("a job failed; the table above says which.")
+    if not found["well"]:
+        raise Failed("a job failed, or nobody knows how it ended; the table above says which.")
 
 
 def _die_with_parent() -> None:
@@ -110,6 +114,7 @@ def process(arguments: list[str]) -> int:
     (as another rank than 0: their training only), `gather` does so where the finalists have run already, `sweep FOLDER` starts
     Ray over the nodes of a Slurm job around the stage, `rank FOLDER` is one rank in its launcher's name.
     """
+    surroundings.settle(started_by_us=True)
     _die_with_parent()
     runner.stop.listen()
     return guarded(lambda: _work(*arguments))
@@ -122,6 +127,7 @@ def _work(mode: str, path: str, *arguments: str) -> None:
     if mode == "sweep":
         return sweep_on_slurm(folder)
     run = pipeline.load_run(folder.path, [one for one in arguments if "=" in one])
+    surroundings.set_threads(run.training.threads)
     names = [one for one in arguments if "=" not in one]
     if mode == "pack":
         part, _, parts = names[0].partition("/")
@@ -153,16 +159,19 @@ def sweep_on_slurm(folder: RunDir) -> None:
     nodes, began = int(os.environ["SLURM_JOB_NUM_NODES"]), time.time()
     each = -(-run.sweep.parallel // nodes)
     gpus = each if "SLURM_JOB_GPUS" in os.environ else 0
-    code = ray_on_slurm.run(["facefactory", "stages", str(folder.path), "sweep"], folder.path, each * run.training.threads, gpus)
+    driver = ["facefactory", "stages", str(folder.path), "sweep"]
+    code = ray_on_slurm.run(driver, folder.path, each * run.training.threads, gpus, runner.stop)
     trained = any(path.stat().st_mtime > began for path in folder.path.glob("sweep/trials/*/train/checkpoints/*.pt"))
     if runner.stop():
-        raise Interrupted
+        raise Interrupted(RESUMES)
+    if code < 0:
+        say(f"the process that led the sweep was killed by signal {-code}")
     if code == INTERRUPTED or code < 0:
         lives = folder.path / "private" / "sweep-lives.json"
         left = LIVES if trained else (rundir.read_json(lives) or LIVES) - 1  # none left: a new submission has all again
         rundir.write_json(lives, left)
         if left:
-            raise Interrupted
+            raise Interrupted(RESUMES)
     if code:
         raise Failed(f"the sweep ended with exit code {code}; its message stands above.")
     folder.claim()

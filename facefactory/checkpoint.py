@@ -1,19 +1,26 @@
 """Checkpoints: saved by rename, named in images, complete enough to rebuild their networks without any YAML."""
 
+import contextlib
 import hashlib
-from collections.abc import Callable
+import itertools
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from facefactory import UserError, registry, rundir
 from facefactory.facts import Facts, Label
 
 FORMAT = 2
 KEPT = 2  # newest checkpoints kept; the last one of a finished run is among them
+VALUE, GB = 4, 1e9  # bytes of a float32; bytes
+TRAINED = 5  # copies of the weights in a training: themselves, their average and gradient, Adam's two moments
+COUNTED = 2**63  # beyond that torch itself counts no elements
 
 
 @dataclass
@@ -36,11 +43,38 @@ def save(folder: Path, checkpoint: Checkpoint, guard: Callable[[], None]) -> Pat
     """Write `checkpoint-<clock>.pt` by rename, then forget all but the newest. `guard` may veto the rename."""
     path = folder / f"checkpoint-{checkpoint.clock:012d}.pt"
     with rundir.atomic(path) as temporary:
-        torch.save({"format": FORMAT, **vars(checkpoint)}, temporary)
+        _write(temporary, {"format": FORMAT, **vars(checkpoint)}, path)
         guard()
     for old in sorted(folder.glob("checkpoint-*.pt"))[:-KEPT]:
         old.unlink(missing_ok=True)
     return path
+
+
+def _write(temporary: Path, content: dict[str, Any], path: Path) -> None:
+    """torch.save; OSError of the disk where it is full, which torch hides behind a fault of its own."""
+    try:
+        with open(temporary, "wb") as stream:
+            torch.save(content, stream)
+    except (OSError, RuntimeError) as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__context__
+        if cause is None or cause.errno is None:
+            raise
+        states = [content["networks"], content["average"], *content["optimisers"].values()]
+        needed = sum(tensor.nbytes for tensor in _tensors(states))
+        words = f"{os.strerror(cause.errno)}; it needs {needed / GB:.3f} GB"
+        raise OSError(cause.errno, words, str(path)) from None
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    """The tensors in nested lists and dictionaries."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict):
+        yield from itertools.chain.from_iterable(map(_tensors, value.values()))
+    elif isinstance(value, list):
+        yield from itertools.chain.from_iterable(map(_tensors, value))
 
 
 def latest(folder: Path) -> Path | None:
@@ -80,8 +114,89 @@ def facts_of(found: Checkpoint) -> Facts:
     return Facts(**{**found.facts, "labels": labels})
 
 
+class _NoDraws(TorchFunctionMode):
+    """Leaves out the random draws of an initialisation: on torch's meta device they would load half of torch for nothing."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        named = kwargs or {}
+        filled = args[0] if args else named.get("tensor")
+        if getattr(func, "__name__", "") in ("normal_", "uniform_") and getattr(filled, "is_meta", False):
+            return filled
+        return func(*args, **named)
+
+
+def parameters(model: dict[str, Any], facts: Facts) -> int | None:
+    """How many a model would have, before any of them takes memory (on torch's meta device); None: its code cannot tell.
+
+    Raises what building raises for options that do not fit.
+    """
+    try:
+        with _NoDraws(), torch.device("meta"):
+            made: nn.Module = registry.build("models", model, facts)
+    except UserError:
+        raise
+    except Exception as error:  # a model of the user's may do more than a meta device can
+        overflown = "overflow" in str(error).lower()
+        return COUNTED if overflown else None
+    return sum(weights.numel() for weights in made.parameters())
+
+
+def memory_here() -> float:
+    """Bytes of memory that this process can have at most: the machine's, or its control group's."""
+    most = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    for path in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
+        with contextlib.suppress(OSError, ValueError):
+            most = min(most, float(path.read_text()))
+    return most
+
+
+def require_memory(
+    model: dict[str, Any],
+    facts: Facts,
+    copies: float = 1,
+    beside: float = 0,
+    room: float | None = None,
+    whose: str = "this machine",
+) -> None:
+    """UserError, before anything is built: so many copies of the weights, and `beside` bytes, need more than `room` bytes.
+
+    The message says which power of two of an option that was enlarged would fit. `room` is by default `memory_here`.
+    """
+    room = memory_here() if room is None else room
+
+    def needed(options: dict[str, Any]) -> float:
+        count = parameters(options, facts)
+        return 0 if count is None else copies * VALUE * count + beside
+
+    wanted = needed(model)
+    if wanted <= room:
+        return
+
+    # the first option beyond its default that can be made small enough
+    advice = "make it smaller"
+    for name, parameter in registry.options("models", model["name"]).items():
+        value = model.get(name, parameter.default)
+        if type(value) is not int or type(parameter.default) is not int or value <= parameter.default:
+            continue
+        powers = [2**power for power in reversed(range(min(62, value.bit_length())))]
+        fitting = next((power for power in powers if needed({**model, name: power}) <= room), None)
+        if fitting is not None:
+            advice = f"{name}={value} is too large, {name}={fitting} would fit"
+            break
+    count = parameters(model, facts) or 0
+    size = "more than 9e18" if count >= COUNTED else f"{count:,}" if count < 10**9 else f"{count:.2g}"
+    amount = "more memory than there is" if count >= COUNTED else f"{wanted / GB:,.1f} GB"
+    raise UserError(
+        f"{model['name']} with these options has {size} parameters and needs {amount}; {whose} has {room / GB:,.1f} GB: {advice}."
+    )
+
+
 def build(model: dict[str, Any], facts: Facts, seed: int = 0) -> nn.Module:
-    """A freshly initialised model; the same seed gives the same weights and leaves torch's own generator alone."""
+    """A freshly initialised model; the same seed gives the same weights and leaves torch's own generator alone.
+
+    UserError: its weights need more memory than this process can have.
+    """
+    require_memory(model, facts)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         made: nn.Module = registry.build("models", model, facts)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import shlex
 import signal
 import sys
@@ -9,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from facefactory import (
     Failed,
@@ -24,6 +25,7 @@ from facefactory import (
     say,
     starting,
     studies,
+    surroundings,
     sweep,
 )
 from facefactory.cluster import check as checking
@@ -31,6 +33,9 @@ from facefactory.cluster import launch, status
 from facefactory.config import key, section
 from facefactory.pipeline import JOBS, Judge, Paths, Run
 from facefactory.rundir import RunDir
+
+if TYPE_CHECKING:
+    from facefactory.facts import Facts
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,8 @@ def check_cluster() -> None:
 
 def _own(schema: type[Any], job: str, work: Callable[[Any], None]) -> None:
     """A job with a tree of its own: help, or its work with its options."""
+    surroundings.speak_utf8()
+    surroundings.settle(started_by_us=False)
     if {"--help", "-h"} & set(sys.argv[1:]):
         return print(f"usage: python jobs/{job}.py [key=value …]\n\nkeys:\n{config.help_text(schema)}")
     sys.exit(chain.guarded(lambda: work(config.load(schema, sys.argv[1:], []))))
@@ -95,12 +102,15 @@ def _status(options: Status) -> None:
         raise Failed("a job failed or can never run.")
 
 
-def check(run: Run, names: tuple[str, ...]) -> None:
-    """Find what cannot work (images, labels, batch sizes, network shapes, search space) before anything starts: UserError."""
+def check(run: Run, names: tuple[str, ...], profile: cluster.Profile | None = None) -> None:
+    """Find what cannot work (images, labels, batch sizes, network shapes, search space) before anything starts: UserError.
+
+    What works and may not be meant is said. `profile`: of the cluster where the run goes; None: it stays on this machine.
+    """
     import numpy as np
     import pandas as pd
 
-    from facefactory.data import index, labels, recipes
+    from facefactory.data import enough, index, labels, recipes
     from facefactory.facts import Facts, labels_of
     from facefactory.training import trainer
 
@@ -108,11 +118,17 @@ def check(run: Run, names: tuple[str, ...]) -> None:
         found = index.read(Path(run.data.shards))
         found.verify()
         recipe, schema, facts = found.content, found.content["labels"], found.facts
+        sizes = {name: split["count"] for name, split in recipe["splits"].items()}
+        table = pd.concat([found.table(name) for name in sizes], ignore_index=True)
+        faces = enough.Faces(table, np.repeat(list(sizes), list(sizes.values())), schema, recipe["group"])
+        shares: dict[str, float] = {}
     elif "pack" in names:
         planned = recipes.plan(run.pack)
         recipe, schema = planned.recipe, planned.schema
         side, channels = run.pack.resolution, 1 if run.pack.color == "gray" else 3
         facts = Facts(side, side, channels, labels_of(schema))
+        faces = enough.Faces(planned.table, planned.splits, schema, recipe["group"])
+        shares = {} if recipe["split"] else recipes.read_recipe(run.pack)[0]["splits"]
     else:
         return
     if names == ("pack",):
@@ -121,15 +137,22 @@ def check(run: Run, names: tuple[str, ...]) -> None:
     if protocol not in protocols:
         raise registry.unknown(f"evaluation.protocol={protocol!r} is no protocol", protocol, protocols)
     for name in ("reference", "held_out"):
-        if (wanted := getattr(run.evaluation, name)) not in recipe["splits"]:
-            raise registry.unknown(
-                f"evaluation.{name}={wanted!r} is no split of this set (evaluation.{name}=… names another)",
-                wanted,
-                recipe["splits"],
-            )
+        wanted = getattr(run.evaluation, name)
+        if wanted in shares and wanted not in recipe["splits"]:
+            raise enough.undivided(faces, shares, wanted)
+        others = [split for split in recipe["splits"] if name == "reference" or split != run.evaluation.reference]
+        if wanted not in recipe["splits"]:
+            way = f"give evaluation.{name}={others[-1]}" if others else "give the recipe another one"
+            raise registry.unknown(f"evaluation.{name}={wanted!r} is no split of this set: {way}", wanted, recipe["splits"])
+    needed = {"train": 2} if {"train", "sweep", "judge"} & set(names) else {}
+    if "judge" in names:  # its distances compare pairs of images
+        needed |= dict.fromkeys((run.evaluation.reference, run.evaluation.held_out), 2)
+    enough.require_images(faces, needed)
+    if run.data.shards and needed:
+        found.require_different("train")
     if "judge" in names:
-        whole = pd.concat([found.table(split) for split in recipe["splits"]]) if run.data.shards else planned.table
-        if run.judge.folds > (people := len(np.unique(labels.people(whole, recipe["group"])))):
+        people = len(np.unique(labels.people(faces.table, recipe["group"])))
+        if run.judge.folds > people:
             raise UserError(f"judge.folds={run.judge.folds}, but the set has {people} people; give at most as many.")
     if run.judge.training.ranks != 1:
         raise UserError(f"judge.training.ranks={run.judge.training.ranks}; a judge is trained by one process, give 1.")
@@ -146,7 +169,45 @@ def check(run: Run, names: tuple[str, ...]) -> None:
         labels.weights(data, schema[data.balance]["classes"] if data.balance else [])
     fitted: list[Run | Judge] = [*trained] if {"train", "sweep"} & set(names) else []
     for one in [*fitted, *([run.judge] if "judge" in names else [])]:
+        if "logits" in registry.module("objectives", one.objective["name"]).Component.needs:
+            enough.require_classes(faces, facts.classes)
+        _require_memory(one, facts, profile)
         trainer.check(one.model, one.objective, one.training, facts)
+
+    objectives = {str(one.objective["name"]) for one in fitted}
+    classifies = any("logits" in registry.module("objectives", name).Component.needs for name in objectives)
+    batch_size = max((one.training.batch_size for one in fitted), default=None)
+    for doubt in enough.doubts(faces, batch_size, run.evaluation.held_out if "judge" in names else None, classifies):
+        say(f"note: {doubt}.")
+
+
+def _require_memory(one: Run | Judge, facts: "Facts", profile: cluster.Profile | None) -> None:
+    """UserError: a training needs more memory than it will have. What its layers hold in between is not counted."""
+    import torch
+
+    from facefactory import checkpoint
+
+    options = one.training
+    each = 2 if options.precision == "float64" else 1
+    copies, images = float(each * checkpoint.TRAINED), options.batch_per_rank() // options.accumulate
+    pixels = facts.channels * facts.height * facts.width
+    beside = checkpoint.VALUE * each * images * 3.0 * pixels  # real and generated ones, and a gradient
+
+    # on a GPU the machine's own memory holds the networks while they are built and saved, no more
+    on_gpu = options.device != "cpu" and (profile.gpus_per_node > 0 if profile else torch.cuda.is_available())
+    if on_gpu:
+        copies, beside = 2.0 * each, 0.0
+    if profile is not None:
+        room, whose = profile.memory_gb * checkpoint.GB, "a process of the profile (memory_gb)"
+    else:
+        room, whose = checkpoint.memory_here() / options.ranks, "this machine"
+        whose += f", for each of {options.ranks} ranks," if options.ranks > 1 else ""
+    if beside > room:
+        raise UserError(
+            f"{images} images at once of {facts.width} x {facts.height} pixels need {beside / checkpoint.GB:,.1f} GB, "
+            f"and {whose} has {room / checkpoint.GB:,.1f} GB: give a smaller training.batch_size, or training.accumulate."
+        )
+    checkpoint.require_memory(one.model, facts, copies, beside, room, whose)
 
 
 def main(job: str, stages: tuple[str, ...], preset: str | None = None) -> None:
@@ -154,7 +215,18 @@ def main(job: str, stages: tuple[str, ...], preset: str | None = None) -> None:
 
     With a preset the job makes or continues a run; without, it works on the run folder named by run=….
     """
-    sys.exit(chain.guarded(lambda: start(job, stages, preset, sys.argv[1:])))
+    surroundings.speak_utf8()
+    launched = dict(os.environ)
+    aside = surroundings.settle(started_by_us=False)
+
+    def work() -> None:
+        if not {"--help", "-h"} & set(sys.argv[1:]):
+            surroundings.check_alone(launched)
+        if aside:
+            say(f"not used, because the run decides these itself: {', '.join(aside)}")
+        start(job, stages, preset, sys.argv[1:])
+
+    sys.exit(chain.guarded(work))
 
 
 def start(job: str, names: tuple[str, ...], preset: str | None, arguments: list[str]) -> None:
@@ -174,7 +246,10 @@ def start(job: str, names: tuple[str, ...], preset: str | None, arguments: list[
     else:
         path, layers = None, [site, *layers]
     run = pipeline.resolve(config.load(Run, rest, layers))
-    check(run, names)
+    surroundings.set_threads(run.training.threads)
+    if where == "local":
+        surroundings.check_gpus(run.training.device)
+    check(run, names, profile if where == "slurm" else None)
     identity = config.flat(run)
     if path is None:
         path = Path(run.paths.runs) / (run.run or f"{job}-{Path(chosen).stem}-{config.digest(identity)[:8]}")
@@ -218,11 +293,12 @@ def start(job: str, names: tuple[str, ...], preset: str | None, arguments: list[
                 folder.claim()
                 if todo[0] == "finalists":
                     runner.begin(run, folder, "finalists")
+                surroundings.leave_job()
                 launch.submit(jobs, profile, folder, pipeline.own_files(run))
     if where == "slurm":
         say(f"watch it with: python jobs/status.py run={shlex.quote(str(path))}")
         chain.show(status.read(folder))
-        return chain.wait(folder) if run.wait else None
+        return chain.wait(folder) if run.wait and (busy or todo) else None
     if not busy:
         runner.execute(run, folder, names, studies.WORK)
         chain.tell_report(path)
@@ -240,9 +316,9 @@ def _busy(folder: RunDir, where: str) -> str | None:
                 "squeue does not answer, and jobs of this run may be queued already: nothing was submitted. "
                 "Give the same command again when it does."
             )
-        live = [name for name, facts in jobs.items() if status.is_live(facts)]
+        live = status.reasons(jobs)
         if live:
-            return f"Slurm jobs {', '.join(live)}"
+            return status.standing(live)
     running = folder.running()
     return "pid {pid} on {host}".format(**running) if running else None
 

@@ -4,11 +4,13 @@ Layout: config.yaml, command.txt, owner.json, jobs.jsonl, private/, report.html,
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import secrets
+import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -20,13 +22,49 @@ from facefactory import UserError, say
 OWNER_TOKEN = "FACEFACTORY_OWNER"  # handed by a launcher to the processes that write in its name
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT)  # no room on the disk, or none left for this user
+
+
 class OwnerLost(RuntimeError):
     """A newer copy of this job owns the run folder; this one must not write any more."""
 
 
 @contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Where the disk is full, the OSError names the file that did not fit: Python's own, of a write, names none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL or error.filename == str(path):
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from None
+
+
+def no_room(error: OSError) -> str:
+    """What to do about a full disk, for the person who watches."""
+    if not error.filename:
+        return f"no room left on a disk ({error.strerror}); make room, and run the same command again: it goes on."
+    folder = next(place for place in Path(error.filename).absolute().parents if place.exists())
+    free = shutil.disk_usage(folder).free / 1e9
+    limit = ", but your quota is used up" if error.errno == errno.EDQUOT else ""
+    return (
+        f"no room left for {error.filename} ({error.strerror}); {free:.3f} GB are free there{limit}. Make room, or give another "
+        "paths.runs or paths.data, and run the same command again: it goes on from what is saved."
+    )
+
+
+@contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path; when the block ends well it is fsynced and renamed to `path`, else removed."""
+    """Yield a temporary path; when the block ends well it is fsynced and renamed to `path`, else removed.
+
+    OSError where the disk is full names `path`.
+    """
+    with naming(path), _renamed(path) as temporary:
+        yield temporary
+
+
+@contextlib.contextmanager
+def _renamed(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")  # hosts share folders, and numbers
     try:
@@ -66,7 +104,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 def append_json(path: Path, line: dict[str, Any]) -> None:
     """Append to a JSON-lines file; a line that a kill cut before is ended first, so that this one is whole."""
-    with open(path, "ab+") as stream:
+    with naming(path), open(path, "ab+") as stream:
         stream.seek(max(0, stream.tell() - 1))
         cut = stream.read() not in (b"", b"\n")
         stream.write(b"\n" * cut + json.dumps(line).encode() + b"\n")
@@ -201,6 +239,6 @@ def prepare(path: Path, resolved: str, identity: dict[str, Any], command: str, a
     write_json(path / "identity.json", identity)
     with atomic(path / "config.yaml") as temporary:
         temporary.write_text(resolved)
-    with open(path / "command.txt", "a") as commands:
+    with naming(path / "command.txt"), open(path / "command.txt", "a") as commands:
         commands.write(command + "\n")
     return RunDir(path)

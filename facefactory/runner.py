@@ -1,6 +1,7 @@
 """The rule by which a stage is done, skipped or moved aside, and how a stop that was asked for reaches it."""
 
 import atexit
+import contextlib
 import os
 import platform
 import signal
@@ -95,11 +96,14 @@ def execute(run: Run, folder: RunDir, names: Iterable[str], work: Mapping[str, W
                 raise Interrupted
             _execute_one(run, folder, name, work[name])
     except Exception as error:
-        if not isinstance(error, rundir.OwnerLost):
-            state = "interrupted" if isinstance(error, Interrupted) else "failed"
-            folder.record(name, state, error=f"{type(error).__name__}: {error}", log=os.environ.get("FACEFACTORY_LOG"))
-            if "report" in names and state == "failed" and name != "report":
-                _execute_one(run, folder, "report", work["report"])
+        full = isinstance(error, OSError) and error.errno in rundir.FULL
+        # where the disk is full, records do not fit either: the first file that did not is the one to name
+        with contextlib.suppress(OSError) if full else contextlib.nullcontext():
+            if not isinstance(error, rundir.OwnerLost):
+                state = "interrupted" if isinstance(error, Interrupted) else "failed"
+                folder.record(name, state, error=f"{type(error).__name__}: {error}", log=os.environ.get("FACEFACTORY_LOG"))
+                if "report" in names and state == "failed" and name != "report":
+                    _execute_one(run, folder, "report", work["report"])
         raise
 
 

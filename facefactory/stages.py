@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from facefactory import Failed, UserError, __version__, config, pipeline, registry, rundir, say
+from facefactory import Failed, UserError, __version__, config, pipeline, registry, rundir, say, surroundings
 from facefactory.cluster import local
 from facefactory.data import Pack
 from facefactory.pipeline import STAGES, Run, index_of, outputs_of
@@ -118,6 +118,7 @@ def _train_judge(run: Run, index: "Index", home: Path) -> dict[str, Any]:
     from facefactory.evaluation.protocols import generator
     from facefactory.training import trainer
 
+    index.require_different("train")
     world = join(run.judge.training)
     schema, group = index.content["labels"], index.content["group"]
     splits = list(index.content["splits"])
@@ -179,6 +180,7 @@ def task_of(run: Run, folder: RunDir, index: "Index", label: str) -> "Task":
             with rundir.atomic(folder.stage("train") / "samples" / f"{clock:012d}.png") as temporary:
                 generator.grid(images, 8).save(temporary, "PNG")
 
+    index.require_different("train")
     shards = Shards(index, "train")
     return Task(
         model=run.model,
@@ -209,6 +211,7 @@ def train_rank(run: Run, folder: RunDir, label: str = "train") -> None:
     """One rank of the train stage."""
     from facefactory.training import trainer
 
+    surroundings.check_network()
     world = join(run.training)
     world.barrier()  # rank 0 may have had stages to do before this one
     outcome, _ = trainer.fit(task_of(run, folder, index_of(folder), label), world)
@@ -221,7 +224,7 @@ def train(run: Run, folder: RunDir) -> Outputs:
     if run.training.ranks == 1 or "WORLD_SIZE" in os.environ:  # the second: this is rank 0 already
         train_rank(run, folder)
     else:
-        owner = {rundir.OWNER_TOKEN: folder.token or "", "OMP_NUM_THREADS": str(run.training.threads)}
+        owner = {rundir.OWNER_TOKEN: folder.token or ""}
         code = local.ranks(run.training.ranks, ["facefactory", "rank", str(folder.path)], owner)
         if stop() or code == local.INTERRUPTED:
             raise Interrupted
@@ -279,7 +282,7 @@ def generate(run: Run, folder: RunDir) -> Outputs:
     import torch
 
     from facefactory import conditions
-    from facefactory.data import pack, recipe_file, recipes
+    from facefactory.data import pack, pixels, recipe_file, recipes
     from facefactory.data.loader import Shards
     from facefactory.evaluation.protocols import generator
 
@@ -295,7 +298,7 @@ def generate(run: Run, folder: RunDir) -> Outputs:
         asked = conditions.asked(model, Shards(index_of(folder), "train"), run.generate.images)
     drawn = itertools.chain.from_iterable(generator.draws(model, asked, run.seed, "generate"))
     for number, image in enumerate(drawn):
-        generator.grid(image[None], 1).save(pictures / f"{number:08d}.png")
+        pixels.write(generator.grid(image[None], 1), pictures / f"{number:08d}.png")
     if run.generate.format == "shards":
         color: Literal["gray", "rgb"] = "gray" if image.shape[2] == 1 else "rgb"
         options = Pack(root=str(pictures), resolution=image.shape[0], color=color, shard_images=run.pack.shard_images)

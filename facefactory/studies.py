@@ -2,12 +2,11 @@
 
 import functools
 import os
-import shutil
 import time
 from pathlib import Path
 from typing import Any
 
-from facefactory import Failed, config, pipeline, rundir, runner, say, stages, sweep
+from facefactory import Failed, config, pipeline, rundir, runner, say, stages, surroundings, sweep
 from facefactory.cluster import local
 from facefactory.pipeline import FINALIST, STAGES, Run, index_of, outputs_of
 from facefactory.rundir import RunDir
@@ -61,13 +60,27 @@ def _open(path: Path, run: Run) -> RunDir:
 
 def search(run: Run, folder: RunDir) -> Outputs:
     """Search the space with Ray Tune."""
-    target, ray = folder.stage("sweep"), os.environ.get("FACEFACTORY_RAY")
+    target, ray = folder.stage("sweep"), os.environ.get(surroundings.RAY_ADDRESS)
     space, work = pipeline.space_of(run), functools.partial(trial, str(folder.path))
-    granted = run.training.device == "auto" and ("SLURM_JOB_GPUS" in os.environ or shutil.which("nvidia-smi"))
+    granted = run.training.device == "auto" and surroundings.sees_gpus()
     gpus = 1.0 if run.training.device == "cuda" or granted else 0.0  # Ray keeps trials on GPUs of their own only if asked
-    study = sweep.Study(target, space, run.sweep, run.seed, work, run.training.threads, gpus, stop, ray)
+    study = sweep.Study(
+        folder=target,
+        space=space,
+        options=run.sweep,
+        seed=run.seed,
+        trial=work,
+        threads=run.training.threads,
+        gpus=gpus,
+        needs_gpus=run.training.device == "cuda",
+        should_stop=stop,
+        ray=ray,
+    )
     trials = sweep.run(study)
-    if stop() or any(one["state"] == "interrupted" for one in trials):  # the second: the process of a trial was killed
+    cut = [one["name"] for one in trials if one["state"] == "interrupted"]
+    if cut and not stop():  # their processes were killed
+        raise Interrupted(f"trials {', '.join(cut)} ended before their time and go on from their last checkpoints")
+    if stop():
         raise Interrupted
     rundir.write_json(target / "results.json", {"metric": sweep.METRIC, "trials": trials})
     if not sweep.best(trials, 1):
@@ -103,7 +116,7 @@ def finalists(run: Run, folder: RunDir) -> Outputs:
     say(f"finalists: {len(runs)} runs to {run.training.total_kimg:g} kimg; logs: {folder.stage('finalists')}/*/log.txt")
     commands = [["facefactory", "stages", str(path), *FINALIST] for path in runs]
     logs = [path / "log.txt" for path in runs]
-    own = [{"OMP_NUM_THREADS": str(run.training.threads), "FACEFACTORY_LOG": str(log)} for log in logs]
+    own = [{"FACEFACTORY_LOG": str(log)} for log in logs]
     codes = local.side_by_side(commands, run.sweep.parallel, logs, own, say)
     if stop() or local.INTERRUPTED in codes:
         stop.asked = True

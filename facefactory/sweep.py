@@ -9,14 +9,13 @@ import logging
 import os
 import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from facefactory import UserError, config, rundir, say
+from facefactory import Failed, UserError, config, rundir, say, scratch, surroundings
 from facefactory.config import key
 
 METRIC = "kd_judge"  # the lower, the better
@@ -126,7 +125,10 @@ def examples(space: Space, count: int = 16) -> list[Params]:
 
 @dataclass(frozen=True)
 class Study:
-    """What is searched, where, and on what: `threads` and `gpus` of one trial, `ray` the address of a cluster of its own."""
+    """What is searched, where, and on what: `threads` and `gpus` of one trial, `ray` the address of a cluster of its own.
+
+    `needs_gpus`: without a GPU no trial may run.
+    """
 
     folder: Path
     space: Space
@@ -135,6 +137,7 @@ class Study:
     trial: TrialFunction
     threads: int
     gpus: float
+    needs_gpus: bool
     should_stop: Callable[[], bool]
     ray: str | None
 
@@ -152,9 +155,8 @@ def run(study: Study) -> list[dict[str, Any]]:
 
 
 def _tune(study: Study, planned: list[Params], wanted: int, known: list[str]) -> None:
-    # Ray ≥ 2.60 switches token authentication on by itself and would keep one token in the home folder for all jobs
-    os.environ.update(RAY_AUTH_MODE="token", RAY_USAGE_STATS_ENABLED="0", RAY_AIR_NEW_OUTPUT="0")
-    os.environ.update(TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1", TUNE_DISABLE_SIGINT_HANDLER="1")
+    # Ray reads these when it is imported, and its workers inherit them
+    os.environ.update(surroundings.RAY)
     if not study.ray:
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(16)
     import optuna
@@ -164,15 +166,9 @@ def _tune(study: Study, planned: list[Params], wanted: int, known: list[str]) ->
     from ray.tune.search.optuna import OptunaSearch
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    short = tempfile.mkdtemp(prefix="ff-", dir="/tmp" if os.path.isdir("/tmp") else None)  # socket paths end at 107 bytes
     options, rungs, cpus = study.options, study.options.rungs(), study.options.parallel * study.threads
-    own = {"num_cpus": cpus, "object_store_memory": 100 * 2**20, "include_dashboard": False, "_temp_dir": short}
-    ray.init(log_to_driver=False, logging_level=logging.ERROR, **({"address": study.ray} if study.ray else own))
-    deadline = time.monotonic() + NODES_S
-    while (found := ray.cluster_resources().get("CPU", 0)) < cpus and time.monotonic() < deadline:
-        time.sleep(0.5)
-    if found < cpus:
-        say(f"sweep: only {found:g} of {cpus} CPUs came up; going on with them")
+
+    # How the next trial is found, and which go on
     samplers = optuna.samplers.RandomSampler if options.sampler == "random" else optuna.samplers.TPESampler
     # with a seed of its own for each continuation the sampler does not propose its first points again
     sampler, point = samplers(seed=study.seed * 1000 + len(known)), functools.partial(_point, space=study.space)
@@ -180,17 +176,48 @@ def _tune(study: Study, planned: list[Params], wanted: int, known: list[str]) ->
     searcher = OptunaSearch(point, **aim, sampler=sampler, points_to_evaluate=planned or None)
     asha = AsyncHyperBandScheduler("kimg", grace_period=rungs[0], max_t=rungs[-1], reduction_factor=options.reduction)
     scheduler = asha if options.early_stopping else FIFOScheduler()
-    trainable = tune.with_parameters(_trainable, study=str(study.folder), trial=study.trial, known=known)
-    watch, amount = _watch(study, wanted), {"num_samples": wanted, "max_concurrent_trials": options.parallel}
+
+    # A folder that no other user can reach: Ray opens its own, below it, to everybody
+    private = Path(scratch.name())
+    scratch.sweep(private.parent)
+    lock = scratch.hold(private)
     try:
+        # Ray: the job's, or one of this process alone, whatever runs on this machine
+        ours: dict[str, Any] = {"num_cpus": cpus, "object_store_memory": 100 * 2**20, "include_dashboard": False}
+        ours |= {"address": "local", "_temp_dir": f"{private}/ray"}
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **({"address": study.ray} if study.ray else ours))
+        gpus = _resources(ray.cluster_resources, study, cpus)
+
+        # The search
+        trainable = tune.with_parameters(_trainable, study=str(study.folder), trial=study.trial, known=known)
+        watch, amount = _watch(study, wanted), {"num_samples": wanted, "max_concurrent_trials": options.parallel}
         tune.Tuner(
-            tune.with_resources(trainable, {"cpu": study.threads, "gpu": study.gpus}),
+            tune.with_resources(trainable, {"cpu": study.threads, "gpu": gpus}),
             tune_config=tune.TuneConfig(**aim, **amount, search_alg=searcher, scheduler=scheduler, reuse_actors=True),
-            run_config=tune.RunConfig(storage_path=f"{short}/tune", verbose=0, callbacks=[watch], stop=watch),
+            run_config=tune.RunConfig(storage_path=f"{private}/tune", verbose=0, callbacks=[watch], stop=watch),
         ).fit()
     finally:
         ray.shutdown()
-        shutil.rmtree(short, ignore_errors=True)
+        shutil.rmtree(private, ignore_errors=True)
+        os.close(lock)
+
+
+def _resources(resources: Callable[[], dict[str, float]], study: Study, cpus: int) -> float:
+    """Wait for the CPUs of all nodes; the GPUs that a trial can have.
+
+    Failed: a GPU was asked for by name and Ray sees none, so that no trial could ever start.
+    """
+    deadline = time.monotonic() + NODES_S
+    while (there := resources()).get("CPU", 0) < cpus and time.monotonic() < deadline and not study.should_stop():
+        time.sleep(0.5)
+    if there.get("CPU", 0) < cpus:
+        say(f"sweep: only {there.get('CPU', 0):g} of {cpus} CPUs came up; going on with them")
+    if study.gpus and there.get("GPU", 0) < study.gpus:
+        if study.needs_gpus:
+            raise Failed("training.device=cuda, but Ray sees no GPU here; check nvidia-smi, or give training.device=cpu.")
+        say("sweep: Ray sees no GPU here; the trials run on CPUs")
+        return 0.0
+    return study.gpus
 
 
 def _point(proposed: Any, space: Space) -> Params:

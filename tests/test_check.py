@@ -9,16 +9,18 @@ import pytest
 import yaml
 from conftest import BATCH, Pretended, captured, refusal
 
-from facefactory import UserError, config
+from facefactory import UserError, cluster, config
 from facefactory.cluster import Profile, check, launch
 from facefactory.cluster.launch import Job
+from facefactory.cluster.site import look
 
 
 @pytest.fixture
 def site(slurm: Pretended) -> Pretended:
     """A login node with the captured configuration."""
     slurm.prints("scontrol", captured("site", "config"))
-    slurm.prints("sacctmgr", captured("site", "assoc"))
+    (slurm.folder / "assoc").write_text(captured("site", "assoc"))
+    slurm.command("sacctmgr", 'case "$*" in *assoc*) cat assoc;; esac')
     (slurm.folder / "version").write_text(captured("site", "sinfo --version"))
     (slurm.folder / "partitions").write_text(captured("site", "sinfo"))
     slurm.command("sinfo", 'case "$*" in *--version*) cat version;; *) cat partitions;; esac')
@@ -134,3 +136,147 @@ def test_a_refused_test_job_is_a_finding(site: Pretended, tmp_path: Path, capsys
     assert not check.cluster(Profile(), tmp_path / "runs", ["cpu"], 5)
     said = capsys.readouterr().out
     assert "cpu: Slurm refused the job" in said and "account" in said
+
+
+# -- clusters of other kinds (their rows by hand) ----------------------------------------------------------------------
+
+
+def rows(site: Pretended, *lines: str) -> None:
+    """What sinfo prints: partition, up, limit, nodes, CPUs, MB, gres, features."""
+    (site.folder / "partitions").write_text("".join(f"{line}\n" for line in lines))
+
+
+def test_a_partition_without_nodes_is_a_note(site: Pretended, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows(site, "empty*|up|infinite|0|0|0|(null)|(null)", "cpu|up|infinite|2|8|16000|(null)|(null)")
+    good, text, profile = looked_at(tmp_path, capsys)
+    assert good and re.search(r"note +partition empty: no nodes", text)
+    assert (profile.partition, profile.processes_per_node, profile.cpus_per_process) == ("cpu", 2, 4)
+    rows(site, "empty*|up|infinite|0|0|0|(null)|(null)")
+    good, text, profile = looked_at(tmp_path, capsys)
+    assert good and profile.partition == "empty"
+
+
+def test_nodes_of_a_cloud_that_are_off_have_no_size_yet(
+    site: Pretended, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows(site, "cloud*|up|infinite|20|0+|0+|(null)|(null)")
+    good, text, profile = looked_at(tmp_path, capsys)
+    assert good and "partition cloud: 20 nodes, of a size not known yet, 0 GPUs" in text and profile.cpus_per_process == 1
+    rows(site, "cloud*|up|infinite|16|0|0|(null)|(null)", "cloud*|up|infinite|4|64|256000|gpu:4|(null)")
+    _, text, profile = looked_at(tmp_path, capsys)
+    assert "4 nodes, 64 CPUs, 250 GB, 4 GPUs" in text
+    assert (profile.gpus_per_node, profile.cpus_per_process, profile.memory_gb) == (4, 16, 62.5)
+
+
+def test_a_partition_with_and_without_gpus_has_gpus(site: Pretended, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows(site, "all*|up|infinite|10|64|256000|(null)|(null)", "all*|up|infinite|2|32|128000|gpu:a100:4(S:0-1)|a100")
+    _, text, profile = looked_at(tmp_path, capsys)
+    assert "partition all: 10 nodes, 64 CPUs, 250 GB, 0 GPUs; 2 nodes, 32 CPUs, 125 GB, 4 GPUs, up to infinite" in text
+    assert (profile.gpus_per_node, profile.cpus_per_process, profile.memory_gb) == (4, 8, 31.2)
+    assert profile.cpu_partition is None
+
+
+@pytest.mark.parametrize(
+    ("gres", "gpus"),
+    [
+        ("gpu:2", 2),
+        ("gpu:a100:4(S:0-1)", 4),
+        ("gpu:a100:2(S:0),gpu:v100:1(S:1)", 3),
+        ("gpu:a100:4,mps:400", 4),
+        ("shard:8,gpu:nvidia_h100:1", 1),
+        ("shard:gpu:8", 0),
+        ("gpu:1g.10gb:7", 0),
+        ("gpu:nvidia_a100_1g.10gb:7,gpu:a100:1", 1),
+        ("mps:gpu:100,nvme:1", 0),
+        ("(null)", 0),
+        ("", 0),
+        ("gpu", 0),
+        ("gpu:(S:0)", 0),
+    ],
+)
+def test_gpus_are_told_from_slices_and_other_resources(
+    site: Pretended, tmp_path: Path, capsys: pytest.CaptureFixture[str], gres: str, gpus: int
+) -> None:
+    rows(site, f"a*|up|infinite|2|8|16000|{gres}|(null)")
+    _, text, profile = looked_at(tmp_path, capsys)
+    assert f", {gpus} GPUs" in text and profile.gpus_per_node == gpus
+    assert ("7 slices of GPUs (MIG), which are not used here" in text) is ("1g.10gb" in gres)
+
+
+@pytest.mark.parametrize(
+    ("assoc", "account", "qos"),
+    [
+        ("|normal\n", None, None),
+        ("|normal\nfaces|normal\n", "faces", "normal"),
+        ("faces|\n", "faces", None),
+        ("lab|short|fast||\nfaces||normal|100|2-00:00:00\n", "faces", "normal"),  # lab is for the partition short only
+        ("", None, None),
+    ],
+)
+def test_an_account_is_proposed_only_where_there_is_one(
+    site: Pretended, tmp_path: Path, capsys: pytest.CaptureFixture[str], assoc: str, account: str | None, qos: str | None
+) -> None:
+    (site.folder / "assoc").write_text(assoc)
+    _, text, profile = looked_at(tmp_path, capsys)
+    assert (profile.account, profile.qos) == (account, qos) and "account: ''" not in text
+
+
+@pytest.mark.parametrize(
+    ("limit", "minutes", "signal_s"),
+    [
+        ("infinite", 1440, 120),
+        ("UNLIMITED", 1440, 120),
+        ("n/a", 1440, 120),
+        ("1:00", 1, 30),
+        ("2:00", 2, 60),
+        ("5:00", 5, 120),
+        ("12:00:00", 720, 120),
+        ("1-00:00:00", 1440, 120),
+        ("30-00:00:00", 1440, 120),
+    ],
+)
+def test_limits_of_any_length_give_a_profile_that_works(
+    site: Pretended, tmp_path: Path, capsys: pytest.CaptureFixture[str], limit: str, minutes: int, signal_s: int
+) -> None:
+    rows(site, f"a*|up|{limit}|2|8|16000|(null)|(null)")
+    _, _, profile = looked_at(tmp_path, capsys)
+    assert (profile.gpu_min, profile.sweep_min, profile.cpu_min) == (minutes, minutes, min(240, minutes))
+    assert profile.signal_s == signal_s and cluster.contradiction(profile) is None
+
+
+def test_jobs_without_gpus_fit_their_own_partition(site: Pretended, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows(site, "big*|up|infinite|4|64|1000000|gpu:4|x", "small|up|1:00:00|2|4|4000|(null)|(null)")
+    _, _, profile = looked_at(tmp_path, capsys)
+    assert (profile.partition, profile.cpu_partition, profile.cpu_min, profile.gpu_min) == ("big", "small", 60, 1440)
+    assert profile.cpus_per_process == 4 and profile.memory_gb * 1024 <= 4000
+
+
+def test_a_proposed_profile_never_asks_for_what_the_cluster_does_not_have(
+    site: Pretended, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows(site, "a*|up|3:00|10|64|256000|(null)|(null)", "a*|up|3:00|2|32|128000|gpu:a100:4(S:0-1)|a100")
+    _, _, profile = looked_at(tmp_path, capsys)
+    assert check.wrong(profile, tmp_path / "runs", look()) == []
+
+
+def test_hidden_partitions_are_not_offered(site: Pretended, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (site.folder / "config").write_text(captured("site", "config"))
+    site.command("scontrol", 'case "$*" in *partition*) echo "PartitionName=low Hidden=YES MaxNodes=1";; *) cat config;; esac')
+    _, text, _ = looked_at(tmp_path, capsys)
+    assert "partition low" not in text and "partition short" in text
+
+
+def test_a_profile_is_held_against_the_cluster(site: Pretended, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    profile = Profile(partition="gpuu", cpu_partition="cpu", account="nobody", gpus_per_node=2)
+    assert not check.cluster(profile, tmp_path / "runs", [], 0)
+    text = capsys.readouterr().out
+    assert "PROBLEM profile: partition='gpuu' is no partition here; there are closed, cpu, gpu" in text
+    assert "Did you mean 'gpu'?" in text and "account='nobody' is none of yours; there are faces, root" in text
+    good = Profile(partition="gpu", account="faces", gpus_per_node=2, cpus_per_process=2, memory_gb=4)
+    assert check.cluster(good, tmp_path / "runs", [], 0)
+
+
+def test_the_test_job_is_released(site: Pretended, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    check.cluster(Profile(), tmp_path / "runs", ["cpu"], 5)  # it leaves nothing, and squeue does not show it
+    assert site.calls("scontrol release") == ["scontrol release 101"]
+    assert "cpu: 0 of 2 tasks answered" in capsys.readouterr().out

@@ -101,6 +101,32 @@ def test_a_wrong_key_or_value_of_a_profile_is_one_line(
     assert "\n" not in said and "default.yaml" in said and "account" in said and "--help" not in said  # which shows no profiles
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"signal_s": 600, "gpu_min": 10}, r"signal_s=600 seconds, but gpu_min=10 is a limit of 600 seconds.*below 600"),
+        ({"cpu_min": 2}, r"signal_s=120 seconds, but cpu_min=2 is a limit of 120 seconds"),
+        ({"sweep_min": 1, "signal_s": 61}, r"but sweep_min=1 is"),
+        ({"sbatch": {"job-name": "mine"}}, r"sbatch: job-name is set by the chain itself; leave it out"),
+        ({"sbatch": {"job_name": "mine"}}, r"sbatch: job_name is set by the chain itself"),
+        ({"sbatch": {"signal": "USR1@60"}}, r"sbatch: signal is set .*; use the key signal_s"),
+        ({"sbatch": {"no-requeue": True}}, r"use the key requeue"),
+    ],
+)
+def test_a_profile_that_can_work_nowhere_is_one_line(
+    shipped: Path, tmp_path: Path, content: dict[str, Any], message: str
+) -> None:
+    write(tmp_path / "config" / "facefactory" / "default.yaml", **content)
+    with pytest.raises(UserError, match=rf"default\.yaml: .*{message}") as error:
+        cluster.load_profile(None)
+    assert "\n" not in str(error.value)
+
+
+def test_a_job_may_be_told_just_after_it_starts(shipped: Path) -> None:
+    assert cluster.load_profile(str(write(shipped / "short.yaml", gpu_min=1, signal_s=59))).signal_s == 59
+    assert cluster.load_profile(str(write(shipped / "more.yaml", sbatch={"reservation": "r", "exclusive": True}))).sbatch
+
+
 def test_numbers_may_be_given_as_variables(shipped: Path) -> None:
     path = write(shipped / "numbers.yaml", environment={"OMP_NUM_THREADS": 4})
     assert cluster.load_profile(str(path)).environment == {"OMP_NUM_THREADS": "4"}

@@ -21,6 +21,12 @@ PACKED = {
         {"file": f"{EVIL}.jpg", "reason": "OSError: image file is truncated"},
         {"file": "b.jpg", "reason": "ValueError: x"},
     ],
+    "account": {
+        "found": 407,
+        "packed": 200,
+        "skipped": 2,
+        "left_out": {"hidden files": {"count": 5, "first": [".a"]}, f"{EVIL} files": {"count": 200, "first": ["b", "c"]}},
+    },
     "rows_without_image": {"count": 1234, "first": ["gone.jpg"]},
     "images_without_row": {"count": 0, "first": []},
     "image_sizes": {"178x218": 90, "40x50": 10},
@@ -86,6 +92,7 @@ def test_the_page_begins_with_what_a_person_must_know(tmp_path: Path) -> None:
         "Some labels are unknown for some images: Male (25 %).",
         "Labels left out: Necklace.",
         "Of 400 images found, 200 are packed (where: Smiling and not Male, balance: Age).",
+        "Of 407 files found, 200 are packed, 2 skipped and 205 left out.",
         "400 images found; the whole set has 500.",
     ):
         assert sentence in verdict
@@ -103,6 +110,7 @@ def test_what_packing_did_is_shown(tmp_path: Path) -> None:
     text, _ = write(tmp_path, **PACKED)
     assert "1,234, e.g. gone.jpg" in text and "train/a.jpg test/b.jpg near" in text
     assert f"{EVIL}.jpg OSError: image file is truncated" in text.replace("&gt;", ">")
+    assert "hidden files 5, e.g. .a" in text and "files 200, e.g. b, c" in text
     assert "in no split, left out 5 images that fit the condition 300 images packed 200 images" in text
     assert "Balanced by Age young old train 70 → 30 30 → 30" in text
     assert "178x218 90 40x50 10" in text and "Not recorded" not in text and "Not drawn" not in text
@@ -132,7 +140,7 @@ def test_counts_are_those_of_the_tables(tmp_path: Path) -> None:
 def test_what_is_not_recorded_is_said(tmp_path: Path) -> None:
     text, _ = write(tmp_path, people=False)
     assert "Nothing says who is shown" in text and "the recipe names no group" in text
-    assert text.count("Not recorded.") == 6
+    assert text.count("Not recorded.") == 7
     assert "Caution" not in text and "are packed" not in text
 
 

@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,43 @@ def test_the_job_ends_with_the_code_of_the_rank_that_ended_first(task: Task, tmp
     for srun, code in ((f"{kept}\nexit 143", 3), ("exit 143", 143), ("exit 0", 0)):  # nor does a restart inherit it
         task.slurm.command("srun", srun)
         assert os.spawnv(os.P_WAIT, "/bin/bash", ["bash", str(tmp_path / "job.sh")]) == code
+
+
+def test_a_stop_that_srun_sends_because_another_task_failed_is_no_request(task: Task, capfd: pytest.CaptureFixture[str]) -> None:
+    assert task.run("exit 1", rank=1) == 1  # it raised, and srun now ends the others with TERM
+    assert task.run("exit 75") == 1
+    assert task.requeues == [] and not task.slurm.calls("sbatch")
+    assert "another task ended with code 1 first" in capfd.readouterr().out
+    assert task.run("exit 75", rank=2) == 1
+    assert (task.folder.path / "private" / "jobs" / "77-0.exit").read_text() == "1 1"
+
+
+def test_a_failure_of_an_earlier_start_does_not_forbid_a_requeue(task: Task) -> None:
+    task.run("exit 1", rank=1)
+    assert task.run("exit 75", RESTART_COUNT="1") == 75
+    assert task.requeues == ["scontrol requeue 77"]
+
+
+def test_what_fails_after_a_stop_was_asked_for_does_not_stop_the_requeue(task: Task) -> None:
+    assert task.run("exit 75") == 75 and len(task.requeues) == 1
+    task.run("exit 1", rank=1)  # it lost its peer
+    assert (task.folder.path / "private" / "jobs" / "77-0.exit").read_text() == "75 0"
+
+
+def test_of_tasks_that_end_at_once_one_is_the_first(tmp_path: Path) -> None:
+    path = tmp_path / "77-0.exit"
+    with ThreadPoolExecutor(8) as pool:
+        codes = set(pool.map(lambda rank: entry.first_code(path, 10 + rank, rank), range(8)))
+    assert len(codes) == 1 and path.read_text() == f"{(code := codes.pop())} {code - 10}"
+    assert [one.name for one in tmp_path.iterdir()] == ["77-0.exit"]
+
+
+def test_a_preemption_is_called_one(task: Task, capfd: pytest.CaptureFixture[str]) -> None:
+    shown = captured("scontrol", "requeued runs")
+    assert task.run("exit 75") == 75 and "preempted" not in capfd.readouterr().out
+    (task.slurm.folder / "shown").write_text(shown + "PreemptEligibleTime=2026-11-22T10:00:00 PreemptTime=2026-11-22T10:00:05\n")
+    assert task.run("exit 75", RESTART_COUNT="1") == 75
+    assert "job 77 is being preempted" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])

@@ -212,7 +212,7 @@ def test_shipped_profiles_make_batch_scripts(path: Path) -> None:
 
 def test_a_chain_is_submitted_held_and_released_once_at_the_end(slurm: Pretended, folder: RunDir, tree: Path) -> None:
     assert launch.submit(CHAIN, PROFILE, folder) == ["101", "102", "103", "104", "105"]
-    calls = [line for line in slurm.calls() if "--test-only" not in line]
+    calls = [line for line in slurm.calls() if "--test-only" not in line and " show " not in line]
     assert [line.split()[0] for line in calls] == ["sbatch"] * 5 + ["scontrol"]
     assert calls[-1] == "scontrol release 101,102,103,104,105" and not slurm.calls("scancel")
     assert all("hold" in options(text) for text in submitted(folder).values()) and len(submitted(folder)) == 5
@@ -288,6 +288,94 @@ def test_all_is_cancelled_when_one_job_is_refused(slurm: Pretended, folder: RunD
         launch.submit(CHAIN, PROFILE, folder)
     assert "\n" not in str(error.value)
     assert slurm.calls("scancel") == ["scancel 101 102"] and not slurm.calls("scontrol release")
+    assert not status.read(folder)["healthy"]  # and jobs/status.py says why
+    states = [line["state"] for line in rundir.read_jsonl(folder.path / "jobs.jsonl")]
+    assert states == ["submitted", "submitted", "withdrawn", "refused"]
+    assert [row["state"] for row in status.read(folder)["jobs"]] == ["REFUSED"]  # what was cancelled unseen is not shown
+
+
+def test_a_chain_that_lost_its_folder_leaves_the_other_ones_jobs_on_show(slurm: Pretended, folder: RunDir, tree: Path) -> None:
+    launch.submit(CHAIN[:2], PROFILE, folder)
+    late = RunDir(folder.path)
+    late.token = "of a command that stood still meanwhile"
+    with pytest.raises(rundir.OwnerLost):
+        launch.submit(CHAIN[:2], PROFILE, late)
+    assert slurm.calls("scancel") == ["scancel 103 104"] and slurm.calls("scontrol release") == ["scontrol release 101,102"]
+    assert status.submitted(folder) == {"prepare": ["101"], "sweep": ["102"]}
+
+
+WRAPPED = [  # what sites' wrappers of sbatch print around the id
+    "@",
+    "@;north",
+    "Submitted batch job @ on cluster north",
+    "Your account has 4711 hours left.\nSubmitted batch job @",
+    "sbatch: job 1 of 1 checked\nSubmitted batch job @\n",
+    "[lint] 0 errors, 3 warnings\n[site] job @ was queued",
+]
+
+
+@pytest.mark.parametrize("answer", WRAPPED)
+def test_the_id_is_found_whatever_a_wrapper_prints_around_it(slurm: Pretended, folder: RunDir, tree: Path, answer: str) -> None:
+    (slurm.folder / "said").write_text(answer.replace("@", "120001") + "\n")
+    said = 'if [ "$1" = --test-only ]; then exit 0; fi; for script; do :; done; echo "$script" >path; cat said'
+    slurm.command("sbatch", said)
+    queue = 'read path <path; echo "3|JobHeldUser|/else/where.sh"; echo "120001|JobHeldUser|$path"'
+    slurm.command("squeue", f'case "$*" in *%o*) {queue};; esac')
+    assert launch.submit(CHAIN[:1], PROFILE, folder) == ["120001"]
+    assert slurm.calls("scontrol release") == ["scontrol release 120001"]
+
+
+def test_a_job_whose_id_nobody_can_tell_is_cancelled_and_that_is_said(slurm: Pretended, folder: RunDir, tree: Path) -> None:
+    said = (
+        'if [ "$1" = --test-only ]; then exit 0; fi; for script; do :; done; echo "$script" >path; echo "job 7 of 9: thank you"'
+    )
+    slurm.command("sbatch", said)
+    queue = 'read path <path; echo "7|JobHeldUser|/else/where.sh"; echo "120001|JobHeldUser|$path"'
+    slurm.command("squeue", f'case "$*" in *%o*) {queue};; esac')
+    with pytest.raises(UserError, match=r"sbatch answered 'job 7 of 9: thank you'.*job 120001 was cancelled"):
+        launch.submit(CHAIN[:1], PROFILE, folder)
+    assert slurm.calls("scancel") == ["scancel 120001"] and not slurm.calls("scontrol release")  # 7 is a stranger's
+
+
+def test_a_job_whose_answer_was_lost_does_not_stay_in_the_queue(slurm: Pretended, folder: RunDir, tree: Path) -> None:
+    lost = refusal("sbatch: error: Batch job submission failed: Socket timed out on send/recv operation\n")
+    said = f'if [ "$1" = --test-only ]; then exit 0; fi; for script; do :; done; echo "$script" >path\n{lost}'
+    slurm.command("sbatch", said)
+    slurm.command("squeue", 'case "$*" in *%o*) read path <path; echo "120001|JobHeldUser|$path";; esac')
+    with pytest.raises(UserError, match="Socket timed out"):
+        launch.submit(CHAIN[:1], PROFILE, folder)
+    assert slurm.calls("scancel") == ["scancel 120001"]
+
+
+def test_variables_of_the_shell_do_not_overrule_the_batch_script(
+    slurm: Pretended, folder: RunDir, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("JOB_NAME", "OUTPUT", "TIMELIMIT", "MEM_PER_CPU", "WAIT", "EXPORT", "PARTITION", "ACCOUNT"):
+        monkeypatch.setenv(f"SBATCH_{name}", "1")
+    slurm.command("sbatch", 'env >seen; echo "Submitted batch job 5"')
+    launch.submit(CHAIN[:1], PROFILE, folder)
+    left = {line.partition("=")[0] for line in (slurm.folder / "seen").read_text().splitlines() if line.startswith("SBATCH_")}
+    assert left == {"SBATCH_ACCOUNT"}  # of which the profile says nothing
+
+
+@pytest.mark.parametrize("name", ["20%noise", "a\\b", "two\nlines", "100%"])
+def test_a_folder_whose_logs_slurm_would_write_elsewhere_is_refused(slurm: Pretended, tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match=r"Slurm replaces in the names of logs; give another run=") as error:
+        launch.script(TRAIN, PROFILE, tmp_path / name)
+    assert "\n" not in str(error.value) and slurm.calls() == []
+
+
+@pytest.mark.parametrize("name", ["a|b", "it's", 'say "x"', "$HOME", "`id`", "a b;c", "#x"])
+def test_other_names_are_quoted_and_the_job_is_called_something_plain(tmp_path: Path, slurm: Pretended, name: str) -> None:
+    folder = tmp_path / name
+    text = launch.script(TRAIN, PROFILE, folder)
+    assert re.fullmatch(r"ff-[\w.]+-train", options(text)["job-name"])
+    assert options(text)["output"] == f"{folder}/private/jobs/%j_0_log.out"
+    slurm.command("srun", 'printf "%s\\n" "$@" >seen; exit 5')
+    (tmp_path / "job.sh").write_text(text)
+    assert os.spawnv(os.P_WAIT, "/bin/bash", ["bash", str(tmp_path / "job.sh")]) == 5
+    seen = (slurm.folder / "seen").read_text().splitlines()
+    assert f"{folder}/private/jobs" in seen and f"{folder}/private/jobs/%j_%t_log.out" in seen
 
 
 def test_all_is_cancelled_when_the_release_fails(slurm: Pretended, folder: RunDir, tree: Path) -> None:
@@ -302,9 +390,10 @@ def test_what_slurm_would_refuse_is_refused_before_anything_is_queued(slurm: Pre
     slurm.command("sbatch", BATCH.format(refuse="", refuse_test=f"if [ -e second ]; then\n{refusal(text)}\nfi; echo >second"))
     with pytest.raises(UserError, match=r"node configuration is not available.*memory_gb"):
         launch.submit(CHAIN, PROFILE, folder)
-    assert all("--test-only" in line for line in slurm.calls()) and len(slurm.calls()) == 2
+    assert all("--test-only" in line for line in slurm.calls("sbatch")) and len(slurm.calls("sbatch")) == 2
     assert "--hold" not in (slurm.folder / "tested").read_text()
-    assert not (folder.path / "code").exists() and not (folder.path / "jobs.jsonl").exists()
+    (line,) = rundir.read_jsonl(folder.path / "jobs.jsonl")
+    assert not (folder.path / "code").exists() and line["state"] == "refused" and "memory_gb" in line["error"]
 
 
 REFUSALS = {  # what is wrong -> the key of the profile

@@ -83,9 +83,11 @@ ALLOWED = {  # package -> what its files may import of ours, beside their own pa
     "rundir": set(),
     "starting": {"rundir"},
     "progress": set(),
+    "scratch": set(),
+    "surroundings": set(),
     "metrics": {"rundir", "registry"},
     "report": {"rundir", "registry", "results", "config"},
-    "cluster": {"rundir", "registry", "config"},
+    "cluster": {"rundir", "registry", "config", "scratch", "surroundings"},
     "data": {"config", "registry", "rundir", "facts"},
     "models": {"rundir", "registry", "facts"},
     "objectives": {"models", "rundir", "registry", "facts", "schedule", "draws"},
@@ -102,7 +104,10 @@ ALLOWED = {  # package -> what its files may import of ours, beside their own pa
     },
     "evaluation": {"results", "checkpoint", "data", "metrics", "models", "registry", "rundir", "config", "draws", "conditions"},
     "interpret": {"results", "checkpoint", "data", "metrics", "models", "registry", "rundir", "config", "draws", "conditions"},
-    "sweep": {"training", "evaluation", "config", "registry", "rundir", "checkpoint", "data", "models", "objectives"},
+    "sweep": {
+        *("training", "evaluation", "config", "registry", "rundir", "checkpoint", "data", "models", "objectives"),
+        *("scratch", "surroundings", "results"),
+    },
 }
 
 

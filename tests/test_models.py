@@ -15,8 +15,8 @@ CLASSES = {"Glasses": 2, "Person": 7}
 every_model = pytest.mark.parametrize("name", registry.names("models"))
 
 
-def facts(side: int = 16, channels: int = 1, width: int = 0) -> Facts:
-    labels = {name: Label("categorical", tuple(map(str, range(count)))) for name, count in CLASSES.items()}
+def facts(side: int = 16, channels: int = 1, width: int = 0, classes: dict[str, int] = CLASSES) -> Facts:
+    labels = {name: Label("categorical", tuple(map(str, range(count)))) for name, count in classes.items()}
     return Facts(side, width or side, channels, labels)
 
 
@@ -129,3 +129,35 @@ def test_without_batch_norm_an_image_does_not_see_its_batch(name: str) -> None:
 def test_an_impossible_width_is_refused(name: str, width: int) -> None:
     with pytest.raises(UserError, match=rf"width={width}"):
         build(name, facts(), width=width)
+
+
+NAMES = [
+    "hair.color",
+    "type",
+    "training",
+    "forward",
+    "add_module",
+    "keys",
+    "_modules",
+    "",
+    ".",
+    "a/b",
+    "a\nb",
+    "真",
+    "label 1",
+    "file",
+]
+
+
+@with_option("feature_dim")
+def test_a_label_may_have_any_name(name: str) -> None:
+    classes = {label: 2 + number for number, label in enumerate([*CLASSES, *NAMES])}
+    model = build(name, facts(classes=classes))
+    images = torch.rand(3, 1, 16, 16) * 2 - 1
+    logits = model.logits(images)
+    assert {label: found.shape[1] for label, found in logits.items()} == classes
+    again = build(name, facts(classes=classes), seed=1)
+    again.load_state_dict(model.state_dict())
+    assert all(torch.equal(found, logits[label]) for label, found in again.logits(images).items())
+    plain = build(name, facts(classes={f"label_{number}": count for number, count in enumerate(classes.values())}))
+    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), model.parameters(), strict=True))

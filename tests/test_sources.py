@@ -144,6 +144,34 @@ def test_the_crops_that_the_field_uses(tmp_path: Path, crop: str, box: tuple[int
     assert np.array_equal(index.maps(split)[0][0], wanted)
 
 
+@pytest.mark.parametrize("form", ["zip", "tar", "folder"])
+def test_images_below_more_folders_than_the_table_knows_are_found(tmp_path: Path, form: str) -> None:
+    celeba(tmp_path / "plain", "folder", "txt")
+    celeba(tmp_path / "deep", "folder", "txt")
+    around = tmp_path / "deep" / "img_align_celeba"
+    around.rename(tmp_path / "moved")
+    (around / "img_align_celeba" / "x").mkdir(parents=True)
+    (tmp_path / "moved").rename(around / "img_align_celeba" / "x" / "img_align_celeba")
+    if form != "folder":
+        archive = shutil.make_archive(str(tmp_path / "img_align_celeba"), form, tmp_path / "deep", "img_align_celeba")
+        shutil.rmtree(around)
+        shutil.move(archive, tmp_path / "deep" / "img_align_celeba.zip")
+    plain, deep = rows(packed(tmp_path / "plain", "celeba")), packed(tmp_path / "deep", "celeba", tmp_path / "other")
+    found = rows(deep)
+    assert len(found) == 10 and all(name.count("/") >= 1 for name in found.index)
+    assert found.rename(index=lambda name: name.rpartition("/")[2]).to_dict() == plain.to_dict()
+    told = [note for note in deep.content["notes"] if "by the ending of a name" in note]
+    assert len(told) == 3 and told[0].startswith("list_attr_celeba.txt: 10 rows are known")
+
+
+def test_a_page_in_the_place_of_a_table_is_named(tmp_path: Path) -> None:
+    celeba(tmp_path / "set", "folder", "txt")
+    page = "<!DOCTYPE html><html><head><title>Google Drive - Quota exceeded</title></head></html>"
+    (tmp_path / "set" / "list_eval_partition.txt").write_text(page)
+    with pytest.raises(UserError, match=r"list_eval_partition\.txt is a web page \(Google Drive - Quota exceeded\)"):
+        packed(tmp_path / "set", "celeba")
+
+
 def test_a_table_that_was_cut_short_is_refused(tmp_path: Path) -> None:
     celeba(tmp_path / "set", "folder", "txt")
     table = tmp_path / "set" / "list_attr_celeba.txt"
@@ -336,26 +364,31 @@ def test_a_bomb_is_skipped_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("name", ["../out.png", "/etc/out.png", "a/../../out.png", "..\\out.png", "C:\\out.png"])
-@pytest.mark.parametrize("where", ["zip", "tar", "table"])
+@pytest.mark.parametrize("where", ["zip", "tar"])
 def test_names_that_lead_out_are_refused(tmp_path: Path, name: str, where: str) -> None:
     root, file = tmp_path / f"set.{where}", content(picture(0), "PNG")
-    recipe: dict[str, Any] = {}
     if where == "zip":
         with zipfile.ZipFile(root, "w") as archive:
             archive.writestr("a.png", file)
             archive.writestr(name, file)
-    elif where == "tar":
+    else:
         with tarfile.open(root, "w") as tar:
             info = tarfile.TarInfo(name)
             info.size = len(file)
             tar.addfile(info, io.BytesIO(file))
-    else:
-        root.mkdir()
-        (root / "a.png").write_bytes(file)
-        (tmp_path / "table.csv").write_text(f"file,A\na.png,1\n{name},0\n")
-        recipe = {"labels": "table.csv"}
     with pytest.raises(UserError, match=r"only places below pack\.root are read"):
-        packed(root, own(tmp_path, **recipe))
+        packed(root, own(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["../out.png", "/etc/out.png", "a/../../out.png", "..\\out.png", "C:\\out.png"])
+def test_a_row_that_leads_out_reads_nothing_there(tmp_path: Path, name: str) -> None:
+    (tmp_path / "set").mkdir()
+    picture(0).save(tmp_path / "set" / "a.png")
+    picture(1).save(tmp_path / "out.png")
+    (tmp_path / "table.csv").write_text(f"file,A\na.png,1\n{name},0\n")
+    index = packed(tmp_path / "set", own(tmp_path, labels="table.csv"))
+    assert rows(index)["A"].to_dict() == {"a.png": "1"}
+    assert index.content["rows_without_image"] == {"count": 1, "first": [name.replace("\\", "/")]}
 
 
 def test_links_out_of_the_folder_are_refused(tmp_path: Path) -> None:
@@ -393,7 +426,8 @@ def test_a_folder_around_all_is_no_label_and_pictures_that_are_not_read_are_name
     picture(9).save(tmp_path / "set" / "faces" / "moving.gif")
     found = packed(tmp_path / "set", own(tmp_path))
     assert rows(found)["folder"].tolist() == ["person 0", "person 0", "person 1", "person 1"]
-    assert found.content["notes"] == ["1 pictures are not read, e.g. faces/moving.gif: convert them, e.g. to PNG"]
+    unread = "left out: 1 pictures in a format that is not read (convert them to PNG), e.g. faces/moving.gif"
+    assert found.content["notes"][-1] == unread
 
 
 def test_labels_that_nobody_has_are_left_out_and_what_fits_nothing_is_refused(tmp_path: Path) -> None:
@@ -418,6 +452,242 @@ def test_labels_that_nobody_has_are_left_out_and_what_fits_nothing_is_refused(tm
         packed(tmp_path / "set", own(tmp_path), labels=str(table))
 
 
+def write(root: Path, names: list[str], form: str = "PNG") -> None:
+    """A picture of its own under each name."""
+    for number, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content(picture(number, (16, 16)), form))
+
+
+def adds_up(index: Index) -> dict[str, int]:
+    """Reason -> how many were left out; found = packed + skipped + left out."""
+    account = index.content["account"]
+    counts = {reason: entry["count"] for reason, entry in account["left_out"].items()}
+    assert account["found"] == account["packed"] + account["skipped"] + sum(counts.values())
+    assert account["packed"] == len(rows(index)) and account["skipped"] == len(index.content["skipped"])
+    assert all(0 < len(entry["first"]) <= entry["count"] for entry in account["left_out"].values())
+    return counts
+
+
+@pytest.mark.parametrize("form", ["folder", "zip", "tar"])
+def test_the_sets_own_splits_are_kept_and_the_folders_below_are_labels(tmp_path: Path, form: str) -> None:
+    root = tmp_path / "set"
+    names = [f"top/{part}/{mood}/{n}.png" for part in ("Train", "validation") for mood in ("happy", "sad") for n in range(3)]
+    write(root, names)
+    if form != "folder":
+        root = Path(shutil.make_archive(str(root), form, root))
+    index = packed(root, "folder", tmp_path / "shards")
+    table = rows(index)
+    assert {name: (row["split"], row["folder"]) for name, row in table.iterrows()} == {
+        name: ("val" if "validation" in name else "train", name.split("/")[2]) for name in names
+    }
+    assert [note for note in index.content["notes"] if "own splits" in note] == [
+        "Train, validation are the set's own splits (train 6, val 6); the folders below or above them are the label; "
+        "split: null in a recipe of yours deals them anew"
+    ]
+    assert adds_up(index) == {}
+    dealt = packed(root, own(tmp_path, split=None, splits={"train": 0.5, "test": 0.5}), tmp_path / "dealt")
+    assert set(dealt.content["splits"]) == {"train", "test"}
+
+
+def test_own_splits_hold_with_a_table_and_what_is_in_none_is_left_out(tmp_path: Path) -> None:
+    names = [f"{part}/{n}.png" for part in ("train", "test") for n in range(3)]
+    write(tmp_path / "set", [*names, "extra/1.png", "cover.png"])
+    (tmp_path / "t.csv").write_text("file,Smile\n" + "".join(f"{name},{k % 2}\n" for k, name in enumerate(names)))
+    index = packed(tmp_path / "set", own(tmp_path, splits={"train": 0.5, "val": 0.5}), labels=str(tmp_path / "t.csv"))
+    assert rows(index)["split"].to_dict() == {name: name.split("/")[0] for name in names}
+    assert rows(index)["Smile"].to_dict() == {name: str(k % 2) for k, name in enumerate(names)}
+    assert adds_up(index) == {"images in no split of the set": 2}
+    assert "2 images are in no split and left out, e.g. cover.png" in index.content["notes"]
+
+
+def test_selection_is_part_of_the_account(tmp_path: Path) -> None:
+    write(tmp_path / "set", [f"{mood}/{n}.png" for mood in ("happy", "sad", "cross") for n in range(8)])
+    (tmp_path / "set" / "sad" / "0.png").write_bytes(b"no picture")
+    recipe = own(tmp_path, splits={"train": 1.0})
+    chosen = {"where": "folder in (happy, sad)", "limit": 13, "balance": "folder", "max_bad": 0.5}
+    counts = adds_up(packed(tmp_path / "set", recipe, **chosen))
+    kept = counts.pop("images beyond their split's rarest class (balance)")
+    assert counts == {"images that where does not keep": 8, "images beyond the limit": 3} and 1 <= kept <= 3
+
+
+def test_the_two_copies_of_fer_with_folders_are_read(tmp_path: Path) -> None:
+    names = [f"{part}/{mood}/{n}.jpg" for part in ("train", "validation") for mood in EMOTIONS for n in range(2)]
+    write(tmp_path / "fer" / "images", names, "JPEG")
+    for root in (tmp_path / "fer", tmp_path / "fer" / "images"):
+        index = packed(root, "fer", tmp_path / f"shards {root.name}", color="gray")
+        table = rows(index)
+        assert {name: (row["split"], row["emotion"]) for name, row in table.iterrows()} == {
+            name: ("val" if name.startswith("validation") else "train", name.split("/")[1]) for name in names
+        }
+        assert "14 val found; the whole set fer has 7066" in index.content["notes"]
+
+
+def test_people_are_grouped_by_their_folders_unless_a_recipe_says_no(tmp_path: Path) -> None:
+    people = [f"Person_{number:02d}" for number in range(20)]
+    write(tmp_path / "set", [f"{who}/{n}.png" for who in people for n in range(3)])
+    splits = {"train": 0.5, "test": 0.5}
+    index = packed(tmp_path / "set", own(tmp_path, splits=splits))
+    table = rows(index)
+    assert (table.groupby(table.index.str.split("/").str[0])["split"].nunique() == 1).all() and table["split"].nunique() == 2
+    assert index.content["group"] == "folder"
+    assert index.content["labels"]["folder"] == {"kind": "identity", "classes": people}
+    assert "20 folders, Person_00 …, of 3 images (median), are taken for people" in index.content["notes"][0]
+    (tmp_path / "t.csv").write_text("file,Smile\n" + "".join(f"{who}/{n}.png,{n % 2}\n" for who in people for n in range(3)))
+    index = packed(tmp_path / "set", own(tmp_path, splits=splits), tmp_path / "table", labels=str(tmp_path / "t.csv"))
+    assert index.content["group"] == "folder" and set(index.content["labels"]) == {"folder", "Smile"}
+    index = packed(tmp_path / "set", own(tmp_path, splits=splits, group=None), tmp_path / "undone")
+    table = rows(index)
+    assert (table.groupby(table.index.str.split("/").str[0])["split"].nunique() == 2).any() and index.content["group"] is None
+    assert index.content["labels"]["folder"]["kind"] == "categorical"
+
+
+def test_a_thousand_people_and_more_are_people_too(tmp_path: Path) -> None:
+    write(tmp_path / "set", ["0.png"])
+    for who in range(1001):
+        (tmp_path / "set" / f"{who:05d}").mkdir()
+        for number in range(2):
+            os.link(tmp_path / "set" / "0.png", tmp_path / "set" / f"{who:05d}" / f"{number}.png")
+    (tmp_path / "set" / "0.png").unlink()
+    plan = recipes.plan(Pack(recipe="folder", root=str(tmp_path / "set")))
+    sides = pd.Series(plan.splits).groupby(plan.table["file"].str[:5]).nunique()
+    assert len(sides) == 1001 and sides.max() == 1 and plan.schema["folder"]["kind"] == "identity"
+
+
+def test_people_in_two_of_the_sets_own_splits_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "set", [f"{part}/s{who}/{n}.png" for part in ("train", "test") for who in range(20) for n in range(2)])
+    index = packed(tmp_path / "set", "folder")
+    assert index.content["people_in_several_splits"] == 20 and "20 people in several splits" in capsys.readouterr().err
+    assert (rows(index)["split"] == rows(index).index.str.split("/").str[0]).all()
+
+
+@pytest.mark.parametrize("form", ["folder", "zip", "tar"])
+def test_what_is_no_face_is_counted_by_reason(tmp_path: Path, form: str) -> None:
+    root = tmp_path / "set"
+    write(root, [f"{mood}/{n}.png" for mood in ("happy", "sad") for n in range(2)])
+    thumbnails = [
+        "happy/@eaDir/0.png/SYNOPHOTO_THUMB_M.png",
+        "happy/@eaDir/1.png/SYNOPHOTO_THUMB_M.png",
+        "__MACOSX/happy/._0.png",
+    ]
+    deleted = ["#recycle/old.png", ".Trash/b.png", "lost+found/c.png", "sad/.ipynb_checkpoints/0-checkpoint.png", "sad/._1.png"]
+    write(root, [*thumbnails, *deleted, ".cache/c.png", "happy/.hidden.png"])
+    shutil.copy(root / "happy" / "0.png", root / "without ending")
+    shutil.copy(root / "happy" / "1.png", root / "sad" / "face.png?size=large")
+    for name, file in {
+        **{"Thumbs.db": b"x", "notes.txt": b"x", "happy/0.json": b"{}", "happy/1.json": b"{}", "README": b"BMW is no picture"},
+        **{"sad/moving": b"GIF89a...", "sad/phone": b"\0\0\0\x18ftypheic", "sad/x.nef": b"II*\0", "empty": b""},
+    }.items():
+        (root / name).write_bytes(file)
+    if form != "folder":
+        root = Path(shutil.make_archive(str(root), form, root))
+    index = packed(root, "folder", tmp_path / "shards")
+    assert set(rows(index).index) == {
+        *("happy/0.png", "happy/1.png", "sad/0.png", "sad/1.png", "without ending", "sad/face.png?size=large"),
+    }
+    assert adds_up(index) == {
+        "files or folders of a file server, system or tool": 8,
+        "hidden files or folders": 2,
+        "files that are no pictures by their first bytes": 2,
+        "pictures in a format that is not read (convert them to PNG)": 3,
+        ".txt files": 1,
+        ".json files": 2,
+    }
+    (told,) = [note for note in index.content["notes"] if note.startswith("left out: ")]
+    assert "2 .json files, e.g. happy/" in told
+    assert "8 files or folders of a file server, system or tool, e.g. " in told
+
+
+def test_a_set_without_pictures_says_what_is_there(tmp_path: Path) -> None:
+    write(tmp_path / "set", ["@eaDir/a.png"])
+    (tmp_path / "set" / "faces.zip").write_bytes(b"PK")
+    with pytest.raises(UserError, match=r"no image below .*left out: 1 files or folders of a file server.*; 1 \.zip files"):
+        recipes.plan(Pack(recipe="folder", root=str(tmp_path / "set")))
+
+
+def test_links_in_a_folder_are_followed_once_and_loops_are_told(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    write(root, ["happy/0.png", "sad/1.png"])
+    links = {"loop.png": "loop.png", "gone.png": "none.png", "sad/up": "..", "sad/joy": "../happy", "sad/2.png": "../happy/0.png"}
+    for name, target in links.items():
+        os.symlink(target, root / name)
+    os.mkfifo(root / "pipe.png")
+    index = packed(root, "folder", tmp_path / "shards")
+    assert rows(index).index.tolist() == ["happy/0.png", "sad/1.png", "sad/2.png"]
+    assert {reason: entry["first"] for reason, entry in index.content["account"]["left_out"].items()} == {
+        "links that lead in a circle": ["loop.png"],
+        "links that lead nowhere": ["gone.png"],
+        "devices, pipes or sockets": ["pipe.png"],
+        "links that lead back to a folder they lie in": ["sad/up"],
+        "links to folders, which are read at their own place": ["sad/joy"],
+    }
+    adds_up(index)
+
+
+def test_links_to_another_file_system_are_read_by_ones_own_decision(tmp_path: Path) -> None:
+    write(tmp_path / "store", ["joy/0.png", "joy/1.png", "grief/2.png", "grief/3.png", "4.png"])
+    root = tmp_path / "set"
+    (root / "sad").mkdir(parents=True)
+    os.symlink(tmp_path / "store" / "joy", root / "happy")
+    os.symlink(tmp_path / "store" / "joy", root / "merry")  # the same once more
+    os.symlink(tmp_path / "store" / "grief" / "2.png", root / "sad" / "a.png")
+    os.symlink(tmp_path / "store" / "4.png", root / "sad" / "b.png")
+    os.symlink(root, tmp_path / "store" / "joy" / "set")  # leads back
+    with pytest.raises(UserError, match=r"happy is a link to .*store/joy, out of .*; copy it there, .* pack\.links=follow"):
+        packed(root, "folder")
+    index = packed(root, "folder", links="follow")
+    assert rows(index)["folder"].to_dict() == {
+        "happy/0.png": "happy",
+        "happy/1.png": "happy",
+        "sad/a.png": "sad",
+        "sad/b.png": "sad",
+    }
+    assert adds_up(index) == {
+        "links to folders, which are read at their own place": 1,
+        "links that lead back to a folder they lie in": 1,
+    }
+    followed, refused = (
+        Pack(recipe="folder", root=str(tmp_path / "store"), links="follow"),
+        Pack(recipe="folder", root=str(tmp_path / "store")),
+    )
+    (tmp_path / "store" / "joy" / "set").unlink()
+    assert recipes.plan(followed).digest == recipes.plan(refused).digest
+
+
+def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "set", ["a/0.png", "b/1.png"])
+
+    def locked(place: str) -> Any:
+        if str(place).endswith("/b"):
+            raise PermissionError(13, "Permission denied", place)
+        return os_scandir(place)
+
+    os_scandir = os.scandir
+    monkeypatch.setattr("os.scandir", locked)
+    with pytest.raises(UserError, match=r"the folder .*/set/b may not be read"):
+        recipes.plan(Pack(recipe="folder", root=str(tmp_path / "set")))
+
+
+@pytest.mark.parametrize("form", ["zip", "tar"])
+def test_a_name_that_comes_again_counts_once_and_is_told(tmp_path: Path, form: str) -> None:
+    path, files = tmp_path / f"set.{form}", [content(picture(number, (16, 16)), "PNG") for number in range(3)]
+    names = ["a.png", "b.png", "a.png"]
+    if form == "zip":
+        with zipfile.ZipFile(path, "w") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+            for name, file in zip(names, files, strict=True):
+                archive.writestr(name, file)
+    else:
+        with tarfile.open(path, "w") as tar:
+            for name, file in zip(names, files, strict=True):
+                info = tarfile.TarInfo(name)
+                info.size = len(file)
+                tar.addfile(info, io.BytesIO(file))
+    index = packed(path, own(tmp_path), resolution=16)
+    assert rows(index).index.tolist() == ["a.png", "b.png"]
+    assert np.array_equal(index.maps("train")[0][0], np.asarray(picture(2, (16, 16))))
+    assert adds_up(index) == {"members whose name comes again (the last one counts, as in unpacking)": 1}
+
+
 @pytest.mark.parametrize("ending", ["csv", "tsv", "parquet"])
 def test_labels_come_from_a_table_or_from_file_names(tmp_path: Path, ending: str) -> None:
     (tmp_path / "set").mkdir()
@@ -432,6 +702,28 @@ def test_labels_come_from_a_table_or_from_file_names(tmp_path: Path, ending: str
     assert found["Hair"].tolist() == ["a, long", None, None, "None"] and found["Sex"].tolist() == ["0", "1", "0", "1"]
     with pytest.raises(UserError, match=r"pattern 'x' of mine"):
         packed(tmp_path / "set", own(tmp_path, pattern="x"))
+
+
+def test_labels_from_file_names_are_numbers_and_names_that_do_not_fit_are_told(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    for number, age in enumerate([13, 1, 4, 101, 15]):
+        picture(number).save(tmp_path / "set" / f"{age}_{number % 2}.png")
+    picture(9).save(tmp_path / "set" / "61__1.png")
+    pattern = r"^(?P<age>\d+)_(?P<sex>\d)\."
+    for kind, ages in {"real": [13, 1, 4, 101, 15], "ordinal": ["13", "1", "4", "101", "15"]}.items():
+        recipe = own(tmp_path, pattern=pattern, kinds={"age": kind})
+        index = packed(tmp_path / "set", recipe, tmp_path / kind)
+        table = rows(index)
+        by_number = {f"{age}_{number % 2}.png": ages[number] for number, age in enumerate([13, 1, 4, 101, 15])}
+        assert table["age"].dropna().to_dict() == by_number
+        assert table["sex"].dropna().to_dict() == {name: name[-5] for name in by_number}
+        assert index.content["labels"]["sex"] == {"kind": "binary", "classes": ["0", "1"]}
+        assert any("does not fit 1 of 6 names, e.g. 61__1.png" in note for note in index.content["notes"])
+    assert index.content["labels"]["age"] == {"kind": "ordinal", "classes": ["1", "4", "13", "15", "101"]}
+    (tmp_path / "table.csv").write_text("file,age,folder\n1_1.png,7,a\n4_0.png,8,b\n")
+    found = packed(tmp_path / "set", recipe, tmp_path / "both", labels=str(tmp_path / "table.csv"))
+    assert rows(found).loc["1_1.png", ["age", "folder"]].tolist() == ["1", "a"]
+    assert "label 'age' of the table is left out: the pattern reads it from file names" in found.content["notes"]
 
 
 # -- WebDataset ----------------------------------------------------------------------------------------------------
@@ -494,6 +786,77 @@ def test_commands_addresses_and_cut_tars_are_refused(tmp_path: Path) -> None:
         recipes.plan(Pack(recipe=wds(tmp_path), root=str(tmp_path)))
 
 
+def tar_of(path: Path, files: list[tuple[str, bytes]]) -> None:
+    with tarfile.open(path, "w") as tar:
+        for name, file in files:
+            info = tarfile.TarInfo(name)
+            info.size = len(file)
+            tar.addfile(info, io.BytesIO(file))
+
+
+def jpeg(number: int) -> bytes:
+    return content(picture(number, (16, 16)))
+
+
+@pytest.mark.parametrize("order", ["side by side", "pictures first", "labels first"])
+@pytest.mark.parametrize("key", ["{:04d}", "v1.{:04d}", "sub.dir/{:04d}", "{:04d}.v2", "{:04d}.a.b"])
+def test_a_sample_keeps_its_labels_wherever_they_stand_and_whatever_it_is_called(tmp_path: Path, order: str, key: str) -> None:
+    files = []
+    for number in range(4):
+        name = key.format(number) if number % 2 else f"{number:04d}"
+        files.append((f"{name}.JPG", jpeg(number)))
+        files.append((f"{name}.json", json.dumps({"number": number + 0.5}).encode()))
+        files.append((f"{name}.cls", str(number % 2).encode()))
+    rank = {"side by side": "", "pictures first": "Jjc", "labels first": "cjJ"}[order]
+    files.sort(key=lambda file: rank.find(file[0].rpartition(".")[2][0]) if rank else 0)
+    tar_of(tmp_path / "0.tar", files)
+    table = rows(packed(tmp_path, wds(tmp_path), tmp_path / "shards"))
+    wanted = {f"0.tar/{key.format(n) if n % 2 else f'{n:04d}'}.JPG": n + 0.5 for n in range(4)}
+    assert table["number"].to_dict() == wanted
+    assert sorted(table["cls"]) == ["0", "0", "1", "1"]
+
+
+def test_every_ending_of_a_picture_is_read_and_the_rest_is_counted(tmp_path: Path) -> None:
+    forms = {"bmp": "BMP", "tif": "TIFF", "tiff": "TIFF", "jfif": "JPEG", "ppm": "PPM", "webp": "WEBP", "png": "PNG"}
+    files = [(f"{number}.{ending}", content(picture(number), form)) for number, (ending, form) in enumerate(forms.items())]
+    files += [(f"{number}.{ending}", b"x") for number in range(2) for ending in ("txt", "npy", "pyd", "pickle")]
+    files += [("0.seg.png", jpeg(8)), ("6.jpg", jpeg(9)), ("7.avif", b"x"), ("README", b"x"), ("._0.jpg", b"x")]
+    tar_of(tmp_path / "0.tar", files)
+    plan = recipes.plan(Pack(recipe=wds(tmp_path), root=str(tmp_path), resolution=8))
+    assert plan.table["file"].tolist() == [f"0.tar/{number}.{ending}" for number, ending in enumerate(forms)]
+    assert set(plan.facts["notes"]) == {
+        *(f"2 .{ending} are not read, e.g. 0.tar/0.{ending}" for ending in ("txt", "npy", "pyd", "pickle")),
+        "1 pictures are a further part of their sample and left out, e.g. 0.tar/0.seg.png",
+        "1 pictures are the second of their sample and left out, e.g. 0.tar/6.jpg",
+        "1 pictures are not read: convert them, e.g. to PNG, e.g. 0.tar/7.avif",
+        "1 members without an ending are not read, e.g. 0.tar/README",
+    }
+
+
+def test_words_gaps_and_damage_in_the_labels_of_tars_are_told(tmp_path: Path) -> None:
+    files = [(f"{number}.jpg", jpeg(number)) for number in range(6)]
+    files += [(f"{number}.cls", word) for number, word in enumerate([b"cat", b"", b"dog\n", b"cat", b"\xff"])]
+    texts = [b'{"file": "a", "hair.color": "fair", "box": [1, 2], "id": 20170109142408075}', b"{", b"3", b'{"file": "b"}']
+    files += [(f"{number}.json", text) for number, text in enumerate(texts)]
+    tar_of(tmp_path / "0.tar", files)
+    index = packed(tmp_path, wds(tmp_path), tmp_path / "shards")
+    table = rows(index)
+    assert table["cls"].tolist() == ["cat", None, "dog", "cat", None, None]
+    assert table["file_"].tolist() == ["a", None, None, "b", None, None]
+    assert table["hair.color"].tolist()[0] == "fair" and table["id"].tolist()[0] == "20170109142408075"
+    notes = "; ".join(index.content["notes"])
+    assert "1 .cls are not readable, their pictures are without, e.g. that of 0.tar/4.jpg: " in notes
+    assert "2 .json are not readable, their pictures are without, e.g. that of 0.tar/1.jpg: " in notes
+    assert "1 values of 'box' are lists or objects, no labels, e.g. that of 0.tar/0.jpg" in notes
+    recipe = own(tmp_path, source="webdataset", webdataset={"ignore": ["file", "id"]})
+    assert set(recipes.plan(Pack(recipe=recipe, root=str(tmp_path))).schema) == {"cls", "hair.color"}
+
+
+def test_patterns_of_more_tars_than_there_can_be_are_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="stands for 1000000000 tars; at most 1000000 are read"):
+        recipes.plan(Pack(recipe=wds(tmp_path), root=f"{tmp_path}/{{0..999999999}}.tar"))
+
+
 def test_what_is_left_out_is_told(tmp_path: Path) -> None:
     for name in ("faces/a.png", "faces/e\u0301.png", "faces/\u00e9.png", "faces/.trash/b.png", ".cache/c.png"):
         (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -503,15 +866,19 @@ def test_what_is_left_out_is_told(tmp_path: Path) -> None:
     plan = recipes.plan(Pack(recipe=recipe, root=str(tmp_path / "set")))
     assert plan.table["file"].tolist() == ["faces/a.png"]
     notes = "; ".join(plan.facts["notes"])
-    assert "1 files have another's name, e.g. faces/\u00e9.png" in notes
-    assert "1 images are in no split and left out, e.g. faces/\u00e9.png; no image is left for the split test" in notes
+    assert "1 files whose name another one has in another form of Unicode (rename them), e.g. faces/\u00e9.png" in notes
+    assert "1 hidden files or folders, e.g. .cache" in notes
+    assert "1 files or folders of a file server, system or tool, e.g. faces/.trash" in notes
+    assert "1 images are in no split and left out, e.g. faces/\u00e9.png;" in notes
+    assert "no image is left for the split test" in notes
     with tarfile.open(tmp_path / "0.tar", "w") as tar:
         for name, file in {"a.png": content(picture(1), "PNG"), "b.json": b"{}", "c.gif": b"GIF"}.items():
             info = tarfile.TarInfo(name)
             info.size = len(file)
             tar.addfile(info, io.BytesIO(file))
     notes = "; ".join(recipes.plan(Pack(recipe=wds(tmp_path), root=str(tmp_path))).facts["notes"])
-    assert "2 samples have no jpg, jpeg, png, webp, e.g. 0.tar/b; they are left out" in notes
+    assert "1 samples have no picture and are left out, e.g. 0.tar/b" in notes
+    assert "1 pictures are not read: convert them, e.g. to PNG, e.g. 0.tar/c.gif" in notes
 
 
 def test_tars_of_one_name_in_two_folders_are_two(tmp_path: Path) -> None:

@@ -9,16 +9,19 @@ import dataclasses
 import io
 import json
 import os
+import re
 import sys
 import time
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Pretended, captured, refusal
 from rich.console import Console
 
-from facefactory import command, rundir
-from facefactory.cluster import status
+from facefactory import Failed, chain, cluster, command, rundir
+from facefactory.cluster import states, status
 from facefactory.rundir import RunDir
 
 
@@ -256,7 +259,7 @@ def test_what_the_controller_knows_of_live_jobs_is_newer_than_the_records(known:
     known.slurm.prints("squeue", captured("squeue", "requeue waits"))
     facts = known.read()[1]["73356"]
     assert (facts["state"], facts["reason"], facts["requested"]) == ("PENDING", "BeginTime", "100M")
-    assert facts["waits"] == status.REASONS["BeginTime"]
+    assert facts["waits"] == states.REASONS["BeginTime"]
 
 
 def test_without_accounting_squeue_and_scontrol_are_asked(known: Known) -> None:
@@ -338,10 +341,11 @@ def test_a_job_without_its_name_yet_is_ours(known: Known) -> None:
 
 
 def test_reasons_are_told_in_words() -> None:
-    for reason in ("Priority", "(Resources)", "Dependency", "DependencyNeverSatisfied", "BeginTime", "JobHeldUser"):
-        assert status.in_words(reason) == status.REASONS[reason.strip("()")]
-    assert status.in_words("ReqNodeNotAvail, UnavailableNodes:n2") == status.REASONS["ReqNodeNotAvail"]
-    assert status.in_words("launch_failed_requeued_held") == status.REASONS["launch failed requeued held"]  # scontrol's spelling
+    for reason in ("Priority", "(Resources)", "Dependency", "DependencyNeverSatisfied", "BeginTime"):
+        assert status.in_words(reason) == states.REASONS[reason.strip("()")]
+    assert status.in_words("ReqNodeNotAvail, UnavailableNodes:n2") == states.REASONS["ReqNodeNotAvail"]
+    for spelling in ("launch_failed_requeued_held", "launch failed requeued held"):  # scontrol's and squeue's
+        assert "scontrol release 77 lets it run" in status.in_words(spelling, "77")
     assert status.in_words("QOSMaxJobsPerUserLimit").startswith("a limit of your qos is reached")
     assert status.in_words("AssocGrpCpuLimit").startswith("a limit of your account is reached")
     assert status.in_words("JobArrayTaskLimit") == "job array task limit"
@@ -397,6 +401,182 @@ def test_status_ends_with_code_1_when_something_failed(
     capsys.readouterr()
     monkeypatch.setattr(sys, "argv", [*sys.argv[:2], "run=s"])
     assert code() == 2 and "there are r" in "".join(capsys.readouterr())
+
+
+# -- states ----------------------------------------------------------------------------------------------------------
+
+WELL = {"COMPLETED"}
+BADLY = {"FAILED", "CANCELLED", "TIMEOUT", "DEADLINE", "OUT_OF_MEMORY"}
+LOST = {"PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "REVOKED", "LAUNCH_FAILED", "RECONFIG_FAIL"}  # over, unless squeue shows them
+HELD = {"REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
+VALID = (  # what `squeue --states=x` of 22.05.8 names
+    "PENDING,RUNNING,SUSPENDED,COMPLETED,CANCELLED,FAILED,TIMEOUT,NODE_FAIL,PREEMPTED,BOOT_FAIL,DEADLINE,OUT_OF_MEMORY,COMPLETING,"
+    "CONFIGURING,RESIZING,RESV_DEL_HOLD,REQUEUED,REQUEUE_FED,REQUEUE_HOLD,REVOKED,SIGNALING,SPECIAL_EXIT,STAGE_OUT,STOPPED"
+)
+
+
+def test_every_state_of_slurms_manual_has_a_meaning() -> None:
+    assert set(VALID.split(",")) <= set(states.STATES)
+    assert {state for state in states.STATES if states.kind(state) == "well"} == WELL
+    assert {state for state in states.STATES if states.kind(state) == "badly"} == BADLY | LOST
+
+
+@pytest.mark.parametrize("state", [*states.STATES, "NEVER_MET"])
+def test_what_squeue_shows_is_alive_and_nothing_is_submitted_in_its_place(known: Known, state: str) -> None:
+    known.submitted("train", "5")
+    known.slurm.prints("sacct", row(JobID="5", State="RUNNING"))
+    known.slurm.prints("squeue", f"5|{state}|None|n1|0:05|10:00|ff-r-train\n")
+    alive = state not in WELL | BADLY
+    assert (set(status.live(known.folder)) == {"5"}) is alive
+    found = status.read(known.folder)
+    assert found["going"] is alive and found["healthy"] is (alive or state in WELL)
+    assert found["jobs"][0]["state"] == state  # told as it is
+
+
+@pytest.mark.parametrize("state", [*WELL, *BADLY, *LOST, "NEVER_MET"])
+def test_what_only_the_records_have_is_over(known: Known, state: str) -> None:
+    known.submitted("train", "5")
+    known.slurm.prints("sacct", row(JobID="5", State=state))
+    known.slurm.prints("scontrol", f"JobId=5 JobName=ff-r-train JobState={state} ExitCode=0:0\n")
+    found = status.read(known.folder)
+    assert status.live(known.folder) == {} and not found["going"]
+    assert (found["healthy"], found["well"]) == (state in WELL, state in WELL)
+    assert found["jobs"][0]["state"] == state
+
+
+@pytest.mark.parametrize("state", sorted(HELD))
+def test_a_held_job_is_told_with_the_command_that_releases_it(known: Known, state: str) -> None:
+    known.submitted("train", "5")
+    known.submitted("report", "6")
+    known.slurm.prints("squeue", f"5|{state}|JobHeldAdmin|||10:00|ff-r-train\n6|PENDING|Dependency|||10:00|ff-r-report\n")
+    assert "scontrol release 5 lets it run" in known.read()[1]["5"]["waits"]
+    told = status.standing(status.live(known.folder))
+    assert told.startswith("Slurm jobs 5, 6; 5 is held: scontrol release 5 ") and "scancel 5" in told
+
+
+def test_a_job_that_was_held_by_hand_is_told_so(known: Known) -> None:
+    known.submitted("train", "5")
+    known.slurm.prints("squeue", "5|PENDING|JobHeldUser|||10:00|ff-r-train\n")
+    assert "scontrol release 5" in shown(known.folder)
+    known.slurm.prints("squeue", "5|PENDING|Priority|||10:00|ff-r-train\n")
+    assert status.standing(status.live(known.folder)) == "Slurm jobs 5"
+
+
+def test_variables_that_change_what_commands_print_do_not_reach_them(known: Known, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SQUEUE_STATES", "all")
+    monkeypatch.setenv("SQUEUE_PARTITION", "elsewhere")
+    monkeypatch.setenv("SLURM_CLUSTERS", "north")  # where the user's jobs are: that stays
+    known.submitted("train", "5")
+    known.slurm.command("squeue", 'echo "${SQUEUE_STATES-none} ${SQUEUE_PARTITION-none} $SLURM_CLUSTERS $SLURM_BITSTR_LEN" >seen')
+    status.live(known.folder)
+    assert (known.slurm.folder / "seen").read_text() == "none none north 0\n"
+
+
+def test_a_strangers_job_whose_name_has_lines_and_bars_does_no_harm(known: Known) -> None:
+    known.submitted("train", "5")
+    known.slurm.prints("squeue", "9|RUNNING|None|n1|0:05|10:00|a\nb|c\n5|RUNNING|None|n1|0:05|10:00|ff-r-train\n")
+    assert known.states == {"5": "RUNNING"}
+    known.slurm.prints("squeue", "")
+    known.slurm.prints("sacct", row(JobID="5", JobName="ff-r-train|COMPLETED|x", State="FAILED") + row(JobID="5", State="FAILED"))
+    assert known.states == {"5": "FAILED"}
+
+
+@pytest.mark.parametrize("name", ["a|b", "it's", 'say "x"', "two words", "naïve", "x" * 200])
+def test_a_run_of_any_name_finds_its_jobs(known: Known, tmp_path: Path, name: str) -> None:
+    folder = RunDir(tmp_path / "runs" / name)
+    folder.path.mkdir(parents=True)
+    folder.record("train", "submitted", job="5")
+    called = cluster.job_name(name, "train")
+    assert re.fullmatch(r"ff-[\w.]+-train", called, re.ASCII) and len(called) < 128
+    known.slurm.prints("sacct", row(JobID="5", JobName=called, State="FAILED", ExitCode="1:0"))
+    assert not status.read(folder)["healthy"]
+
+
+def test_earlier_ends_are_told_by_their_names(known: Known) -> None:
+    known.records("preempted", "node lost, requeued", "requeued")
+    text = shown(known.folder)
+    assert "1 (preempted)" in text and "1 (node fail)" in text and "1 (requeued)" in text
+
+
+ENDS = [
+    ("FAILED", "0:53", "does not see the run folder"),
+    ("FAILED", "0:15", "(SIGTERM) before it could save"),
+    ("FAILED", "0:9", "(SIGKILL)"),
+    ("FAILED", "9:0", "(SIGKILL)"),
+    ("FAILED", "137:0", "memory_gb"),
+    ("FAILED", "0:125", "memory_gb"),
+    ("OUT_OF_MEMORY", "0:125", "memory_gb"),
+    ("FAILED", "127:0", "was not found on the node"),
+    ("FAILED", "126:0", "could not be executed"),
+    ("FAILED", "139:0", "(SIGSEGV)"),
+    ("FAILED", "135:0", "/dev/shm"),
+    ("FAILED", "75:0", "the same command goes on"),
+    ("FAILED", "3:0", "a newer copy"),
+    ("TIMEOUT", "0:0", "ran out of time"),
+    ("PREEMPTED", "0:0", "was preempted"),
+    ("NODE_FAIL", "0:0", "lost a node"),
+    ("DEADLINE", "0:0", "deadline"),
+    ("FAILED", "1:0", "has failed"),
+    ("NEVER_MET", "", "is NEVER_MET"),
+]
+
+
+@pytest.mark.parametrize(("state", "code", "words"), ENDS)
+def test_how_a_job_ended_is_told_in_words(known: Known, state: str, code: str, words: str) -> None:
+    assert words in states.ending(state, code)
+    known.records(more=row(JobID="5", State=state, ExitCode=code))
+    assert words in " ".join(shown(known.folder).split())
+    status.record_failures(known.folder)
+    ((_, why),) = failures(known.folder)
+    assert words in why
+
+
+def test_a_refused_submission_is_told_until_one_is_accepted(known: Known) -> None:
+    known.folder.record("train", "refused", job="", error="Slurm refused the job: The moon is full.")
+    found = status.read(known.folder)
+    assert not found["healthy"] and not found["well"] and not found["going"]
+    assert "REFUSED" in shown(known.folder) and "The moon is full" in shown(known.folder)
+    known.submitted("train", "5")
+    known.slurm.prints("sacct", row(JobID="5", State="COMPLETED"))
+    assert known.states == {"5": "COMPLETED"} and status.read(known.folder)["well"]
+    known.folder.record("evaluate", "refused", job="", error="Slurm refused the job: no.")
+    assert list(known.states.values()) == ["COMPLETED", "REFUSED"]
+
+
+@pytest.mark.parametrize(("state", "well"), [("COMPLETED", True), ("FAILED", False), ("CANCELLED", False), ("PREEMPTED", False)])
+def test_who_waits_learns_how_it_ended(known: Known, state: str, well: bool) -> None:
+    known.submitted("train", "5")
+    known.slurm.prints("sacct", row(JobID="5", State=state))
+    with nullcontext() if well else pytest.raises(Failed):
+        chain.wait(known.folder)
+
+
+def test_who_waits_for_what_slurm_has_forgotten_is_not_told_that_all_is_well(known: Known) -> None:
+    known.submitted("train", "5")
+    with pytest.raises(Failed, match="nobody knows"):
+        chain.wait(known.folder)
+    known.folder.record("train", "interrupted", job="5")
+    with pytest.raises(Failed):
+        chain.wait(known.folder)
+    known.folder.record("train", "finished", job="5")
+    chain.wait(known.folder)
+
+
+def test_what_slurm_has_forgotten_has_ended_well_if_its_stage_is_done(known: Known) -> None:
+    stages = {"pack": "pack", "prepare": "judge", "finalists": "finalists", "evaluate": "finalists"}
+    for number, stage in enumerate(stages):
+        known.submitted(stage, str(50 + number))
+    assert set(known.states.values()) == {"UNKNOWN"}
+    for place in set(stages.values()):
+        (known.folder.stage(place)).mkdir()
+        (known.folder.stage(place) / "DONE.json").write_text("{}")
+    assert set(known.states.values()) == {"FINISHED"}
+    chain.wait(known.folder)
+    os.utime(known.folder.stage("judge") / "DONE.json", (1, 1))  # of an earlier submission
+    assert known.states["51"] == "UNKNOWN"
+
+
+# -- what is shown ---------------------------------------------------------------------------------------------------
 
 
 def test_the_end_of_a_failed_jobs_log_is_shown(known: Known) -> None:
@@ -513,7 +693,7 @@ def test_the_table_shows_every_job_and_survives_brackets(known: Known) -> None:
     known.slurm.prints("squeue", captured("squeue", "array running"))
     text = shown(known.folder)
     assert "from sacct" in text and "n[1-2]" in text and "133M / 1000M" in text and "7:0" in text
-    assert "00:00:05 / 00:30:00" in text and status.REASONS["DependencyNeverSatisfied"] in text
+    assert "00:00:05 / 00:30:00" in text and states.REASONS["DependencyNeverSatisfied"] in text
     for job in ("73322", "73323", "73325", "73353_0", "73353_5"):
         assert job in text
     known.fails("sacct", "squeue", "scontrol")

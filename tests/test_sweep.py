@@ -1,9 +1,12 @@
-"""The parts of a study that need no Ray: rungs, spaces, proposals, grids, names, results, and who is best."""
+"""A study: rungs, spaces, proposals, grids, names, results, who is best; and one in a Ray of its own."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -306,3 +309,70 @@ def test_trials_keep_their_numbers_over_a_gap_that_a_kill_left() -> None:
     known = ["001-aaaaaaaa", "002-bbbbbbbb"]
     assert [sweep._number(proposed, known) for proposed in range(4)] == [1, 2, 3, 4]
     assert sweep._number(5, []) == 5
+
+
+# -- a study in Ray --------------------------------------------------------------------------------------------------
+
+STUDY = """
+import sys
+from pathlib import Path
+
+from facefactory import scratch, surroundings, sweep
+
+surroundings.settle(started_by_us=False)
+
+
+def trial(folder, params, report):
+    import os, ray, json
+
+    names = [name for name in os.environ if name.startswith(("RAY_", "TUNE_", "TORCH", "WORLD", "RANK"))]
+    facts = {"temporary": ray.get_runtime_context().get_temp_dir(), "names": names}
+    for parent in [Path(facts["temporary"]), Path(facts["temporary"]).parent]:
+        facts[parent.name if parent.name == "ray" else "parent"] = parent.stat().st_mode & 0o7777
+    Path(folder, "facts.json").write_text(json.dumps(facts))
+    report({"kimg": 1.0, sweep.METRIC: params["x"]})
+
+
+study = sweep.Study(
+    folder=Path(sys.argv[1]),
+    space={"x": {"choice": [0.25, 0.5]}},
+    options=sweep.Sweep(sampler="grid", trials=2, parallel=1, early_stopping=False, min_kimg=1, max_kimg=1),
+    seed=0,
+    trial=trial,
+    threads=1,
+    gpus=0.0,
+    needs_gpus=False,
+    should_stop=lambda: False,
+    ray=None,
+)
+print([one["scores"][0][sweep.METRIC] for one in sweep.run(study)])
+"""
+LEFT = {  # by a shell, a container or another launcher
+    "RAY_ADDRESS": "127.0.0.1:6379",
+    "RAY_TMPDIR": "/missing",
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_JOB_CONFIG_JSON_ENV_VAR": "{",
+    "RAY_RUNTIME_ENV_HOOK": "no.such.hook",
+    "RAY_grpc_enable_http_proxy": "1",
+    "TUNE_RESULT_BUFFER_LENGTH": "1000",
+    "TUNE_MAX_PENDING_TRIALS_PG": "none",
+    "WORLD_SIZE": "4",
+    "RANK": "1",
+    "http_proxy": "http://127.0.0.1:9",
+    "grpc_proxy": "http://127.0.0.1:9",
+    "TMPDIR": "/missing",
+}
+
+
+def test_a_study_has_a_ray_of_its_own_whatever_a_shell_says_and_nobody_else_reaches_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "study.py").write_text(STUDY)
+    line = [sys.executable, "study.py", str(tmp_path / "study")]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), **LEFT}
+    ran = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert (ran.returncode, ran.stdout) == (0, "[0.25, 0.5]\n"), ran.stderr
+    assert "Traceback" not in ran.stderr
+    first, second = (json.loads(path.read_text()) for path in (tmp_path / "study" / "trials").glob("*/facts.json"))
+    for facts in (first, second):
+        assert facts["parent"] == 0o700 and Path(facts["temporary"]).name == "ray"
+        assert not {"RAY_ADDRESS", "RAY_TMPDIR", "RAY_RUNTIME_ENV_HOOK", "WORLD_SIZE", "RANK"} & set(facts["names"])
+    assert not Path(first["temporary"]).parent.exists()

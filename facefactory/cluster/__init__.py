@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -13,6 +14,13 @@ from facefactory.config import key
 from facefactory.registry import unknown
 
 SHIPPED = Path(__file__).parents[2] / "slurm"
+STEERING = ("SQUEUE_", "SACCT_", "SINFO_", "SCONTROL_", "SLURM_TIME_FORMAT")  # variables that change what commands answer
+OURS = {  # sbatch options that a chain sets itself -> the key of a profile for what its user may want of them, if any
+    **dict.fromkeys(("job-name", "output", "error", "open-mode", "array", "dependency", "kill-on-invalid-dep"), ""),
+    **dict.fromkeys(("hold", "wait", "wrap", "parsable", "test-only", "comment"), ""),
+    **dict.fromkeys(("requeue", "no-requeue"), "requeue"),
+    "signal": "signal_s",
+}
 
 
 @dataclass(frozen=True)
@@ -75,18 +83,100 @@ def load_profile(name: str | None) -> Profile:
         raise unknown(f"no profile {name!r} in {own} or {SHIPPED}", name, known)
     content = config.read_yaml(found[0])
     try:
-        return config.load(Profile, [], [content])
+        profile = config.load(Profile, [], [content])
     except UserError as error:
         keys = ", ".join(item.name for item in dataclasses.fields(Profile))
         raise UserError(f"{found[0]}: {str(error).partition(' --help lists')[0]} Profiles have the keys {keys}.") from None
+    if problem := contradiction(profile):
+        raise UserError(f"{found[0]}: {problem}")
+    return profile
+
+
+def contradiction(profile: Profile) -> str | None:
+    """What in a profile cannot work on any cluster."""
+    for name in ("cpu_min", "gpu_min", "sweep_min"):
+        limit_s = 60 * getattr(profile, name)
+        if profile.signal_s >= limit_s:
+            return (
+                f"signal_s={profile.signal_s} seconds, but {name}={limit_s // 60} is a limit of {limit_s} seconds: jobs would be "
+                f"told to stop when they start. Give signal_s below {limit_s}, or more minutes."
+            )
+    for option in profile.sbatch:
+        name = option.replace("_", "-").lstrip("-")
+        if name in OURS:
+            instead = f"use the key {OURS[name]}" if OURS[name] else "leave it out"
+            return f"sbatch: {option} is set by the chain itself; {instead}."
+    return None
 
 
 def asked(*command: str) -> subprocess.CompletedProcess[str]:
     """What a command answers; one that hangs or does not exist has failed with 127 and printed nothing."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=60)
-    except (FileNotFoundError, subprocess.TimeoutExpired) as error:
+        return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60, env=steady())
+    except (OSError, subprocess.TimeoutExpired) as error:
         return subprocess.CompletedProcess(command, 127, "", str(error))
+
+
+def steady() -> dict[str, str]:
+    """The environment, without what people set to change what Slurm's commands print, and so that no list is cut."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(STEERING)}
+    return kept | {"SLURM_BITSTR_LEN": "0"}
+
+
+def plain(run: str) -> str:
+    """Of a run's name, what Slurm's commands and records print as it is."""
+    return re.sub(r"[^A-Za-z0-9_.+=@-]", "_", run)[:100]
+
+
+def job_name(run: str, stage: str) -> str:
+    """The name of a Slurm job."""
+    return f"ff-{plain(run)}-{stage}"
+
+
+def job_id(answer: str, name: str, script: Path | None = None) -> str | None:
+    """The id in sbatch's answer, whatever a site's wrapper prints around it; None where nobody can tell.
+
+    A number without Slurm's own words beside it is believed if it is all there is, or if squeue knows it as this job.
+    """
+    own = set(re.findall(r"Submitted batch job (\d+)", answer))
+    if len(own) == 1:
+        return own.pop()
+    alone = re.fullmatch(r"(\d+)(;\S*)?", answer.strip())  # as --parsable has it
+    if alone:
+        return alone[1]
+    mine = (held(script) if script else set()) or {job for job, called in held_names().items() if called == name}
+    numbers = mine & set(re.findall(r"\d+", answer))
+    return numbers.pop() if len(numbers) == 1 else None
+
+
+def held(script: Path) -> set[str]:
+    """Ids of this person's held jobs that run a batch script."""
+    return {job for job, command in _held("%o").items() if script.name in command}
+
+
+def held_names() -> dict[str, str]:
+    """Id -> name of this person's held jobs."""
+    return _held("%j")
+
+
+def _held(what: str) -> dict[str, str]:
+    found = {}
+    for line in asked("squeue", "-h", "--me", "-o", f"%A|%r|{what}").stdout.splitlines():
+        job, _, rest = line.partition("|")
+        reason, _, text = rest.partition("|")
+        if reason == "JobHeldUser":
+            found[job] = text
+    return found
+
+
+def sbatch(text: str) -> list[str]:
+    """The command that submits a batch script, whose options are not overruled by variables that somebody has set."""
+    options = {name.upper().replace("-", "_") for name in re.findall(r"^#SBATCH --([\w-]+)", text, re.M)}
+    names = {f"SBATCH_{name}" for name in options}
+    names |= {f"SBATCH_{name}" for name in ("ARRAY_INX", "TIMELIMIT", "WAIT", "EXPORT", "NO_REQUEUE", "REQUEUE", "GPUS")}
+    names |= {f"SBATCH_MEM_PER_{what}" for what in ("NODE", "CPU", "GPU")}
+    unset = [word for name in sorted(names & os.environ.keys()) for word in ("-u", name)]
+    return ["env", *unset, "sbatch"] if unset else ["sbatch"]
 
 
 def choose(wanted: str) -> str:

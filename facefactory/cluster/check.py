@@ -1,7 +1,7 @@
 """What a newcomer to a cluster wants to know first: each finding with its fix, and a profile to start from."""
 
 import dataclasses
-import getpass
+import math
 import os
 import re
 import secrets
@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from facefactory import Failed, UserError, rundir
-from facefactory.cluster import Profile, asked, launch, status
+from facefactory.cluster import Profile, asked, launch, site, status
+from facefactory.cluster.site import Nodes, Partition, Site
 from facefactory.registry import unknown
 from facefactory.rundir import RunDir
 
@@ -34,7 +35,8 @@ def finding(good: Any, text: str, fix: str = "", bad: str = "PROBLEM") -> bool:
 
 def cluster(profile: Profile, folder: Path, partitions: list[str], wait_s: float) -> bool:
     """Look at everything, with a job on each partition if `wait_s` > 0; whether nothing stands in the way."""
-    settings = dict(re.findall(r"^(\w+)[ \t]*=[ \t]*(.*?)[ \t]*$", asked("scontrol", "show", "config").stdout, re.M))
+    seen = site.look()
+    settings = seen.settings
     version = re.findall(r"\d+", asked("sinfo", "--version").stdout)
     fix = "sweeps over several nodes need 20.11; give sweep.parallel for one node"
     good = finding(tuple(map(int, version[:2])) >= OLDEST, f"Slurm {'.'.join(version)}", fix)
@@ -43,17 +45,20 @@ def cluster(profile: Profile, folder: Path, partitions: list[str], wait_s: float
     finding("none" not in kind, f"accounting: {kind}", fix, "note")
     fix = "jobs ask for --requeue themselves; if they end FAILED after a preemption, set requeue: resubmit"
     finding(requeue == "1", f"JobRequeue={requeue}", fix, "note")
-    kind, mode, wait, array = map(settings.get, ("PreemptType", "PreemptMode", "KillWait", "MaxArraySize"))
-    finding(True, f"preemption: {kind}, {mode}; KillWait {wait}, MaxArraySize {array}")
-    nodes = partitions_up()
-    if not nodes:
+    preempts, mode, wait, array = map(settings.get, ("PreemptType", "PreemptMode", "KillWait", "MaxArraySize"))
+    finding(True, f"preemption: {preempts}, {mode}; KillWait {wait}, MaxArraySize {array}")
+    up = {name: one for name, one in seen.partitions.items() if one.state == "up" and not one.hidden}
+    if not up:
         return finding(False, "no partition is up", "sinfo shows what there is; ask those who run the cluster")
     for name in partitions:
-        if name not in nodes:
-            raise unknown(f"partitions: {name!r} is not up", name, nodes)
-    for name, has in nodes.items():
-        size = f"{has['nodes']} nodes, {has['cpus']} CPUs, {has['memory_mb'] / 1024:.0f} GB, {has['gpus']} GPUs"
-        finding(True, f"partition {name}: {size}, up to {has['limit']}")
+        if name not in up:
+            raise unknown(f"partitions: {name!r} is not up", name, up)
+    for name, partition in up.items():
+        fix = "jobs there wait until it has some; leave it out of your profile"
+        finding(partition.nodes, f"partition {name}: {size(partition)}, up to {partition.limit}", fix, "note")
+    if profile != Profile():  # that of a newcomer says nothing yet
+        for text in wrong(profile, folder, seen):
+            good &= finding(False, f"profile: {text}", "set that in your profile")
     for place in (folder, Path.home()):
         place.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(place).free / 2**30
@@ -63,36 +68,51 @@ def cluster(profile: Profile, folder: Path, partitions: list[str], wait_s: float
         if len(row) > 3:  # file system, used (* if too much), soft and hard limit
             text = f"your quota on {row[0]}: {row[1]} used, {row[2]} allowed, {row[3]} at most (0K: no limit)"
             finding("*" not in row[1], text, fix, "note")
-    for name in (partitions or list(nodes)) if wait_s else []:
-        good &= try_partition(profile, folder, name, nodes[name], wait_s)
-    print("\n# a profile to start from: ~/.config/facefactory/default.yaml\n" + proposal(nodes, folder))
+    tried = partitions or [name for name, partition in up.items() if partition.nodes]
+    for name in tried if wait_s else []:
+        good &= try_partition(profile, folder, up[name], wait_s)
+    print("\n# a profile to start from: ~/.config/facefactory/default.yaml\n" + proposal(seen, up, folder))
     return good
 
 
-def partitions_up() -> dict[str, dict[str, Any]]:
-    """Partition -> nodes, time limit, and what its smallest kind of node has."""
-    found: dict[str, dict[str, Any]] = {}
-    for line in asked("sinfo", "-h", "-o", "%P|%a|%l|%D|%c|%m|%G").stdout.splitlines():
-        name, up, limit, count, cpus, memory, gres = line.split("|")
-        gpus = re.search(r"gpu:(?:[^:(,]+:)?(\d+)", gres)
-        has = {"cpus": int(cpus.rstrip("+")), "memory_mb": int(memory.rstrip("+")), "gpus": int(gpus[1]) if gpus else 0}
-        if up == "up":
-            had = found.get(name.rstrip("*"), {"nodes": 0, **has})
-            least = {key: min(value, had[key]) for key, value in has.items()}
-            more = {"limit": limit, "nodes": had["nodes"] + int(count), "default": name.endswith("*")}
-            found[name.rstrip("*")] = least | more
-    return found
+def size(partition: Partition) -> str:
+    """Every kind of a partition's nodes in words."""
+    told = []
+    for kind in partition.kinds:
+        has = f"{kind.cpus} CPUs, {kind.memory_mb / 1024:.0f} GB" if kind.cpus and kind.memory_mb else "of a size not known yet"
+        slices = f" and {kind.slices} slices of GPUs (MIG), which are not used here" if kind.slices else ""
+        told.append(f"{kind.count} nodes, {has}, {kind.gpus} GPUs{slices}")
+    return "; ".join(told) or "no nodes"
 
 
-def try_partition(profile: Profile, folder: Path, name: str, has: dict[str, Any], wait_s: float) -> bool:
+def wrong(profile: Profile, folder: Path, seen: Site) -> list[str]:
+    """What of a profile cannot work here, for a full node of each kind of job."""
+    full = profile.gpus_per_node or profile.processes_per_node
+    chain = [launch.Job("train", [["x"]], "gpu", True, full), launch.Job("sweep", [["x"]], "sweep", True, full)]
+    chain.append(launch.Job("report", [["x"]], "cpu", False))
+    return site.problems(profile, launch.requests(chain, profile, folder), seen)
+
+
+def least(partition: Partition) -> Nodes:
+    """What each of a partition's nodes has at least: of those with GPUs, where there are some."""
+    kinds = [kind for kind in partition.kinds if kind.gpus] or list(partition.kinds)
+    cpus = min((kind.cpus for kind in kinds if kind.cpus), default=1)
+    memory = min((kind.memory_mb for kind in kinds if kind.memory_mb), default=2048)
+    gpus = min((kind.gpus for kind in kinds), default=0)
+    return Nodes(sum(kind.count for kind in kinds), cpus, memory, gpus, 0, frozenset())
+
+
+def try_partition(profile: Profile, folder: Path, partition: Partition, wait_s: float) -> bool:
     """A job of two tasks, on two nodes where there are two; what it found."""
+    name, has = partition.name, least(partition)
     where = folder / f"check-{name}-{secrets.token_hex(8)}"  # a folder that nodes do not have by themselves
     run = RunDir(where)
-    run.open_private()
-    each = 1 if has["nodes"] > 1 else 2
-    gpus = has["gpus"] >= each
-    small = {"partition": name, "cpu_partition": None, "gpus_per_node": each * gpus, "processes_per_node": each, "gpu_min": 2}
-    small |= {"cpus_per_process": 1, "memory_gb": min(profile.memory_gb, 4.0, has["memory_mb"] / 2048)}
+    run.claim()
+    each = 1 if has.count > 1 else 2
+    gpus = has.gpus >= each
+    small: dict[str, Any] = {"partition": name, "cpu_partition": None, "gpus_per_node": each * gpus, "processes_per_node": each}
+    small |= {"gpu_min": 2, "signal_s": 10, "cpus_per_process": 1}
+    small |= {"memory_gb": min(profile.memory_gb, 4.0, has.memory_mb / 2048)}
     try:
         task = launch.Job("check", [["probe", str(where)]], "gpu", gpus, 2)
         (job,) = launch.submit([task], dataclasses.replace(profile, **small), run)
@@ -103,7 +123,9 @@ def try_partition(profile: Profile, folder: Path, name: str, has: dict[str, Any]
         time.sleep(1)
     if waiting:
         asked("scancel", job)
-        return finding(False, f"{name}: still {status.in_words(waiting[job])}", "try again later, or with wait_min=60", "note")
+        return finding(
+            False, f"{name}: still {status.in_words(waiting[job], job)}", "try again later, or with wait_min=60", "note"
+        )
     told = [rundir.read_json(path) for path in sorted(where.glob("task-*.json"))]
     if len(told) < 2:
         fix = f"mend setup, environment or python of the profile, or give a folder that the nodes share; all files are in {where}"
@@ -147,24 +169,37 @@ def probe(folder: Path) -> None:
     dist.destroy_process_group()
 
 
-def proposal(nodes: dict[str, dict[str, Any]], folder: Path) -> str:
+def proposal(seen: Site, up: dict[str, Partition], folder: Path) -> str:
     """A profile from what sinfo and sacctmgr say."""
     import yaml
 
-    best = max(nodes, key=lambda name: (nodes[name]["gpus"] > 0, nodes[name]["default"]))
-    plain = next((name for name in nodes if not nodes[name]["gpus"]), best)
-    facts = nodes[best]
-    each = facts["gpus"] or max(1, facts["cpus"] // 4)
+    # where: GPUs before the default partition, and a partition without GPUs for what needs none
+    usable = {name: partition for name, partition in up.items() if partition.nodes} or up
+    best = max(usable, key=lambda name: (least(usable[name]).gpus > 0, usable[name].default))
+    plain = best
+    if least(usable[best]).gpus:
+        plain = next((name for name, partition in usable.items() if not least(partition).gpus), best)
+    facts, beside = least(usable[best]), least(usable[plain])
     profile: dict[str, Any] = {"partition": best} | ({"cpu_partition": plain} if plain != best else {})
-    answer = asked("sacctmgr", "-nP", "show", "assoc", f"user={getpass.getuser()}", "format=Account,QOS")
-    for line in answer.stdout.splitlines()[:1]:
-        account, _, qos = line.partition("|")
-        profile |= {"account": account} | ({"qos": qos.split(",")[0]} if qos else {})
-    profile |= {"gpus_per_node": facts["gpus"]} if facts["gpus"] else {"processes_per_node": each}
-    profile |= {"cpus_per_process": max(1, min(16, facts["cpus"] // each))}
-    profile |= {"memory_gb": int(facts["memory_mb"] / 102.4 * min(1 / each, profile["cpus_per_process"] / facts["cpus"])) / 10}
-    if limit := re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):\d+", facts["limit"]):
-        days, hours, minutes = (int(part or 0) for part in limit.groups())
-        most = 1440 * days + 60 * hours + minutes
-        profile |= {"gpu_min": min(1440, most), "sweep_min": min(1440, most), "cpu_min": min(240, most)}
+
+    # who pays: an account that this partition takes
+    open_here = [account for account in seen.accounts if account.partition in ("", best)]
+    for account in open_here[:1]:
+        profile |= {"account": account.name} | ({"qos": account.qos[0]} if account.qos else {})
+
+    # how much: a node's share for each process, and no more than a node of either partition has
+    each = facts.gpus or max(1, facts.cpus // 4)
+    profile |= {"gpus_per_node": facts.gpus} if facts.gpus else {"processes_per_node": each}
+    cpus = max(1, min(16, facts.cpus // each, beside.cpus))
+    memory_mb = min(facts.memory_mb * min(1 / each, cpus / facts.cpus), beside.memory_mb)
+    profile |= {"cpus_per_process": cpus, "memory_gb": int(memory_mb / 102.4) / 10}
+
+    # how long: what the partitions allow
+    longest, longest_plain = usable[best].minutes, usable[plain].minutes
+    if min(longest, longest_plain) < math.inf:
+        most = math.floor(min(1440, longest))
+        profile |= {"gpu_min": most, "sweep_min": most, "cpu_min": math.floor(min(240, longest_plain))}
+        shortest_s = 60 * min(most, profile["cpu_min"])
+        if shortest_s <= Profile().signal_s:
+            profile["signal_s"] = max(10, shortest_s // 2)
     return str(yaml.safe_dump({**profile, "runs": str(folder)}, sort_keys=False))

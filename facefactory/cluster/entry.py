@@ -14,6 +14,8 @@ import sys
 import time
 from pathlib import Path
 
+from facefactory import surroundings
+from facefactory.cluster import job_id, sbatch, steady
 from facefactory.cluster.local import INTERRUPTED, QUIET
 from facefactory.rundir import RunDir
 
@@ -32,6 +34,8 @@ def run(arguments: list[str], folder: str, requeue: str, scratch: str | None) ->
     if world.world_size > 1:
         world.export(set_cuda_visible_devices=False, overwrite=True)
     environment = {**os.environ, **QUIET, "FACEFACTORY_LOG": str(job.paths.stdout), "FACEFACTORY_JOB": job.job_id}
+    if world.world_size > 1:
+        environment |= surroundings.rank(world.rank, world.world_size)
     if scratch:
         environment["TMPDIR"] = os.path.expandvars(scratch)
         Path(environment["TMPDIR"]).mkdir(parents=True, exist_ok=True)
@@ -44,16 +48,50 @@ def run(arguments: list[str], folder: str, requeue: str, scratch: str | None) ->
             (Path(folder) / "private" / "jobs" / f"{job.job_id}.alive").touch()
         with contextlib.suppress(subprocess.TimeoutExpired):
             code = child.wait(HEARTBEAT_S)
+    # srun ends the other tasks with TERM when one fails: what then looks like a stop is none
+    code = 128 - code if code < 0 else code
+    ended = Path(folder) / EXIT.format(job.job_id, os.environ.get("SLURM_RESTART_COUNT", "0"))
+    first = code
+    if code and (code != INTERRUPTED or world.rank == 0):
+        first = first_code(ended, code, world.rank)
+    elif code == INTERRUPTED:
+        first = code_of(ended) or code
+    if code == INTERRUPTED and first != INTERRUPTED:
+        print(f"job {job.job_id}: another task ended with code {first} first, so this stop is the job's end", flush=True)
+        sys.exit(first)
+
     if code == INTERRUPTED and world.rank == 0:
         again(requeue, RunDir(Path(folder)), job.job_id)
     elif code == INTERRUPTED:
         time.sleep(2 * AWAY_S)  # rank 0 requeues the job, which ends this task
-    code = 128 - code if code < 0 else code
-    ended = EXIT.format(job.job_id, os.environ.get("SLURM_RESTART_COUNT", "0"))
-    if code:
-        with contextlib.suppress(FileExistsError), open(Path(folder) / ended, "x") as stream:
-            stream.write(f"{code} {world.rank}")
     sys.exit(code)
+
+
+def first_code(path: Path, code: int, rank: int) -> int:
+    """The code of the task that was the first of this start to leave one; it is left here, unless another was before.
+
+    Made by link, which file servers do at once or not at all: nobody reads a file that is not written yet.
+    """
+    own = path.with_name(f".{path.name}.{rank}-{os.getpid()}")
+    own.write_text(f"{code} {rank}")
+    try:
+        os.link(own, path)
+    except FileExistsError:
+        return code_of(path) or code
+    except OSError:  # a file system without links
+        if not path.exists():
+            own.replace(path)
+    finally:
+        own.unlink(missing_ok=True)
+    return code
+
+
+def code_of(path: Path) -> int | None:
+    """The code that a task has left; None: none has."""
+    try:
+        return int(path.read_text().split()[0])
+    except (FileNotFoundError, IndexError, ValueError):
+        return None
 
 
 def again(how: str, folder: RunDir, job: str) -> None:
@@ -64,9 +102,16 @@ def again(how: str, folder: RunDir, job: str) -> None:
     if how == "none":
         return print(f"job {job} saved its work; it goes on when the same command is given again", flush=True)
     try:
-        state = (re.findall(r"JobState=(\S+)", _slurm("scontrol", "show", "job", job)) or ["unknown"])[0]
+        shown = _slurm("scontrol", "show", "job", job)
+        state = (re.findall(r"JobState=(\S+)", shown) or ["unknown"])[0]
+        preempted = state == "PREEMPTED" or re.search(r"PreemptTime=\d", shown)
+        if preempted:
+            print(f"job {job} is being preempted: another job goes before it", flush=True)
         if state != "RUNNING":
-            print(f"job {job} is {state}: not requeued", flush=True)
+            print(
+                f"job {job} is {state}: Slurm ends it already, and brings it back itself if it was preempted or requeued",
+                flush=True,
+            )
         elif how == "resubmit":
             print(f"job {job} is submitted again as {resubmit(folder, job)}", flush=True)
         else:
@@ -85,7 +130,10 @@ def resubmit(folder: RunDir, old: str) -> str:
     jobs = folder.path / "private" / "jobs"
     _slurm("scontrol", "update", f"jobid={old}", "requeue=0")  # nor may Slurm, e.g. when it is being preempted
     script = _slurm("scontrol", "write", "batch_script", os.environ["SLURM_JOB_ID"], "-")
-    copy = _slurm("sbatch", "--parsable", "--hold", "--dependency=", *number, input=script).strip().split(";")[0]
+    answer = _slurm(*sbatch(script), "--parsable", "--hold", "--dependency=", *number, input=script)
+    copy = job_id(answer, os.environ["SLURM_JOB_NAME"])
+    if copy is None:
+        raise RuntimeError(f"sbatch answered {answer.strip()!r}, which names no job that is known; see squeue --me")
     os.link(jobs / f"{old}_submitted.pkl", jobs / f"{copy}{suffix}_submitted.pkl")
     folder.record(os.environ["SLURM_JOB_NAME"].rpartition("-")[2], "submitted", job=copy, instead_of=old)
     for line in _slurm("squeue", "--me", "-h", "-r", "-t", "PENDING", "-o", "%i %E").splitlines():
@@ -110,8 +158,8 @@ def resubmit(folder: RunDir, old: str) -> str:
 def _slurm(*command: str, input: str | None = None) -> str:
     """What a Slurm command prints; a controller that is away is waited for."""
     end = time.monotonic() + AWAY_S
-    while (done := subprocess.run(command, input=input, capture_output=True, text=True)).returncode:
-        busy = "timed out" in done.stderr and command[0] != "sbatch"  # whose job may be in the queue all the same
+    while (done := subprocess.run(command, input=input, capture_output=True, text=True, env=steady())).returncode:
+        busy = "timed out" in done.stderr and "sbatch" not in command  # whose job may be in the queue all the same
         if not (busy or "Unable to contact" in done.stderr) or time.monotonic() > end:
             raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
         time.sleep(1)

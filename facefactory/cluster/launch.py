@@ -1,6 +1,8 @@
 """A chain of jobs to Slurm through submitit: all of it or nothing, submitted held and released at the end."""
 
 import os
+import re
+import secrets
 import shlex
 import shutil
 import subprocess
@@ -11,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from facefactory import UserError, registry
-from facefactory.cluster import Profile, entry
+from facefactory.cluster import Profile, contradiction, entry, held, job_id, job_name, plain, sbatch, site
 from facefactory.rundir import RunDir
 
 CODE = Path(__file__).parents[2]
@@ -47,6 +49,7 @@ class Job:
 
 def parameters(job: Job, profile: Profile, folder: Path, before: list[str]) -> dict[str, Any]:
     """submitit's parameters of a job; `before`: the ids of the jobs submitted so far."""
+    check_place(folder)
     nodes, each = profile.nodes(job.processes)
     gpus = job.gpus and profile.gpus_per_node > 0
     tasks = 1 if job.kind == "sweep" else each  # a sweep's one task starts Ray on all nodes and decides for all trials
@@ -64,8 +67,8 @@ def parameters(job: Job, profile: Profile, folder: Path, before: list[str]) -> d
     variables = [f"export {name}={shlex.quote(value)}" for name, value in profile.environment.items()]
     step = ["--nodes=1", "--ntasks=1", "--overlap"] if job.kind == "sweep" else ["--kill-on-bad-exit=1"]
     return {
-        "job_name": f"ff-{folder.name}-{job.stage}",
-        "comment": f"ff:{folder.name}:{job.stage}",
+        "job_name": job_name(folder.name, job.stage),
+        "comment": f"ff:{plain(folder.name)}:{job.stage}",
         "partition": profile.partition if gpus else profile.cpu_partition or profile.partition,
         **{name: getattr(profile, name) for name in ("account", "qos", "constraint")},
         "time": {"cpu": profile.cpu_min, "gpu": profile.gpu_min, "sweep": profile.sweep_min}[job.kind],
@@ -84,7 +87,17 @@ def parameters(job: Job, profile: Profile, folder: Path, before: list[str]) -> d
     }
 
 
-def script(job: Job, profile: Profile, folder: Path) -> str:
+def check_place(folder: Path) -> None:
+    """UserError: Slurm would write the logs of a run in this folder elsewhere, or not at all."""
+    wrong = sorted(set(re.findall(r"[%\\\x00-\x1f\x7f]", str(folder))))
+    if wrong:
+        raise UserError(
+            f"run folder {str(folder)!r} holds {', '.join(map(repr, wrong))}, which Slurm replaces in the names of logs; "
+            "give another run=… or paths.runs=…, with letters, digits and . _ + = @ -."
+        )
+
+
+def script(job: Job, profile: Profile, folder: Path, before: Sequence[str] = ("JOB_BEFORE",)) -> str:
     """The batch script of a job, as dry_run=true shows it; needs no Slurm."""
     from submitit.slurm.slurm import _make_sbatch_string
 
@@ -92,42 +105,97 @@ def script(job: Job, profile: Profile, folder: Path) -> str:
     jobs, work = folder / "private" / "jobs", " | ".join(map(shlex.join, job.commands))
     python = profile.python or shlex.quote(sys.executable)
     command = f"{python} -u -m submitit.core._submit {shlex.quote(str(jobs))}  # {work}"
-    return str(_make_sbatch_string(command, jobs, map_count=count, **parameters(job, profile, folder, ["JOB_BEFORE"])))
+    return str(_make_sbatch_string(command, jobs, map_count=count, **parameters(job, profile, folder, list(before))))
+
+
+def requests(chain: Sequence[Job], profile: Profile, folder: Path) -> list[site.Request]:
+    """What the jobs of a chain ask for."""
+    found = []
+    for job in chain:
+        _, each = profile.nodes(job.processes)
+        options = parameters(job, profile, folder, [])
+        found.append(site.request(job.stage, job.kind, len(job.commands), each, options))
+    return found
+
+
+def verify(chain: Sequence[Job], profile: Profile, folder: Path) -> None:
+    """UserError: the profile asks for what this cluster does not have or allow, or Slurm would refuse a job."""
+    problem = contradiction(profile)
+    problems = [problem] if problem else site.problems(profile, requests(chain, profile, folder), site.look())
+    if problems:
+        listed = "; ".join(text.rstrip(".") for text in problems)
+        raise UserError(f"this profile cannot work here: {listed}. See python jobs/check.py; nothing was queued.")
+
+    for job in chain:  # a held job is not looked at closely; this is
+        text = script(job, profile, folder, ["1"]).replace("#SBATCH --hold\n", "")
+        tested = subprocess.run([*sbatch(text), "--test-only"], input=text, capture_output=True, text=True)
+        if tested.returncode:
+            raise UserError(explain(tested.stderr))
 
 
 def submit(chain: list[Job], profile: Profile, folder: RunDir, own_files: Sequence[str] = ()) -> list[str]:
     """Submit a chain; the ids of its jobs. The code that they run, the user's `own_files` too, is copied into the run folder.
 
-    UserError: sbatch refused a job; the jobs before it are cancelled.
+    UserError: a job cannot work here or was refused; what was queued is cancelled, and the ledger has the reason.
     """
-    from submitit.core.utils import FailedJobError
-    from submitit.slurm.slurm import SlurmExecutor
-
-    for job in chain:  # a held job is not looked at closely; this is
-        text = script(job, profile, folder.path).replace("#SBATCH --hold\n", "").replace("JOB_BEFORE", "1")
-        tested = subprocess.run(["sbatch", "--test-only"], input=text, capture_output=True, text=True)
-        if tested.returncode:
-            raise UserError(explain(tested.stderr))
-    copy_code(folder.path / "code", own_files)
-    jobs = folder.path / "private" / "jobs"
     ids: list[str] = []
+    stage = chain[0].stage
     try:
+        verify(chain, profile, folder.path)
+        copy_code(folder.path / "code", own_files)
         for job in chain:
-            executor = SlurmExecutor(jobs, python=profile.python)
-            executor.update_parameters(**parameters(job, profile, folder.path, ids))
-            rest = (str(folder.path), profile.requeue, profile.scratch)
-            made = executor.map_array(entry.run, job.commands, *([value] * len(job.commands) for value in rest))
-            ids.append(made[0].job_id.partition("_")[0])
-            folder.record(job.stage, "submitted", job=ids[-1], elements=len(made))
+            stage = job.stage
+            ids.append(queue(job, profile, folder, ids))
+            folder.record(stage, "submitted", job=ids[-1], elements=len(job.commands))
         folder.guard()  # a command that stood still while another took its place releases nothing
-        subprocess.run(["scontrol", "release", ",".join(ids)], check=True, capture_output=True, text=True)
+        released = subprocess.run(["scontrol", "release", ",".join(ids)], capture_output=True, text=True)
+        if released.returncode:
+            raise UserError(explain(released.stderr))
     except BaseException as error:
         if ids:
             subprocess.run(["scancel", *ids], capture_output=True)
-        if isinstance(error, FailedJobError | subprocess.CalledProcessError):
-            raise UserError(explain(str(error) + str(getattr(error, "stderr", "")))) from None
+            folder.record(stage, "withdrawn", withdrawn=ids)
+        if isinstance(error, UserError):
+            folder.record(stage, "refused", job="", error=str(error))
         raise
     return ids
+
+
+def queue(job: Job, profile: Profile, folder: RunDir, before: Sequence[str]) -> str:
+    """Put a job into the queue, held, with what its elements are to do; its id.
+
+    UserError: sbatch refused it, or answered so that nobody can tell which job it is; nothing of it stays in the queue.
+    """
+    from submitit.core.utils import DelayedSubmission, JobPaths
+
+    # the script, by a name of its own until Slurm has given the job its id
+    jobs = folder.path / "private" / "jobs"
+    jobs.mkdir(parents=True, exist_ok=True)
+    text = script(job, profile, folder.path, before)
+    path = jobs / f"{secrets.token_hex(8)}_submission.sh"
+    path.write_text(text)
+
+    name = job_name(folder.path.name, job.stage)
+    done = subprocess.run([*sbatch(text), str(path)], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    answers = () if done.returncode else (done.stdout, done.stdout + done.stderr)
+    number = next(filter(None, (job_id(answer, name, path) for answer in answers)), None)
+    if number is None:
+        left = sorted(held(path))  # its answer was lost on the way, or not understood
+        if left:
+            subprocess.run(["scancel", *left], capture_output=True)
+        if done.returncode:
+            raise UserError(explain(done.stderr or done.stdout))
+        said = " ".join((done.stdout + done.stderr).split())[-300:]
+        ended = f"job {', '.join(left)} was cancelled" if left else f"look with squeue --me for a held job {name}"
+        raise UserError(f"sbatch answered {said!r}, which names no job that is known; {ended}. Use Slurm's own sbatch.")
+
+    path.rename(jobs / f"{number}_submission.sh")
+    for place, command in enumerate(job.commands):
+        element = f"{number}_{place}" if len(job.commands) > 1 else number
+        work = DelayedSubmission(entry.run, command, str(folder.path), profile.requeue, profile.scratch)
+        work.set_timeout(parameters(job, profile, folder.path, [])["time"], 3)
+        work.dump(JobPaths(jobs, element).submitted_pickle)
+    return number
 
 
 def explain(complaint: str) -> str:

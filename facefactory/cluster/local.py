@@ -11,10 +11,12 @@ from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 
-from facefactory import rundir
+from facefactory import rundir, surroundings
 
 INTERRUPTED = 75  # EX_TEMPFAIL: the work is saved; the same command goes on with it
 TELL_S = 30.0  # seconds between words about runs whose output goes to logs
+CODE = Path(__file__).parents[2]
+LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}  # ranks of one machine need no network
 QUIET = {"TORCH_CPP_LOG_LEVEL": "ERROR"}  # c10d warns of every name that it cannot look up backwards
 
 
@@ -24,7 +26,8 @@ def ranks(count: int, arguments: Sequence[str], environment: dict[str, str]) -> 
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     shared = {**QUIET, **environment, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(count)}
-    own = [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
+    shared |= LOOPBACK
+    own = [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank), **surroundings.rank(rank, count)} for rank in range(count)]
     codes = side_by_side([arguments] * count, count, [None] * count, own, together=True)
     return next((code for code in codes if code not in (0, -signal.SIGKILL)), min(codes))
 
@@ -60,7 +63,8 @@ def side_by_side(
         while waiting or running:
             while waiting and len(running) < slots:
                 number = waiting.pop(0)
-                log, env = logs[number], {**os.environ, **environments[number]}
+                log = logs[number]
+                env = {**os.environ, **surroundings.child(CODE), **environments[number]}
                 with open(log, "ab") if log else nullcontext() as out:
                     running[number] = subprocess.Popen([sys.executable, "-m", *commands[number]], env=env, stdout=out, stderr=out)
             for number, process in list(running.items()):

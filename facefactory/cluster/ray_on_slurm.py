@@ -10,80 +10,220 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from facefactory import rundir, say
+from facefactory import rundir, say, scratch, surroundings
 from facefactory.cluster.local import INTERRUPTED
 
 PORTS = range(20000, 32000)  # above Ray's worker ports (10002-19999), below the ephemeral ones (32768-60999)
 UP_S, NOTICE_S, END_S = 180.0, 3.0, 15.0
-# A step's shell: what a trial starts must not take itself for a Slurm task, and the warning before a time limit is not for Ray.
-# $0 is Ray's folder, ours alone; nodes that share /tmp share it
-SHELL = 'unset "${!SLURM_@}"; trap "" USR2; mkdir -m 700 "$0" || [[ -O $0 && -d $0 && ! -L $0 ]] || exit 1; exec "$@"'
+STARTED = "Ray runtime started."  # what `ray start` says when its node is known to the others; it gives up after 30 s
+STARTS = 3  # of a node whose Ray does not come up
+AWAY_S, PAUSE_S = 120.0, 2.0  # how long a Slurm that starts no steps is waited for, and between two questions
+NO_STEP = (  # what srun says when it is Slurm that could not start a step, as while its controller restarts
+    "Unable to create step",
+    "Unable to contact slurm controller",
+    "Unable to confirm allocation",
+    "Socket timed out",
+    "already completing",
+    "temporarily disabled",
+    "temporarily unable",
+    "Communication connection failure",
+    "Connection refused",
+    "Zero Bytes were transmitted",
+)
 
 
-def run(command: Sequence[str], folder: Path, cpus: int, gpus: int) -> int:
+@dataclass
+class Node:
+    """Ray on one node of the job: the step that runs it, and how often it was started."""
+
+    host: str
+    options: list[str]
+    log: Path
+    step: subprocess.Popen[bytes] | None = None
+    folders: list[str] = field(default_factory=list)
+    log_begins: int = 0  # where in the log the words of this start begin
+    starts: int = 0  # that reached the node
+    first: float = 0.0  # when the first one was tried
+    due: float = 0.0  # when it is to be started again
+
+    def said(self) -> str:
+        """What the newest start has said."""
+        with open(self.log, "rb") as stream:
+            stream.seek(self.log_begins)
+            return stream.read().decode(errors="replace")
+
+    def ended(self) -> bool:
+        """Whether its step is over."""
+        return self.step is not None and self.step.poll() is not None
+
+    def came_up(self) -> bool:
+        """Whether the newest start has joined the others."""
+        return STARTED in self.said()
+
+    def refused(self) -> bool:
+        """Whether it was Slurm that did not start the step."""
+        said = self.said()
+        return not self.came_up() and any(words in said for words in NO_STEP)
+
+
+class Nodes:
+    """The steps of one job that run Ray."""
+
+    def __init__(self, job: str, folder: Path, cpus: int, gpus: int) -> None:
+        self.job, self.private = job, folder / "private"
+        self.token = self.private / f"ray-{job}.token"
+        self.nodes: list[Node] = []
+        self.lost = ""  # why Ray is over
+        self.share = os.environ["SLURM_CPUS_PER_TASK"]
+        ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
+        self.ray = [*ray, f"--num-cpus={cpus}", f"--num-gpus={gpus}", f"--object-store-memory={200 * 2**20}"]
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("SRUN_")}
+        self.environment = {**inherited, **surroundings.RAY, "RAY_AUTH_TOKEN_PATH": str(self.token)}
+
+    def step(self, host: str, log: Path, *command: str) -> subprocess.Popen[bytes]:
+        """Start a command on a node, beside whatever runs there."""
+        srun = ["srun", "--overlap", "--nodes=1", "--ntasks=1", f"--nodelist={host}"]
+        with open(log, "ab") as stream:
+            return subprocess.Popen(
+                [*srun, f"--cpus-per-task={self.share}", *command],
+                env=self.environment,
+                stdout=stream,
+                stderr=stream,
+                start_new_session=True,
+            )
+
+    def add(self, host: str, *options: str) -> Node:
+        """Start Ray on one more node."""
+        node = Node(host, list(options), self.private / "jobs" / f"{self.job}_ray-{host}.log", first=time.monotonic())
+        node.log.touch()
+        self.nodes.append(node)
+        self.start(node)
+        return node
+
+    def start(self, node: Node) -> None:
+        """Start Ray on a node, in a folder of its own: nodes may share /tmp, and Ray names its sockets alike everywhere."""
+        node.folders.append(scratch.name())
+        node.log_begins = node.log.stat().st_size
+        node.due = 0.0
+        node.starts += 1
+        here = [sys.executable, "-m", "facefactory.scratch", node.folders[-1]]
+        temporary = f"--temp-dir={node.folders[-1]}/ray"
+        node.step = self.step(node.host, node.log, *here, *self.ray, temporary, *node.options)
+
+    def tend(self) -> bool:
+        """Start again what never came up; False, and `lost` says why, if Ray is over."""
+        now = time.monotonic()
+        for node in self.nodes:
+            if node.due and now > node.due:
+                self.start(node)
+            elif not node.due and node.ended():
+                self.lost = self.verdict(node)
+                if self.lost:
+                    return False
+                node.due = now + PAUSE_S
+        return True
+
+    def verdict(self, node: Node) -> str:
+        """Why Ray is over now that a node's step has ended; empty, if it may be started again."""
+        assert node.step is not None
+        if node.came_up():
+            return f"Ray's step on {node.host} has ended (srun's exit code {node.step.returncode}; {node.log})"
+        if node.refused():
+            node.starts -= 1
+            away = time.monotonic() - node.first > AWAY_S
+            return f"Slurm did not start a step on {node.host} for {AWAY_S:g} s ({node.log})" if away else ""
+        if node.starts < STARTS:
+            say(f"Ray did not come up on {node.host}: starting it again ({node.log})")
+            return ""
+        return f"Ray did not come up on {node.host} in {node.starts} starts ({node.log})"
+
+    def clean(self) -> None:
+        """End all steps and remove what they left."""
+        steps = [node.step for node in self.nodes if node.step]
+        for step in steps:
+            step.terminate()
+        finish(steps)
+        # each by itself: one of the nodes may be gone
+        finish([self.step(node.host, node.log, "rm", "-rf", *node.folders) for node in self.nodes])
+
+
+def run(command: Sequence[str], folder: Path, cpus: int, gpus: int, should_stop: Callable[[], bool]) -> int:
     """Run `python -m <command>` as the driver of a Ray cluster over all nodes of this job; its exit code.
 
-    Each node offers `cpus` and `gpus`. Where Ray itself is lost after it was up, the answer is INTERRUPTED.
+    Each node offers `cpus` and `gpus`. INTERRUPTED: the job was told to stop, Ray was lost after it was up, or Slurm
+    could not start its steps; a line says which.
     """
-    job = os.environ["SLURM_JOB_ID"]
+    # What this job has, and its secret
     hosts = subprocess.check_output(["scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]], text=True).split()
-    private, share = folder / "private", os.environ["SLURM_CPUS_PER_TASK"]
-    token = private / f"ray-{job}.token"
-    token.touch(mode=0o600)
-    token.write_text(secrets.token_hex(32))
-    temporary = f"/tmp/ff-{secrets.token_hex(8)}"  # short, because socket paths end at 107 bytes
-    head, port = address_towards(hosts[-1]), free_port()
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("SRUN_", "RAY_AUTH_"))}
-    environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0"}
-    ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", f"--num-cpus={cpus}", f"--num-gpus={gpus}"]
-    ray += [f"--object-store-memory={200 * 2**20}", "--disable-usage-stats"]
-    first = ["--head", f"--node-ip-address={head}", f"--port={port}", "--include-dashboard=false"]
-    steps: list[subprocess.Popen[bytes]] = []
+    nodes = Nodes(os.environ["SLURM_JOB_ID"], folder, cpus, gpus)
+    nodes.token.touch(mode=0o600)
+    nodes.token.write_text(secrets.token_hex(32))
     driver: subprocess.Popen[bytes] | None = None
-
-    def on(host: str, *line: str) -> subprocess.Popen[bytes]:
-        step = ["srun", "--overlap", "--nodes=1", "--ntasks=1", f"--nodelist={host}", f"--cpus-per-task={share}"]
-        with open(private / "jobs" / f"{job}_ray-{host}.log", "ab") as log:
-            return subprocess.Popen([*step, *line], env=environment, stdout=log, stderr=log, start_new_session=True)
-
-    def start(host: str, *more: str) -> None:
-        steps.append(on(host, "bash", "-c", SHELL, temporary, *ray, *more))
-
-    def lost() -> bool:
-        return any(step.poll() is not None for step in steps)
-
     try:
-        start(hosts[0], *first, f"--temp-dir={temporary}")
-        deadline = time.monotonic() + UP_S
-        while not answers(head, port):
-            if lost() or time.monotonic() > deadline:
-                say(f"Ray did not start; see {private}/jobs/{job}_ray-{hosts[0]}.log")
-                return 1
-            time.sleep(0.2)
+        # The head, then the others
+        address = start_head(nodes, hosts, should_stop)
+        if not address:
+            return told(nodes, should_stop)
         for host in hosts[1:]:
-            start(host, f"--address={head}:{port}")
-        rundir.write_json(private / f"ray-{job}.json", {"address": f"{head}:{port}", "nodes": hosts})
-        environment["FACEFACTORY_RAY"] = f"{head}:{port}"
+            nodes.add(host, f"--address={address}")
+        rundir.write_json(nodes.private / f"ray-{nodes.job}.json", {"address": address, "nodes": hosts})
+
+        # The driver, as long as there is a Ray
+        environment = {**nodes.environment, surroundings.RAY_ADDRESS: address}
         driver = subprocess.Popen([sys.executable, "-u", "-m", *command], env=environment)
-        while driver.poll() is None and not lost():
+        while driver.poll() is None and nodes.tend():
             time.sleep(0.2)
         if driver.poll() is None:
-            say("a node of Ray was lost: the sweep stops here and goes on when the job is requeued")
-            return INTERRUPTED
+            return told(nodes, should_stop)
+
+        # Was it Ray that failed the driver?
         deadline = time.monotonic() + NOTICE_S
-        while driver.returncode and not lost() and time.monotonic() < deadline:
-            time.sleep(0.2)  # was it Ray that failed the driver?
-        return INTERRUPTED if driver.returncode and lost() else driver.returncode
+        while driver.returncode and nodes.tend() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        return told(nodes, should_stop) if driver.returncode and nodes.lost else driver.returncode
     finally:
-        token.unlink(missing_ok=True)
-        for processes in ([driver] if driver else [], steps):  # the driver first, which writes down where it stands
-            for process in processes:
-                process.terminate()
-            finish(processes)
-        finish([on(host, "rm", "-rf", temporary) for host in hosts])  # each by itself: one of them may be gone
+        nodes.token.unlink(missing_ok=True)
+        if driver:  # first, because it writes down where it stands
+            driver.terminate()
+            finish([driver])
+        nodes.clean()
+
+
+def start_head(nodes: Nodes, hosts: Sequence[str], should_stop: Callable[[], bool]) -> str:
+    """Start Ray's head on the first host; its address, or nothing (`lost` says why)."""
+    address = address_towards(hosts[-1])
+    port = free_port()
+    first = ["--head", f"--node-ip-address={address}", "--include-dashboard=false"]
+    head = nodes.add(hosts[0], *first, f"--port={port}")
+    deadline = time.monotonic() + UP_S
+    while not answers(address, port):
+        if should_stop() or not nodes.tend():
+            return ""
+        if time.monotonic() > deadline:
+            nodes.lost = f"Ray did not answer on {hosts[0]} within {UP_S:g} s ({head.log})"
+            return ""
+        if head.due:  # somebody may have taken the port
+            port = free_port()
+            head.options[-1] = f"--port={port}"
+        time.sleep(0.2)
+    return f"{address}:{port}"
+
+
+def told(nodes: Nodes, should_stop: Callable[[], bool]) -> int:
+    """Say why Ray is over; the exit code. Signals reach Ray's steps sooner than this process hears of them."""
+    deadline = time.monotonic() + NOTICE_S
+    while not should_stop() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    if should_stop():
+        say("the job was told to stop, and Ray with it")
+        return INTERRUPTED
+    say(f"{nodes.lost}: the sweep stops here")
+    failed = len(nodes.nodes) == 1 and not nodes.nodes[0].refused() and not nodes.nodes[0].came_up()
+    return 1 if failed else INTERRUPTED
 
 
 def finish(processes: Sequence[subprocess.Popen[bytes]]) -> None:

@@ -7,54 +7,35 @@ from pathlib import Path
 from typing import Any
 
 from facefactory import rundir
-from facefactory.cluster import asked
+from facefactory.cluster import asked, job_name, states
+from facefactory.cluster.states import in_words
 from facefactory.rundir import RunDir
 
-LIVE = ("PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "REQUEUED", "RESIZING", "STOPPED")
 SACCT = {"job": "JobID", "name": "JobName", "state": "State", "exit_code": "ExitCode", "elapsed": "Elapsed", "limit": "Timelimit"}
 SACCT |= {"nodes": "NodeList", "memory_mb": "MaxRSS", "requested": "ReqMem", "reason": "Reason"}  # our name -> sacct's
-REASONS = {  # Slurm's word for why a job waits -> what it means to its owner
-    "Priority": "jobs with a higher priority are before it",
-    "Resources": "waits for nodes to become free",
-    "Dependency": "waits for the job before it",
-    "DependencyNeverSatisfied": "can never run, because the job before it failed",
-    "BeginTime": "was requeued and starts in a moment",
-    "JobHeldUser": "is held; release it with scontrol release",
-    "JobHeldAdmin": "is held by an administrator, or was requeued too often; release it with scontrol release",
-    "PartitionTimeLimit": "asks for more minutes than the partition allows: lower the profile's minutes",
-    "PartitionNodeLimit": "asks for more nodes than the partition has",
-    "ReqNodeNotAvail": "the nodes it needs are down, drained or reserved",
-    "launch failed requeued held": "could not be started and is held; see the node with scontrol show node",
-}
-
-
-def in_words(reason: str) -> str:
-    """A pending reason as a phrase."""
-    reason = reason.strip("()").replace("_", " ")
-    if known := REASONS.get(reason.partition(",")[0]):  # ReqNodeNotAvail, UnavailableNodes:n2
-        return known
-    split = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", reason).lower()
-    whose = "qos" if reason.startswith("QOS") else "account" if reason.startswith("Assoc") else None
-    return f"a limit of your {whose} is reached ({split})" if whose else split
+NO_STATES = ("submitted", "refused", "withdrawn")  # lines of the ledger about a submission, not about a stage
+ENDED_WELL = ("COMPLETED", "FINISHED")  # Slurm's word and the ledger's
 
 
 def parse_sacct(text: str) -> dict[str, dict[str, Any]]:
     """Job id -> facts of its last incarnation, from `sacct -D -P -n -o <SACCT>`; steps give the memory and true state."""
     jobs: dict[str, dict[str, Any]] = {}
     for line in text.splitlines():
-        facts: dict[str, Any] = dict(zip(SACCT, line.split("|"), strict=False))
-        if len(facts) < len(SACCT):
+        cells = line.split("|")
+        if len(cells) != len(SACCT):  # news of a later version, or a stranger's job with a | in its name
             continue
+        facts: dict[str, Any] = dict(zip(SACCT, cells, strict=True))
         name, _, step = facts.pop("job").partition(".")
         said, memory = facts["state"], megabytes(facts["memory_mb"])
-        facts["state"] = (said.split() or ["UNKNOWN"])[0]
+        facts["state"] = states.first_word(said)
         if not step:
             reason = said.lower() if " by " in said else facts["reason"]  # cancelled by 0: by a person, not by Slurm
             nodes = "" if facts["nodes"].startswith("None") else facts["nodes"]
             if said == "CANCELLED" and not nodes:  # by nobody, before it ran; at times the record says "None" for the reason
                 reason = "DependencyNeverSatisfied"
-            restarts = jobs[name]["restarts"] + 1 if name in jobs else 0
-            facts |= {"reason": reason if reason not in ("", "None") else None, "nodes": nodes, "restarts": restarts}
+            earlier = [*jobs[name]["earlier"], jobs[name]["state"]] if name in jobs else []
+            facts |= {"reason": reason if reason not in ("", "None") else None, "nodes": nodes}
+            facts |= {"restarts": len(earlier), "earlier": earlier}
             jobs[name] = facts | {"memory_mb": None}
         elif name in jobs:
             jobs[name]["memory_mb"] = max(jobs[name]["memory_mb"] or 0, memory) or None
@@ -75,7 +56,14 @@ def parse_scontrol(text: str) -> dict[str, Any]:
     keys = {"name": "JobName", "state": "JobState", "exit_code": "ExitCode", "elapsed": "RunTime", "limit": "TimeLimit"}
     keys |= {"nodes": "NodeList", "requested": "MinMemoryNode", "reason": "Reason", "restarts": "Restarts"}
     facts: dict[str, Any] = {name: found.get(key, "") for name, key in keys.items()}
-    return facts | {"memory_mb": None, "reason": facts["reason"] or None, "restarts": int(facts["restarts"] or 0)}
+    facts["state"] = states.first_word(facts["state"])
+    rest: dict[str, Any] = {
+        "memory_mb": None,
+        "reason": facts["reason"] or None,
+        "restarts": int(facts["restarts"] or 0),
+        "earlier": [],
+    }
+    return facts | rest
 
 
 def sbatch_id(job: str) -> str:
@@ -88,25 +76,26 @@ def ask(folder: RunDir) -> tuple[list[str], dict[str, dict[str, Any]]]:
 
     A controller that was killed may forget a job and give its id to a stranger's: names are compared.
     """
-    names = {job: f"ff-{folder.path.name}-{stage}" for stage, ids in submitted(folder).items() for job in ids}
+    names = {job: job_name(folder.path.name, stage) for stage, ids in submitted(folder).items() for job in ids}
     if not names:
         return [], {}
     sacct = asked("sacct", "-D", "-P", "-n", "-j", ",".join(names), "-o", ",".join(SACCT.values()))
     queue = asked("squeue", "-h", "-r", "--me", "-o", "%i|%T|%r|%N|%M|%l|%j")
     sources = [answer.args[0] for answer in (sacct, queue) if answer.returncode == 0]
     jobs, unnamed = parse_sacct(sacct.stdout), "allocation"  # what the record of a job may say for a second
-    settled = {sbatch_id(job) for job, facts in jobs.items() if facts["state"] not in LIVE and facts["name"] != unnamed}
+    settled = {sbatch_id(job) for job, facts in jobs.items() if is_over(facts) and facts["name"] != unnamed}
     for line in queue.stdout.splitlines():  # what the controller knows of live jobs is newer than the records
         job, *cells = line.split("|", 6)
-        facts = dict(zip(("state", "reason", "nodes", "elapsed", "limit", "name"), cells, strict=True))
-        if sbatch_id(job) in names:
+        if len(cells) == 6 and sbatch_id(job) in names:  # else the name of a stranger's job goes over several lines
+            facts = dict(zip(("state", "reason", "nodes", "elapsed", "limit", "name"), cells, strict=True))
             settled.add(sbatch_id(job))
-            rest = {"exit_code": "", "memory_mb": None, "requested": "", "restarts": 0} | jobs.get(job, {})
-            jobs[job] = rest | facts | {"reason": facts["reason"] if facts["reason"] != "None" else None}
+            rest = {"exit_code": "", "memory_mb": None, "requested": "", "restarts": 0, "earlier": []} | jobs.get(job, {})
+            reason = facts["reason"] if facts["reason"] not in ("None", "") else None
+            jobs[job] = rest | facts | {"reason": reason, "queued": True}
     for missing in [name for name in names if name not in settled and "squeue" in sources]:
         found = asked("scontrol", "-o", "show", "job", missing).stdout
         if not found:  # records of a job that the controller has lost stay as they were, for ever
-            jobs = {job: facts for job, facts in jobs.items() if sbatch_id(job) != missing or facts["state"] not in LIVE}
+            jobs = {job: facts for job, facts in jobs.items() if sbatch_id(job) != missing or not is_live(facts)}
         for line in found.splitlines():
             array = re.search(r"ArrayJobId=(\d+) ArrayTaskId=(\S+)", line)
             jobs[f"{array[1]}_[{array[2]}]" if array else missing] = parse_scontrol(line)
@@ -115,7 +104,7 @@ def ask(folder: RunDir) -> tuple[list[str], dict[str, dict[str, Any]]]:
     apart = {sbatch_id(job) for job in ours if "_" in job and "[" not in job}
     for job in [job for job in ours if "[" in job]:  # elements that are pending, or were cancelled before they ran
         facts = ours.pop(job)
-        if facts["state"] not in LIVE or "squeue" not in sources or sbatch_id(job) not in apart:  # squeue knows of live ones
+        if is_over(facts) or "squeue" not in sources or sbatch_id(job) not in apart:  # squeue knows of live ones
             ours = dict.fromkeys(elements(job), facts) | ours
     arrays = {sbatch_id(job) for job in ours if "_" in job}
     return sources, {job: facts for job, facts in ours.items() if job not in arrays}
@@ -129,28 +118,70 @@ def elements(name: str) -> list[str]:
 
 
 def submitted(folder: RunDir) -> dict[str, list[str]]:
-    """Stage -> ids of the Slurm jobs of its newest submission (a job and the copies submitted in its place)."""
+    """Stage -> ids of the Slurm jobs of its newest submission (a job and the copies submitted in its place).
+
+    Jobs that were cancelled before they were released, because one of their chain was refused, never counted.
+    """
+    lines = rundir.read_jsonl(folder.path / "jobs.jsonl")
+    withdrawn = {job for line in lines if line["state"] == "withdrawn" for job in line["withdrawn"]}
     found: dict[str, list[str]] = {}
-    for line in rundir.read_jsonl(folder.path / "jobs.jsonl"):
-        if line["state"] == "submitted":
+    for line in lines:
+        if line["state"] == "submitted" and line["job"] not in withdrawn:
             found[line["stage"]] = [*(found.get(line["stage"], []) if "instead_of" in line else []), line["job"]]
     return found
 
 
+def is_over(facts: dict[str, Any]) -> bool:
+    """Whether Slurm will do nothing more for a job."""
+    return states.kind(facts["state"], facts.get("queued", False)) in ("well", "badly")
+
+
 def is_live(facts: dict[str, Any]) -> bool:
     """Whether a job runs, or waits for what can come."""
-    return facts["state"] in LIVE and facts.get("reason") != "DependencyNeverSatisfied"
+    alive = states.kind(facts["state"], facts.get("queued", False)) == "alive"
+    return alive and facts.get("reason") != "DependencyNeverSatisfied"
+
+
+def waiting(facts: dict[str, Any], job: str) -> str | None:
+    """Why a job that lives does not run, in words; None: it runs, or does not live."""
+    if not is_live(facts) and facts["state"] != "PENDING":
+        return None
+    if states.is_held(facts["state"]):  # a held state says more than its reason
+        return in_words(facts["state"], job)
+    if facts["state"] in ("RUNNING", "COMPLETING"):
+        return None
+    known = states.STATES.get(facts["state"])
+    if facts["state"] == "PENDING" or facts.get("reason") in states.REASONS:
+        return in_words(facts["reason"], job) if facts.get("reason") else None
+    return known.words if known else None
 
 
 def live(folder: RunDir) -> dict[str, str]:
-    """Ids of the run's jobs that run or will -> their pending reason."""
-    return {name: facts["reason"] or "" for name, facts in ask(folder)[1].items() if is_live(facts)}
+    """Ids of the run's jobs that run or will -> why they wait: Slurm's word for the reason, or a state that is one."""
+    return reasons(ask(folder)[1])
+
+
+def reasons(jobs: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """The jobs that live, of those whose facts are given, and why they wait."""
+    alive = {name: facts for name, facts in jobs.items() if is_live(facts)}
+    return {name: facts["state"] if states.is_held(facts["state"]) else facts["reason"] or "" for name, facts in alive.items()}
+
+
+def standing(jobs: dict[str, str]) -> str:
+    """The jobs of `live` in a phrase: their ids, and what a person can do about those that wait for one."""
+    told = f"Slurm jobs {', '.join(jobs)}"
+    held = [name for name, reason in jobs.items() if states.is_held(reason)]
+    if not held:
+        return told
+    subject = ", ".join(held) + (" is held" if len(held) == 1 else " are held")
+    return f"{told}; {subject}: scontrol release {','.join(held)} lets them run, scancel {' '.join(held)} ends them"
 
 
 def read(folder: RunDir) -> dict[str, Any]:
     """All that jobs/status.py shows of a run, as plain containers: one look, which `table` and those who wait share.
 
-    `going`: a job runs or will, or nobody can tell; `healthy`: none has failed or can never run.
+    `going`: a job runs or will, or nobody can tell; `healthy`: none has failed, was refused or can never run; `well`: all have
+    ended, and well, as Slurm or the run's own ledger says.
     """
     stages, own = submitted(folder), rundir.read_jsonl(folder.path / "jobs.jsonl")
     lines = own + [line for path in folder.path.glob("finalists/*/jobs.jsonl") for line in rundir.read_jsonl(path)]
@@ -164,21 +195,47 @@ def read(folder: RunDir) -> dict[str, Any]:
             facts = jobs.get(name)
             if facts is None:  # Slurm does not answer, or has forgotten it
                 state = said.get(name, "UNKNOWN")
-                facts = {"state": "UNKNOWN" if state == "RUNNING" and not lost else state, "reason": None}
+                if state == "RUNNING" and not lost:
+                    state = "UNKNOWN"
+                if state == "UNKNOWN" and not lost and is_done(folder, stage, name):
+                    state = "FINISHED"
+                facts = {"state": state, "reason": None}
                 sources.append("ledger")
-            waits = in_words(facts["reason"]) if facts["state"] == "PENDING" and facts["reason"] else None
-            rows.append({"stage": stage, "job": name, **facts, "waits": waits, **progress(folder, stage, name)})
+            rows.append({"stage": stage, "job": name, **facts, "waits": waiting(facts, name), **progress(folder, stage, name)})
     if not stages:
         sources = ["ledger"]
-        for stage, line in {line["stage"]: line for line in own}.items():
+        for stage, line in {line["stage"]: line for line in own if line["state"] not in NO_STATES}.items():
             rows.append({"stage": stage, "job": line["job"], "state": line["state"].upper(), **progress(folder, stage, "")})
+    last = [line for line in own if line["state"] in ("submitted", "refused")][-1:]
+    if last and last[0]["state"] == "refused":
+        refused = {"stage": last[0]["stage"], "job": "", "state": "REFUSED", "why": last[0]["error"]}
+        rows.append({**refused, **progress(folder, last[0]["stage"], "")})
+
     for row in rows:
         row["live"] = is_live(row)
-        row["healthy"] = row["live"] or row["state"] in ("COMPLETED", "FINISHED", "UNKNOWN", "INTERRUPTED")
+        row["healthy"] = row["live"] or row["state"] in (*ENDED_WELL, "UNKNOWN", "INTERRUPTED")
         row["log_tail"] = None if row["healthy"] else rundir.tail(log(folder, row["job"]))
+        row.setdefault("why", None if row["healthy"] else why_over(row))
     going = any(row["live"] or (lost and row["state"] == "UNKNOWN") for row in rows)
     healthy, source = all(row["healthy"] for row in rows), ", ".join(dict.fromkeys(sources))
-    return {"run": str(folder.path), "source": source, "jobs": rows, "healthy": healthy, "going": going}
+    well = not going and all(row["state"] in ENDED_WELL for row in rows)
+    return {"run": str(folder.path), "source": source, "jobs": rows, "healthy": healthy, "well": well, "going": going}
+
+
+def is_done(folder: RunDir, stage: str, job: str) -> bool:
+    """Whether the last stage that a Slurm job had to do was finished after the job was submitted."""
+    last = {"prepare": "judge" if folder.stage("judge").exists() else "pack", "evaluate": "finalists"}
+    place = stage if folder.stage(stage).exists() else last.get(stage, stage)
+    lines = rundir.read_jsonl(folder.path / "jobs.jsonl")
+    times = [line["time"] for line in lines if line["state"] == "submitted" and line["job"] == sbatch_id(job)]
+    skew_s = 60.0  # of the clocks of hosts and of the file server
+    return bool(times) and changed(folder.stage(place) / "DONE.json") > times[-1] - skew_s
+
+
+def why_over(facts: dict[str, Any]) -> str:
+    """Why a job that is not well is not, in words."""
+    never = facts.get("reason") == "DependencyNeverSatisfied"
+    return in_words("DependencyNeverSatisfied") if never else states.ending(facts["state"], facts.get("exit_code") or "")
 
 
 def progress(folder: RunDir, stage: str, job: str) -> dict[str, Any]:
@@ -210,6 +267,8 @@ def changed(path: Path) -> float:
 
 def log(folder: RunDir, job: str) -> Path:
     """The log of the task of a job that failed first, as far as is known, else of its first task."""
+    if not job:  # one that was refused has none
+        return folder.path / "private" / "jobs" / "none"
     ends = sorted(folder.path.glob(f"private/jobs/{job}-*.exit"), key=changed)
     task = ends[-1].read_text().split()[1:] if ends else []
     return folder.path / "private" / "jobs" / f"{job}_{(task or ['0'])[0]}_log.out"
@@ -221,7 +280,7 @@ def record_failures(folder: RunDir) -> None:
     told = {line["job"] for line in lines if line["state"] == "failed"}
     for row in read(folder)["jobs"]:
         if not row["healthy"] and row["job"] not in told:
-            why = f"{row['state']} (exit code {row.get('exit_code') or '?'}) of Slurm job {row['job']}"
+            why = f"{row['state']} (exit code {row.get('exit_code') or '?'}) of Slurm job {row['job']}: it {row['why']}"
             if row["state"] == "CANCELLED" and str(row.get("reason")).startswith("Dependency"):
                 why = f"Slurm job {row['job']} never ran, because a job before it failed"
             folder.record(row["stage"], "failed", job=row["job"], error=why, log=str(log(folder, row["job"])))
@@ -235,8 +294,9 @@ def table(found: dict[str, Any]) -> Any:
     shown = Table(title=f"{Path(found['run']).name} (from {found['source']})", title_justify="left", box=None, pad_edge=False)
     for column in ("stage", "job", "state", "nodes", "elapsed / limit", "restarts", "memory / asked", "exit", "progress", "seen"):
         shown.add_column(column, overflow="fold")
+    notes = []
     for row in found["jobs"]:
-        color = "green" if row["state"] in ("COMPLETED", "FINISHED") else "yellow" if row["healthy"] else "red"
+        color = "green" if row["state"] in ENDED_WELL else "yellow" if row["healthy"] else "red"
         state = f"[{color}]{row['state']}[/]" + (f": {escape(row['waits'])}" if row.get("waits") else "")
         parts = {"kimg": "{:g} kimg", "images_per_s": "{:.0f} images/s", "trials": "{} trials", "best": "best {:.4g}"}
         told = ", ".join(text.format(row[name]) for name, text in parts.items() if row[name] is not None)
@@ -244,8 +304,18 @@ def table(found: dict[str, Any]) -> Any:
         seen = ", ".join(text.format(age(row[name])) for name, text in ages.items() if row["live"] and row[name] is not None)
         memory = f"{row['memory_mb']:.0f}M / {row['requested']}" if row.get("memory_mb") else row.get("requested", "")
         times = f"{row['elapsed']} / {row['limit']}" if row.get("elapsed") else ""
-        cells = (row["stage"], row["job"], state, row.get("nodes", ""), times, str(row.get("restarts", "")), memory)
+        restarts = str(row.get("restarts", ""))
+        if row.get("earlier"):
+            causes = ", ".join(dict.fromkeys(state.lower().replace("_", " ") for state in row["earlier"]))
+            restarts += f" ({causes})"
+        cells = (row["stage"], row["job"], state, row.get("nodes", ""), times, restarts, memory)
         shown.add_row(*cells, row.get("exit_code", ""), told, seen)
+        if row["why"]:
+            words = row["why"] if row["state"] == "REFUSED" else f"it {row['why']}"
+            notes.append(f"{row['stage']} {row['job']}".strip() + f": {words}")
+    if notes:
+        shown.caption = escape("\n".join(notes))
+        shown.caption_justify, shown.caption_style = "left", "none"
     return shown
 
 

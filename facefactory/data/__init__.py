@@ -21,6 +21,9 @@ class Pack:
     )
     workers: int = key(1, "packing processes (on Slurm: all CPUs of the job)", low=1, identity=False)
     tasks: int = key(1, "jobs that pack the set together, as an array on Slurm", low=1, identity=False)
+    links: Literal["refuse", "follow"] = key(
+        "refuse", "symbolic links that lead out of root (to another file system, say): refuse, or follow", identity=False
+    )
     # null: as the recipe says
     crop: str | None = key(None, "square (the largest centred one), none, the side of a centred square, or left,top,right,bottom")
     where: str | None = key(None, "images to keep, e.g. 'Smiling and not Male' or 'Emotion == surprise'; '' keeps all")

@@ -69,6 +69,15 @@ class Index:
             raise UserError(f"{self.folder} has no split {name!r}; it has {', '.join(splits)}.")
         return splits[name]
 
+    def require_different(self, split: str) -> None:
+        """UserError: all pictures of a split are one and the same, so there is nothing to learn from them."""
+        known = self.content.get("alike", {}).get(split)  # sets of before say nothing
+        if known and known["different"] < 2:
+            raise UserError(
+                f"all {known['images']} pictures of the split {split!r} in {self.folder} are one picture, or nearly; "
+                f"a training needs different ones. Look at {self.folder / 'report.html'}, and pack others."
+            )
+
     def tars(self, split: str) -> list[npt.NDArray[np.uint8]]:
         """Per shard its bytes as a memory map (copy-on-write: writing to it changes no file)."""
         return [np.memmap(self.folder / shard["file"], np.uint8, mode="c") for shard in self.split(split)["shards"]]

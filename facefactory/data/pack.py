@@ -6,6 +6,7 @@ and `<shard>.json` beside it lets a packing that was cut short go on. Index.json
 
 import contextlib
 import errno
+import functools
 import itertools
 import time
 import warnings
@@ -17,63 +18,90 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps
+from PIL import Image
 
 from facefactory import UserError, registry, rundir, say
-from facefactory.data import Pack, index, recipes, select, shard, sources
+from facefactory.data import Pack, index, pictures, recipes, select, shard, sources
 
-
-def upright(image: Image.Image, crop: str | int | list[int], resolution: int, color: str) -> Image.Image:
-    """An opened image as it is packed: turned by its EXIF data, cropped, shrunk with an antialiasing filter (Lanczos).
-
-    16 bits are divided by 257, what is transparent becomes white. ValueError: the crop does not fit, or the values are floats.
-    """
-    if image.format != "JPEG" or {"exif", "xmp"} & image.info.keys():  # looking into a JPEG that has neither takes long
-        ImageOps.exif_transpose(image, in_place=True)
-    if image.mode == "F":
-        raise ValueError("its values are floating-point numbers of unknown range")
-    if image.mode.startswith("I"):
-        image = Image.fromarray((np.asarray(image) / 257).round().clip(0, 255).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    if image.mode != (mode := "L" if color == "gray" else "RGB"):
-        image = image.convert(mode)
-    side = crop if isinstance(crop, int) else min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    box = (0, 0, *image.size) if crop == "none" else (left, top, left + side, top + side)
-    if isinstance(crop, list):
-        box = (crop[0], crop[1], crop[2], crop[3])
-    if min(box) < 0 or box[2] > image.width or box[3] > image.height:
-        raise ValueError(f"crop {crop} does not fit into its {image.width}x{image.height} pixels")
-    return image.resize((resolution, resolution), Image.Resampling.LANCZOS, box=box)
+READ_AGAIN = 2**27  # bytes of a file that cannot be decoded: without its metadata it may be
+SAMPLED = 16  # pictures that are opened before packing, to guess how many bits the set has
+TOLD = {
+    "dark": "are nearly black: look at them before you train",
+    "flat": "are nearly of one colour: look at them before you train",
+    "unseen": "are transparent everywhere; their colours are taken as they are",
+}
 
 
 def _write(
-    stem: str, first: int, items: list[Any], rows: pd.DataFrame, recipe: dict[str, Any], options: Pack, digest: str
+    stem: str,
+    first: int,
+    items: list[Any],
+    rows: pd.DataFrame,
+    recipe: dict[str, Any],
+    options: Pack,
+    digest: str,
+    bits: int,
 ) -> dict[str, Any]:
-    """Write one shard and `<stem>.json`: its entry in index.json, the marks of its images and the sizes of their files."""
+    """Write one shard and `<stem>.json`: its entry in index.json, and what its pictures are like.
+
+    That is their marks, the sizes of their files, which of them are TOLD, how many have 16 bits, and the highest value of those.
+    """
     import imagehash
 
-    load = getattr(registry.module("data.sources", recipe["source"]), "load", sources.load)
-    marks, sizes = bytearray(), Counter[str]()
+    marks, sizes, highest = bytearray(), Counter[str](), list[int]()
+    told: dict[str, list[int]] = {kind: [] for kind in TOLD}  # places among the packed
 
     def read(item: Any) -> np.ndarray:
-        with load(item, options.resolution, recipe) as opened:
-            size = f"{opened.width}x{opened.height}"
-            image = upright(opened, recipe["crop"], options.resolution, options.color)
+        # the picture as it is packed
+        picture = _picture(item, recipe, options, bits)
+        image = pictures.upright(picture, recipe["crop"], options.resolution, options.color)
         array = np.asarray(image).reshape(options.resolution, options.resolution, -1)
+
+        # what is noted of it
         small = image.reduce(max(1, options.resolution // 32))  # the hash shrinks it to 17 x 16 anyway
+        suspicion = pictures.fault(array)
+        if suspicion:
+            told[suspicion].append(len(highest))
+        if picture.unseen:
+            told["unseen"].append(len(highest))
         marks.extend(np.packbits(imagehash.dhash(small, 16).hash).tobytes() + zlib.crc32(array.data).to_bytes(4))
-        sizes[size] += 1
+        sizes[f"{picture.image.width}x{picture.image.height}"] += 1
+        highest.append(picture.highest)
         return array
 
     with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of damaged metadata
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         entry = shard.write_shard(stem, first, items, rows, read, options.storage)
-    record = {"plan": digest, "entry": entry, "marks": marks.hex(), "sizes": sizes}
+
+    skipped = {one["file"] for one in entry["skipped"]}
+    names = [name for name in rows["file"] if name not in skipped]
+    record = {"plan": digest, "entry": entry, "marks": marks.hex(), "sizes": sizes, "bits": bits}
+    record["deep"] = {"images": sum(map(bool, highest)), "highest": max(highest, default=0)}
+    record["told"] = {kind: [names[place] for place in places] for kind, places in told.items()}
     rundir.write_json(Path(f"{stem}.json"), record)
     return record
+
+
+def _picture(item: Any, recipe: dict[str, Any], options: Pack, bits: int) -> pictures.Picture:
+    """Decode an image of a source; raises whatever is wrong with it."""
+    load = getattr(registry.module("data.sources", recipe["source"]), "load", sources.load)
+    content = functools.partial(sources.content, item, READ_AGAIN) if load is sources.load else None
+    return pictures.read(functools.partial(load, item, options.resolution, recipe), content, bits)
+
+
+def _guess(plan: recipes.Plan) -> int:
+    """How many bits the pictures of 16 bits will turn out to have, from a few; 16 where there are none.
+
+    A wrong guess costs time, not bits: what turns out otherwise is packed again.
+    """
+    highest = 0
+    for place in np.unique(np.linspace(0, len(plan.places) - 1, SAMPLED).astype(int)):
+        with contextlib.suppress(Exception), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = _picture(plan.items[plan.places[place]], plan.recipe, plan.options, 16)
+            highest = max(highest, found.highest)
+    return pictures.bits_of(highest) if highest else 16
 
 
 def _run(tasks: Iterable[tuple[Any, ...]], workers: int) -> Generator[dict[str, Any]]:
@@ -93,10 +121,15 @@ def _run(tasks: Iterable[tuple[Any, ...]], workers: int) -> Generator[dict[str, 
         pool.shutdown(cancel_futures=True)
 
 
-def _done(stem: str, digest: str) -> dict[str, Any] | None:
-    """What `<stem>.json` says of a shard of this very plan whose files are whole, else None."""
+def _done(stem: str, digest: str, bits: int | None) -> dict[str, Any] | None:
+    """What `<stem>.json` says of a shard of this very plan whose files are whole, else None.
+
+    Pictures of 16 bits must have been taken as of `bits`, if that is given.
+    """
     record = rundir.read_json(Path(f"{stem}.json"))
-    if record is None or record["plan"] != digest:
+    if record is None or record["plan"] != digest or "deep" not in record:
+        return None
+    if bits is not None and record["deep"]["images"] and record["bits"] != bits:
         return None
     folder, entry = Path(stem).parent, record["entry"]
     files = {folder / entry["file"]: entry["sha256"], folder / entry["table"]: entry["table_sha256"]}
@@ -108,9 +141,11 @@ def shards(
     folder: Path,
     progress: Callable[[int, int, float], None] = lambda *_: None,
     part: tuple[int, int] = (0, 1),
+    bits: int | None = None,
 ) -> list[dict[str, Any]]:
     """Write the shards of a plan that are not there yet, or every n-th of them from the k-th for part=(k, n) of an array job.
 
+    `bits`: how many those pictures have whose files know 16 alone; None: as a few of them look like, `pack` mends it.
     `progress` gets shards done, shards in all and seconds left after each one; what it raises ends the packing, and what is
     written stays for the next time. UserError: too many images cannot be read, a split has too many, or the disk is full.
     """
@@ -125,9 +160,19 @@ def shards(
         for number, first in enumerate(range(0, len(members), options.shard_images)):
             parts.append((f"{folder}/{split}-{number:06d}", first, members[first : first + options.shard_images]))
     parts = parts[part[0] :: part[1]]
-    records = [_done(stem, digest) for stem, _, _ in parts]
+    records = [_done(stem, digest, bits) for stem, _, _ in parts]
+    taken_as = _guess(plan) if bits is None and None in records else bits or 16
     tasks = (
-        (stem, first, [plan.items[i] for i in plan.places[owned]], plan.table.iloc[owned], plan.recipe, options, digest)
+        (
+            stem,
+            first,
+            [plan.items[i] for i in plan.places[owned]],
+            plan.table.iloc[owned],
+            plan.recipe,
+            options,
+            digest,
+            taken_as,
+        )
         for (stem, first, owned), record in zip(parts, records, strict=True)
         if record is None
     )
@@ -164,6 +209,9 @@ def pack(plan: recipes.Plan, folder: Path, progress: Callable[[int, int, float],
     for note in [*facts["notes"], *(f"{count} {what}" for what, count in counts.items() if count)]:
         say(f"pack: {note}")
     records = shards(plan, folder, progress)
+    deep = _deep(records)
+    if any(record["bits"] != deep["bits"] for record in records if record["deep"]["images"]):
+        records = shards(plan, folder, progress, bits=deep["bits"])
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in recipe["splits"]}
     for record in records:
         found[record["entry"]["file"].rpartition("-")[0]].append(record["entry"])
@@ -182,7 +230,10 @@ def pack(plan: recipes.Plan, folder: Path, progress: Callable[[int, int, float],
     storage = "raw" if options.storage == "raw" else "encoded"
     content = {"format": index.FORMAT, "storage": storage, "dataset": recipe["name"], **made, "filter": "lanczos (Pillow)"}
     content |= {"labels": plan.schema, **told, "recipe": recipe, "splits": counted, "skipped": skipped, **facts}
+    packed = sum(split["count"] for split in counted.values())
+    content["account"] = {**facts["account"], "packed": packed, "skipped": len(skipped)}
     content |= {"image_sizes": dict(sizes.most_common(recipes.NAMED)), "duplicates": _duplicates(records, folder)}
+    content |= {"pictures": {**_told(records), "sixteen_bit": deep}, "alike": _alike(records)}
     index.write(folder, content)
     stems = {Path(record["entry"]["file"]).stem for record in records}
     for stem in stems:  # what was kept for a packing cut short
@@ -191,6 +242,43 @@ def pack(plan: recipes.Plan, folder: Path, progress: Callable[[int, int, float],
         if path.name.split(".")[1] in stems and time.time() - path.stat().st_mtime > 3600:
             path.unlink(missing_ok=True)
     return index.read(folder)
+
+
+def _deep(records: list[dict[str, Any]]) -> dict[str, int]:
+    """Pictures of 16 bits: how many, their highest value in the whole set, and the bits that hold it."""
+    highest = max(record["deep"]["highest"] for record in records)
+    images = sum(record["deep"]["images"] for record in records)
+    return {"images": images, "highest": highest, "bits": pictures.bits_of(highest) if images else 16}
+
+
+def _told(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """Kind of TOLD -> how many pictures are of it, and the first of them by name; says so."""
+    deep, found = _deep(records), dict[str, Any]()
+    if deep["bits"] < 16:
+        one_of = f"{deep['images']} pictures have 16 bits, and no value above {deep['highest']}"
+        say(f"pack: {one_of}: they are taken as pictures of {deep['bits']} bits (0…{2 ** deep['bits'] - 1})")
+    for kind, words in TOLD.items():
+        names = [name for record in records for name in record["told"][kind]]
+        found[kind] = {"count": len(names), "first": names[: recipes.NAMED]}
+        if names:
+            say(f"pack: {len(names)} pictures {words}, e.g. {names[0]}")
+    return found
+
+
+def _alike(records: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """Per split its images, and how many of them are no copies of another; says where copies are."""
+    marks: dict[str, list[bytes]] = {}
+    for record in records:
+        marks.setdefault(record["entry"]["file"].rpartition("-")[0], []).append(record["marks"])
+    found = {}
+    for split, parts in marks.items():
+        rows = np.frombuffer(b"".join(parts), np.uint8).reshape(-1, select.MARK)
+        found[split] = {"images": len(rows), "different": select.different(rows)}
+        copies = len(rows) - found[split]["different"]
+        if copies:
+            more = f"{split} has {found[split]['different']} different ones"
+            say(f"pack: {copies} of {len(rows)} pictures in {split} are copies of others there, or nearly: {more}")
+    return found
 
 
 def _duplicates(records: list[dict[str, Any]], folder: Path) -> dict[str, Any]:

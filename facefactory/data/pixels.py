@@ -1,9 +1,12 @@
 """The only place where stored pixels (uint8, sRGB, NHWC) meet model pixels (float, NCHW, -1…1) and pictures."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
+
+from facefactory import rundir
 
 
 def to_model(images: torch.Tensor) -> torch.Tensor:
@@ -39,3 +42,9 @@ def grid(images: torch.Tensor, columns: int) -> Image.Image:
     tiled = images[: rows * columns].view(rows, columns, height, width, channels).transpose(1, 2)
     array = tiled.reshape(rows * height, columns * width, channels).numpy()
     return Image.fromarray(array[..., 0] if channels == 1 else array)
+
+
+def write(picture: Image.Image, path: Path) -> None:
+    """Save a picture as its file's ending says; OSError names the file where the disk is full."""
+    with rundir.naming(path):
+        picture.save(path)

@@ -61,8 +61,8 @@ class Recipe(Strict):
     pattern: str | None = None
     values: dict[str, dict[Word, Word]] = {}
     kinds: dict[str, str | Kind] = {}
-    group: str | None = None
-    split: Split | None = None
+    group: str | None = None  # None: people are looked for among the folders; "", which is null in the file: nobody is
+    split: Split | None = None  # the same of the set's own splits
     expect: dict[str, int] = {}
     origin: str | None = None
     licence: str | None = None
@@ -82,6 +82,7 @@ def whole(given: dict[str, Any], path: Path) -> dict[str, Any]:
     """A recipe with every key; UserError: a key that is missing or unknown, or a value that it cannot have."""
     source = str(given.get("source"))
     section = {source: given[source]} if isinstance(given.get(source), dict) and source not in Recipe.model_fields else {}
+    decided: dict[str, Any] = {name: "" for name in ("group", "split") if name in given and given[name] is None}
     try:
         read = Recipe.model_validate({name: value for name, value in given.items() if name not in section and value is not None})
     except ValidationError as error:
@@ -93,4 +94,4 @@ def whole(given: dict[str, Any], path: Path) -> dict[str, Any]:
             guess = nearest(last, Recipe.model_fields) if len(place) == 1 else ""
             raise UserError(f"{path} has an unknown key {'.'.join(place)!r}.{guess} shards/README.md lists them.") from None
         raise UserError(f"{path}: {'.'.join(place)} is {found['input']!r}. {found['msg']}; see shards/README.md.") from None
-    return {**read.model_dump(), **section}
+    return {**read.model_dump(), **decided, **section}

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from facefactory import UserError, config, registry
-from facefactory.data import Pack, labels, order, select, sources
+from facefactory.data import Pack, labels, layout, order, select, sources, tables, values
 
 OVERRIDES = ("crop", "where", "limit", "balance", "keep", "drop", "min_prevalence", "max_bad")
 NAMED = 100  # at most so many files of a kind are named in index.json
@@ -98,19 +98,38 @@ def plan(options: Pack, recipe: dict[str, Any] | None = None) -> Plan:
     Raises:
         UserError: something is missing, does not fit, or leaves no image.
     """
-    recipe, path = (recipe, Path(recipe["name"])) if recipe else read_recipe(options)
+    recipe, path = ({**recipe}, Path(recipe["name"])) if recipe else read_recipe(options)
     root = options.root or recipe["root"]
-    found = registry.module("data.sources", recipe["source"]).find(recipe, root)
+    found = registry.module("data.sources", recipe["source"]).find({**recipe, "links": options.links}, root)
     beside = options.labels or (recipe["labels"] and str(path.parent.absolute() / recipe["labels"]))
-    tables = [*recipe["tables"], *([{"file": beside}] if beside else [])]
-    raw, facts = _labels(found, tables, Path(root or "").expanduser(), recipe)
-    for name in {"file", "_offset", "_length"} & set(raw.columns):
-        raise UserError(f"{path}: the column {name!r} is one of ours in every packed table; rename it.")
-    absent = {name for spec in tables if spec.get("optional") for name in (spec["columns"] or [])[1:]} - set(raw.columns)
-    facts["notes"] = [*found.notes, *(f"{name} is in no table here; the recipe can do without" for name in sorted(absent))]
-    own = None if recipe["split"] is None or recipe["split"]["by"] in absent else recipe["split"]
+    specs = [*recipe["tables"], *([{"file": beside}] if beside else [])]
+    raw, facts, notes = _labels(found, specs, Path(root or "").expanduser(), recipe)
+    absent = {name for spec in specs if spec.get("optional") for name in (spec["columns"] or [])[1:]} - set(raw.columns)
+    facts["notes"] = [
+        *found.notes,
+        *notes,
+        *(f"{name} is in no table here; the recipe can do without" for name in sorted(absent)),
+    ]
+
+    # What the folders mean, where the recipe does not say it
+    folders = layout.read(found.names)
+    own = recipe["split"] or None
+    if own and own["by"] in absent:
+        own = None
+    elif recipe["split"] is None:
+        facts["notes"] += folders.split_notes
+        own = None if folders.splits is None else {"by": "its folder", "names": {name: name for name in folders.sides}}
+    if found.folders and folders.labels and "folder" not in raw:
+        is_open = recipe["group"] is None and (folders.people or not recipe["pattern"])
+        if is_open and folders.people:
+            recipe["group"] = "folder"
+        if raw.columns.empty or recipe["group"] == "folder":
+            raw["folder"] = folders.labels
+        facts["notes"] += folders.label_notes if is_open else ()
     recipe |= {key: None for key in ("group", "balance") if recipe[key] in absent or not recipe[key]}
-    for key, name in {"group": recipe["group"], "balance": recipe["balance"], "split by": own and own["by"]}.items():
+    by_folder = own is not None and recipe["split"] is None
+    split_by = own["by"] if own and not by_folder else None
+    for key, name in {"group": recipe["group"], "balance": recipe["balance"], "split by": split_by}.items():
         if name not in {None, *raw.columns}:
             raise registry.unknown(f"{path}: {key} {name!r} is not a label", name, raw.columns)
     group, places, sides = recipe["group"], np.arange(len(raw)), np.full(len(raw), "")
@@ -119,8 +138,11 @@ def plan(options: Pack, recipe: dict[str, Any] | None = None) -> Plan:
     for name in recipe["values"].keys() - {*raw.columns, *absent}:
         raise registry.unknown(f"{path}: values has {name!r}, which is not a label", name, raw.columns)
     if own:
-        names = labels.spelled(own["names"])
-        sides = labels.texts(raw.pop(own["by"])).map(names).fillna("").to_numpy(str)
+        if by_folder:
+            assert folders.splits is not None
+            sides = folders.splits
+        else:
+            sides = values.renamed(raw.pop(own["by"]), own["names"]).fillna("").to_numpy(str)
         places = np.flatnonzero(sides != "")
         if len(lost := np.flatnonzero(sides == "")):
             facts["notes"].append(f"{len(lost)} images are in no split and left out, e.g. {raw.index[lost[0]]}")
@@ -132,15 +154,26 @@ def plan(options: Pack, recipe: dict[str, Any] | None = None) -> Plan:
             facts["notes"].append(f"{counted} {name} found; the whole set {recipe['name']} has {wanted}")
     chosen: dict[str, Any] = {"found": len(raw), "of_no_split": len(raw) - len(places)}
     facts["selection"] = chosen
+    left_out = sources.Account()
+    left_out.join(found.left_out)
+    everywhere = np.arange(len(raw))
+    _note_lost(left_out, "images in no split of the set", everywhere, places, found.names)
+    typed = values.typed(raw, kinds)
+    raw = typed.table
+    facts["notes"] += typed.notes
     schema = labels.schema_of(raw, kinds)
     table = labels.encode(raw, schema, found.names)
     if group and not schema[group]["classes"]:
         raise UserError(f"{path}: group {group!r} is unknown for every image; mend that label, or give group: null.")
     if recipe["where"]:
+        before = places
         places = places[select.where(recipe["where"], table, schema)[places]]
+        _note_lost(left_out, "images that where does not keep", before, places, found.names)
         chosen["where"] = len(places)
     if recipe["limit"]:
+        before = places
         places = places[np.sort(order.permute(np.arange(min(recipe["limit"], len(places))), len(places), 1))]
+        _note_lost(left_out, "images beyond the limit", before, places, found.names)
         chosen["limit"] = len(places)
     if not len(places):
         told = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in chosen.items())
@@ -152,19 +185,24 @@ def plan(options: Pack, recipe: dict[str, Any] | None = None) -> Plan:
             raise UserError(f"balance={label!r} is a label without classes; there are {', '.join(schema)}.")
         codes = table[label].to_numpy()
         even = select.balanced(codes[places], splits, classes)
-        before = select.counts(codes[places], splits, classes)
+        counts = select.counts(codes[places], splits, classes)
+        before = places
         places, splits = places[even], splits[even]
-        chosen["balance"] = {"label": label, "before": before, "after": select.counts(codes[places], splits, classes)}
+        _note_lost(left_out, "images beyond their split's rarest class (balance)", before, places, found.names)
+        chosen["balance"] = {"label": label, "before": counts, "after": select.counts(codes[places], splits, classes)}
     if len(places) < len(raw):  # classes that selection emptied go, kinds stay
         kinds = {**{name: entry["kind"] for name, entry in schema.items()}, **kinds}
         raw = raw.iloc[places]
         schema = labels.schema_of(raw, kinds)
         table = labels.encode(raw, schema, raw.index.tolist())
+    reasons = {reason: {"count": entry.count, "first": entry.first} for reason, entry in left_out.items()}
+    facts["account"] = {"found": len(found.names) + found.left_out.count, "left_out": reasons}
+    if found.left_out:
+        facts["notes"].append(found.left_out.told())
     if own and group:
         sided = pd.Series(splits)[known := table[group].to_numpy() >= 0].groupby(table[group].to_numpy()[known]).nunique()
         facts["people_in_several_splits"] = int((sided > 1).sum())
-    facts["labels_left_out"] = {name: "too many values, or lists" for name in raw.columns if name not in schema}
-    facts["labels_left_out"] |= select.left_out(table, schema, recipe)
+    facts["labels_left_out"] = typed.left_out | select.left_out(table, schema, recipe)
     schema = {name: entry for name, entry in schema.items() if name not in facts["labels_left_out"]}
     shares = {name: float((splits == name).mean()) for name in (own["names"].values() if own else recipe["splits"])}
     recipe["splits"] = {name: share for name, share in shares.items() if share}
@@ -173,32 +211,71 @@ def plan(options: Pack, recipe: dict[str, Any] | None = None) -> Plan:
     return Plan(recipe, options, found.items, places, found.stamp, table[["file", *schema]], schema, splits, facts)
 
 
-def _labels(found: sources.Found, tables: list[dict[str, Any]], top: Path, recipe: dict[str, Any]) -> tuple[pd.DataFrame, Any]:
-    """Raw labels, one row an image, and which rows and images have no counterpart."""
-    raw, names = labels.read_tables(tables, top, recipe["get"]), pd.Index(found.names)
+def _note_lost(left_out: sources.Account, reason: str, before: order.Ids, after: order.Ids, names: Sequence[str]) -> None:
+    """Add the images of `before` that are not in `after`."""
+    if len(before) > len(after):
+        lost = np.setdiff1d(before, after)
+        left_out[reason] = sources.LeftOut(len(lost), [names[place] for place in lost[: sources.NAMED]])
+
+
+def _labels(
+    found: sources.Found, specs: list[dict[str, Any]], top: Path, recipe: dict[str, Any]
+) -> tuple[pd.DataFrame, dict[str, Any], list[str]]:
+    """Raw labels, one row an image; which rows and images have no counterpart; what a person should know of them."""
+    names, notes, raw = pd.Index(found.names), list[str](), pd.DataFrame()
+    if specs:
+        beside = top.parent if top.is_file() else top
+        images = tables.Images(names, top)
+        joined = tables.read_tables(specs, beside, images, recipe["get"])
+        raw, notes = joined.rows, joined.notes
     known = names.get_indexer(raw.index) >= 0  # isin is slow on text
     if len(raw) and not known.any():
         begins = f"it begins with {raw.index[0]!r}, the images with {names[0]!r}"
-        raise UserError(f"no row of {tables[0]['file']} names an image; {begins}.")
-    if not len(raw) and found.table is not None:
-        raw, known = found.table, names.get_indexer(found.table.index) >= 0
-    lost = {"rows_without_image": raw.index[~known], "images_without_row": names[raw.index.get_indexer(names) < 0]}
+        raise UserError(f"no row of {specs[0]['file']} names an image; {begins}.")
+    own = None if len(raw) else pd.DataFrame(index=names) if found.table is None else found.table
+    if own is not None:
+        raw, known = own, names.get_indexer(own.index) >= 0
+
+    # what has no counterpart
+    without_row = names[raw.index.get_indexer(names) < 0]
+    lost = {"rows_without_image": raw.index[~known], "images_without_row": without_row}
     facts = {name: {"count": len(files), "first": files[:NAMED].tolist()} for name, files in lost.items()}
     raw = raw.reindex(names)
     if recipe["pattern"]:
-        try:
-            parts = names.to_series().str.extract(recipe["pattern"])
-        except (re.error, ValueError) as error:
-            how = "it names labels as (?P<label>…)"
-            raise UserError(f"pattern {recipe['pattern']!r} of {recipe['name']}: {error}; {how}.") from None
-        if unnamed := [name for name in parts if not isinstance(name, str)]:
-            raise UserError(f"pattern {recipe['pattern']!r}: {len(unnamed)} of its groups have no name: (?P<label>…), or (?:…).")
-        if parts.isna().all(axis=None):
-            raise UserError(f"pattern {recipe['pattern']!r} of {recipe['name']} fits no file name, e.g. not {names[0]!r}.")
-        raw = parts.join(raw[raw.columns.difference(["folder", *parts.columns], sort=False)])
+        parts = _from_names(names, recipe, notes)
+        replaced = {*parts.columns, *(["folder"] if own is not None else [])}
+        both = [name for name in raw.columns if name in parts.columns]
+        notes += [f"label {name!r} of the table is left out: the pattern reads it from file names" for name in both]
+        raw = parts.join(raw[[name for name in raw.columns if name not in replaced]])
+
+    # names that packed tables have themselves, and words of the recipe for values
+    for name in sorted({"file", "_offset", "_length"} & set(raw.columns)):
+        other = name + "_"
+        while other in raw.columns:
+            other += "_"
+        raw = raw.rename(columns={name: other})
+        notes.append(f"label {name!r} is called {other!r}, because packed tables have a column of that name")
     for name in recipe["values"].keys() & set(raw.columns):
-        raw[name] = labels.texts(raw[name]).replace(labels.spelled(recipe["values"][name]))
-    return raw, facts
+        raw[name] = values.renamed(raw[name], recipe["values"][name]).fillna(values.texts(raw[name]))
+    return raw, facts, notes
+
+
+def _from_names(names: pd.Index, recipe: dict[str, Any], notes: list[str]) -> pd.DataFrame:
+    """Labels that the recipe's pattern reads from file names; UserError: it is no such pattern, or fits none."""
+    told = f"pattern {recipe['pattern']!r} of {recipe['name']}"
+    try:
+        parts = names.to_series().str.extract(recipe["pattern"])
+    except (re.error, ValueError) as error:
+        raise UserError(f"{told}: {error}; it names labels as (?P<label>…).") from None
+    if unnamed := [name for name in parts if not isinstance(name, str)]:
+        raise UserError(f"{told}: {len(unnamed)} of its groups have no name: (?P<label>…), or (?:…).")
+    lost = parts.isna().all(axis=1).to_numpy()
+    if lost.all():
+        raise UserError(f"{told} fits no file name, e.g. not {names[0]!r}.")
+    if lost.any():
+        example = names[int(np.flatnonzero(lost)[0])]
+        notes.append(f"{told} does not fit {int(lost.sum())} of {len(names)} names, e.g. {example}: they have no label of it")
+    return parts
 
 
 def dealt(recipe: dict[str, Any], table: pd.DataFrame) -> np.ndarray:

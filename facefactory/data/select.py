@@ -4,7 +4,7 @@ import ast
 import itertools
 import keyword
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -131,28 +131,49 @@ def left_out(table: pd.DataFrame, schema: dict[str, dict[str, Any]], recipe: dic
     return {name: reason for name, reason in found.items() if name != recipe["group"]}
 
 
+def _near(marks: npt.NDArray[np.uint8], pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Which pairs [n, 2] of marks are of one picture; flat pictures have few bits and are all near, so they must be equal."""
+    words = np.ascontiguousarray(marks[:, :32]).view(np.uint64)
+    one, other = words[pairs[:, 0]], words[pairs[:, 1]]
+    apart = np.bitwise_count(one ^ other).sum(1)
+    equal = (marks[pairs[:, 0]] == marks[pairs[:, 1]]).all(1)
+    return equal | ((apart <= NEAR) & (np.bitwise_count(one).sum(1) > 2 * NEAR))
+
+
+def _orders(marks: npt.NDArray[np.uint8]) -> Iterator[npt.NDArray[np.int64]]:
+    """PASSES orders of marks, each by another choice of 8 of their 32 bytes: near ones come side by side in some."""
+    for number in range(PASSES):
+        chosen = marks[:, order.permute(np.arange(32), 32, number)[:8]]
+        keys = np.ascontiguousarray(chosen).view(">u8")[:, 0].astype(np.uint64)  # NumPy sorts its own kind faster
+        yield np.argsort(keys, kind="stable")
+
+
+def different(marks: npt.NDArray[np.uint8]) -> int:
+    """How many of some pictures are no copies, or near copies, of one before them; from one mark an image [N, MARK]."""
+    copies = np.zeros(len(marks), bool)
+    for rank in _orders(marks):
+        for start in range(0, len(rank) - 1, 2**16):  # memory for some pairs at a time
+            some = rank[start : start + 2**16 + 1]
+            pairs = np.sort(np.stack([some[:-1], some[1:]], 1), 1)
+            copies[pairs[_near(marks, pairs), 1]] = True
+    return len(marks) - int(copies.sum())
+
+
 def duplicates(marks: npt.NDArray[np.uint8], splits: npt.NDArray[Any]) -> dict[tuple[int, int], str]:
     """Pairs of positions in different splits -> "exact" or "near", from one mark an image [N, MARK].
 
     Difference hashes at most NEAR bits apart, found among neighbours in orders by several choices of 8 of their 32 bytes
     (as of Charikar, STOC 2002): memory and time grow with N, not with its square, and a rare pair is missed.
     """
-    words = np.ascontiguousarray(marks[:, :32]).view(np.uint64)
     found = dict[tuple[int, int], str]()
-    for number in range(PASSES if (splits != splits[:1]).any() else 0):
-        some = (
-            np.ascontiguousarray(marks[:, order.permute(np.arange(32), 32, number)[:8]]).view(">u8")[:, 0].astype(np.uint64)
-        )  # NumPy sorts its own kind faster
-        rank = np.argsort(some, kind="stable")
+    for rank in _orders(marks) if (splits != splits[:1]).any() else ():
         sides = splits[rank]
         for step in range(1, NEIGHBOURS + 1):
             places = np.flatnonzero(sides[:-step] != sides[step:])
             pairs = np.stack([rank[places], rank[places + step]], 1)
             if len(found) > MOST:
                 return dict(sorted(found.items()))
-            apart = np.bitwise_count(words[pairs[:, 0]] ^ words[pairs[:, 1]]).sum(1)
-            told = (marks[pairs[:, 0]] == marks[pairs[:, 1]]).all(1) | (np.bitwise_count(words[pairs[:, 0]]).sum(1) > 2 * NEAR)
-            alike = pairs[(apart <= NEAR) & told][: MOST + 1 - len(found)]  # flat pictures have few bits, and are all near
+            alike = pairs[_near(marks, pairs)][: MOST + 1 - len(found)]
             for a, b in np.sort(alike, 1).tolist():
                 found[a, b] = "exact" if (marks[a] == marks[b]).all() else "near"
     return dict(sorted(found.items()))

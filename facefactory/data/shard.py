@@ -1,6 +1,5 @@
 """One shard: a USTAR tar of images and labels, and the same labels as a table. Its bytes depend on what is in it alone."""
 
-import errno
 import functools
 import hashlib
 import io
@@ -20,6 +19,7 @@ import pandas as pd
 from PIL import Image
 
 from facefactory import rundir
+from facefactory.data import pictures
 from facefactory.data.index import BLOCK, NPY_HEADER, padded
 
 # storage -> Pillow's options: PNG and WebP keep every bit, JPEG does not
@@ -30,7 +30,6 @@ ENCODED: dict[str, dict[str, Any]] = {
 }
 MOST = 10**8  # images of a split: members are named by 8 digits
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
-MACHINE = (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT)  # an image is not bad for these
 
 
 def npy_header(shape: tuple[int, ...]) -> bytes:
@@ -119,10 +118,10 @@ def write_shard(
         for number, path in enumerate(paths):
             try:
                 image = read(path)
-            except Exception as error:  # whatever a decoder raises on a bad file; not what the machine suffers from
-                if isinstance(error, MemoryError) or getattr(error, "errno", None) in MACHINE:
+            except Exception as error:  # whatever a decoder raises on a bad file
+                if pictures.machine(error):
                     raise
-                skipped.append({"file": rows["file"].iloc[number], "reason": f"{type(error).__name__}: {error}"})
+                skipped.append({"file": rows["file"].iloc[number], "reason": pictures.reason(error)})
                 continue
             key, text, (ending, content) = first + len(kept), texts[number].ljust(longest).encode(), encode(image, storage)
             pixels.update(content if storage == "jpeg" else image.data)

@@ -121,7 +121,7 @@ def interpret(model: Any, judge: Any, index: Index, options: Interpret, seed: in
         # one person's labels for all: what changes is the code
         c = conditions.asked(model, everyone, 1).repeat(len(shown) * len(WALK), 1).to(pixels.like(model))
         walks = pixels.to_uint8(model.sample(z.flatten(0, 1).to(pixels.like(model)), c)).cpu()
-    pixels.grid(walks, len(WALK)).save(folder / "traversals.png")
+    pixels.write(pixels.grid(walks, len(WALK)), folder / "traversals.png")
     reasons = {name: fact.get("reason", "has more than two classes") for name, fact in counted.items() if name not in names}
     method = f"{found.method} {TESTED}"
     return {"method": method, "labels": names, "dimensions": rows, "not_scored": reasons, "traversed": shown}

@@ -74,7 +74,10 @@ def test_what_depends_on_a_failed_stage_never_runs_and_people_are_told_why(place
 
 def test_sbatch_says_no_and_nothing_stays_in_the_queue(place: Place) -> None:
     told = place.train("no", place.profile(partition="nowhere"), code=2)
-    assert "error: Slurm refused" in told and "partition" in told and "Traceback" not in told
+    assert "partition='nowhere' is no partition here" in told and "Traceback" not in told
+    told = place.train("no", place.profile(sbatch={"reservation": "nowhere"}), code=2)
+    assert "error: Slurm refused" in told and "reservation" in told and "Traceback" not in told
+    assert "Slurm refused the job" in place.job("status", "run=no", code=1)
     told = place.train("no", place.profile(cpu_partition="cpu", memory_gb=9999), code=2)  # the second job is refused
     assert "memory_gb" in told
     assert not place.cluster.run("squeue", "-h").strip()

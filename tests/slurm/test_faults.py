@@ -374,6 +374,21 @@ def test_a_sweep_loses_its_head_its_driver_and_a_node(sweeps: Place) -> None:
     assert before.items() <= finished(place, run).items()
 
 
+@pytest.mark.parametrize(("how", "away_s"), [("--kill", 0.0), ("--kill", 6.0), ("", 0.0)])
+def test_the_controller_restarts_while_a_sweep_starts_ray(sweeps: Place, how: str, away_s: float) -> None:
+    """Killed, it may have forgotten that the job runs; ended, it refuses steps for some seconds, for want of memory."""
+    place, run = sweeps, f"restarted{how}-{away_s:g}"
+    sweep(place, run, place.profile(processes_per_node=1))
+    job = place.ids(run)["sweep"]
+    token = place.path(run) / "private" / f"ray-{job}.token"
+    place.cluster.until(token.exists, 240, f"a start of Ray\n{place.logs(run)}")
+    place.cluster.control("stop-ctld", *how.split())
+    time.sleep(away_s)
+    place.cluster.control("start-ctld")
+    same_sweep(place, run)
+    assert "failed" not in place.ledger(run, "sweep")
+
+
 def test_two_sweeps_share_nodes_and_keep_strangers_out(sweeps: Place) -> None:
     place, profile = sweeps, sweeps.profile(processes_per_node=1)
     place.pace(0.3)

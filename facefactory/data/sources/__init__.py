@@ -14,7 +14,7 @@ import os
 import unicodedata
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,41 @@ if TYPE_CHECKING:
 
 FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # whatever a file is called: no EPS, which runs a program
 LARGEST = 2**28  # bytes of a packed member: more is a bomb
+NAMED = 20  # of what is left out for one reason, so many are named
+
+
+@dataclass
+class LeftOut:
+    """What a source came upon and did not take, for one reason."""
+
+    count: int = 0
+    first: list[str] = field(default_factory=list)  # at most NAMED names, in the order in which they were met
+
+
+class Account(dict[str, LeftOut]):
+    """Reason, a phrase that follows a number as in `3 hidden files`, -> what was left out for it."""
+
+    def add(self, reason: str, name: str) -> None:
+        entry = self.setdefault(reason, LeftOut())
+        entry.count += 1
+        if len(entry.first) < NAMED:
+            entry.first.append(name)
+
+    def join(self, other: "Account") -> None:
+        """Add what another one holds."""
+        for reason, more in other.items():
+            entry = self.setdefault(reason, LeftOut())
+            entry.count += more.count
+            entry.first += more.first[: NAMED - len(entry.first)]
+
+    @property
+    def count(self) -> int:
+        return sum(entry.count for entry in self.values())
+
+    def told(self) -> str:
+        """One line for a person; empty where nothing was left out."""
+        phrases = [f"{entry.count} {reason}, e.g. {entry.first[0]}" for reason, entry in self.items()]
+        return f"left out: {'; '.join(phrases)}" if phrases else ""
 
 
 @dataclass(frozen=True)
@@ -37,6 +72,8 @@ class Found:
     stamp: Any  # JSON that changes when an image does, e.g. sizes and times of the files
     table: "pd.DataFrame | None" = None  # raw labels by name, in any order; rows without an image are counted and left out
     notes: tuple[str, ...] = ()  # what a person should know of them
+    left_out: Account = field(default_factory=Account)  # what else was there, by reason
+    folders: bool = False  # the folders in the names are somebody's: they may be labels or people
 
 
 def located(recipe: dict[str, Any], root: str | None) -> tuple[Path, str]:
@@ -75,7 +112,7 @@ def _archive(path: str) -> zipfile.ZipFile:
 
 
 def load(item: Any, resolution: int, recipe: dict[str, Any]) -> "Image.Image":
-    """Open (not decode) a path, (zip, member), or (file, offset, size) in bytes.
+    """Open (not decode) a path, or what `content` reads.
 
     Raises:
         OSError: no such file, or no image of one of FORMATS.
@@ -83,14 +120,40 @@ def load(item: Any, resolution: int, recipe: dict[str, Any]) -> "Image.Image":
     """
     from PIL import Image
 
+    return Image.open(item if isinstance(item, str) else io.BytesIO(content(item)), formats=FORMATS)
+
+
+def content(item: Any, most: int | None = None) -> bytes:
+    """The first `most` bytes, or all, of a path, (zip, member), (file, offset, size in bytes), or such a place with its pieces.
+
+    Pieces are those of a file with holes: (place in the file, bytes) of each, one behind the other from `offset` on.
+
+    Raises:
+        OSError: no such file.
+        ValueError: all of a member would be more than LARGEST bytes, or its file ends before it.
+    """
     if isinstance(item, str):
-        return Image.open(item, formats=FORMATS)
-    path, place, *length = item
-    size = length[0] if length else _archive(path).getinfo(place).file_size
-    if size > LARGEST:
+        with open(item, "rb") as stream:
+            return stream.read(-1 if most is None else most)
+
+    path, place, *rest = item
+    size = rest[0] if rest else _archive(path).getinfo(place).file_size
+    if most is None and size > LARGEST:
         raise ValueError(f"{size} bytes unpacked; at most {LARGEST} are read")
-    if not length:
-        return Image.open(io.BytesIO(_archive(path).read(place)), formats=FORMATS)
+    wanted = size if most is None else min(most, size)
+    if not rest:
+        with _archive(path).open(place) as member:
+            return member.read(wanted)
+
     with open(path, "rb") as stream:
         stream.seek(place)
-        return Image.open(io.BytesIO(stream.read(size)), formats=FORMATS)
+        pieces = rest[1] if len(rest) > 1 else [(0, size)]
+        whole = bytearray(wanted)
+        for start, length in pieces:
+            if start >= wanted:
+                break
+            piece = stream.read(min(length, wanted - start))
+            whole[start : start + len(piece)] = piece
+            if len(piece) < min(length, wanted - start):
+                raise ValueError(f"{path} ends before this member does")
+    return bytes(whole)

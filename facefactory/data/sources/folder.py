@@ -1,80 +1,198 @@
-"""Images in a folder, a zip or an uncompressed tar (nothing is unpacked); the first level of sub-folders that differ is a label."""
+"""Images in a folder, a zip or an uncompressed tar; nothing is unpacked, and whatever is not taken is counted by reason."""
 
+import errno
 import os
 import re
-import tarfile
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from facefactory import UserError
-from facefactory.data.sources import Found, located, safe
+from facefactory.data import archives, sources
+from facefactory.data.sources import Account, Found, located, safe
 
-OTHERS = (".avif", ".gif", ".heic", ".heif", ".jp2", ".jxl")  # pictures that are not read
 SUFFIXES = (".bmp", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+OTHERS = (  # pictures that are not read
+    *(".avif", ".gif", ".heic", ".heif", ".ico", ".jp2", ".jxl", ".psd", ".svg", ".tga"),
+    *(".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".rw2"),  # of cameras: what Pillow reads is a thumbnail
+)
+# Endings of what lies beside pictures; files with any other ending, or none, are looked into
+BESIDE = """
+    .csv .tsv .txt .json .jsonl .xml .yaml .yml .toml .ini .cfg .md .rst .html .htm .pdf .doc .docx .xls .xlsx .ods .lst .log
+    .db .sqlite .lnk .url .parquet .arrow .feather .npy .npz .mat .h5 .hdf5 .pkl .pt .pth .onnx .pts .zip .tar .gz .tgz .bz2
+    .xz .zst .7z .rar .iso .mp4 .avi .mov .mkv .webm .mp3 .wav .py .ipynb .sh .m .c .cpp .h .js .cls .part .partial
+    .crdownload .download .tmp .lock .sha256 .md5 .torrent
+"""
+NO_PICTURES = frozenset(BESIDE.split())
+BEGINS = re.compile(  # first bytes of pictures that are not read: GIF, HEIF and AVIF, JPEG XL, JPEG 2000
+    rb"GIF8|.{4}ftyp(heic|heix|hevc|heim|heis|mif1|msf1|avif|avis)|\xff\x0a|\0\0\0\x0c(JXL |jP  )", re.S
+)
+READ = re.compile(rb"\xff\xd8\xff|\x89PNG|BM|P[1-6]|II[*+]\0|MM\0[*+]|RIFF.{4}WEBP", re.S)  # first bytes of those that are
+LEFT_BEHIND = (  # by file servers, systems and tools; compared in lower case
+    *("@eadir", "@recycle", "@recently-snapshot", "@sharebin", "@tmp", "#recycle", "#snapshot", "~snapshot"),
+    *("__macosx", "lost+found", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "recycler", "icon\r"),
+    *("system volume information", "network trash folder", "temporary items", "__pycache__"),
+    *(".appledouble", ".appledb", ".appledesktop", ".ds_store", ".fseventsd", ".spotlight-v100", ".temporaryitems"),
+    *(".trash", ".trashes", ".snapshot", ".snapshots", ".zfs", ".ipynb_checkpoints", ".thumbnails"),
+)
+SYSTEM = re.compile("|".join([*map(re.escape, LEFT_BEHIND), r"\._.*", r"\.trash-\d+", r"\.nfs[0-9a-f]+"]), re.I)
+SKIPPED = re.compile(rf"(?:^|/)((?:{SYSTEM.pattern})(?=/|$)|\.)", re.I)
 
-
-def _listed(top: Path) -> Iterator[tuple[str, Any, list[int]]]:
-    """(name, item, size and time) of the files below a folder; symbolic links may not lead out of it."""
-    todo, real = [""], top.resolve()
-    while todo:
-        below = todo.pop()
-        entries = list(os.scandir(top / below))
-        if below and {"index.json", "identity.json"} & {entry.name for entry in entries}:
-            continue  # a packed set or a run: its pictures are made of these faces
-        for entry in entries:
-            if entry.is_symlink() and not (target := Path(entry.path).resolve()).is_relative_to(real):
-                raise UserError(f"{entry.path} is a link to {target}, out of {top}; copy it there, or give its folder as root.")
-            if entry.is_dir(follow_symlinks=False):
-                todo.append(f"{below}{entry.name}/")
-            elif entry.name.lower().endswith((*SUFFIXES, *OTHERS)) and entry.is_file():
-                stat = entry.stat()
-                yield safe(below + entry.name, top), entry.path, [stat.st_size, stat.st_mtime_ns]
-
-
-def members(archive: Path) -> Iterator[tuple[str, Any, list[int]]]:
-    """(name, item, size and time of the archive) of what a zip or tar holds; UserError: it is damaged or compressed."""
-    stamp = [archive.stat().st_size, archive.stat().st_mtime_ns]
-    try:
-        if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as zipped:
-                yield from ((safe(name, archive), (str(archive), name), stamp) for name in zipped.namelist())
-        else:
-            with tarfile.open(archive, "r:") as tar:
-                for info in tar:
-                    if info.isreg():
-                        yield safe(info.name, archive), (str(archive), info.offset_data, info.size), stamp
-    except (tarfile.TarError, zipfile.BadZipFile) as error:
-        raise UserError(f"{archive} is no whole zip or uncompressed tar: {error}. Copy it again, or unpack it.") from None
+SYSTEMS = "files or folders of a file server, system or tool"
+HIDDEN = "hidden files or folders"
+PACKED = "packed sets or run folders"
+SPECIAL = "devices, pipes or sockets"
+UNREAD = "pictures in a format that is not read (convert them to PNG)"
+NONE = "files that are no pictures by their first bytes"
+TWIN = "files whose name another one has in another form of Unicode (rename them)"
+BACK = "links that lead back to a folder they lie in"
 
 
 def find(recipe: dict[str, Any], root: str | None) -> Found:
     """Sorted naturally (s2/9 before s2/10). Raises UserError: no root, no image, or a name that leads out of the root."""
     top, inner = located(recipe, root)
-    found, others, twice = dict[str, Any](), [], []
-    for path, item, stamp in _listed(top) if top.is_dir() else members(top):
-        name = path.removeprefix(inner)
-        if not path.startswith(inner) or "/." in f"/{name}":  # hidden: a Mac's, a notebook's, what was thrown away
+    left_out, notes = Account(), list[str]()
+    entries = _walked(top, recipe.get("links") == "follow", left_out) if top.is_dir() else _listed(top, inner, left_out, notes)
+
+    # Which of them are pictures
+    files = dict[str, Any]()
+    for name, item, stamp in entries:
+        if (reason := _no_picture(name, item)) is not None:
+            left_out.add(reason, name)
             continue
-        if name.lower().endswith(OTHERS):
-            others.append(name)
-        elif name.lower().endswith(SUFFIXES):
-            twice += [name] if name in found else []
-            found[name] = item, stamp
-    notes = [f"{len(others)} pictures are not read, e.g. {others[0]}: convert them, e.g. to PNG"] if others else []
-    notes += (
-        [f"{len(twice)} files have another's name, e.g. {twice[0]} (in another form of Unicode?): rename them"] if twice else []
-    )
-    if not found:
-        raise UserError(f"no image below {top / inner}; looked for {' '.join(SUFFIXES)}.")
-    names = sorted(
-        found, key=lambda name: [(1, int(part)) if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)]
-    )
-    around = os.path.commonpath({name.rpartition("/")[0] for name in names})  # all images, as in a zip of a folder
-    inside = [name.removeprefix(f"{around}/") for name in names]
-    folders = [name.split("/")[0] if "/" in name else None for name in inside]
-    table = pd.DataFrame({"folder": folders} if any(folders) else {}, index=names)
-    return Found(names, [found[name][0] for name in names], [(name, found[name][1]) for name in names], table, tuple(notes))
+        if name in files:
+            left_out.add(TWIN if top.is_dir() else archives.AGAIN, name)
+        files[name] = item, stamp
+    if not files:
+        told = f" {left_out.told()}." if left_out else ""
+        raise UserError(f"no image below {top / inner}; looked for {' '.join(SUFFIXES)}.{told}")
+
+    names = sorted(files, key=_natural)
+    stamps = [(name, files[name][1]) for name in names]
+    return Found(names, [files[name][0] for name in names], stamps, None, tuple(notes), left_out, folders=True)
+
+
+def _natural(name: str) -> list[tuple[int, Any]]:
+    return [(1, int(part)) if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)]
+
+
+def _no_picture(name: str, item: Any) -> str | None:
+    """Why a file is not packed; None: it is a picture by its ending or, if that says nothing, by its first bytes."""
+    lower = name.lower()
+    if lower.endswith(SUFFIXES):
+        return None
+    if lower.endswith(OTHERS):
+        return UNREAD
+    ending = os.path.splitext(lower)[1]
+    if ending in NO_PICTURES:
+        return f"{ending} files"
+    try:
+        first = sources.content(item, 32)
+        if BEGINS.match(first):
+            return UNREAD
+        if not READ.match(first):
+            return NONE
+        with sources.load(item, 0, {}):
+            return None
+    except Exception:  # whatever a decoder raises on what is no picture
+        return NONE
+
+
+# -- archives ------------------------------------------------------------------------------------------------------
+
+
+def members(archive: Path) -> Iterator[tuple[str, Any, list[int]]]:
+    """(name, item, size and time of the archive) of what a zip or tar holds; UserError: it is damaged or compressed."""
+    stat = archive.stat()
+    yield from ((name, item, [stat.st_size, stat.st_mtime_ns]) for name, item in archives.listed(archive).members)
+
+
+def _listed(archive: Path, inner: str, left_out: Account, notes: list[str]) -> Iterator[tuple[str, Any, list[int]]]:
+    """What lies below `inner` in an archive, without what is hidden: a folder of that counts once."""
+    listing, stat = archives.listed(archive), archive.stat()
+    left_out.join(listing.left_out)
+    notes += listing.notes
+    skipped = set[str]()
+    for path, item in listing.members:
+        if not path.startswith(inner):
+            continue
+        name = path.removeprefix(inner)
+        found = SKIPPED.search(name)
+        if found is None:
+            yield name, item, [stat.st_size, stat.st_mtime_ns]
+            continue
+        end = name.find("/", found.start(1))
+        first = name if end < 0 else name[:end]
+        if first not in skipped:
+            left_out.add(_skip(first.rpartition("/")[2]) or HIDDEN, first)
+            skipped.add(first)
+
+
+def _skip(name: str) -> str | None:
+    """Why a file or folder is not looked into, by its name."""
+    return SYSTEMS if SYSTEM.fullmatch(name) else HIDDEN if name.startswith(".") else None
+
+
+# -- folders -------------------------------------------------------------------------------------------------------
+
+
+def _walked(top: Path, follow: bool, left_out: Account) -> Iterator[tuple[str, Any, list[int]]]:
+    """(name, path, size and time) of the files below a folder; with `follow` also of what its links lead to outside of it.
+
+    A folder is read once, at its own place if that is below `top`. UserError: a link leads out and is not followed.
+    """
+    real = os.path.realpath(top)
+    todo = [("", real)]  # folders as they are called and where they are
+    linked, walked = list[tuple[str, str]](), set[str]()
+    while todo or linked:
+        if not todo:
+            todo.append(linked.pop(0))
+        below, place = todo.pop()
+        if place in walked:
+            left_out.add(archives.FOLDERS, below.removesuffix("/"))
+            continue
+        walked.add(place)
+        entries = _entries(place)
+        if below and {"index.json", "identity.json"} & {entry.name for entry in entries}:
+            left_out.add(PACKED, below.removesuffix("/"))  # its pictures are made of these faces
+            continue
+
+        # Folders and links are kept for later, files are given out
+        deeper = []
+        for entry in entries:
+            name, target = below + entry.name, os.path.join(place, entry.name)
+            reason = _skip(entry.name)
+            if reason is None and entry.is_symlink():
+                target, reason = _target(target, real)
+                if reason is None and not f"{target}/".startswith(f"{real}/") and not follow:
+                    ways = "copy it there, give its folder as root, or read it too by pack.links=follow"
+                    raise UserError(f"{top / name} is a link to {target}, out of {top}; {ways}.")
+                if reason is None and os.path.isdir(target):
+                    linked.append((f"{name}/", target))
+                    continue
+            if reason is None and entry.is_dir(follow_symlinks=False):
+                deeper.append((f"{name}/", target))
+            elif reason is None and entry.is_file():
+                stat = entry.stat()
+                yield safe(name, top), str(top / name), [stat.st_size, stat.st_mtime_ns]
+            else:
+                left_out.add(reason or SPECIAL, name)
+        todo += reversed(deeper)
+
+
+def _entries(place: str) -> list[os.DirEntry[str]]:
+    """A folder's entries by name; UserError: it may not be read."""
+    try:
+        with os.scandir(place) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except PermissionError:
+        raise UserError(f"the folder {place} may not be read; ask for its permissions, or move it away.") from None
+
+
+def _target(link: str, root: str) -> tuple[str, str | None]:
+    """Where a symbolic link leads, and why it is not followed, if so."""
+    try:
+        target = os.path.realpath(link, strict=True)
+    except OSError as error:
+        return "", archives.CIRCLE if error.errno == errno.ELOOP else archives.NOWHERE
+    return target, BACK if f"{root}/".startswith(f"{target.rstrip('/')}/") else None

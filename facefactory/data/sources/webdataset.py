@@ -1,11 +1,16 @@
-"""Other people's WebDataset tars: JPEG, PNG or WebP beside JSON and cls; local files only, nothing is unpickled or run.
+"""Other people's WebDataset tars: pictures beside .json and .cls; local files only, nothing is unpickled or run.
 
-Names, grouping and brace patterns are the webdataset library's; only the tars' headers and labels are read to list them.
+Only the tars' headers and labels are read to list them. Brace patterns are the webdataset library's. Unlike there, the
+files of a sample need not stand side by side, and a name may have dots: `v1.0000.jpg` goes with `v1.0000.json`.
 """
 
 import json
+import math
 import os
-from collections.abc import Callable, Iterator
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,66 +18,177 @@ import pandas as pd
 
 from facefactory import UserError
 from facefactory.data.sources import Found
-from facefactory.data.sources.folder import members
+from facefactory.data.sources.folder import OTHERS, SUFFIXES, members
 
-IMAGES = ("jpg", "jpeg", "png", "webp")
-LABELS: dict[str, Callable[[bytes], Any]] = {
-    "json": json.loads,
-    "cls": lambda content: {"cls": int(content)},
-}  # all that is decoded, besides images
+LABELS = ("json", "cls")  # all that is decoded, besides pictures
+MOST_TARS = 1_000_000  # of a pattern
+Member = tuple[str, int, int]  # tar, offset and size
 
 
 def find(recipe: dict[str, Any], root: str | None) -> Found:
-    """Named `<tar>/<key>.<ending>`, the tar by its place below the folder of all. UserError: no tars, a damaged one, no image."""
+    """Named `<tar>/<member>`, the tar by its place below the folder of all. UserError: no tars, a damaged one, no image."""
+    paths = _tars(root)
+    around = os.path.commonpath([path.parent for path in paths])
+    tars = [path.relative_to(around).as_posix() for path in paths]
+    ignored = set((recipe.get("webdataset") or {}).get("ignore") or [])
+
+    items, labels, left = dict[str, Any](), _Labels(ignored), _Left()
+    for tar, path in zip(tars, paths, strict=True):
+        for image in _samples(tar, path, left):
+            name = f"{tar}/{image.name}"
+            items[name] = image.place
+            labels.add(name, image.labels)
+    if not items:
+        endings = " ".join(SUFFIXES)
+        raise UserError(f"no picture ({endings}) in {paths[0]}; other members are not read.")
+
+    stamp = [(tar, path.stat().st_size, path.stat().st_mtime_ns) for tar, path in zip(tars, paths, strict=True)]
+    return Found(list(items), list(items.values()), stamp, labels.table(list(items)), (*left.notes(), *labels.notes()))
+
+
+def _tars(root: str | None) -> list[Path]:
     from webdataset.shardlists import expand_urls
-    from webdataset.tariterators import group_by_keys
 
     if root is None:
         raise UserError("no tars given: pack.root=FOLDER, or a pattern, e.g. pack.root='/data/faces-{000..011}.tar'.")
+    spans = [abs(int(last) - int(first)) + 1 for first, last in re.findall(r"\{(-?\d+)\.\.(-?\d+)", root)]
+    if math.prod(spans) > MOST_TARS:
+        raise UserError(f"pack.root={root} stands for {math.prod(spans)} tars; at most {MOST_TARS} are read.")
     top = Path(root).expanduser()
     paths = sorted(top.glob("*.tar")) if top.is_dir() else [Path(name) for name in expand_urls(str(top))]
-    if not paths or (absent := [path for path in paths if not path.is_file()]):
-        raise UserError(
-            f"no tar {absent[0] if paths else top / '*.tar'}; pack.root takes a folder or local paths (no addresses)."
-        )
-    items, rows, lacking = {}, {}, []
-    around = os.path.commonpath([path.parent for path in paths])
-    tars = [path.relative_to(around).as_posix() for path in paths]
-    for tar, path in zip(tars, paths, strict=True):
-        listed = ({"fname": name, "data": item, "__url__": tar} for name, item, _ in members(path))
-        for sample in _samples(path, group_by_keys(listed)):
-            if (ending := next((ending for ending in IMAGES if ending in sample), None)) is None:
-                lacking.append(f"{tar}/{sample['__key__']}")
+    absent = next((path for path in paths if not path.is_file()), None)
+    if not paths or absent:
+        raise UserError(f"no tar {absent or top / '*.tar'}; pack.root takes a folder or local paths (no addresses).")
+    return paths
+
+
+@dataclass
+class _Sample:
+    """A picture and the members that hold its labels."""
+
+    name: str
+    place: Member
+    labels: dict[str, Member]  # by ending
+
+
+@dataclass
+class _Left:
+    """What is not read, counted by reason, and an example of each."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+
+    def add(self, reason: str, example: str) -> None:
+        self.counts[reason] += 1
+        self.examples.setdefault(reason, example)
+
+    def notes(self) -> Iterator[str]:
+        for reason, count in self.counts.items():
+            yield f"{count} {reason}, e.g. {self.examples[reason]}"
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Key and ending of a member, at its last dot; the ending in lower case."""
+    key, _, ending = name.rpartition(".")
+    return (key, ending.lower()) if key and "/" not in ending else (name, "")
+
+
+def _first_key(name: str) -> str:
+    """The key as WebDataset has it, which ends at the first dot of the file's name."""
+    folder, slash, file = name.rpartition("/")
+    return folder + slash + file.partition(".")[0]
+
+
+def _samples(tar: str, path: Path, left: _Left) -> Iterator[_Sample]:
+    """The pictures of a tar in their order, each with its labels, wherever in the tar these stand."""
+    pictures, labels = dict[str, tuple[str, Member]](), dict[str, dict[str, Member]]()
+    seen, keys = set[str](), dict[str, None]()
+    for name, place, _ in members(path):
+        if name in seen:
+            raise UserError(f"{path}: {name!r} is there twice, a duplicate. Mend it or leave it out.")
+        seen.add(name)
+        if "/." in f"/{name}":
+            continue
+        key, ending = _split(name)
+        if f".{ending}" in SUFFIXES:
+            keys[key] = None
+            if key in pictures:
+                left.add("pictures are the second of their sample and left out", f"{tar}/{name}")
             else:
-                name = f"{tar}/{sample['__key__']}.{ending}"
-                items[name] = sample[ending]
-                labels = [_decoded(name, ending, sample[ending]) for ending in LABELS if ending in sample]
-                rows[name] = {key: value for part in labels for key, value in part.items()}
-    if not items:
-        raise UserError(f"no {', '.join(IMAGES)} in {paths[0]}; other members are not read.")
-    stamp = [(tar, path.stat().st_size, path.stat().st_mtime_ns) for tar, path in zip(tars, paths, strict=True)]
-    table = pd.DataFrame.from_dict(rows, orient="index").drop(
-        columns=(recipe.get("webdataset") or {}).get("ignore", []), errors="ignore"
-    )
-    notes = (f"{len(lacking)} samples have no {', '.join(IMAGES)}, e.g. {lacking[0]}; they are left out",) if lacking else ()
-    return Found(list(items), list(items.values()), stamp, table, notes)
+                pictures[key] = name, place
+        elif ending in LABELS:
+            keys[key] = None
+            labels.setdefault(key, {})[ending] = place
+        elif f".{ending}" in OTHERS:
+            left.add("pictures are not read: convert them, e.g. to PNG", f"{tar}/{name}")
+        else:
+            left.add(f".{ending} are not read" if ending else "members without an ending are not read", f"{tar}/{name}")
+
+    used = set[str]()
+    for key, (name, place) in pictures.items():
+        first = _first_key(name)
+        if first != key and first in pictures and key not in labels:  # 0001.mask.png beside 0001.jpg
+            left.add("pictures are a further part of their sample and left out", f"{tar}/{name}")
+            used.add(key)
+            continue
+        own = key if key in labels else first
+        used |= {key, own}
+        yield _Sample(name, place, labels.get(own, {}))
+    for key in labels:
+        if key not in used:
+            left.add("samples have no picture and are left out", f"{tar}/{key}")
 
 
-def _samples(path: Path, samples: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    try:
-        yield from samples
-    except UserError:
-        raise
-    except ValueError as error:  # webdataset's, of members that are there twice
-        raise UserError(f"{path}: {error.args[0]}. Mend it or leave it out.") from None
+class _Labels:
+    """Single values of .json and .cls, by picture; whatever cannot be read leaves its picture without them, and is told."""
+
+    def __init__(self, ignored: set[str]) -> None:
+        self.ignored = ignored
+        self.count = 0  # of pictures
+        self.columns: dict[str, list[Any]] = {}  # values of the first of them
+        self.left = _Left()
+
+    def add(self, name: str, places: dict[str, Member]) -> None:
+        self.count += 1
+        for ending in LABELS:
+            if ending not in places:
+                continue
+            try:
+                found = _decoded(ending, places[ending])
+            except (ValueError, RecursionError) as error:
+                self.left.add(f".{ending} are not readable, their pictures are without", f"that of {name}: {error}")
+                continue
+            for key, value in found.items():
+                if key in self.ignored:
+                    continue
+                if isinstance(value, list | dict):
+                    self.left.add(f"values of {key!r} are lists or objects, no labels", f"that of {name}")
+                else:
+                    label = " ".join(key.split()) or "without a name"
+                    values = self.columns.setdefault(label, [])
+                    values += [None] * (self.count - len(values))
+                    values[-1] = value
+
+    def table(self, names: list[str]) -> pd.DataFrame:
+        """A row a picture; values stay as they are, so that long numbers lose no digit."""
+        columns = {}
+        for label, values in self.columns.items():
+            padded = values + [None] * (self.count - len(values))
+            columns[label] = pd.Series(padded, names, object)
+        return pd.DataFrame(columns, index=names)
+
+    def notes(self) -> Iterator[str]:
+        return self.left.notes()
 
 
-def _decoded(name: str, ending: str, place: tuple[str, int, int]) -> dict[str, Any]:
-    """The labels in a member: single values, no lists."""
+def _decoded(ending: str, place: Member) -> dict[str, Any]:
+    """The values in a member; ValueError: it holds something else."""
     with open(place[0], "rb") as stream:
         stream.seek(place[1])
         content = stream.read(place[2])
-    try:
-        return {key: value for key, value in LABELS[ending](content).items() if not isinstance(value, list | dict)}
-    except (ValueError, AttributeError) as error:
-        raise UserError(f"the {ending} of {name} is not readable: {error}. Mend it or leave that tar out.") from None
+    if ending == "cls":
+        return {"cls": content.decode("utf-8-sig").strip() or None}
+    found = json.loads(content)
+    if not isinstance(found, dict):
+        raise ValueError(f"it holds a {type(found).__name__}, no names of labels")
+    return found

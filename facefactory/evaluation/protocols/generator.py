@@ -113,9 +113,9 @@ def evaluate(model: Any, judge: Any, digest: str, index: Index, options: Evaluat
         marks["kid"] = scale(extract, real, held_out, "inception")
         protocol |= {"inception": weights.SHA256[:8], "inception_resize": "to 299, bilinear as in the original FID code"}
     twins, ratio = nearest(fake, real, held_out)
-    grid(fake[:SHOWN], 8).save(folder / "samples.png")
+    pixels.write(grid(fake[:SHOWN], 8), folder / "samples.png")
     pairs = min(PAIRS, len(fake))
-    grid(torch.cat([fake[:pairs], twins[:pairs]]), pairs).save(folder / "nearest.png")
+    pixels.write(grid(torch.cat([fake[:pairs], twins[:pairs]]), pairs), folder / "nearest.png")
     if hasattr(model, "encode"):  # training faces over held-out people, each above what the model makes of it
         rows = []
         for shards in (reference, held_back):
@@ -127,6 +127,6 @@ def evaluate(model: Any, judge: Any, digest: str, index: Index, options: Evaluat
                 mu, _ = model.encode(pixels.to_model(shown).to(pixels.like(model)), c)
                 made = model.decode(mu, c)
             rows += [shown, pixels.to_uint8(made).cpu()]
-        grid(torch.cat(rows), PAIRS).save(folder / "reconstructions.png")
+        pixels.write(grid(torch.cat(rows), PAIRS), folder / "reconstructions.png")
     absent = {} if staged else dict.fromkeys(("fid", "kid"), weights.how())
     return {"scores": scores, "scale": marks, "not_staged": absent, "memorisation_ratio": ratio, "protocol": protocol}

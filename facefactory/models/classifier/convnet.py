@@ -35,7 +35,8 @@ class Component(nn.Module):
         # tanh saturates: distances of its features missed blur and noise
         even = nn.LayerNorm(feature_dim, elementwise_affine=False)
         trunk = nn.Sequential(down, nn.Flatten(), nn.Linear(flat, feature_dim), even)
-        heads = {name: nn.Linear(feature_dim, count) for name, count in facts.classes.items()}
+        self.head_keys = {name: _key(name, number) for number, name in enumerate(facts.classes)}
+        heads = {self.head_keys[name]: nn.Linear(feature_dim, count) for name, count in facts.classes.items()}
         self.classifier = nn.ModuleDict({"trunk": trunk, "heads": nn.ModuleDict(heads)})
 
     def features(self, images: Tensor) -> Tensor:
@@ -46,4 +47,10 @@ class Component(nn.Module):
         """[N, C, H, W] in -1…1 -> label -> logits [N, classes]."""
         features = self.features(images)
         heads: nn.ModuleDict = self.classifier["heads"]  # type: ignore[assignment]
-        return {name: head(features) for name, head in heads.items()}
+        return {name: heads[key](features) for name, key in self.head_keys.items()}
+
+
+def _key(label: str, number: int) -> str:
+    """A label's name where PyTorch takes it for a module's (no dots, nothing that a module has, as `type`), else its number."""
+    taken = not label or "." in label or label.startswith("label ") or hasattr(nn.ModuleDict(), label)
+    return f"label {number}" if taken else label

@@ -1,0 +1,465 @@
+"""Label tables as people give them: text of any usual form, or parquet; and which of their rows names which image."""
+
+import csv
+import re
+import unicodedata
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from facefactory import UserError
+from facefactory.data.sources.folder import SUFFIXES
+
+EMPTY = ("", "nan", "None", "<NA>")  # file names that are none
+LOOKED_AT = 1000  # rows in which a column is searched for file names
+BYTE_ORDER_MARKS = {
+    b"\xef\xbb\xbf": "utf-8-sig",
+    b"\xff\xfe\x00\x00": "utf-32",
+    b"\x00\x00\xfe\xff": "utf-32",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+}
+
+
+@dataclass
+class Table:
+    """Rows of a label table, and what a person should know of how it was read."""
+
+    rows: pd.DataFrame
+    notes: list[str] = field(default_factory=list)
+
+
+# -- reading -------------------------------------------------------------------------------------------------------
+
+
+def read_table(path: Path, columns: list[str] | None = None) -> Table:
+    """A label table: parquet, CSV, TSV, or columns with `;`, `|` or any white space between; cells of text stay text.
+
+    Lines before the header may be comments (#), `sep=;` or a count of the rows (CelebA's); a header may leave out the
+    first column. `columns` are the names where the file has no header. UserError: no such file, no table, or cut short.
+    """
+    if not path.is_file():
+        raise UserError(f"no label table {path}; give pack.labels=PATH of a .csv whose first column is the file name.")
+    with open(path, "rb") as stream:
+        start = stream.read(2**16)
+    if other := _other_than_a_table(start):
+        raise UserError(f"label table {path} is {other}.")
+
+    try:
+        if start.startswith(b"PAR1") or path.suffix.lower() == ".parquet":
+            table = _read_parquet(path)
+        else:
+            table = _read_text(path, _encoding(path, start), columns)
+        if not len(table.rows):
+            raise ValueError("it has no rows")
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"label table {path} is not readable as CSV (UTF-8) or parquet: {reason}") from None
+    table.notes = [f"{path.name}: {note}" for note in table.notes]
+    return table
+
+
+def _other_than_a_table(start: bytes) -> str:
+    """What a file that begins so is instead of a table, and what to do; else nothing."""
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n")[:2000].lower()
+    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        title = re.search(rb"<title>(.*?)</title>", start, re.IGNORECASE | re.DOTALL)
+        named = f" ({' '.join(title[1].decode(errors='replace').split())[:80]})" if title else ""
+        return f"a web page{named}, not the table: its download was refused. Get it again, by hand if need be"
+    if text.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS, not the table: run git lfs pull where it came from"
+    if start.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
+        return "a workbook or an archive, no table of text: save it as CSV (UTF-8), or unpack it"
+    if start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):
+        return "compressed: unpack it"
+    if text.startswith((b"{", b"[")):
+        return "JSON, no table: write it as CSV whose first column is the file name"
+    return ""
+
+
+def _encoding(path: Path, start: bytes) -> str:
+    """By the byte order mark, else UTF-8; ValueError: it is another encoding, with the line that shows it."""
+    for mark, encoding in BYTE_ORDER_MARKS.items():
+        if start.startswith(mark):
+            return encoding
+    if start[1::2].count(0) > len(start) / 4:
+        return "utf-16-le"
+    if start[0::2].count(0) > len(start) / 4:
+        return "utf-16-be"
+    with open(path, "rb") as stream:
+        for number, line in enumerate(stream, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                odd = f"line {number} holds the byte 0x{line[error.start]:02X}"
+                way = f"iconv -f WINDOWS-1252 -t UTF-8 '{path.name}' > utf8.csv (or save it as CSV UTF-8)"
+                raise ValueError(f"{odd}, so it is in another encoding. Convert it, e.g. by {way}.") from None
+    return "utf-8"
+
+
+def _read_parquet(path: Path) -> Table:
+    rows = pd.read_parquet(path)
+    if rows.index.name or not pd.api.types.is_integer_dtype(rows.index):  # written by pandas
+        rows = rows.reset_index()
+    return _named(rows, list(map(str, rows.columns)))
+
+
+@dataclass
+class _Start:
+    """How a table of text begins: what stands before its first line, and that line with its place."""
+
+    mark: str | None = None  # between columns, as `sep=` gives it
+    comment: str = ""  # the last line with #
+    count: int | None = None  # of rows
+    place: int = 0
+    first: str = ""
+
+
+def _start(stream: TextIO) -> _Start:
+    start = _Start()
+    while True:
+        start.place = stream.tell()
+        start.first = stream.readline()
+        line = start.first.strip()
+        given = re.fullmatch(r'"?sep=(.)"?', start.first.rstrip("\r\n"), re.IGNORECASE)
+        if given:
+            start.mark = given[1]
+        elif line.startswith("#"):
+            start.comment = line
+        elif line.isdecimal() and start.count is None:
+            start.count = int(line)
+        elif line or not start.first:
+            return start
+
+
+def _cells(record: str, mark: str) -> list[str]:
+    if len(mark) > 1:
+        return record.split()
+    return [cell.strip() for cell in next(csv.reader([record], delimiter=mark, skipinitialspace=True), [])]
+
+
+def _record(stream: TextIO, mark: str) -> list[str]:
+    """The next row's cells; a cell in quotes may have several lines."""
+    if len(mark) > 1:
+        return stream.readline().split()
+    reader = csv.reader(iter(stream.readline, ""), delimiter=mark, skipinitialspace=True)
+    return [cell.strip() for cell in next(reader, [])]
+
+
+def _is_image(cell: str) -> bool:
+    return cell.lower().endswith(SUFFIXES)
+
+
+def _is_number(cell: str) -> bool:
+    return re.fullmatch(r"[+-]?\d+([.,]\d+)?", cell) is not None
+
+
+def _delimiter(path: Path, first: str, second: str) -> str:
+    """What stands between columns: a character, or white space (as a pattern)."""
+    bare = re.sub(r'"[^"]*"', "", first)
+    mark = max(",;\t|", key=bare.count)
+    if path.suffix.lower() == ".csv" and mark not in bare:
+        raise ValueError("its first line has no comma, so there is no label beside the file names")
+    uneven = second.count(mark) not in (first.count(mark), first.count(mark) + 1)
+    return r"\s+" if mark not in bare or (mark == "\t" and uneven) else mark
+
+
+def _read_text(path: Path, encoding: str, columns: list[str] | None) -> Table:
+    with open(path, encoding=encoding, newline="") as stream:
+        start = _start(stream)
+        second = stream.readline()
+        mark = start.mark or _delimiter(path, start.first, second)
+
+        # the header: a line, a comment before the first row (as in LFW's attributes), or `columns`
+        stream.seek(start.place)
+        first = _record(stream, mark)
+        names = columns or first
+        header = columns is None or first == columns or first[1:] == columns[1:]
+        commented = _cells(start.comment.lstrip("#").strip(), mark)
+        if columns is None and len(commented) == len(first) > 1:
+            numbers = any(map(_is_number, first)) and not any(map(_is_number, commented))
+            if numbers or any(map(_is_image, first)):
+                header, names = False, commented
+        if header and columns is None and any(map(_is_image, first)):
+            named = next(filter(_is_image, first))
+            raise ValueError(f"its first line is that of the image {named}; give the columns names in a line before it")
+
+        # where the rows begin, and whether they fit the header
+        if not header:
+            stream.seek(start.place)
+        begin = stream.tell()
+        row = _record(stream, mark)
+        extra = len(row) == len(names) + 1
+        if extra and columns is None:
+            names = [*names, ""] if row[-1] == "" else ["file", *names]
+        fits = len(row) in (0, len(names))
+        other_header = not header and any(map(_is_image, row[:1])) < any(map(_is_image, _cells(second, mark)[:1]))
+        if columns and (not fits or other_header):
+            lines = f"{start.first.strip()!r}, {second.strip()!r}"
+            raise ValueError(f"it begins with {lines}: the recipe's columns {columns} do not fit")
+
+        stream.seek(begin)
+        rows = _rows(stream, mark, len(names))
+    if start.count is not None and start.count != len(rows):
+        raise ValueError(f"it begins with a count of {start.count} and holds {len(rows)} rows, so it was cut")
+    return _named(rows, names)
+
+
+def _rows(stream: TextIO, mark: str, width: int) -> pd.DataFrame:
+    """The rest of a table as text; ValueError: a row has more cells than `width`."""
+    form = {"index_col": False, "dtype": str, "keep_default_na": False, "skipinitialspace": True, "low_memory": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # cells that pandas would drop
+        try:
+            rows = pd.read_csv(stream, sep=mark, header=None, names=range(width), **form)  # type: ignore[call-overload]
+        except pd.errors.ParserWarning:
+            raise ValueError(f"its rows have more cells than its header, which has {width}") from None
+    if mark == ";":  # then a comma is the decimal point
+        for number in rows.columns[1:]:
+            decimal = rows[number].str.fullmatch(r"\s*[+-]?\d+,\d+\s*")
+            plain = rows[number].str.fullmatch(r"\s*([+-]?\d*)\s*")
+            if decimal.any() and (decimal | plain).all():
+                rows[number] = rows[number].str.replace(",", ".", regex=False)
+    return rows
+
+
+def _named(rows: pd.DataFrame, names: list[str]) -> Table:
+    """Columns with a name each, all different; those without a name and without a value go."""
+    table, used = Table(rows.set_axis(range(len(names)), axis=1)), dict[int, str]()
+    for number, given in enumerate(names):
+        name = unicodedata.normalize("NFC", " ".join(given.split()))
+        if not name:
+            column = table.rows[number].replace("", np.nan)
+            if number and column.isna().all():  # a comma at the end of each line
+                continue
+            name = f"column {number + 1}"
+            if number:
+                table.notes.append(f"a column without a name is called {name!r}")
+        if name in used.values():
+            first, again = name, 2
+            while name in {*used.values(), *names}:
+                name, again = f"{first} ({again})", again + 1
+            table.notes.append(f"two columns are called {first!r}; the second is called {name!r}")
+        used[number] = name
+    table.rows = table.rows[list(used)].set_axis(list(used.values()), axis=1)
+    return table
+
+
+# -- which row names which image -----------------------------------------------------------------------------------
+
+
+def plain(name: str) -> str:
+    """A file name as tables write it, to be compared only: `/` between folders, no `./`, composed Unicode."""
+    text = name.strip().replace("\\", "/")
+    if "./" in text:
+        text = re.sub(r"(^|/)(\./)+", r"\1", text)
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def _ending(name: str, depth: int) -> str:
+    """The last `depth` parts of a path, all of a shorter one."""
+    return "/".join(name.rsplit("/", depth)[-depth:])
+
+
+def _bare(name: str) -> str:
+    """Without the ending of a picture, in lower case."""
+    stem, dot, ending = name.rpartition(".")
+    return (stem if dot and f".{ending}".lower() in SUFFIXES else name).casefold()
+
+
+@dataclass
+class Match:
+    """Position of the image that each row names (-1: none)."""
+
+    places: npt.NDArray[np.int64]
+    exact: int = 0  # rows that name an image by its place below the root
+    unclear: list[tuple[int, str]] = field(default_factory=list)  # row that fits several, or is one of several: which
+
+    @property
+    def count(self) -> int:
+        return int((self.places >= 0).sum())
+
+
+class Images:
+    """The images of a set, found by what tables call them.
+
+    Args:
+        names: unique places below the root.
+        root: folder around them; its own name may stand in a table, too.
+    """
+
+    def __init__(self, names: Sequence[str] | pd.Index, root: Path | None = None) -> None:
+        self.names = pd.Index(names, dtype=object)
+        around = root.expanduser().absolute().as_posix().strip("/") if root else ""
+        self.whole = [f"{around}/{name}".lstrip("/") for name in self.names]
+
+    def match(self, rows: list[str]) -> Match:
+        """Rows that name an image as it is, else those that differ from one image alone by leading folders."""
+        match = Match(self.names.get_indexer(pd.Index(rows, dtype=object)).astype(np.int64))
+        match.exact = match.count
+        if match.exact < len(rows):
+            _match_endings(match, rows, list(self.names), self.whole)
+        return match
+
+    def match_bare(self, match: Match, rows: list[str]) -> None:
+        """Fill in rows that differ by case or by the ending of the file, too: `0001` or `0001.PNG` for `0001.jpg`."""
+        bare, names = [_bare(row) for row in rows], [_bare(name) for name in self.names]
+        _match_endings(match, bare, names, [_bare(name) for name in self.whole])
+
+
+def _match_endings(match: Match, rows: list[str], names: list[str], whole: list[str]) -> None:
+    """Fill in rows that are the ending of one image's whole path, then those that end with one image's name."""
+    unclear = {row for row, _ in match.unclear}
+    todo = [row for row in np.flatnonzero(match.places < 0).tolist() if rows[row] and row not in unclear]
+    free = np.ones(len(names), bool)
+    free[match.places[match.places >= 0]] = False
+
+    # the deepest first: what names more folders knows better
+    by_depth = _grouped((rows[row].count("/") + 1, row) for row in todo)
+    for depth in sorted(by_depth, reverse=True):
+        by_ending = _grouped((_ending(whole[image], depth), image) for image in np.flatnonzero(free).tolist())
+        for row in by_depth[depth]:
+            fitting = by_ending.get(rows[row], [])
+            if len(fitting) > 1:
+                match.unclear.append((row, f"{names[fitting[0]]} and {names[fitting[1]]}"))
+            elif fitting:
+                match.places[row] = fitting[0]
+        free[match.places[match.places >= 0]] = False
+
+    # a table may know more folders than there are
+    unclear = {row for row, _ in match.unclear}
+    left = [row for row in todo if match.places[row] < 0 and row not in unclear]
+    depths = np.array([name.count("/") + 1 for name in names], int)
+    for depth in sorted(set(depths.tolist()), reverse=True):
+        images = {names[image]: image for image in np.flatnonzero(free & (depths == depth)).tolist()}
+        ends = _grouped((_ending(rows[row], depth), row) for row in left)
+        for ending, fitting in ends.items():
+            if ending not in images:
+                continue
+            if len({rows[row] for row in fitting}) > 1:
+                match.unclear += [(row, f"{names[images[ending]]}, as other rows") for row in fitting]
+            else:
+                match.places[fitting] = images[ending]
+        free[match.places[match.places >= 0]] = False
+        unclear = {row for row, _ in match.unclear}
+        left = [row for row in left if match.places[row] < 0 and row not in unclear]
+
+
+def _grouped(pairs: Iterable[tuple[Any, int]]) -> dict[Any, list[int]]:
+    groups: dict[Any, list[int]] = {}
+    for key, value in pairs:
+        groups.setdefault(key, []).append(value)
+    return groups
+
+
+def indexed(table: Table, path: Path, images: Images) -> Table:
+    """The table by image: the column that names the images becomes the index, with their names below the root.
+
+    Rows that name no image keep what stands there. The first column is taken unless another names more images.
+    UserError: an image is named twice, or every row fits several images.
+    """
+    best, column, named = _best_match(table.rows, images)
+    if best.count < len(named):
+        images.match_bare(best, named)
+    keys = np.array(named, object)
+    notes = list(table.notes)
+    if column != table.rows.columns[0]:
+        notes.append(f"{path.name}: the images are named by its column {column!r}")
+
+    # what a person should know
+    found, names = np.flatnonzero(best.places >= 0), images.names.to_numpy()[best.places]
+    other = found[keys[found] != names[found]]
+    if len(other):
+        example = f"{keys[other[0]]} is {names[other[0]]}"
+        notes.append(f"{path.name}: {len(other)} rows are known by the ending of a name, e.g. {example}")
+    if best.unclear:
+        row, fitting = best.unclear[0]
+        example = f"{keys[row]} fits {fitting}"
+        if not best.count:
+            whole = "write whole places below pack.root into the table"
+            raise UserError(f"label table {path}: {len(best.unclear)} rows are unclear, e.g. {example}; {whole}.")
+        notes.append(f"{path.name}: {len(best.unclear)} rows are unclear and left out, e.g. {example}")
+    empty = np.isin(keys, EMPTY) & (best.places < 0)
+    if empty.any():
+        notes.append(f"{path.name}: {int(empty.sum())} rows have no file name and are left out")
+
+    keys[found] = names[found]
+    rows = table.rows.drop(columns=column).set_axis(pd.Index(keys, dtype=object))[~empty]
+    if rows.index.has_duplicates:
+        twice = rows.index[rows.index.duplicated()][0]
+        raise UserError(f"label table {path} names {twice!r} twice; keep one row an image.")
+    return Table(rows, notes)
+
+
+def _plain(column: pd.Series) -> list[str]:
+    return [plain(str(cell)) for cell in column.tolist()]
+
+
+def _best_match(rows: pd.DataFrame, images: Images) -> tuple[Match, str, list[str]]:
+    """How a table names the images, the column that does, and what stands there."""
+    names = [str(name) for name in rows.columns]
+    keys = {names[0]: _plain(rows[names[0]])}
+    matches = {names[0]: images.match(keys[names[0]])}
+    if matches[names[0]].exact * 2 >= min(len(rows), len(images.names)):
+        return matches[names[0]], names[0], keys[names[0]]
+
+    # by whole names or their endings
+    for name in names[1:]:
+        cells = rows[name].head(LOOKED_AT)
+        if any(isinstance(cell, str) and _is_image(cell.strip()) for cell in cells):
+            keys[name] = _plain(rows[name])
+            matches[name] = images.match(keys[name])
+    column = max(matches, key=lambda name: matches[name].count)
+    if matches[column].count or any(match.unclear for match in matches.values()):
+        return matches[column], column, keys[column]
+
+    # by names without their endings; numbers that fit by chance are no names
+    for name in names[1:]:
+        some = rows[name].head(LOOKED_AT)
+        if name not in matches and some.map(lambda cell: isinstance(cell, str | int)).all() and some.is_unique:
+            keys[name] = _plain(rows[name])
+            matches[name] = Match(np.full(len(rows), -1))
+    for name, match in matches.items():
+        images.match_bare(match, keys[name])
+    column = max(matches, key=lambda name: matches[name].count)
+    return matches[column], column, keys[column]
+
+
+def read_tables(specs: list[dict[str, Any]], top: Path, images: Images, get: str | None = None) -> Table:
+    """The tables of a recipe as one, by image: those with the same columns below each other, others side by side.
+
+    A spec is {file: place below `top` (or several: the first that exists), columns, optional}. UserError: none exists
+    (`get` then says where the set comes from), or an image is named twice.
+    """
+    merged: pd.DataFrame | None = None
+    notes: list[str] = []
+    for spec in specs:
+        places = [spec["file"]] if isinstance(spec["file"], str) else spec["file"]
+        path = next((top / place for place in places if (top / place).is_file()), None)
+        if path is None and spec.get("optional"):
+            continue
+        if path is None and get and not Path(places[0]).is_absolute():  # not pack.labels
+            raise UserError(f"below {top} there is no label table {' or '.join(places)}. To get the set: {get}")
+        path = path or top / places[0]
+        table = indexed(read_table(path, spec.get("columns")), path, images)
+        notes += table.notes
+        if merged is None:
+            merged = table.rows
+        elif set(merged.columns) == set(table.rows.columns):
+            merged = pd.concat([merged, table.rows])
+        else:
+            fresh = table.rows.columns.difference(merged.columns, sort=False)
+            merged = merged.join(table.rows[fresh], how="outer")
+    if merged is None:
+        return Table(pd.DataFrame(), notes)
+    if merged.index.has_duplicates:
+        twice = merged.index[merged.index.duplicated()][0]
+        columns = ", ".join(merged.columns)
+        raise UserError(f"{twice!r} is in two label tables with the same columns: {columns}; keep one row an image.")
+    return Table(merged, notes)

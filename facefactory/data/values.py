@@ -1,0 +1,301 @@
+"""What the columns of label tables hold: numbers or words, and which values are none."""
+
+import re
+import unicodedata
+from dataclasses import dataclass, field
+from datetime import date, time, timedelta
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from facefactory import UserError
+
+# none, whatever their case; not the word none: it is a class, e.g. of glasses
+MISSING = ("", "na", "n/a", "n.a.", "#n/a", "<na>", "nan", "null", r"\n", "?")
+# none among numbers and among people; elsewhere they may be classes
+VAGUE = ("unknown", "unk", "none", "undefined", "missing", "not available", "-", "--", "---", ".", "#value!", "#ref!")
+BOOLEANS = {True: ["1", "true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON"]}
+BOOLEANS |= {False: ["0", "false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF"]}
+MOST_CLASSES = 1000  # of a label whose kind is guessed: more are names, addresses or captions
+OWN_VALUE, FEW = 0.9, 20  # a value of its own for such a share of the images is an id, from so many values on
+MANY = 10  # different numbers, from which on a word among them is a mistake
+LONGEST = 200  # bytes of a word
+DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([T ].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}( .*)?")
+INTEGER, THOUSANDS = re.compile(r"[+-]?\d{1,40}"), re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?")
+FRACTION = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf(inity)?", re.IGNORECASE)
+DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
+
+
+@dataclass
+class Typed:
+    """A table whose columns are numbers, or words without blanks around them; NaN = missing."""
+
+    table: pd.DataFrame
+    left_out: dict[str, str] = field(default_factory=dict)  # column that is no label: why
+    notes: list[str] = field(default_factory=list)  # what a person should know of how values were read
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What a recipe says of a label."""
+
+    kind: str | None = None
+    classes: tuple[str, ...] = ()
+
+
+def typed(table: pd.DataFrame, kinds: dict[str, Any]) -> Typed:
+    """Labels as their sources write them -> numbers and words; `kinds` is name -> kind, or {kind, classes}.
+
+    Words that differ by blanks or case are one. Left out are lists, bytes, dates, and columns with a value of its own
+    for nearly every image. UserError: a word among many numbers, or values that the kind that is given cannot take.
+    """
+    result, columns = Typed(pd.DataFrame(index=table.index)), dict[str, pd.Series]()
+    for name in table.columns:
+        entry = kinds.get(name)
+        given = _Given(entry)
+        if isinstance(entry, dict):
+            given = _Given(entry.get("kind"), tuple(map(str, entry.get("classes") or ())))
+        column, reason = _column(str(name), table[name], given, result.notes)
+        if reason and given.kind:
+            raise UserError(f"label {name!r} holds {reason}; no kind takes them. Take it out of the recipe's kinds.")
+        if not reason and not given.kind:
+            reason = _no_label(column)
+        if reason:
+            result.left_out[name] = reason
+        else:
+            columns[name] = column
+    result.table = pd.DataFrame(columns, index=table.index, copy=False)
+    if result.left_out:
+        some = "; ".join(f"{name}: {reason}" for name, reason in list(result.left_out.items())[:5])
+        result.notes.append(f"{len(result.left_out)} columns are no labels ({some}); a recipe's kinds can keep them")
+    return result
+
+
+def _no_label(column: pd.Series) -> str:
+    """Why a column is no label although nobody said so."""
+    present = column.dropna()
+    numeric = pd.api.types.is_numeric_dtype(present)
+    if numeric and (present.head(1000).astype(float) % 1 != 0).any():
+        return ""
+    different = present.unique()
+    if len(different) >= FEW and len(different) >= OWN_VALUE * len(present):
+        return f"{len(different)} values for {len(present)} images"
+    if len(different) > MOST_CLASSES:
+        return f"{len(different)} values, too many for classes"
+    if len(different) and not numeric and all(DATE.fullmatch(str(word)) for word in different):
+        return "dates"
+    return ""
+
+
+@dataclass
+class _Values:
+    """The different values of a column."""
+
+    name: str
+    column: pd.Series
+    codes: npt.NDArray[np.int64]  # number of each row's value, -1 = none
+    written: list[Any]  # as the source has them
+    words: list[str]  # without blanks around them
+    missing: npt.NDArray[np.bool_]
+
+    def rows(self, place: int) -> npt.NDArray[np.int64]:
+        """Those with that value."""
+        return np.flatnonzero(self.codes == place)
+
+
+def _column(name: str, column: pd.Series, given: _Given, notes: list[str]) -> tuple[pd.Series, str]:
+    """A column as numbers or words, or why it is no label."""
+    if pd.api.types.is_bool_dtype(column) or pd.api.types.is_numeric_dtype(column):
+        return column, ""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.astype(column.cat.categories.dtype if column.notna().all() else object)
+        return _column(name, column, given, notes)
+    if column.dtype == object:
+        column, reason = _single(column)
+        if reason:
+            return column, reason
+    elif not isinstance(column.dtype, pd.StringDtype):
+        return column, "dates" if "date" in str(column.dtype) else f"values of type {column.dtype}"
+
+    codes, different = column.factorize()
+    words = [_word(value) for value in different]
+    missing = np.array([word.casefold() in MISSING for word in words], bool)
+    values = _Values(name, column, codes, list(different), words, missing)
+    if given.kind == "identity":
+        _vague_is_missing(values, given, notes)
+    numbers = _numbers(values, given, notes)
+    return (_of_words(values, given, notes) if numbers is None else numbers), ""
+
+
+def _single(column: pd.Series) -> tuple[pd.Series, str]:
+    """A column of Python's objects as one of words and numbers, or what it holds instead."""
+    present = column.dropna()
+    types = set(present.map(type))
+    if any(issubclass(kind, list | tuple | dict | set | np.ndarray) for kind in types):
+        return column, "lists or objects"
+    if any(issubclass(kind, date | time | timedelta) for kind in types):
+        return column, "dates"
+    if any(issubclass(kind, bytes | bytearray | memoryview) for kind in types):
+        try:
+            words = present.map(lambda value: value.decode() if isinstance(value, bytes) else str(value))
+        except UnicodeDecodeError:
+            return column, "bytes"
+        if words.map(len).max() > LONGEST:
+            return column, "bytes"
+        return words.reindex(column.index), ""
+    if all(issubclass(kind, str | bool | int | float | np.generic) for kind in types):
+        return column, ""
+    return present.map(str).reindex(column.index), ""  # decimals, UUIDs
+
+
+def _word(value: Any) -> str:
+    text = value if isinstance(value, str) else str(value)
+    return " ".join((text if text.isascii() else unicodedata.normalize("NFC", text)).split())
+
+
+def _folded(word: str) -> str:
+    return " ".join(word.split()).casefold()
+
+
+def _number(word: str) -> int | float | None:
+    if INTEGER.fullmatch(word):
+        return int(word)
+    return float(word) if FRACTION.fullmatch(word) else None
+
+
+def _vague_is_missing(values: _Values, given: _Given, notes: list[str]) -> None:
+    """Words such as unknown count as missing, unless they are classes of the recipe."""
+    classes = set(map(_folded, given.classes))
+    for place, word in enumerate(values.words):
+        if word.casefold() in VAGUE and not values.missing[place] and _folded(word) not in classes:
+            values.missing[place] = True
+            notes.append(f"label {values.name!r}: {len(values.rows(place))} values {word!r} count as missing")
+
+
+def _numbers(values: _Values, given: _Given, notes: list[str]) -> pd.Series | None:
+    """A column of numbers as such; None: it holds words. UserError: it holds a word among many numbers."""
+    words = _without_commas(values, notes)
+    numbers = [_number(word) for word in words]
+    if given.kind == "binary":
+        truths = {word.casefold(): int(value) for value, spellings in BOOLEANS.items() for word in spellings}
+        numbers = [truths.get(word.casefold(), number) for word, number in zip(words, numbers, strict=True)]
+    elif {word.casefold() for word in _others(values, numbers).values()} <= {"true", "false"}:
+        truths = {"true": 1, "false": 0}
+        numbers = [truths.get(word.casefold(), number) for word, number in zip(words, numbers, strict=True)]
+
+    # words for missing in a column of numbers
+    others = _others(values, numbers)
+    plain = len(words) - int(values.missing.sum()) - len(others)
+    vague = all(word.casefold() in VAGUE for word in others.values())
+    if others and plain and vague and given.kind != "categorical":
+        _vague_is_missing(values, given, notes)
+        others = _others(values, numbers)
+    if not others:
+        return _taken(values, numbers) if plain else None
+
+    # other words
+    if plain and given.kind is None:
+        place, word = next(iter(others.items()))
+        where = f"{word!r} (of {values.column.index[values.rows(place)[0]]})"
+        if plain >= max(MANY, len(others)):
+            ways = f"mend or empty it, or give kinds: {{{values.name}: categorical}} in a recipe if they are classes"
+            raise UserError(f"label {values.name!r} holds {where} among {plain} numbers; {ways}.")
+        notes.append(f"label {values.name!r} holds {where} beside numbers: they are taken for words")
+    return None
+
+
+def _others(values: _Values, numbers: list[Any]) -> dict[int, str]:
+    """Place -> word of what is no number."""
+    others = [place for place, number in enumerate(numbers) if number is None and not values.missing[place]]
+    return {place: values.words[place] for place in others}
+
+
+def _without_commas(values: _Values, notes: list[str]) -> list[str]:
+    """Words of numbers without commas between thousands, or with a point instead of a decimal comma."""
+    others = set(_others(values, [_number(word) for word in values.words]).values())
+    commas = {word for word in others if DECIMAL_COMMA.fullmatch(word) or THOUSANDS.fullmatch(word)}
+    if not commas or any(word.casefold() not in VAGUE for word in others - commas):
+        return values.words
+    thousands = all(THOUSANDS.fullmatch(word) for word in commas)
+    read = "between thousands" if thousands else "instead of a decimal point"
+    notes.append(f"label {values.name!r} has commas {read}, as in {min(commas)}")
+    return [word.replace(",", "" if thousands else ".") if word in commas else word for word in values.words]
+
+
+def _taken(values: _Values, numbers: list[Any]) -> pd.Series | None:
+    """The number of each row; None: floating-point numbers cannot tell them apart."""
+    known = [number for number, gone in zip(numbers, values.missing, strict=True) if not gone]
+    gaps = bool(values.missing.any() or (values.codes < 0).any())
+    whole = all(isinstance(number, int) for number in known)
+    if whole and max(map(abs, known)) >= (2**53 if gaps else 2**63):
+        return None
+    of_value = np.array([np.nan if gone else number for number, gone in zip(numbers, values.missing, strict=True)] + [np.nan])
+    taken = of_value[values.codes]
+    if whole and not gaps:
+        taken = np.array([*numbers, 0], np.int64)[values.codes]
+    return pd.Series(taken, values.column.index)
+
+
+def _of_words(values: _Values, given: _Given, notes: list[str]) -> pd.Series:
+    """The word of each row, spelled as most rows have it or as the recipe does."""
+    counts = np.bincount(values.codes[values.codes >= 0], minlength=len(values.words))
+    spelled: dict[str, list[str]] = {}
+    for word in given.classes:
+        spelled.setdefault(_folded(word), []).append(word)
+    alike: dict[str, list[int]] = {}
+    for place in np.flatnonzero(~values.missing).tolist():
+        alike.setdefault(_folded(values.words[place]), []).append(place)
+
+    words, merged = list[Any](values.words), []
+    for key, places in alike.items():
+        if len(spelled.get(key, [])) > 1:  # classes that differ by case alone are wanted
+            continue
+        most = max(places, key=lambda place: counts[place])
+        chosen = spelled[key][0] if key in spelled else values.words[most]
+        if len(places) > 1:
+            some = ", ".join(repr(values.written[place]) for place in places[:4])
+            merged.append(f"{some} are one, {chosen!r}")
+        for place in places:
+            words[place] = chosen
+    if merged:
+        more = f", and {len(merged) - 1} more" if len(merged) > 1 else ""
+        notes.append(f"label {values.name!r}: values that differ by blanks or case, {merged[0]}{more}")
+
+    if not values.missing.any() and words == values.written:
+        return values.column
+    of_value = np.array([np.nan if gone else word for word, gone in zip(words, values.missing, strict=True)] + [np.nan], object)
+    return pd.Series(of_value[values.codes], values.column.index, dtype="str")
+
+
+def texts(column: pd.Series) -> pd.Series:
+    """Values as classes are written: whole numbers without a point (a column with gaps is one of floats)."""
+
+    def text(value: Any) -> str:
+        return str(int(value)) if isinstance(value, int | float | np.number) and float(value) % 1 == 0 else str(value)
+
+    return column.map(text, na_action="ignore")
+
+
+def spelled(words: dict[Any, Any]) -> dict[str, Any]:
+    """Value -> word, with values as classes are written: YAML reads true, yes and on as one value."""
+    found: dict[str, Any] = {}
+    for value, word in words.items():
+        found |= dict.fromkeys(BOOLEANS[value] if isinstance(value, bool) else [str(value)], word)
+    return found
+
+
+def renamed(column: pd.Series, words: dict[Any, Any]) -> pd.Series:
+    """The recipe's word for each value, NaN where it has none; blanks, case and leading zeros make no difference."""
+    exact, loose = spelled(words), dict[Any, Any]()
+    for value, word in exact.items():
+        loose.setdefault(_loosely(value), word)
+    codes, different = texts(column).factorize()
+    of_value = [exact.get(str(value), loose.get(_loosely(str(value)), np.nan)) for value in different]
+    return pd.Series(np.array([*of_value, np.nan], object)[codes], column.index)
+
+
+def _loosely(value: str) -> Any:
+    number = _number(_word(value))
+    return _folded(value) if number is None else number
