@@ -145,7 +145,7 @@ def toy(index: Index, folder: Path, toys: dict[str, Path], kind: str, **more: An
     own = changes(toys, kind)
     model = own.pop("model")
     objective = own.pop("objective")
-    task = make_task(index, folder, "vae", **own, **more)
+    task = make_task(index, folder, test_training.VAE, **own, **more)
     return test_training.replace(task, model=model, objective=objective)
 
 

@@ -1,0 +1,55 @@
+"""Small versions of all that is registered, in every pairing that fits: what a dropped-in file is tested with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from facefactory import registry
+from facefactory.facts import Facts, Label
+
+FACTS = Facts(16, 16, 1, {"Glasses": Label("binary", ("0", "1")), "Person": Label("identity", ("a", "b", "c"))})
+SMALL = {"width": 4, "z_dim": 4, "depth": 2, "feature_dim": 8}
+LAZY = {"interval": 2}  # several times in six iterations
+Spec = dict[str, Any]
+
+
+def small(package: str, name: str, **wanted: Any) -> Spec:
+    """A component with small options, as far as it has such."""
+    known = registry.options(package, name)
+    given = {key: value for key, value in {**SMALL, **LAZY, **wanted}.items() if key in known}
+    return {"name": name, **given}
+
+
+def without_batch_norm(model: Spec) -> Spec:
+    """The same model, in which no image sees its batch."""
+    norms = [key for key in registry.options("models", model["name"]) if key.endswith("norm")]
+    return {**model, **dict.fromkeys(norms, "group")}
+
+
+def objectives(name: str) -> dict[str, Spec]:
+    """An objective as it is, and with each component that its options can name, by what differs."""
+    found: dict[str, Spec] = {"": small("objectives", name)}
+    for key, parameter in registry.options("objectives", name).items():
+        nested = registry.nested_in(parameter.annotation)
+        for inner in registry.names(nested.package) if nested else ():
+            spec = small(nested.package, inner)
+            own = {inner: {option: value for option, value in spec.items() if option != "name"}} if nested.many else spec
+            found[f" {key} {inner}"] = {"name": name, key: own}
+    return found
+
+
+def trainings() -> dict[str, tuple[Spec, Spec]]:
+    """Name -> (model, objective) of everything that can be trained."""
+    found = {}
+    for name in registry.names("models"):
+        model = small("models", name)
+        made = registry.build("models", model, FACTS)
+        for objective in registry.names("objectives"):
+            needs = registry.module("objectives", objective).Component.needs
+            if all(hasattr(made, need) for need in needs):
+                for words, spec in objectives(objective).items():
+                    found[f"{name} {objective}{words}"] = model, spec
+    return found
+
+
+TRAININGS = trainings()
