@@ -62,3 +62,24 @@ class Goal:
     def best(self, values: list[float]) -> float:
         """The best of some values."""
         return min(values) if self.better == "lower" else max(values)
+
+
+@dataclass(frozen=True)
+class Effect:
+    """How far the codes of a dimension tell the two classes of a label apart."""
+
+    effect: float  # Cliff's δ, -1…1
+    low: float  # 95 % interval
+    high: float
+    q: float  # Benjamini-Hochberg over all dimensions and labels
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """What is known of a latent dimension; no prose: that is made in the report."""
+
+    dimension: int
+    kl_nats: float | None  # None: the model has no posterior
+    effects: dict[str, Effect]
+    verdict: Literal["goes with", "unnamed", "inactive"]
+    labels: tuple[str, ...]  # those that it goes with

@@ -270,11 +270,11 @@ def evaluate(run: Run, folder: RunDir) -> Outputs:
 
 def interpret(run: Run, folder: RunDir) -> Outputs:
     """Look at what each latent dimension goes with."""
-    from facefactory.interpret import matrix
+    from facefactory.interpret import claims
 
     target = folder.stage("interpret")
     model, judge = network_of(run, folder, "train"), network_of(run, folder, "judge")
-    return _results(target, matrix.interpret(model, judge, index_of(folder), run.interpret, run.seed, target))
+    return _results(target, claims.interpret(model, judge, index_of(folder), run.interpret, run.seed, target))
 
 
 def generate(run: Run, folder: RunDir) -> Outputs:

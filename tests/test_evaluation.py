@@ -23,7 +23,7 @@ from facefactory.data.index import Index
 from facefactory.data.loader import Shards
 from facefactory.evaluation import Evaluation, features, judge, weights
 from facefactory.evaluation.protocols import classifier, generator
-from facefactory.interpret import Interpret, matrix
+from facefactory.interpret import Interpret, claims
 from facefactory.metrics import Array, intervals
 
 BINARY = {"Glasses": {"kind": "binary", "classes": ["0", "1"]}}
@@ -547,7 +547,7 @@ def test_images_go_to_where_a_model_computes_and_come_back(model: Any, index: In
     for kind in (Tensor, Elsewhere):
         network, judged = model(kind), Placed(kind)
         scores = generator.evaluate(network, judged, "", index, Evaluation(fakes=80), 3, tmp_path)
-        codes = matrix.interpret(network, judged, index, Interpret(samples=300), 0, tmp_path)
+        codes = claims.interpret(network, judged, index, Interpret(samples=300), 0, tmp_path)
         labels = features.logits(judged, Shards(index, "test"))["Glasses"].tolist()
         pictures = {path.name: path.read_bytes() for path in tmp_path.glob("*.png")}
         found.append((scores, codes, labels, pictures))

@@ -16,14 +16,18 @@ from facefactory import UserError
 from facefactory.data import loader
 from facefactory.data.index import Index
 from facefactory.data.loader import Shards
-from facefactory.interpret import Interpret, matrix
-from facefactory.interpret.matrix import Codes
+from facefactory.interpret import Context, Interpret, Space, claims
+from facefactory.interpret.spaces import mu
 
 PEOPLE = np.repeat(np.arange(30), 6)
 
 
-def codes_of(codes: Any, labels: Any, groups: Any = PEOPLE) -> Codes:
-    return Codes(np.asarray(codes, np.float64), np.asarray(labels, np.float64), np.asarray(groups), None, "made up")
+def codes_of(codes: Any, labels: Any, groups: Any = PEOPLE) -> Space:
+    found = np.asarray(codes, np.float64)
+    columns = found.shape[1]
+    known = np.asarray(labels, np.float64)
+    start = torch.zeros(columns)
+    return Space(found, known, np.asarray(groups), np.ones(columns), start, None, "made up", lambda codes: codes)
 
 
 # -- effects ---------------------------------------------------------------------------------------------------------
@@ -34,7 +38,7 @@ def test_a_planted_dimension_is_found_and_noise_is_not() -> None:
     labels = rng.integers(0, 2, (180, 2)).astype(float)
     codes = rng.normal(size=(180, 5))
     codes[:, 3] += 1.5 * labels[:, 1]
-    delta, bounds, q = matrix.effects(codes_of(codes, labels))
+    delta, bounds, q = claims.effects(codes_of(codes, labels))
     assert delta.shape == q.shape == (5, 2) and bounds.shape == (2, 5, 2)
     assert q[3, 1] < 0.05 and 0 < bounds[0, 3, 1] < delta[3, 1] < bounds[1, 3, 1]
     others = np.ones((5, 2), bool)
@@ -45,7 +49,7 @@ def test_a_planted_dimension_is_found_and_noise_is_not() -> None:
 
 def test_a_perfect_code_has_effect_1_its_mirror_minus_1_and_a_constant_none() -> None:
     labels = (np.arange(180) % 2).astype(float)
-    delta, bounds, q = matrix.effects(codes_of(np.stack([labels, -labels, np.full(180, 0.3)], 1), labels[:, None]))
+    delta, bounds, q = claims.effects(codes_of(np.stack([labels, -labels, np.full(180, 0.3)], 1), labels[:, None]))
     assert delta[:, 0].tolist() == [1, -1, 0]
     assert bounds[:, :, 0].T.tolist() == [[1, 1], [-1, -1], [0, 0]]
     assert q[0, 0] == q[1, 0] < 1e-6 and q[2, 0] == 1
@@ -55,8 +59,8 @@ def test_q_values_are_the_larger_the_more_is_tested() -> None:
     rng = np.random.default_rng(1)
     labels = rng.integers(0, 2, (180, 1)).astype(float)
     planted = rng.normal(size=(180, 1)) + 0.6 * labels
-    alone = matrix.effects(codes_of(planted, labels))[2][0, 0]
-    among_noise = matrix.effects(codes_of(np.hstack([planted, rng.normal(size=(180, 40))]), labels))[2][0, 0]
+    alone = claims.effects(codes_of(planted, labels))[2][0, 0]
+    among_noise = claims.effects(codes_of(np.hstack([planted, rng.normal(size=(180, 40))]), labels))[2][0, 0]
     assert alone < among_noise
 
 
@@ -66,7 +70,7 @@ def test_intervals_are_wider_by_person_than_by_image_when_faces_of_a_person_are_
     codes = rng.normal(size=(30, 1))[PEOPLE] + 0.2 * rng.normal(size=(180, 1))
     widths, chances = [], []
     for groups in (PEOPLE, np.arange(180)):
-        _, bounds, q = matrix.effects(codes_of(codes, labels, groups))
+        _, bounds, q = claims.effects(codes_of(codes, labels, groups))
         widths.append(np.ptp(bounds[:, 0, 0]))
         chances.append(q[0, 0])
     assert widths[0] > 1.5 * widths[1]
@@ -79,18 +83,18 @@ def test_a_missing_label_leaves_out_the_image_for_that_label_only() -> None:
     codes = np.stack([labels[:, 0], labels[:, 1]], 1)
     labels[:60, 0] = -1
     codes[:60, 0] = rng.normal(size=60) * 100  # would spoil the effect
-    delta, _, _ = matrix.effects(codes_of(codes, labels))
+    delta, _, _ = claims.effects(codes_of(codes, labels))
     assert delta[0, 0] == delta[1, 1] == 1
 
 
 def test_without_labels_there_are_no_effects() -> None:
-    delta, bounds, q = matrix.effects(codes_of(np.zeros((180, 3)), np.zeros((180, 0))))
+    delta, bounds, q = claims.effects(codes_of(np.zeros((180, 3)), np.zeros((180, 0))))
     assert delta.shape == q.shape == (3, 0) and bounds.shape == (2, 3, 0)
 
 
 def test_a_label_that_no_face_has_does_not_spoil_the_others() -> None:
     labels = np.stack([np.arange(180) % 2, np.zeros(180)], 1)
-    delta, _, q = matrix.effects(codes_of(labels[:, :1], labels))
+    delta, _, q = claims.effects(codes_of(labels[:, :1], labels))
     assert delta[0].tolist() == [1, 0] and q[0, 0] < 0.05 and q[0, 1] == 1
 
 
@@ -119,6 +123,8 @@ class FakeVAE:
         images[:, :, 8:] += z[:, 1, None, None, None] / 8
         return images.clamp(-1, 1)
 
+    decode = sample
+
 
 class FakeGAN:
     """Code 0 is the brightness of the face, the others nothing."""
@@ -137,18 +143,23 @@ class BrightnessJudge:
         return {"Glasses": torch.stack([-bright, bright], 1), "Beard": torch.zeros(len(images), 2)}
 
 
+def words(row: dict[str, Any]) -> str:
+    """A dimension's verdict with its labels."""
+    return " ".join([row["verdict"], *row["labels"]])
+
+
 def interpret(model: Any, index: Index, folder: Path, **options: Any) -> dict[str, Any]:
     asked = Interpret(**{"samples": 300, **options})
-    found = matrix.interpret(model, BrightnessJudge(), index, asked, 0, folder)
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    found = claims.interpret(model, BrightnessJudge(), index, asked, 0, folder)
+    assert json.loads(json.dumps(found, allow_nan=False))["labels"] == found["labels"]
     return found
 
 
 def test_a_vae_gets_a_status_per_dimension(index: Index, tmp_path: Path) -> None:
     found = interpret(FakeVAE(index), index, tmp_path)
-    assert [row["status"] for row in found["dimensions"]] == [
-        "associated with Glasses",
-        "active, unnamed",
+    assert [words(row) for row in found["dimensions"]] == [
+        "goes with Glasses",
+        "unnamed",
         "inactive",
         "inactive",
     ]
@@ -166,14 +177,14 @@ def test_codes_do_not_depend_on_the_chunks(index: Index, monkeypatch: pytest.Mon
     found = []
     for chunk in (60, 7):
         monkeypatch.setattr(loader, "CHUNK", chunk)
-        found.append(matrix.of_faces(Pixels(), Shards(index, list(index.content["splits"])), ["Glasses"]))
+        found.append(mu.of(Pixels(), Context(index, None, Interpret(), 0, ["Glasses"])))
     np.testing.assert_array_equal(found[0].codes, found[1].codes)
-    assert found[0].kl == found[1].kl and len(found[0].codes) == len(found[0].labels) == 60
+    assert found[0].activity == found[1].activity and len(found[0].codes) == len(found[0].labels) == 60
 
 
 def test_a_model_that_draws_nothing_is_refused(index: Index, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"draws no faces .* run="):
-        matrix.interpret(BrightnessJudge(), BrightnessJudge(), index, Interpret(), 0, tmp_path)
+        claims.interpret(BrightnessJudge(), BrightnessJudge(), index, Interpret(), 0, tmp_path)
 
 
 def test_labels_of_too_few_people_are_listed_with_the_reason(index: Index, tmp_path: Path) -> None:
@@ -188,16 +199,16 @@ def test_an_association_below_the_min_effect_is_not_named(index: Index, tmp_path
     effect = interpret(model, index, tmp_path, min_effect=0.0)["dimensions"][0]["effects"]["Glasses"]["effect"]
     assert 0.2 < effect < 0.9
     statuses = [
-        interpret(model, index, tmp_path, min_effect=least)["dimensions"][0]["status"] for least in (effect - 0.01, effect + 0.01)
+        words(interpret(model, index, tmp_path, min_effect=least)["dimensions"][0]) for least in (effect - 0.01, effect + 0.01)
     ]
-    assert statuses == ["associated with Glasses", "active, unnamed"]
+    assert statuses == ["goes with Glasses", "unnamed"]
 
 
 def test_a_gan_is_named_by_what_the_judge_sees(index: Index, tmp_path: Path) -> None:
     found = interpret(FakeGAN(), index, tmp_path)
     first, *others = found["dimensions"]
-    assert first["status"] == "associated with Glasses" and first["effects"]["Glasses"]["effect"] > 0.99
-    assert [row["status"] for row in others] == ["active, unnamed"] * 2
+    assert words(first) == "goes with Glasses" and first["effects"]["Glasses"]["effect"] > 0.99
+    assert [words(row) for row in others] == ["unnamed"] * 2
     assert all(row["kl_nats"] is None for row in found["dimensions"])
     assert found["traversed"][0] == 0
 
@@ -229,9 +240,9 @@ def test_a_set_without_scorable_labels_still_has_walks_and_activity(index: Index
     bare = Index(index.folder, content)
     found = interpret(FakeVAE(index), bare, tmp_path)
     assert found["labels"] == [] and found["not_scored"].keys() == {"Beard"}
-    assert [row["status"] for row in found["dimensions"]] == ["active, unnamed", "active, unnamed", "inactive", "inactive"]
+    assert [words(row) for row in found["dimensions"]] == ["unnamed", "unnamed", "inactive", "inactive"]
     found = interpret(FakeGAN(), bare, tmp_path)
-    assert [row["status"] for row in found["dimensions"]] == ["active, unnamed"] * 3
+    assert [words(row) for row in found["dimensions"]] == ["unnamed"] * 3
     assert (tmp_path / "traversals.png").is_file()
 
 
@@ -239,4 +250,4 @@ def test_a_collapsed_generator_has_no_effects(index: Index, tmp_path: Path) -> N
     model = FakeGAN()
     model.sample = lambda z, c: torch.zeros(len(z), 1, 16, 16)  # type: ignore[method-assign]
     found = interpret(model, index, tmp_path)
-    assert [row["status"] for row in found["dimensions"]] == ["active, unnamed"] * 3
+    assert [words(row) for row in found["dimensions"]] == ["unnamed"] * 3

@@ -53,12 +53,18 @@ def put_run(folder: Path, kd: float, ratio: float = 1.2, kind: str = "gan", resi
         {
             "dimension": number,
             "kl_nats": 0.2,
-            "status": "inactive",
+            "verdict": "inactive",
+            "labels": [],
             "effects": {"Eyeglasses": {**effect, "effect": -0.05}, evil: effect},
         }
         for number in range(4)
     ]
-    dimensions[3] |= {"kl_nats": None, "status": "associated with Eyeglasses", "effects": {"Eyeglasses": effect, evil: effect}}
+    dimensions[3] |= {
+        "kl_nats": None,
+        "verdict": "goes with",
+        "labels": ["Eyeglasses"],
+        "effects": {"Eyeglasses": effect, evil: effect},
+    }
     codes = {"method": "cross-validated", "labels": ["Eyeglasses", evil], "dimensions": dimensions}
     put(folder / "interpret/results.json", {**codes, "traversed": [3, 1], "not_scored": {"Male": "4 people have 0"}})
 
@@ -232,7 +238,7 @@ def test_a_single_generative_run(tmp_path: Path, kind: str) -> None:
     assert "1 of 4 latent dimensions are associated with a label: 3 (Eyeglasses)." in data["verdict"]
     rows = re.findall(r"<tr><td>(\d)</td><td>([\w ]+)</td><td>", text)
     assert [int(number) for number, _ in rows] == [3, 1, 0, 1, 2, 3]  # as in the strips, then all
-    assert rows[0][1] == "associated with Eyeglasses" and "\n0.31 <small>[0.1, 0.5], q 0.01</small>" in text
+    assert rows[0][1] == "goes with Eyeglasses" and "\n0.31 <small>[0.1, 0.5], q 0.01</small>" in text
     assert ("reconstructions.png" in text) == (kind == "vae")
     assert "finalist" not in text and "judge/results.json is missing" in text
 

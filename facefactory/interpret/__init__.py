@@ -1,17 +1,59 @@
-"""What each latent dimension goes with: effects on labels, with intervals and correction for testing.
+"""What latent dimensions go with: effects on labels, with intervals and correction for testing.
 
-This file is torch-free: it holds the section of the config tree.
+This file is torch-free: it holds the section of the config tree, and the contract of latent spaces.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from facefactory.config import key
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from torch import Tensor
+
+    from facefactory.data.index import Index
+    from facefactory.metrics import Array
 
 
 @dataclass(frozen=True)
 class Interpret:
     """How latent dimensions are looked at."""
 
+    spaces: list[str] = key([], "latent spaces: files of interpret/spaces; [] = the one that fits the model")
     samples: int = key(2000, "generated faces judged, for models without an encoder", low=50)
     traversed: int = key(8, "dimensions shown as traversals", low=1)
     min_effect: float = key(0.3, "size of Cliff's delta from which an association is named", low=0.0, high=1.0)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a space is looked at with."""
+
+    index: Index
+    judge: Any  # a classifier of the set's labels
+    options: Interpret
+    seed: int
+    labels: list[str]  # those with two classes and enough people
+
+
+@dataclass(frozen=True)
+class Space:
+    """One latent space of a model, seen through N faces. A file of spaces/ has
+
+    fits(model) -> bool           whether a model of this kind is looked at in it, unless told otherwise
+    of(model, context) -> Space
+    """
+
+    codes: Array  # [N, D]
+    labels: Array  # [N, L] in {0, 1}, -1 = missing
+    groups: npt.NDArray[np.int64]  # [N] whose each row is: people, or the row itself
+    scale: Array  # [D] one standard deviation: what a walk of ±3 means
+    start: Tensor  # [D] where walks start from
+    activity: list[float] | None  # KL of each dimension [nats]; None: nothing tells
+    method: str  # in words, how labels and codes were found
+    decode: Callable[[Tensor], Tensor]  # codes [n, D] -> images [n, C, H, W] in -1…1

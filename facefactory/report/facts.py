@@ -132,8 +132,7 @@ def verdict(facts: dict[str, Any]) -> list[str]:
         sentences.append(f"Caution, memorisation ratio below 1: {', '.join(low)}; look at the nearest faces.")
     for run in facts["runs"]:
         if dimensions := run["latent"].get("dimensions"):
-            named = [(row["dimension"], row["status"].partition("associated with ")[2]) for row in dimensions]
-            claims = [f"{dimension} ({labels})" for dimension, labels in named if labels]
+            claims = [f"{row['dimension']} ({', '.join(row['labels'])})" for row in dimensions if row["labels"]]
             shown = (f": {', '.join(claims[:6])}" if claims else "") + (" …" if len(claims) > 6 else "")
             whose = f" of {run['name']}" if sweeping else ""
             sentences.append(f"{len(claims)} of {len(dimensions)} latent dimensions{whose} are associated with a label{shown}.")

@@ -1,0 +1,120 @@
+"""Codes x labels: effects with intervals and q values, a verdict a dimension, and walks along single dimensions."""
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.stats
+import torch
+
+from facefactory import UserError, registry
+from facefactory.data import pixels
+from facefactory.data.index import Index
+from facefactory.data.labels import countable, people
+from facefactory.data.loader import Shards
+from facefactory.data.order import Ids
+from facefactory.interpret import Context, Interpret, Space
+from facefactory.metrics import Array, intervals
+from facefactory.metrics.codes import cliffs_delta
+from facefactory.results import Dimension, Effect
+
+PACKAGE = "interpret.spaces"
+ACTIVE_NATS = 0.05  # a dimension with less KL than this carries nothing
+TESTED = "95 % intervals: bootstrap by person (a generated face is one), Student's t; q: Benjamini-Hochberg over all cells."
+MOST_Q = 0.05
+WALK = torch.linspace(-3, 3, 9)  # standard deviations
+
+
+def _delta(codes: Array, labels: Array, ids: Ids) -> Array:
+    return cliffs_delta.score(codes[ids], labels[ids])[:, 0]
+
+
+def effects(space: Space) -> tuple[Array, Array, Array]:
+    """(δ [D, L], 95 % intervals by person [2, D, L], q [D, L])."""
+    shape = space.codes.shape[1], space.labels.shape[1]
+    delta = np.zeros(shape)
+    reach = np.zeros(shape)
+    p = np.ones(shape)
+    for number, label in enumerate(space.labels.T):
+        kept = np.flatnonzero(label >= 0)
+        if len(np.unique(label[kept])) != 2:  # a generator that draws one face only: nothing to tell apart
+            continue
+        measure = functools.partial(_delta, space.codes[kept], label[kept, None])
+        found = intervals.student(measure, space.groups[kept], label[kept])
+        delta[:, number], reach[:, number], p[:, number] = found
+    q = scipy.stats.false_discovery_control(p.ravel()).reshape(shape)
+    return delta, np.clip([delta - reach, delta + reach], -1, 1), q
+
+
+def dimensions(space: Space, labels: list[str], min_effect: float) -> list[Dimension]:
+    """What each dimension goes with: effects that are large enough and no accident."""
+    delta, bounds, q = effects(space)
+    cells = np.stack([delta, *bounds, q], 2).tolist()
+    found = []
+    for number, row in enumerate(cells):
+        table = {name: Effect(*cell) for name, cell in zip(labels, row, strict=True)}
+        named = [name for name, one in table.items() if one.q < MOST_Q and abs(one.effect) >= min_effect]
+        activity = space.activity[number] if space.activity else None
+        inactive = activity is not None and activity < ACTIVE_NATS
+        if inactive:
+            found.append(Dimension(number, activity, table, "inactive", ()))
+        else:
+            found.append(Dimension(number, activity, table, "goes with" if named else "unnamed", tuple(named)))
+    return found
+
+
+def walks(space: Space, shown: list[int]) -> torch.Tensor:
+    """A row a dimension, one face while that dimension goes from -3 to 3 deviations: [len(shown)·9, H, W, C] uint8."""
+    codes = space.start.repeat(len(shown), len(WALK), 1)
+    for row, dimension in enumerate(shown):
+        codes[row, :, dimension] = WALK * float(space.scale[dimension])
+    with torch.inference_mode():
+        return pixels.to_uint8(space.decode(codes.flatten(0, 1))).cpu()
+
+
+def spaces_of(model: Any, options: Interpret) -> list[str]:
+    """Names of the spaces that are looked at.
+
+    Raises:
+        UserError: there is none, or one that is asked for does not fit.
+    """
+    known = registry.names(PACKAGE)
+    for name in options.spaces:
+        if name not in known:
+            raise registry.unknown(f"interpret.spaces: no {name!r}", name, known)
+    fitting = [name for name in known if registry.module(PACKAGE, name).fits(model)]
+    if not fitting:
+        raise UserError("interpret: this model draws no faces to look at; give run=… of a GAN or a VAE.")
+    return options.spaces or fitting
+
+
+def interpret(model: Any, judge: Any, index: Index, options: Interpret, seed: int, folder: Path) -> dict[str, Any]:
+    """What the dimensions of each latent space go with, and `traversals.png` (of the first space) in `folder`.
+
+    UserError: the model has no latent space.
+    """
+    names = spaces_of(model, options)
+    everyone = Shards(index, list(index.content["splits"]))
+    groups = people(everyone.table, index.content["group"])
+    counted = countable(everyone.table, index.content["labels"], groups)
+    labels = [name for name, fact in counted.items() if fact["scored"] and len(fact["classes"]) == 2]
+    context = Context(index, judge, options, seed, labels)
+
+    found = {}
+    for name in names:
+        space = registry.module(PACKAGE, name).of(model, context)
+        rows = dimensions(space, labels, options.min_effect)
+        strength = space.activity or [max((abs(one.effect) for one in row.effects.values()), default=0) for row in rows]
+        shown = np.argsort(-np.array(strength), kind="stable")[: options.traversed].tolist()
+        picture = folder / ("traversals.png" if name == names[0] else f"traversals-{name}.png")
+        pixels.write(pixels.grid(walks(space, shown), len(WALK)), picture)
+        found[name] = {
+            "method": f"{space.method} {TESTED}",
+            "dimensions": [dataclasses.asdict(row) for row in rows],
+            "traversed": shown,
+        }
+    reasons = {name: fact.get("reason", "has more than two classes") for name, fact in counted.items()}
+    not_scored = {name: reason for name, reason in reasons.items() if name not in labels}
+    return {"space": names[0], "labels": labels, "not_scored": not_scored, "spaces": found, **found[names[0]]}

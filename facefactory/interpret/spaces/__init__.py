@@ -1,0 +1,1 @@
+"""Latent spaces, one a file; the contract is `Space` in the package above."""
