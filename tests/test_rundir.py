@@ -240,6 +240,6 @@ def test_another_config_is_refused_with_the_difference(tmp_path: Path) -> None:
 def test_a_folder_that_everyone_may_write_to_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run").chmod(0o777)
-    with pytest.raises(UserError, match=r"is writable by everyone; run: chmod o-w .*run"):
+    with pytest.raises(UserError, match=r"is writable by everyone.*run: chmod -R o-w .*run"):
         rundir.prepare(tmp_path / "run", "a", {}, "command", accept_changes=False)
     assert list((tmp_path / "run").iterdir()) == []
