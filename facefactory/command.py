@@ -258,6 +258,7 @@ def start(job: str, names: tuple[str, ...], preset: str | None, arguments: list[
         surroundings.check_gpus(run.training.device)
     identity = config.flat(run)
     if path is None:
+        rundir.usable(Path(run.paths.runs), "paths.runs", write=False)
         path = run_path(run, f"{job}-{Path(chosen).stem}-{config.digest(identity)[:8]}")
     rundir.usable(Path(run.paths.data), "paths.data", write=False)
     folder = RunDir(path)
@@ -282,12 +283,12 @@ def start(job: str, names: tuple[str, ...], preset: str | None, arguments: list[
         for stage, script in scripts:
             print(f"# batch script: {stage}\n{script}")
         return
-    unchanged = preset is None or rundir.check_identity(path, identity, run.changed == "accept")
+    unchanged = preset is None or (rundir.check_identity(path, identity, run.changed == "accept") and _is_whole(path))
     if not todo and unchanged and where == "local" and not _busy(folder, where):  # nor is anything written then
         for name in names:
             say(f"{name}: complete")
         return chain.tell_report(path)
-    rundir.usable(path, "run folder")
+    rundir.usable(path, "run")
     command = shlex.join(["python", f"jobs/{job}.py", *arguments])
     with starting.first(path) as turn:
         busy = _busy(folder, where)
@@ -321,6 +322,14 @@ def start(job: str, names: tuple[str, ...], preset: str | None, arguments: list[
     if not busy:
         runner.execute(run, folder, names, studies.WORK)
         chain.tell_report(path)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a run folder's config.yaml is."""
+    try:
+        return bool(pipeline.config_of(path))
+    except UserError:
+        return False
 
 
 def _busy(folder: RunDir, where: str) -> str | None:

@@ -165,7 +165,8 @@ def _check_layer(layer: Mapping[str, Any], kinds: dict[str, Any], above: str = "
 
 
 def _explained(known: dict[str, Any], error: Any) -> str:
-    reason, wrong = str(error).split("\n")[0].partition(". Did you mean")[0], error.full_key  # we guess better
+    reason = _first_line(error).partition(". Did you mean")[0][:300]  # we guess better
+    wrong = error.full_key
     if "is incompatible with" in reason and wrong is not None:
         return f"{wrong}: its names are words; put numbers in quotes, e.g. '{{\"1\": 3.0}}'."
     if wrong is None:
