@@ -516,7 +516,7 @@ def test_the_same_command_on_two_login_nodes_at_once_submits_one_chain(faces: Fa
         subprocess.Popen([sys.executable, "-c", LOGIN, host, *line], stderr=subprocess.PIPE, text=True)
         for host in ("login1", "login2", "login1")
     ]
-    said = [command.communicate(timeout=100)[1] for command in commands]
+    said = [command.communicate(timeout=300)[1] for command in commands]
     assert [command.returncode for command in commands] == [0, 0, 0], "\n".join(said)
     assert len(slurm.calls("sbatch /")) == 2 and len(slurm.calls("scontrol release")) == 1
     assert sorted(text.count("already running: Slurm jobs 101, 102; nothing was started.") for text in said) == [0, 1, 1]
@@ -546,7 +546,7 @@ def test_a_connection_lost_while_jobs_are_submitted_leaves_none_in_the_queue(fac
         assert job.poll() is None
         time.sleep(0.05)
     job.send_signal(signal.SIGHUP)
-    job.communicate(timeout=60)
+    job.communicate(timeout=200)
     assert job.returncode == 130 and slurm.calls("scancel") == ["scancel 101"]
     assert not slurm.calls("scontrol release") and not Path("runs/r", starting.MARK).exists()
 
