@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import shlex
 import signal
 import sys
@@ -112,7 +113,7 @@ def check(run: Run, folder: RunDir, names: tuple[str, ...], profile: cluster.Pro
     import pandas as pd
 
     from facefactory import checkpoint
-    from facefactory.data import enough, index, labels
+    from facefactory.data import enough, index, labels, recipes
     from facefactory.models import Facts
     from facefactory.training import augment
 
@@ -259,7 +260,8 @@ def start(job: str, names: tuple[str, ...], preset: str | None, arguments: list[
     identity = config.flat(run)
     if path is None:
         rundir.usable(Path(run.paths.runs), "paths.runs", write=False)
-        path = run_path(run, f"{job}-{Path(chosen).stem}-{config.digest(identity)[:8]}")
+        stem = re.sub(r"[^\w.=+-]", "_", Path(chosen).stem)[:50]
+        path = run_path(run, f"{job}-{stem}-{config.digest(identity)[:8]}")
     rundir.usable(Path(run.paths.data), "paths.data", write=False)
     folder = RunDir(path)
     check(run, folder, names, profile if where == "slurm" else None)
