@@ -26,6 +26,7 @@ LIVES = 3  # a sweep whose Ray is lost so often in a row, with nothing trained i
 
 def guarded(work: Callable[[], None]) -> int:
     """Run `work`; a person's mistake is one line and exit code 2, a stop 75, a lost owner 3, what cannot be done 1."""
+    rundir.settle_umask()
     try:
         work()
     except UserError as error:
@@ -124,6 +125,7 @@ def _work(mode: str, path: str, *arguments: str) -> None:
     folder, first = RunDir(Path(path)), os.environ.get("RANK", "0") == "0"
     if mode == "probe":
         return check.probe(folder.path)
+    rundir.check_modes(folder.path)
     if mode == "sweep":
         return sweep_on_slurm(folder)
     run = pipeline.load_run(folder.path, [one for one in arguments if "=" in one])
@@ -131,7 +133,7 @@ def _work(mode: str, path: str, *arguments: str) -> None:
     names = [one for one in arguments if "=" not in one]
     if mode == "pack":
         part, _, parts = names[0].partition("/")
-        return stages.pack_part(run, (int(part), int(parts)))
+        return stages.pack_part(run, folder, (int(part), int(parts)))
     if mode == "finalist":
         place, places = int(names.pop(0)), studies.places(run, folder)
         if place >= len(places):

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import shlex
 import signal
 import sys
@@ -23,6 +24,7 @@ from facefactory import (
     rundir,
     runner,
     say,
+    stages,
     starting,
     studies,
     surroundings,
@@ -102,7 +104,7 @@ def _status(options: Status) -> None:
         raise Failed("a job failed or can never run.")
 
 
-def check(run: Run, names: tuple[str, ...], profile: cluster.Profile | None = None) -> None:
+def check(run: Run, folder: RunDir, names: tuple[str, ...], profile: cluster.Profile | None = None) -> None:
     """Find what cannot work (images, labels, batch sizes, network shapes, search space) before anything starts: UserError.
 
     What works and may not be meant is said. `profile`: of the cluster where the run goes; None: it stays on this machine.
@@ -123,7 +125,7 @@ def check(run: Run, names: tuple[str, ...], profile: cluster.Profile | None = No
         faces = enough.Faces(table, np.repeat(list(sizes), list(sizes.values())), schema, recipe["group"])
         shares: dict[str, float] = {}
     elif "pack" in names:
-        planned = recipes.plan(run.pack)
+        planned = pipeline.plan_of(run, folder)
         recipe, schema = planned.recipe, planned.schema
         side, channels = run.pack.resolution, 1 if run.pack.color == "gray" else 3
         facts = Facts(side, side, channels, labels_of(schema))
@@ -242,20 +244,27 @@ def start(job: str, names: tuple[str, ...], preset: str | None, arguments: list[
     site = {"paths": {name: value for name in ("runs", "data") if (value := getattr(profile, name))}}
     if preset is None:
         path = existing(early.run, Path(config.load(Run, rest, [site]).paths.runs))
-        layers = [config.read_yaml(path / "config.yaml")]
+        layers = [pipeline.config_of(path)]
     else:
         path, layers = None, [site, *layers]
     run = pipeline.resolve(config.load(Run, rest, layers))
     surroundings.set_threads(run.training.threads)
     if where == "local":
         surroundings.check_gpus(run.training.device)
-    check(run, names, profile if where == "slurm" else None)
     identity = config.flat(run)
     if path is None:
-        path = Path(run.paths.runs) / (run.run or f"{job}-{Path(chosen).stem}-{config.digest(identity)[:8]}")
+        rundir.usable(Path(run.paths.runs), "paths.runs", write=False)
+        stem = re.sub(r"[^\w.=+-]", "_", Path(chosen).stem)[:50]
+        path = run_path(run, f"{job}-{stem}-{config.digest(identity)[:8]}")
+    rundir.usable(Path(run.paths.data), "paths.data", write=False)
     folder = RunDir(path)
+    check(run, folder, names, profile if where == "slurm" else None)
     todo = list(itertools.dropwhile(lambda name: runner.is_complete(run, folder, name), names))
     options = own_options(path, identity) if preset is None else []
+    if "pack" in todo and not run.data.shards:
+        target = stages.planned(run, folder)[1]
+        if not (target / "index.json").exists():
+            rundir.usable(target.parent, "paths.data")
     if "generate" in todo and run.generate.out:
         runner.generated(run, folder)  # or what lies there already
     jobs = chain.slurm_jobs(run, folder, todo, options) if where == "slurm" else []
@@ -270,6 +279,12 @@ def start(job: str, names: tuple[str, ...], preset: str | None, arguments: list[
         for stage, script in scripts:
             print(f"# batch script: {stage}\n{script}")
         return
+    unchanged = preset is None or (rundir.check_identity(path, identity, run.changed == "accept") and _is_whole(path))
+    if not todo and unchanged and where == "local" and not _busy(folder, where):  # nor is anything written then
+        for name in names:
+            say(f"{name}: complete")
+        return chain.tell_report(path)
+    rundir.usable(path, "run")
     command = shlex.join(["python", f"jobs/{job}.py", *arguments])
     with starting.first(path) as turn:
         busy = _busy(folder, where)
@@ -279,6 +294,7 @@ def start(job: str, names: tuple[str, ...], preset: str | None, arguments: list[
             if turn.waited:  # what the other command did is no longer to be done
                 todo = list(itertools.dropwhile(lambda name: runner.is_complete(run, folder, name), names))
                 jobs = chain.slurm_jobs(run, folder, todo, options) if where == "slurm" else []
+            rundir.check_modes(path)
             if preset is None:
                 with open(path / "command.txt", "a") as commands:
                     commands.write(command + "\n")
@@ -302,6 +318,14 @@ def start(job: str, names: tuple[str, ...], preset: str | None, arguments: list[
     if not busy:
         runner.execute(run, folder, names, studies.WORK)
         chain.tell_report(path)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a run folder's config.yaml is."""
+    try:
+        return bool(pipeline.config_of(path))
+    except UserError:
+        return False
 
 
 def _busy(folder: RunDir, where: str) -> str | None:
@@ -342,9 +366,28 @@ def preset_layers(default: str, chosen: str) -> list[dict[str, Any]]:
     return [family, {name: value for name, value in found.items() if name not in ("run", "dry_run", "changed")}]
 
 
+NAME_CHARACTERS = ". _ - + = @ # , ~ ^ ! ( ) [ ] { }"
+NAME_BYTES = 200  # files are named after it, and a file's name has at most 255
+
+
+def run_path(run: Run, default: str) -> Path:
+    """The folder of a run that is made or goes on; UserError: its name cannot be that of a folder, or of a Slurm job."""
+    name = run.run if run.run is not None else default
+    wrong = sorted({one for one in name if not (one.isalnum() or one in f" {NAME_CHARACTERS}")})
+    rule = f"a run's name has letters, digits, blanks and {NAME_CHARACTERS}"
+    if wrong:
+        where = " (paths.runs=… names another folder)" if "/" in wrong else ""
+        raise UserError(f"run={name!r} has {' '.join(map(repr, wrong))}; {rule}{where}.")
+    if not name or name != name.strip() or name[0] in ".-":
+        raise UserError(f"run={name!r}; {rule}, and begins with none of ., - and blank.")
+    if len(name.encode()) > NAME_BYTES:
+        raise UserError(f"run={name[:20]!r}… has {len(name.encode())} bytes; give a name of at most {NAME_BYTES}.")
+    return Path(run.paths.runs) / name
+
+
 def own_options(path: Path, identity: dict[str, Any]) -> list[str]:
     """`key=value` of what a job on a run that exists changes: its own sections only; the run's config stays as it was."""
-    made = rundir.read_json(path / "identity.json") or {}
+    made = rundir.identity_of(path) or config.flat(pipeline.load_run(path))
     changed = {name: value for name, value in identity.items() if made.get(name) != value}
     own = ("judge.", "evaluation.", "interpret.", "generate.")
     if foreign := ", ".join(name for name in changed if not name.startswith(own)):

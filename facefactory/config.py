@@ -5,6 +5,7 @@ Sections are frozen dataclasses whose fields are made by `key`: default, meaning
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -18,6 +19,10 @@ from facefactory import UserError
 from facefactory.registry import nearest
 
 Tree = TypeVar("Tree")
+SHOWN = 120  # characters of an argument that an error shows
+MOST_INT = 2**63 - 1
+MOST_VALUES = 100_000  # of a YAML file or argument
+NO_REFERENCE = "Write the value itself."
 
 
 def key(
@@ -56,37 +61,112 @@ def load(schema: type[Tree], arguments: list[str], layers: Sequence[Mapping[str,
     UserError: an argument that is not `key=value`, an unknown key, a wrong type or a value out of bounds.
     """
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
+    from omegaconf.errors import GrammarParseError, InterpolationResolutionError, OmegaConfBaseException
 
     known = list(leaves(schema))
-    texts = {name for name, _, kind in known if kind in (str, str | None)}
-    dotlists = []
-    for argument in arguments:
-        if "=" not in argument:
-            raise UserError(f"{argument!r} is not of the form key=value, e.g. training.total_kimg=60. --help lists the keys.")
-        name, value = argument.split("=", 1)
-        if name in texts and value != "null" and value[:1] not in ("'", '"'):  # run=no is a name, not false
-            argument = f"{name}={json.dumps(os.path.expandvars(value), ensure_ascii=False)}"
-        try:
-            dotlists.append(OmegaConf.from_dotlist([argument]))
-        except YAMLError:
-            fix = "quote its value, e.g. key='\"a: b\"', or close its brackets"
-            raise UserError(f"{argument!r} is not readable as YAML: {fix}.") from None
+    kinds = {name: kind for name, _, kind in known}
+    dotlists = [_dotlist(argument, kinds) for argument in arguments]
+    for layer in layers:
+        _check_layer(layer, kinds)
+
     try:
         merged = OmegaConf.merge(OmegaConf.structured(schema), *(OmegaConf.create(dict(layer)) for layer in layers), *dotlists)
         loaded = OmegaConf.to_object(merged)
+    except (GrammarParseError, InterpolationResolutionError) as error:
+        raise UserError(f"{_first_line(error)}: '${{' begins a reference to another key. {NO_REFERENCE}") from None
     except OmegaConfBaseException as error:
-        raise UserError(_explained({name: kind for name, _, kind in known}, error)) from None
+        raise UserError(_explained(kinds, error)) from None
     except TypeError as error:  # a list where a mapping belongs, or the reverse
         raise UserError(f"{error} in {' '.join(arguments) or layers[-1]}: {{a: b}} is a mapping, [a, b] a list.") from None
+
     for name, item, _ in known:
-        _check_bounds(name, attrgetter(name)(loaded), **item.metadata)
+        value = attrgetter(name)(loaded)
+        _check_numbers(name, value)
+        _check_bounds(name, value, **item.metadata)
     return loaded  # type: ignore[return-value]
 
 
+def _first_line(error: BaseException) -> str:
+    return str(error).split("\n")[0]
+
+
+def _shown(argument: str) -> str:
+    """An argument as an error shows it: its beginning, in one line, whatever its bytes are."""
+    return repr(argument) if len(argument) <= SHOWN else f"{argument[:SHOWN]!r}…"
+
+
+def _dotlist(argument: str, kinds: dict[str, Any]) -> Any:
+    """`key=value` as a mapping of OmegaConf's; UserError: it is none."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{_shown(argument)} is not text in UTF-8; write it in UTF-8.") from None
+    name, equals, value = argument.partition("=")
+    if not equals or not all(name.split(".")):
+        raise UserError(f"{_shown(argument)} is not of the form key=value, e.g. training.total_kimg=60. --help lists the keys.")
+    if kinds.get(name) in (str, str | None) and value != "null" and value[:1] not in ("'", '"'):  # run=no is a name, not false
+        value = os.path.expandvars(value)
+        argument = f"{name}={json.dumps(value, ensure_ascii=False)}"
+    if "${" in value:
+        raise UserError(f"{_shown(argument)}: '${{' names a variable that is not set. {NO_REFERENCE}")
+    try:
+        check_yaml(argument.partition("=")[2])
+        return OmegaConf.from_dotlist([argument])
+    except UserError as error:
+        raise UserError(f"{_shown(argument)}: {error}") from None
+    except (YAMLError, OmegaConfBaseException, RecursionError, ValueError):
+        fix = "quote its value, e.g. key='\"a: b\"', or close its brackets"
+        raise UserError(f"{_shown(argument)} is not readable as YAML: {fix}.") from None
+
+
+def check_yaml(text: str) -> None:
+    """Raise UserError for YAML of too many values, as aliases can name them; YAMLError: it is no YAML."""
+    import yaml
+
+    def count(node: Any) -> int:
+        if id(node) not in counted:
+            counted[id(node)] = MOST_VALUES  # for one that holds itself
+            parts = [node.value] if isinstance(node, yaml.ScalarNode) else node.value
+            inner = itertools.chain(*parts) if isinstance(node, yaml.MappingNode) else parts
+            nodes = [part for part in inner if isinstance(part, yaml.Node)]
+            counted[id(node)] = min(MOST_VALUES, 1 + sum(map(count, nodes)))
+        return counted[id(node)]
+
+    counted: dict[int, int] = {}
+    try:
+        top = yaml.compose(text, Loader=yaml.SafeLoader)
+        values = count(top) if top is not None else 0
+    except RecursionError:
+        raise UserError("it is nested too deeply; write it flatter.") from None
+    if values >= MOST_VALUES:
+        raise UserError(f"it stands for {MOST_VALUES} values or more (aliases count each time); write fewer.")
+
+
+def _check_layer(layer: Mapping[str, Any], kinds: dict[str, Any], above: str = "") -> None:
+    """Raise UserError for keys of a file that are written as on the command line, and for sections without keys."""
+    for name, value in layer.items():
+        whole = f"{above}{name}"
+        inside = [known for known in kinds if known.startswith(f"{whole}.")]
+        if "." in str(name) and whole in kinds:
+            first, *rest = str(name).split(".")
+            nested = "…"
+            for word in reversed(rest):
+                nested = f"{{{word}: {nested}}}"
+            raise UserError(f"{whole}: in a file write it as {first}: {nested}; dots are for the command line.")
+        if inside and value is None:
+            example = inside[0].removeprefix(f"{whole}.")
+            raise UserError(f"{whole}: is empty; give its keys, e.g. {whole}: {{{example}: …}}, or remove that line.")
+        if inside and isinstance(value, Mapping):
+            _check_layer(value, kinds, f"{whole}.")
+
+
 def _explained(known: dict[str, Any], error: Any) -> str:
-    reason, wrong = str(error).split("\n")[0].partition(". Did you mean")[0], error.full_key  # we guess better
+    reason = _first_line(error).partition(". Did you mean")[0][:300]  # we guess better
+    wrong = error.full_key
     if "is incompatible with" in reason and wrong is not None:
         return f"{wrong}: its names are words; put numbers in quotes, e.g. '{{\"1\": 3.0}}'."
     if wrong is None:
@@ -99,6 +179,17 @@ def _explained(known: dict[str, Any], error: Any) -> str:
     if str(known[wrong]).startswith("list"):
         return f"{wrong} takes a list, e.g. {wrong}=[a,b]. --help lists types and meanings."
     return f"{wrong}: {reason}. --help lists types and meanings."
+
+
+def _check_numbers(name: str, value: Any) -> None:
+    """Raise UserError for a number that no file of ours can hold, however deep it stands."""
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+    for part in parts:
+        _check_numbers(name, part)
+    if isinstance(value, int) and abs(value) > MOST_INT:
+        raise UserError(f"{name} has the number {str(value)[:20]}…; whole numbers reach from -{MOST_INT} to {MOST_INT}.")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{name} is {value}; it must be a finite number.")
 
 
 def _check_bounds(name: str, value: Any, meaning: str, low: float, high: float, **others: Any) -> None:
@@ -114,6 +205,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     try:
+        check_yaml(path.read_text("utf-8"))
         found = OmegaConf.to_container(OmegaConf.load(path))
     except FileNotFoundError:
         near = sorted(other.stem for other in path.parent.glob("*.yaml"))

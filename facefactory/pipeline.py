@@ -24,6 +24,7 @@ from facefactory.training import Training
 
 if TYPE_CHECKING:
     from facefactory.data.index import Index
+    from facefactory.data.recipes import Plan
 
 SEARCHED = ("model.", "objective.", "training.", "data.flip", "data.shift", "data.balance")
 FIXED = ("training.total_kimg", "training.ranks", "training.threads", "training.device")
@@ -105,7 +106,8 @@ def outputs_of(folder: RunDir, *names: str) -> dict[str, Any]:
     found = {}
     for name in names:
         stage, output = name.split(".")
-        if (done := folder.done(stage)) is None:
+        done = folder.done(stage) or {}
+        if "outputs" not in done:
             raise UserError(f"{folder.path.name} has no finished stage {stage!r}; run its job first (train_… or sweep_…).")
         found[name] = done["outputs"][output]
     return found
@@ -117,11 +119,21 @@ def _reads(*names: str) -> Callable[[Run, RunDir], dict[str, Any]]:
 
 def _pack_inputs(run: Run, folder: RunDir) -> dict[str, Any]:
     """Digests of recipe, labels and images, or of the index of shards that were packed elsewhere."""
-    from facefactory.data import index, recipes
+    from facefactory.data import index
 
     if run.data.shards:
         return {"index": config.digest(index.read(Path(run.data.shards)).content)}
-    return dict(recipes.plan(run.pack).fingerprint)
+    return dict(plan_of(run, folder).fingerprint)
+
+
+def plan_of(run: Run, folder: RunDir) -> "Plan":
+    """What is to be packed; made once a command: listing millions of files on shared storage takes minutes."""
+    from facefactory.data import recipes
+
+    if "plan" not in folder.kept:
+        folder.kept["plan"] = recipes.plan(run.pack)
+    plan: Plan = folder.kept["plan"]
+    return plan
 
 
 def _train_inputs(run: Run, folder: RunDir) -> dict[str, Any]:
@@ -167,16 +179,38 @@ def index_of(folder: RunDir) -> "Index":
     return found
 
 
+def config_of(path: Path) -> dict[str, Any]:
+    """The content of a run folder's config.yaml.
+
+    UserError: it lacks keys that the run was made with: it was cut, and what it lacks is not what defaults say.
+    """
+    file = path / "config.yaml"
+    content = config.read_yaml(file)
+    for name in rundir.read_json(path / "identity.json") or {}:
+        part: Any = content
+        for word in name.split("."):
+            part = part.get(word, ...) if isinstance(part, dict) else ...
+        if part is ...:
+            raise UserError(
+                f"{file} {rundir.DAMAGED}: it has no {name}. Give the command that made the run again "
+                f"(the first line of {path / 'command.txt'}); it writes the file anew."
+            )
+    return content
+
+
 def load_run(path: Path, options: Sequence[str] = ()) -> Run:
     """The resolved config of a run folder, with the `key=value` options of a job that works on a finished run."""
-    return config.load(Run, list(options), [config.read_yaml(path / "config.yaml")])
+    return config.load(Run, list(options), [config_of(path)])
 
 
 def resolve(run: Run) -> Run:
     """Every default of the components filled in, every relative path made absolute; UserError: no such component or option."""
 
     def absolute(path: str | None) -> str | None:
-        return None if path is None else str(Path(os.path.expandvars(path)).expanduser().absolute())
+        try:
+            return None if path is None else str(Path(os.path.expandvars(path)).expanduser().absolute())
+        except RuntimeError as error:
+            raise UserError(f"{path}: {error} Write the whole path.") from None
 
     def named(name: str) -> str:
         return str(absolute(name)) if str(name).endswith((".py", ".yaml", ".yml")) else name

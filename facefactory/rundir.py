@@ -6,10 +6,12 @@ Layout: config.yaml, command.txt, owner.json, jobs.jsonl, private/, report.html,
 import contextlib
 import errno
 import fcntl
+import functools
 import hashlib
 import json
 import os
 import secrets
+import shlex
 import shutil
 import socket
 import time
@@ -19,6 +21,7 @@ from typing import Any
 
 from facefactory import UserError, say
 
+DAMAGED = "is empty or cut, as a crash or a full disk leaves files"
 OWNER_TOKEN = "FACEFACTORY_OWNER"  # handed by a launcher to the processes that write in its name
 
 
@@ -86,19 +89,37 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON in a file, or None where there is no file."""
+    """The JSON in a file, or None where there is no file; one that is damaged is named, and counts as none."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
+    except (ValueError, RecursionError):
+        _say_once(f"{path} {DAMAGED}; it counts as missing.")
+        return None
+
+
+def need_json(path: Path, advice: str) -> Any:
+    """The JSON in a file without which nothing can be done; UserError: it is missing or damaged, and what to do."""
+    found = read_json(path)
+    if found is None:
+        raise UserError(f"{path} {DAMAGED if path.exists() else 'is missing'}. {advice}")
+    return found
+
+
+@functools.cache
+def _say_once(text: str) -> None:
+    say(text)
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """The whole lines of a JSON-lines file; lines cut by a kill are left out."""
     found = []
-    for line in path.read_text().split("\n")[:-1] if path.exists() else []:
+    for text in path.read_text(errors="replace").split("\n")[:-1] if path.exists() else []:
         with contextlib.suppress(json.JSONDecodeError):
-            found.append(json.loads(line))
+            line = json.loads(text)
+            if isinstance(line, dict):
+                found.append(line)
     return found
 
 
@@ -134,8 +155,46 @@ def sha256(path: Path) -> str:
 
 
 def cache_folder() -> Path:
-    """The user's cache folder for verdicts and weights."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "facefactory"
+    """The user's cache folder for verdicts and weights; where no home is known, a place that can hold nothing."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "facefactory"
+    except RuntimeError:
+        return Path(os.devnull)
+
+
+def remember(path: Path, value: Any) -> None:
+    """Write JSON that can be found out again; where it cannot be written, a line says so."""
+    try:
+        write_json(path, value)
+    except OSError as error:
+        _say_once(
+            f"nothing can be kept in {cache_folder()} ({error.strerror}), so checksums are taken anew by every job; "
+            "XDG_CACHE_HOME=… names another folder."
+        )
+
+
+def settle_umask() -> None:
+    """From now on nobody else may write to what this process makes; a group may where the umask says so (002)."""
+    inherited = os.umask(0o022)
+    if inherited & 0o002:
+        os.umask(inherited)
+
+
+def usable(path: Path, name: str, write: bool = True) -> None:
+    """Raise UserError unless a folder is or can be there and, with `write`, can be written; `name` is its key."""
+    for place in (path, *path.parents):
+        try:
+            if place.is_symlink() and not place.exists():
+                raise UserError(f"{name}={path}: {place} is a link to {os.readlink(place)}, which is not there.")
+            if not place.exists():
+                continue
+            if not place.is_dir():
+                raise UserError(f"{name}={path}: {place} is a file; give a folder.")
+            if write and not os.access(place, os.W_OK | os.X_OK):
+                raise UserError(f"{name}={path}: {place} cannot be written by you; give another folder.")
+        except OSError as error:
+            raise UserError(f"{name}={path}: {error.strerror}; give another folder.") from None
+        return
 
 
 def started(pid: int) -> str | None:
@@ -152,6 +211,7 @@ class RunDir:
 
     def __init__(self, path: Path) -> None:
         self.path, self.token = path, os.environ.get(OWNER_TOKEN)
+        self.kept: dict[str, Any] = {}  # what this process found out once and asks for again, e.g. the plan of a set
 
     def stage(self, name: str) -> Path:
         """The folder of a stage."""
@@ -159,10 +219,15 @@ class RunDir:
 
     def running(self) -> dict[str, Any] | None:
         """The owner, if it is another process that is alive on this machine."""
-        owner = read_json(self.path / "owner.json")
+        owner = self._owner()
         if owner is None or owner["host"] != socket.gethostname() or owner["pid"] == os.getpid():
             return None
         return owner if started(owner["pid"]) == owner["started"] else None
+
+    def _owner(self) -> dict[str, Any] | None:
+        owner = read_json(self.path / "owner.json")
+        whole = isinstance(owner, dict) and {"host", "pid", "started", "token"} <= owner.keys()
+        return owner if whole else None
 
     def claim(self) -> None:
         """Become the owner; whoever owned the folder before stops at its next write."""
@@ -178,9 +243,9 @@ class RunDir:
 
     def guard(self) -> None:
         """Raise OwnerLost unless this process (or its launcher) still owns the folder. Called before every rename."""
-        owner = read_json(self.path / "owner.json")
+        owner = self._owner()
         if owner is None or owner["token"] != self.token:
-            newer = f"pid {owner['pid']} on {owner['host']}" if owner else "nobody (the folder was removed)"
+            newer = f"pid {owner['pid']} on {owner['host']}" if owner else "nobody (owner.json is gone or damaged)"
             raise OwnerLost(f"{self.path} is owned by {newer} now; this older copy stops without writing.")
 
     def record(self, stage: str, state: str, **facts: Any) -> None:
@@ -189,15 +254,16 @@ class RunDir:
         append_json(self.path / "jobs.jsonl", {**line, "job": os.environ.get("FACEFACTORY_JOB", f"pid {os.getpid()}"), **facts})
 
     def done(self, stage: str) -> dict[str, Any] | None:
-        """DONE.json of a stage, or None."""
-        return read_json(self.stage(stage) / "DONE.json")
+        """DONE.json of a stage, or None: the stage is not finished, or the file is damaged."""
+        found = read_json(self.stage(stage) / "DONE.json")
+        return found if isinstance(found, dict) else None
 
     def is_complete(self, stage: str, config: dict[str, Any], inputs: dict[str, Any]) -> bool:
         """Whether DONE.json speaks of this config and these inputs, and the files it names are there in full size."""
         done = self.done(stage)
-        if done is None or done["config"] != config or done["inputs"] != inputs:
+        if done is None or done.get("config") != config or done.get("inputs") != inputs:
             return False
-        sizes = done["files"].items()
+        sizes = done.get("files", {}).items()
         return all((self.path / name).is_file() and (self.path / name).stat().st_size == size for name, size in sizes)
 
     def begin(self, stage: str, identity: str) -> None:
@@ -221,12 +287,35 @@ class RunDir:
         write_json(self.stage(stage) / "DONE.json", {**record, "files": sizes})
 
 
-def prepare(path: Path, resolved: str, identity: dict[str, Any], command: str, accept_changes: bool) -> RunDir:
-    """The run folder for a resolved config: made anew, or checked against what it was made with.
+def identity_of(path: Path) -> dict[str, Any] | None:
+    """The config keys that a run folder was made with; None: it was never prepared. UserError: the file is damaged."""
+    file = path / "identity.json"
+    if not file.exists():
+        return None
+    advice = (
+        f"If {path / 'config.yaml'} is the config that you want, remove {file.name} and give the same command again; "
+        "else choose another run=…"
+    )
+    made = need_json(file, advice)
+    if not isinstance(made, dict):
+        raise UserError(f"{file} {DAMAGED}. {advice}")
+    return made
 
-    UserError: the folder exists with another config and changes are not accepted, or others may write to it.
-    """
-    made = read_json(path / "identity.json")
+
+def check_modes(path: Path) -> None:
+    """Raise UserError if everyone may write to a run folder, or to what is executed in it."""
+    for place in (path, path / "code", path / "private"):
+        if place.exists() and place.stat().st_mode & 0o002:
+            raise UserError(
+                f"{place} is writable by everyone, and jobs execute what lies there. If nobody else wrote to it, "
+                f"run: chmod -R o-w {shlex.quote(str(path))} (where that changes nothing, a mount's options decide: "
+                "give another paths.runs)."
+            )
+
+
+def check_identity(path: Path, identity: dict[str, Any], accept_changes: bool) -> bool:
+    """Whether a run folder was made with this very config; UserError: with another one, and changes are not accepted."""
+    made = identity_of(path)
     if made is not None and made != identity and not accept_changes:
         keys = sorted(name for name in made.keys() | identity.keys() if made.get(name) != identity.get(name))
         lines = "; ".join(f"{name} was {made.get(name)!r}, now {identity.get(name)!r}" for name in keys)
@@ -234,8 +323,16 @@ def prepare(path: Path, resolved: str, identity: dict[str, Any], command: str, a
             f"run {path.name!r} exists with another config: {lines}. "
             "Choose another run=…, or changed=accept to run again the stages that depend on it (old results are kept)."
         )
-    if path.exists() and path.stat().st_mode & 0o002:
-        raise UserError(f"run folder {path} is writable by everyone; run: chmod o-w {path}")
+    return made == identity
+
+
+def prepare(path: Path, resolved: str, identity: dict[str, Any], command: str, accept_changes: bool) -> RunDir:
+    """The run folder for a resolved config: made anew, or checked against what it was made with.
+
+    UserError: the folder exists with another config and changes are not accepted, or others may write to it.
+    """
+    check_identity(path, identity, accept_changes)
+    check_modes(path)
     write_json(path / "identity.json", identity)
     with atomic(path / "config.yaml") as temporary:
         temporary.write_text(resolved)

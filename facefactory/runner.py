@@ -72,7 +72,7 @@ def _intact(run: Run, folder: RunDir, name: str) -> bool:
         return (generated(run, folder)[0] / last).exists()
     if name == "finalists":  # the same command tries failed ones again
         found = rundir.read_json(folder.stage(name) / "results.json")
-        return all(one["state"] == "finished" for one in found["finalists"])
+        return found is not None and all(one["state"] == "finished" for one in found["finalists"])
     if name == "pack":
         index_of(folder)
     return True
@@ -80,8 +80,10 @@ def _intact(run: Run, folder: RunDir, name: str) -> bool:
 
 def is_complete(run: Run, folder: RunDir, name: str) -> bool:
     """Whether a stage's results are there and speak of this config and of what is there now before it."""
-    stage = STAGES[name]
+    stage, done = STAGES[name], folder.done(name)
     try:
+        if done is None or done.get("config") != stage.config(run):
+            return False  # and its inputs need not be looked at
         return folder.is_complete(name, stage.config(run), stage.inputs(run, folder)) and _intact(run, folder, name)
     except UserError:
         return False
@@ -112,7 +114,7 @@ def begin(run: Run, folder: RunDir, name: str) -> dict[str, Any]:
     stage, done = STAGES[name], folder.done(name)
     inputs, started = stage.inputs(run, folder), stage.config(run, resumes=False)
     trains = name == "train"  # one that was interrupted decides itself whether changed images are accepted
-    if trains and done is not None and done["inputs"] != inputs and run.data.changed != "accept":
+    if trains and done is not None and done.get("inputs") != inputs and run.data.changed != "accept":
         folder.move_aside(name)
     folder.begin(name, config.digest(started if trains else [started, inputs]))
     return inputs
@@ -121,11 +123,13 @@ def begin(run: Run, folder: RunDir, name: str) -> dict[str, Any]:
 def _execute_one(run: Run, folder: RunDir, name: str, work: Work) -> None:
     """Run one stage, unless it is complete."""
     if is_complete(run, folder, name):
+        folder.kept.clear()
         return say(f"{name}: complete")
     inputs = begin(run, folder, name)
     folder.record(name, "running")
     began = time.time()
     seconds = finish(run, folder, name, inputs, work(run, folder), began)
+    folder.kept.clear()  # no later stage asks for it
     folder.record(name, "finished", seconds=seconds)
     say(f"{name}: done in {seconds:.0f} s")
 

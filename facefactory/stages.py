@@ -20,46 +20,61 @@ from facefactory.training import Training
 
 if TYPE_CHECKING:
     from facefactory.data.index import Index
+    from facefactory.data.recipes import Plan
     from facefactory.ranks import World
     from facefactory.training.trainer import Task
 
 
 def pack(run: Run, folder: RunDir) -> Outputs:
     """Pack the set, or find it packed already."""
-    from facefactory.data import index, pack, survey
+    from facefactory.data import index, survey
     from facefactory.report import dataset
 
     if run.data.shards:
         found = index.read(Path(run.data.shards))
         found.verify(run.data.verify == "full")
     else:
-        plan, target = planned(run)
-        with rundir.locked(target.with_suffix(".lock")):  # two runs of one set: the second finds it packed
-            try:
-                found = index.read(target)
-                found.verify(run.data.verify == "full")
-            except UserError as error:
-                if (target / "index.json").exists():
-                    say(f"pack: {error} Packing it anew.")
-                with _progress() as packed:
-                    found = pack.pack(plan, target, packed)
-    page = survey.place(found) / "report.html"
-    if not page.exists() or page.stat().st_mtime < (found.folder / "index.json").stat().st_mtime:
-        survey.survey(found)
-        dataset.write(found.folder, page.parent)
-    say(f"pack: what is in the set: {page}")
+        plan, target = planned(run, folder)
+        try:  # where it is complete nothing is locked or written: such folders may be read-only
+            found = index.read(target)
+            found.verify(run.data.verify == "full")
+        except UserError:
+            found = _packed(run, plan, target)
+    try:
+        page = survey.place(found) / "report.html"
+        if not page.exists() or page.stat().st_mtime < (found.folder / "index.json").stat().st_mtime:
+            survey.survey(found)
+            dataset.write(found.folder, page.parent)
+        say(f"pack: what is in the set: {page}")
+    except OSError as error:
+        say(f"pack: there is no page of what is in the set: {error}")
     return {"folder": str(found.folder), "images": found.images_digest, "labels": found.labels_digest}, []
 
 
-def planned(run: Run) -> tuple[Any, Path]:
-    """What is to be packed, by as many processes as Slurm gave CPUs, and the folder for it."""
-    from facefactory.data import recipes
+def _packed(run: Run, plan: "Plan", target: Path) -> "Index":
+    """Pack a set, unless another process has just done it."""
+    from facefactory.data import index, pack
 
-    cpus = int(os.environ.get("SLURM_CPUS_PER_TASK", 1))
-    plan = recipes.plan(dataclasses.replace(run.pack, workers=max(run.pack.workers, cpus)))
-    target = Path(run.paths.data) / "packed" / plan.folder_name
+    rundir.usable(target.parent, "paths.data")
     target.parent.mkdir(parents=True, exist_ok=True)
-    return plan, target
+    with rundir.locked(target.with_suffix(".lock")):
+        try:
+            found = index.read(target)
+            found.verify(run.data.verify == "full")
+        except UserError as error:
+            if (target / "index.json").exists():
+                say(f"pack: {error} Packing it anew.")
+            with _progress() as packed:
+                found = pack.pack(plan, target, packed)
+    return found
+
+
+def planned(run: Run, folder: RunDir) -> tuple["Plan", Path]:
+    """What is to be packed, by as many processes as Slurm gave CPUs, and the folder for it."""
+    plan = pipeline.plan_of(run, folder)
+    cpus = int(os.environ.get("SLURM_CPUS_PER_TASK", 1))
+    options = dataclasses.replace(plan.options, workers=max(plan.options.workers, cpus))
+    return dataclasses.replace(plan, options=options), Path(run.paths.data) / "packed" / plan.folder_name
 
 
 @contextlib.contextmanager
@@ -75,12 +90,14 @@ def _progress() -> Iterator[Callable[[int, int, float], None]]:
         yield packed
 
 
-def pack_part(run: Run, part: tuple[int, int]) -> None:
+def pack_part(run: Run, folder: RunDir, part: tuple[int, int]) -> None:
     """One element's share of the shards, in an array of jobs that pack a set together; the stage `pack` ends the work."""
     from facefactory.data import pack
 
-    plan, target = planned(run)
+    plan, target = planned(run, folder)
     if not (target / "index.json").exists():
+        rundir.usable(target.parent, "paths.data")
+        target.parent.mkdir(parents=True, exist_ok=True)
         with _progress() as packed:
             pack.shards(plan, target, packed, part)
 
@@ -92,11 +109,15 @@ def judge(run: Run, folder: RunDir) -> Outputs:
     index = index_of(folder)
     made_of = [STAGES["judge"].config(run), index.images_digest, index.labels_digest, __version__]
     home = Path(run.paths.data) / "judges" / config.digest(made_of)[:16]
-    home.mkdir(parents=True, exist_ok=True)
-    with rundir.locked(home / "lock"):
-        if not (home / "results.json").exists():
-            rundir.write_json(home / "results.json", _train_judge(run, index, home))
     facts = rundir.read_json(home / "results.json")
+    if facts is None:  # only then is anything locked or written: such folders may be read-only
+        rundir.usable(home, "paths.data")
+        home.mkdir(parents=True, exist_ok=True)
+        with rundir.locked(home / "lock"):
+            facts = rundir.read_json(home / "results.json")
+            if facts is None:
+                facts = _train_judge(run, index, home)
+                rundir.write_json(home / "results.json", facts)
     newest = checkpoint.latest(home / "judge" / "checkpoints")
     if newest is None:
         raise UserError(f"the judge in {home} lost its checkpoint; remove that folder, and it is trained again.")

@@ -93,7 +93,8 @@ def search(run: Run, folder: RunDir) -> Outputs:
 
 def places(run: Run, folder: RunDir) -> list[tuple[str, Run, Path]]:
     """The names of the best trials, and the configs and run folders with which they go on as finalists."""
-    trials = rundir.read_json(folder.stage("sweep") / "results.json")["trials"]
+    advice = "Give the command of the sweep again: it writes the file anew from its trials."
+    trials = rundir.need_json(folder.stage("sweep") / "results.json", advice)["trials"]
     best = [(one["name"], pipeline.with_params(run, one["params"])) for one in sweep.best(trials, run.sweep.finalists)]
     return [(name, child, folder.stage("finalists") / f"{number}-{name}") for number, (name, child) in enumerate(best)]
 

@@ -93,6 +93,55 @@ def test_a_wrong_argument_is_one_clear_line(argument: str, message: str) -> None
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("optics.lens=caf\udce9", r"'optics\.lens=caf\\udce9' is not text in UTF-8"),
+        ("optics.lens=${", r"'\$\{' names a variable that is not set"),
+        ("optics.shots=${seed}", r"'\$\{' names a variable that is not set"),
+        ("optics.body=" + "[" * 600 + "]" * 600, r"nested too deeply"),
+        ("optics.body=&a [*a]", r"stands for 100000 values or more"),
+        ("optics.body={a: [.nan]}", r"optics\.body is nan; it must be a finite number"),
+        ("optics.body={a: 99999999999999999999}", r"optics\.body has the number 99999999999999999999…; whole numbers reach"),
+        ("seed=9223372036854775808", r"seed has the number 9223372036854775808…; whole numbers reach"),
+        ("seed=" + "9" * 3000, r"seed has the number 9{20}…"),
+        ("=3", r"not of the form key=value"),
+        ("optics..lens=3", r"not of the form key=value"),
+    ],
+)
+def test_a_hostile_argument_is_one_short_line(argument: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        load(argument)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("optics.shots: 4", r"^optics\.shots: in a file write it as optics: \{shots: …\}; dots are for the command line"),
+        ("optics:\nseed: 3", r"^optics: is empty; give its keys, e\.g\. optics: \{lens: …\}, or remove that line"),
+        ("optics: {lens: '${oops'}", r"'\$\{' begins a reference|not readable YAML"),
+        ("optics: {lens: '${seat}'}", r"'seat' not found.*'\$\{' begins a reference"),
+        ("optics: {body: " + "[" * 600 + "]" * 600 + "}", r"nested too deeply"),
+    ],
+)
+def test_a_hostile_file_is_one_short_line(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        load(layers=[config.read_yaml(tmp_path / "a.yaml")])
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
+
+
+def test_a_file_of_aliases_is_not_unfolded(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
+    (tmp_path / "a.yaml").write_text("\n".join(lines))
+    with pytest.raises(UserError, match=r"a\.yaml.*stands for 100000 values or more \(aliases count each time\)"):
+        config.read_yaml(tmp_path / "a.yaml")
+    (tmp_path / "b.yaml").write_text("a: &a {x: 1}\nb: [*a, *a]\n")
+    assert config.read_yaml(tmp_path / "b.yaml") == {"a": {"x": 1}, "b": [{"x": 1}, {"x": 1}]}
+
+
 def test_an_unknown_key_of_a_file_is_refused_like_an_argument() -> None:
     with pytest.raises(UserError, match=r"unknown key 'optics\.lense'.*Did you mean 'optics\.lens'"):
         load(layers=[{"optics": {"lense": "x"}}])

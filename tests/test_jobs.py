@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,6 +15,7 @@ import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +23,7 @@ from conftest import BATCH, Faces, Pretended
 from PIL import Image
 
 from facefactory import UserError, chain, command, config, pipeline, rundir, runner, stages, starting
+from facefactory.data import recipes
 
 ROOT = Path(__file__).parents[1]
 JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("*.py"))
@@ -125,11 +130,11 @@ MISTAKES = {
     "model.depth=9": "depth=9",
     "objective.critic=hing": "hinge",
     "training.augment=[flip]": "allowed are brightness",
-    "pack.root=/nowhere": "not a folder",
-    "pack.labels=/nowhere.csv": "no label table",
+    "pack.root=nowhere": "not a folder",
+    "pack.labels=nowhere.csv": "no label table",
     "pack.recipe=orrl": "Did you mean 'orl'",
     "config=dcgan-orl": "Did you mean 'dcgan-orl32'",
-    "data.shards=/nowhere": "no index.json",
+    "data.shards=nowhere": "no index.json",
     "data.balance=Hats": "no label",
     "total_kimg": "key=value",
     "training.device=cuda": "sees no GPU",
@@ -164,6 +169,48 @@ def test_jobs_on_runs_name_the_runs_that_exist(faces: Faces, capsys: pytest.Capt
     capsys.readouterr()
     assert run("evaluate", "run=s") == 2 and "there are r" in capsys.readouterr().err
     assert run("evaluate", "run=r", "training.lr=1") == 2 and "cannot change any more" in capsys.readouterr().err
+
+
+NAMES = {
+    "": "begins with none of",
+    ".": "begins with none of",
+    "..": "begins with none of",
+    "-r": "begins with none of",
+    " r": "begins with none of",
+    "a/b": "paths.runs=… names another folder",
+    "a\nb": "'\\n'",
+    "20%": "has '%'",
+    "a|b": "has '|'",
+    "it's": "letters, digits",
+    "${": "names a variable that is not set",
+    "a:b": "has ':'",
+    "caf\udce9": "UTF-8",
+    "é" * 101: "202 bytes; give a name of at most 200",
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_that_no_folder_or_job_can_have_is_refused(name: str, faces: Faces, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("train_gan", *base(faces), f"run={name}") == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1 and NAMES[name] in said
+    assert list(Path().iterdir()) == []
+
+
+def test_other_names_are_folders(faces: Faces) -> None:
+    for name in ("été 2026", "lr=1e-3,b=[2]", "x" * 200):
+        assert run("train_gan", *base(faces), f"run={name}", "training.total_kimg=0.012") == 0
+        assert Path("runs", name, "train", "DONE.json").exists()
+
+
+@pytest.mark.parametrize("key", ["paths.runs", "paths.data"])
+def test_a_place_that_can_hold_nothing_is_said_first(key: str, faces: Faces, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("file").touch()
+    Path("link").symlink_to("gone")
+    for place, words in {"file": "is a file", "file/below": "is a file", "link": "is a link to gone"}.items():
+        assert run("train_gan", *base(faces), f"{key}={place}") == 2
+        assert re.search(rf"^error: {key}=.*{words}", capsys.readouterr().err, re.M)
+    assert sorted(path.name for path in Path().iterdir()) == ["file", "link"]
 
 
 # -- stale and fresh -------------------------------------------------------------------------------------------------
@@ -296,6 +343,136 @@ def test_packing_alone_asks_for_nothing_that_a_training_needs(faces: Faces, caps
     assert "put numbers in quotes" in capsys.readouterr().err
 
 
+def planned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A list that grows by one whenever a set is planned."""
+    calls, plan = [], recipes.plan
+
+    def counted(options: Any, *more: Any) -> Any:
+        calls.append(options.recipe)
+        return plan(options, *more)
+
+    monkeypatch.setattr(recipes, "plan", counted)
+    return calls
+
+
+def test_a_command_plans_its_set_once(faces: Faces, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = planned(monkeypatch)
+    for _ in range(2):  # packed anew, and found packed
+        assert run("train_gan", *base(faces)) == 0
+        assert len(calls) == 1
+        calls.clear()
+    assert run("train_gan", *base(faces), "training.total_kimg=0.2", "changed=accept") == 0
+    assert len(calls) == 1
+    calls.clear()
+    for process in (["train"], ["pack", "train"]):  # of a Slurm job
+        assert chain.process(["stages", "runs/r", *process]) == 0
+    assert len(calls) == 1
+
+
+def test_a_set_that_is_packed_is_only_read(
+    faces: Faces, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("train_gan", *base(faces)) == 0
+    (packed,) = Path("shards/packed").glob("*/")
+    before = {path: path.stat().st_mtime_ns for path in Path("shards").rglob("*")}
+    access = os.access
+
+    def refuse(path: Any, mode: int) -> bool:
+        return not Path(path).absolute().is_relative_to(Path("shards").absolute()) and access(path, mode)
+
+    def fail(*_: Any) -> Any:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(os, "access", refuse)
+    monkeypatch.setattr(rundir, "locked", fail)
+    assert run("train_gan", *base(faces), "run=second") == 0
+    assert run("train_gan", "config=tiny", f"data.shards={packed}", "run=third", "training.total_kimg=0.012") == 0
+    assert {path: path.stat().st_mtime_ns for path in Path("shards").rglob("*")} == before
+    capsys.readouterr()
+    assert run("train_gan", *base(faces), "pack.resolution=8", "run=fourth") == 2
+    assert re.search(r"^error: paths\.data=.*cannot be written by you", capsys.readouterr().err, re.M)
+
+
+def test_a_judge_that_is_trained_is_only_read(trained: Faces, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> Any:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(rundir, "locked", fail)
+    shutil.rmtree("runs/r/judge")
+    assert run("evaluate", "run=r") == 0
+
+
+def test_a_run_that_is_complete_is_only_read(
+    faces: Faces, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("train_gan", *base(faces)) == run("report", "run=r") == 0
+    before = {path: path.stat().st_mtime_ns for path in Path("runs").rglob("*")}
+    capsys.readouterr()
+    assert run("train_gan", *base(faces)) == run("report", "run=r") == 0
+    assert command._status(command.Status(run="r")) is None
+    said = capsys.readouterr().err
+    assert "train: complete" in said and "report: complete" in said and "FINISHED" in said
+    assert {path: path.stat().st_mtime_ns for path in Path("runs").rglob("*")} == before
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: "runs" not in str(path) and access(path, mode))
+    assert run("train_gan", *base(faces), "training.total_kimg=0.2", "changed=accept") == 2
+    assert "cannot be written by you" in capsys.readouterr().err
+
+
+def test_a_crash_may_empty_or_cut_any_file_of_a_run(faces: Faces, capsys: pytest.CaptureFixture[str]) -> None:
+    def again() -> list[int]:
+        return [run("train_gan", *base(faces)), run("report", "run=r")]
+
+    assert again() == [0, 0]
+    kept = {path: path.read_bytes() for top in ("runs", "shards") for path in Path(top).rglob("*") if path.is_file()}
+    states = [path for path in kept if path.suffix in (".json", ".jsonl", ".yaml") and ".old-" not in str(path)]
+    names = {path.name for path in states}
+    assert {"DONE.json", "STAGE.json", "owner.json", "identity.json", "config.yaml", "jobs.jsonl", "index.json"} <= names
+    weights = json.loads(Path("runs/r/train/DONE.json").read_text())["outputs"]["checkpoint"]
+    for number, path in enumerate(sorted(states)):
+        path.write_bytes(b"" if number % 2 else kept[path][: len(kept[path]) // 2])
+        capsys.readouterr()
+        codes, said = again(), capsys.readouterr().err
+        if path.name == "identity.json":
+            assert codes == [2, 2] and f"{path.absolute()} is empty or cut" in said
+            path.unlink()
+            assert again() == [0, 0]
+        else:
+            assert codes == [0, 0], (path, said)
+        if path.name == "DONE.json":
+            assert f"{path.absolute()} is empty or cut" in said and f"{path.parent.name}: done in" in said
+        assert json.loads(Path("runs/r/train/DONE.json").read_text())["outputs"]["checkpoint"] == weights
+
+
+def test_a_config_that_was_cut_is_not_filled_with_defaults(faces: Faces, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("train_gan", *base(faces)) == 0
+    path = Path("runs/r/config.yaml")
+    path.write_text(path.read_text().partition("training:")[0])
+    assert chain.process(["stages", "runs/r", "train"]) == run("report", "run=r") == 2
+    assert re.search(r"config\.yaml is empty or cut.*it has no training\..*command\.txt", capsys.readouterr().err)
+    assert run("train_gan", *base(faces), "training.total_kimg=0.2", "changed=accept") == 0
+    assert run("report", "run=r") == 0
+
+
+def test_a_run_made_under_umask_000_is_its_owners(faces: Faces, slurm: Pretended) -> None:
+    slurm.prints("scontrol", "Slurmctld(primary) at c1 is UP\n")
+    before = os.umask(0)
+    try:
+        assert run("train_gan", *base(faces)) == run("train_gan", *base(faces)) == 0
+        os.umask(0)
+        line = [*base(faces), "run=s", "cluster=slurm"]
+        assert chain.guarded(lambda: command.start("train_gan", CHAINS["train_gan"], "dcgan-orl32", line)) == 0
+    finally:
+        os.umask(before)
+    made = [Path("runs"), Path("shards"), *Path("runs").rglob("*"), *Path("shards").rglob("*")]
+    assert [path for path in made if path.stat().st_mode & 0o022] == []
+    assert Path("runs/s/code/facefactory/chain.py").exists()
+    assert chain.process(["stages", "runs/r", "train"]) == 0
+    Path("runs/r/code").mkdir()
+    Path("runs/r/code").chmod(0o777)
+    assert chain.process(["stages", "runs/r", "train"]) == run("report", "run=r") == 2
+
+
 def test_a_second_copy_says_that_the_first_is_running(faces: Faces, capsys: pytest.CaptureFixture[str]) -> None:
     run("train_gan", *base(faces))
     other = subprocess.Popen(["sleep", "60"])
@@ -339,7 +516,7 @@ def test_the_same_command_on_two_login_nodes_at_once_submits_one_chain(faces: Fa
         subprocess.Popen([sys.executable, "-c", LOGIN, host, *line], stderr=subprocess.PIPE, text=True)
         for host in ("login1", "login2", "login1")
     ]
-    said = [command.communicate(timeout=100)[1] for command in commands]
+    said = [command.communicate(timeout=300)[1] for command in commands]
     assert [command.returncode for command in commands] == [0, 0, 0], "\n".join(said)
     assert len(slurm.calls("sbatch /")) == 2 and len(slurm.calls("scontrol release")) == 1
     assert sorted(text.count("already running: Slurm jobs 101, 102; nothing was started.") for text in said) == [0, 1, 1]
@@ -369,7 +546,7 @@ def test_a_connection_lost_while_jobs_are_submitted_leaves_none_in_the_queue(fac
         assert job.poll() is None
         time.sleep(0.05)
     job.send_signal(signal.SIGHUP)
-    job.communicate(timeout=60)
+    job.communicate(timeout=200)
     assert job.returncode == 130 and slurm.calls("scancel") == ["scancel 101"]
     assert not slurm.calls("scontrol release") and not Path("runs/r", starting.MARK).exists()
 

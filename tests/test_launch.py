@@ -8,6 +8,7 @@ import pickle
 import pickletools
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -435,6 +436,31 @@ def test_queued_jobs_import_a_copy_without_packed_sets(folder: RunDir, tree: Pat
     files = sorted(str(path.relative_to(code)) for path in code.rglob("*") if path.is_file())
     assert files == ["facefactory/a.py", "jobs/presets/p.yaml", "shards/orl.yaml"]
     assert (code / "facefactory" / "a.py").read_text() == "1"
+
+
+def test_a_copy_is_its_owners_whatever_the_checkout_is(folder: RunDir, tree: Path) -> None:
+    (tree / "facefactory" / "a.py").chmod(0o666)
+    (tree / "facefactory").chmod(0o777)
+    (tree / "shards" / "orl.yaml").chmod(0o444)
+    (tree / "shards").chmod(0o555)
+    for _ in range(2):  # the second replaces the first
+        launch.copy_code(folder.path / "code")
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (folder.path / "code").rglob("*")}
+    assert (modes["facefactory"], modes["a.py"], modes["shards"], modes["orl.yaml"]) == (0o755, 0o644, 0o755, 0o644)
+    (tree / "shards").chmod(0o755)
+
+
+@pytest.mark.parametrize("place", ["", "code", "code/facefactory/a.py", "private"])
+def test_a_job_ends_before_it_runs_code_that_everyone_may_write(folder: RunDir, tree: Path, place: str) -> None:
+    launch.copy_code(folder.path / "code")
+    (folder.path / "code" / "link").symlink_to("facefactory")  # links have all modes
+    line = launch._guarded(folder.path)
+    assert line in launch.script(CHAIN[0], Profile(), folder.path)
+    assert subprocess.run(["bash", "-c", f"{line}; echo ran"], capture_output=True, text=True).stdout == "ran\n"
+    (folder.path / place).chmod((folder.path / place).stat().st_mode | 0o002)
+    ended = subprocess.run(["bash", "-c", f"{line}; echo ran"], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert f"is writable by everyone; run: chmod -R o-w {folder.path}" in ended.stderr
 
 
 def test_a_second_copy_replaces_the_first(folder: RunDir, tree: Path) -> None:

@@ -84,6 +84,81 @@ def test_a_lock_makes_others_wait(tmp_path: Path) -> None:
     assert is_free()
 
 
+@pytest.mark.parametrize("content", [b"", b'{"outputs": {"check', b"\xff\xfe", b"\0" * 40, b"[" * 100_000])
+def test_a_damaged_json_is_named_and_counts_as_missing(
+    tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "DONE.json"
+    path.write_bytes(content)
+    assert rundir.read_json(path) is None
+    assert f"{path} is empty or cut" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"DONE\.json is empty or cut.*files\. Do this\."):
+        rundir.need_json(path, "Do this.")
+    path.unlink()
+    with pytest.raises(UserError, match=r"DONE\.json is missing\. Do this\."):
+        rundir.need_json(path, "Do this.")
+
+
+def test_lines_that_are_no_records_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b'null\n3\n{"a": 1}\n\xff\n\0\0\0\n{"a": 2}\n')
+    assert rundir.read_jsonl(tmp_path / "a.jsonl") == [{"a": 1}, {"a": 2}]
+
+
+def test_what_can_be_found_out_again_needs_no_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    for number in range(3):
+        rundir.remember(rundir.cache_folder() / f"{number}.json", {})
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and f"{tmp_path / 'file'}/facefactory (Not a directory)" in said
+
+
+def test_without_a_home_nothing_is_kept_and_nothing_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", unknown)
+    assert not (rundir.cache_folder() / "verified").exists()
+    rundir.remember(rundir.cache_folder() / "verified" / "a.json", {})
+
+
+@pytest.mark.parametrize(
+    ("inherited", "settled"), [(0o000, 0o022), (0o002, 0o002), (0o022, 0o022), (0o077, 0o077), (0o020, 0o022)]
+)
+def test_what_is_made_is_never_everyones_to_write(tmp_path: Path, inherited: int, settled: int) -> None:
+    before = os.umask(inherited)
+    try:
+        rundir.settle_umask()
+        rundir.write_json(tmp_path / "folder" / "a.json", {})
+        assert os.umask(settled) == settled
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0o777 & ~settled
+    assert stat.S_IMODE((tmp_path / "folder" / "a.json").stat().st_mode) == 0o666 & ~settled
+
+
+def test_a_folder_that_cannot_be_used_is_said_with_its_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    for name, words in {
+        "file": "is a file; give a folder",
+        "file/runs": "is a file; give a folder",
+        "link": "is a link to .*gone, which is not there",
+        "link/runs": "is a link to .*gone, which is not there",
+        "x" * 300: "File name too long",
+    }.items():
+        with pytest.raises(UserError, match=rf"^paths\.runs={tmp_path / name}.*{words}"):
+            rundir.usable(tmp_path / name, "paths.runs")
+    rundir.usable(tmp_path / "new" / "runs", "paths.runs")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    rundir.usable(tmp_path / "new" / "runs", "paths.runs", write=False)
+    with pytest.raises(UserError, match=rf"{tmp_path} cannot be written by you"):
+        rundir.usable(tmp_path / "new" / "runs", "paths.runs")
+
+
 def test_the_cache_folder_is_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert rundir.cache_folder() == tmp_path / "cache" / "facefactory"  # set by conftest
     monkeypatch.delenv("XDG_CACHE_HOME")
@@ -144,6 +219,18 @@ def test_private_is_private(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "private").stat().st_mode) == 0o700
 
 
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"host": "a"'])
+def test_a_damaged_owner_file_is_nobodys(tmp_path: Path, content: str) -> None:
+    run = RunDir(tmp_path)
+    run.claim()
+    (tmp_path / "owner.json").write_text(content)
+    assert run.running() is None
+    with pytest.raises(OwnerLost, match=r"nobody \(owner\.json is gone or damaged\)"):
+        run.guard()
+    run.claim()
+    run.guard()
+
+
 # -- stages ----------------------------------------------------------------------------------------------------------
 
 CONFIG: dict[str, Any] = {"training.lr": 0.1}
@@ -174,6 +261,12 @@ def test_a_stage_whose_file_is_missing_or_cut_is_not_complete(done: RunDir, cont
     path.unlink()
     if content is not None:
         path.write_bytes(content)
+    assert not done.is_complete("train", CONFIG, INPUTS)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"config": {"training.lr'])
+def test_a_stage_whose_done_file_is_damaged_is_not_complete(done: RunDir, content: str) -> None:
+    (done.stage("train") / "DONE.json").write_text(content)
     assert not done.is_complete("train", CONFIG, INPUTS)
 
 
@@ -240,6 +333,26 @@ def test_another_config_is_refused_with_the_difference(tmp_path: Path) -> None:
 def test_a_folder_that_everyone_may_write_to_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run").chmod(0o777)
-    with pytest.raises(UserError, match=r"is writable by everyone; run: chmod o-w .*run"):
+    with pytest.raises(UserError, match=r"is writable by everyone.*run: chmod -R o-w .*run"):
         rundir.prepare(tmp_path / "run", "a", {}, "command", accept_changes=False)
     assert list((tmp_path / "run").iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["", "code", "private"])
+def test_what_is_executed_is_nobody_elses_to_write(tmp_path: Path, place: str) -> None:
+    for name in ("code", "private"):
+        (tmp_path / name).mkdir()
+    rundir.check_modes(tmp_path)
+    (tmp_path / place).chmod(0o775)  # a group's, on purpose
+    rundir.check_modes(tmp_path)
+    (tmp_path / place).chmod(0o777)
+    with pytest.raises(UserError, match=rf"{place} is writable by everyone.*chmod -R o-w {tmp_path}"):
+        rundir.check_modes(tmp_path)
+
+
+def test_a_damaged_identity_is_not_taken_for_a_new_run(tmp_path: Path) -> None:
+    rundir.prepare(tmp_path / "run", "a: 1\n", {"a": 1}, "command", False)
+    (tmp_path / "run" / "identity.json").write_text("")
+    with pytest.raises(UserError, match=r"identity\.json is empty or cut.*remove identity\.json and give the same command"):
+        rundir.prepare(tmp_path / "run", "a: 2\n", {"a": 2}, "command", True)
+    assert (tmp_path / "run" / "config.yaml").read_text() == "a: 1\n"

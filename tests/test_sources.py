@@ -852,6 +852,28 @@ def test_words_gaps_and_damage_in_the_labels_of_tars_are_told(tmp_path: Path) ->
     assert set(recipes.plan(Pack(recipe=recipe, root=str(tmp_path))).schema) == {"cls", "hair.color"}
 
 
+def test_tars_at_any_depth_are_read_but_not_those_of_packed_sets(tmp_path: Path) -> None:
+    for number, place in enumerate(["0.tar", "a/b/1.tar", ".hidden/2.tar", "packed/3.tar"]):
+        (tmp_path / "set" / place).parent.mkdir(parents=True, exist_ok=True)
+        tar_of(tmp_path / "set" / place, [("x.jpg", jpeg(number))])
+    (tmp_path / "set" / "packed" / "index.json").write_text("{}")
+    plan = recipes.plan(Pack(recipe=wds(tmp_path), root=str(tmp_path / "set")))
+    assert plan.table["file"].tolist() == ["0.tar/x.jpg", "a/b/1.tar/x.jpg"]
+
+
+def test_a_column_that_is_left_out_may_be_dropped_or_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    for number in range(24):
+        picture(number).save(tmp_path / "set" / f"{number}.png")
+    table = tmp_path / "table.csv"
+    table.write_text("file,uid,age\n" + "".join(f"{n}.png,u{n},{n}\n" for n in range(24)))
+    options = {"recipe": own(tmp_path), "root": str(tmp_path / "set"), "labels": str(table)}
+    plan = recipes.plan(Pack(**options, drop=["uid"]))
+    assert plan.schema == {} and plan.facts["labels_left_out"] == dict.fromkeys(["uid", "age"], "24 values for 24 images")
+    assert len(recipes.plan(Pack(**options, where="age >= 20")).table) == 4
+    assert list(recipes.plan(Pack(**options, keep=["uid"])).schema) == ["uid"]
+
+
 def test_patterns_of_more_tars_than_there_can_be_are_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="stands for 1000000000 tars; at most 1000000 are read"):
         recipes.plan(Pack(recipe=wds(tmp_path), root=f"{tmp_path}/{{0..999999999}}.tar"))

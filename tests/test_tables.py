@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from facefactory import UserError
-from facefactory.data import labels, tables, values
+from facefactory.data import Pack, labels, recipes, tables, values
 
 
 def joined(text: str | bytes, files: list[str], path: Path, root: Path | None = None) -> tables.Table:
@@ -94,7 +94,7 @@ def test_a_first_line_that_is_an_images_is_no_header(tmp_path: Path) -> None:
             tables.read_table(tmp_path / "a.txt")
 
 
-@pytest.mark.parametrize("text", ["", "file,A\n", "file,A\na.png,1,2,3\n", 'file,A\n"a.png,1\n'])
+@pytest.mark.parametrize("text", ["A", "file,A\n", "file,A\na.png,1,2,3\n", 'file,A\n"a.png,1\n'])
 def test_what_is_no_table_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.csv").write_text(text)
     with pytest.raises(UserError, match=r"a\.csv is not readable as CSV"):
@@ -134,6 +134,7 @@ def test_another_encoding_is_named_by_its_line_and_how_to_convert_it(tmp_path: P
             b"<!DOCTYPE html><html><head><title>Google Drive -\n Quota exceeded</title>",
             r"a web page \(Google Drive - Quota exceeded\)",
         ),
+        (b" \n", "empty"),
         (b"\n<HTML>", "a web page, not the table"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "git lfs pull"),
         (b"PK\x03\x04 a workbook", "save it as CSV"),
@@ -155,6 +156,8 @@ def test_what_came_instead_of_a_table_is_named(tmp_path: Path, start: bytes, sai
         "#file,Male,Age\na.png,0.5,3\nb.png,-1,4\n",
         "sep=;\nfile;Male;Age\na.png;0,5;3\nb.png;-1;4\n",
         '"sep=|"\nfile|Male|Age\na.png|0.5|3\nb.png|-1|4\n',
+        "sep=;\nfile;Male;Age;Far\na.png;0,5;3;0,125\nb.png;-1;4;NA\n",
+        '"file" "Male" "Age"\n"a.png" "0.5" "3"\n"b.png" "-1" "4"\n',
         "\n\nfile|Male|Age\na.png|0.5|3\nb.png|-1|4\n",
         "Male,Age\na.png,0.5,3\nb.png,-1,4\n",
         "file,Male,Age\na.png,0.5,3,\nb.png,-1,4,\n",
@@ -182,6 +185,11 @@ def test_columns_get_names_that_differ(tmp_path: Path) -> None:
 def test_cells_beyond_the_header_are_never_dropped(tmp_path: Path, text: str) -> None:
     with pytest.raises(UserError, match=r"a\.csv is not readable"):
         joined(text, ["a.png", "b.png"], tmp_path / "a.csv")
+
+
+def test_a_row_that_is_too_wide_is_named_by_its_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="its line 5 has 3 cells, its header 2"):
+        joined("# comment\nfile,A\na.png,1\nb.png,2\nc.png,3,4\n", ["a.png"], tmp_path / "a.csv")
 
 
 def test_rows_without_a_file_name_are_counted(tmp_path: Path) -> None:
@@ -240,3 +248,11 @@ def test_an_image_that_two_rows_name_is_refused(tmp_path: Path) -> None:
     for text in ("file,A\na.png,1\na.png,2\n", "file,A\na.png,1\n./a.png,2\n"):
         with pytest.raises(UserError, match=r"names 'a\.png' twice; keep one row an image"):
             joined(text, ["a.png"], tmp_path / "a.csv")
+
+
+def test_words_that_are_no_file_names_may_come_again(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "a.png").write_bytes(b"")
+    (tmp_path / "a.txt").write_text("person\tnumber\tMale\nAnn\t1\t0.5\nAnn\t2\t0.5\n")
+    with pytest.raises(UserError, match=r"no row of .*a\.txt names an image; it begins with 'Ann', the images with 'a\.png'"):
+        recipes.plan(Pack(recipe="folder", root=str(tmp_path / "set"), labels=str(tmp_path / "a.txt")))

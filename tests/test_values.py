@@ -68,15 +68,16 @@ def test_words_for_missing_are_classes_beside_other_words() -> None:
 
 
 def test_a_word_among_many_numbers_is_refused_and_beside_few_told() -> None:
-    with pytest.raises(
-        UserError, match=r"label 'A' holds 'abc' \(of 30\.png\) among 30 numbers; mend or empty it, or give kinds: \{A: cat"
-    ):
+    with pytest.raises(UserError, match=r"label 'A' holds 'abc' \(of 30\.png\) among 30 numbers; mend or empty it, leave"):
         column([*map(str, range(30)), "abc"])
     read, found = column(["1", "2", "3+", "2"])
     assert read == ["1", "2", "3+", "2"] and found.notes == [
         "label 'A' holds '3+' (of 2.png) beside numbers: they are taken for words"
     ]
-    assert column([*map(str, range(30)), "abc"], "categorical")[0][-1] == "abc"
+    cells = [*map(str, range(30)), "abc"]
+    assert column(cells, "categorical")[0][-1] == "abc"
+    assert typed(pd.DataFrame({"A": cells}), {}, drop=["A"]).left_out == {"A": "31 values for 31 images"}
+    assert typed(pd.DataFrame({"A": cells}), {}, keep=["A"], drop=["A"]).table["A"].tolist() == cells
 
 
 @pytest.mark.parametrize(
@@ -131,7 +132,7 @@ def test_long_numbers_lose_no_digit() -> None:
 def test_columns_that_are_no_labels_are_left_out_and_told(cells: list[Any], reason: str) -> None:
     _, found = column(cells, dtype=object)
     assert found.left_out == {"A": reason} and found.notes == [
-        f"1 columns are no labels (A: {reason}); a recipe's kinds can keep them"
+        f"1 columns are no labels (A: {reason}); pack.keep or a recipe's kinds can keep them"
     ]
     if reason in ("bytes", "lists or objects"):
         with pytest.raises(UserError, match=rf"label 'A' holds {reason}; no kind takes them"):
@@ -162,3 +163,16 @@ def test_many_images_of_a_value_are_classes_and_a_kind_that_is_given_keeps_a_col
 def test_words_of_a_recipe_are_found_however_the_values_are_written() -> None:
     found = values.renamed(pd.Series(["01", " 2", "x", "Test ", None]), {1: "one", 2: "two", "test": "three"})
     assert found.tolist()[:2] == ["one", "two"] and found.isna().tolist() == [False, False, True, False, True]
+
+
+def test_numbers_that_differ_by_leading_zeros_are_one_and_told() -> None:
+    read, found = column(["7", "007", "8", "7"])
+    assert read == [7, 7, 8, 7] and found.notes == ["label 'A': '7' and '007' are one number"]
+    assert not column(["07", "08", "1.0", "1"])[1].notes
+
+
+def test_nullable_columns_become_plain_ones() -> None:
+    for cells, dtype, read in (([5, 2**60 + 1], "Int64", [5, 2**60 + 1]), ([True, None], "boolean", [1, None])):
+        assert column(cells, dtype=dtype)[0] == read
+    long, _ = column([2**60 + 1, None], dtype="Int64")
+    assert long == [str(2**60 + 1), None]

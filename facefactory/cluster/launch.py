@@ -80,11 +80,19 @@ def parameters(job: Job, profile: Profile, folder: Path, before: list[str]) -> d
         "signal_delay_s": profile.signal_s,
         "stderr_to_stdout": True,
         "wckey": None,
-        "setup": [*variables, *profile.setup, code, f"rm -f {ended}"],
+        "setup": [*variables, *profile.setup, code, _guarded(folder), f"rm -f {ended}"],
         "teardown": ["code=$?", f"read -r code task 2>/dev/null <{ended}", "exit $code"],
         "srun_args": [f"--cpus-per-task={cpus}", *step],
         "additional_parameters": {**more, **profile.sbatch},
     }
+
+
+def _guarded(folder: Path) -> str:
+    """Shell that ends a job before it runs code to which everyone may write."""
+    run, code, private = (shlex.quote(str(path)) for path in (folder, folder / "code", folder / "private"))
+    places = f"find {run} {private} -maxdepth 0 -perm -002; find {code} ! -type l -perm -002"
+    words = shlex.quote(f"error: {folder}, or code/ or private/ in it, is writable by everyone; run: chmod -R o-w")
+    return f'[ -z "$({places})" ] || {{ echo {words} {run} >&2; exit 2; }}'
 
 
 def check_place(folder: Path) -> None:
@@ -218,5 +226,7 @@ def copy_code(target: Path, own_files: Sequence[str] = ()) -> None:
     for name in own_files:
         (new / registry.own_copy(name)).parent.mkdir(exist_ok=True)
         shutil.copyfile(registry.own_file(name), new / registry.own_copy(name))
+    for path in (new, *new.rglob("*")):  # whatever the modes of the checkout: only its owner may write to what runs
+        path.chmod(0o755 if path.is_dir() else 0o644)
     shutil.rmtree(target, ignore_errors=True)
     new.rename(target)

@@ -134,7 +134,7 @@ def _fault(path: Path, sha256: str, size: int | None, full: bool) -> str | None:
     if full or not remembered.exists():
         if (found := rundir.sha256(path)) != sha256:
             return f"has SHA-256 {found[:16]}…; index.json says {sha256[:16]}…: its bytes changed"
-        rundir.write_json(remembered, verdict)
+        rundir.remember(remembered, verdict)
     return None
 
 
@@ -154,6 +154,8 @@ def read(folder: Path) -> Index:
         content = json.loads(path.read_text())
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}); pack the set again.") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is not an index of shards; pack the set again.")
     if content.get("format") != FORMAT:
         raise UserError(f"{path} has format {content.get('format')!r}; this version reads {FORMAT}. Pack the set again.")
     if content.get("digest") != config.digest({key: value for key, value in content.items() if key != "digest"}):

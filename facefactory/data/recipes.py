@@ -158,7 +158,7 @@ def plan(options: Pack, recipe: dict[str, Any] | None = None) -> Plan:
     left_out.join(found.left_out)
     everywhere = np.arange(len(raw))
     _note_lost(left_out, "images in no split of the set", everywhere, places, found.names)
-    typed = values.typed(raw, kinds)
+    typed = values.typed(raw, kinds, _asked_for(recipe, raw.columns), recipe["drop"] or ())
     raw = typed.table
     facts["notes"] += typed.notes
     schema = labels.schema_of(raw, kinds)
@@ -202,7 +202,8 @@ def plan(options: Pack, recipe: dict[str, Any] | None = None) -> Plan:
     if own and group:
         sided = pd.Series(splits)[known := table[group].to_numpy() >= 0].groupby(table[group].to_numpy()[known]).nunique()
         facts["people_in_several_splits"] = int((sided > 1).sum())
-    facts["labels_left_out"] = typed.left_out | select.left_out(table, schema, recipe)
+    dropped = [name for name in recipe["drop"] or [] if name not in typed.left_out]
+    facts["labels_left_out"] = typed.left_out | select.left_out(table, schema, {**recipe, "drop": dropped})
     schema = {name: entry for name, entry in schema.items() if name not in facts["labels_left_out"]}
     shares = {name: float((splits == name).mean()) for name in (own["names"].values() if own else recipe["splits"])}
     recipe["splits"] = {name: share for name, share in shares.items() if share}
@@ -231,7 +232,7 @@ def _labels(
     known = names.get_indexer(raw.index) >= 0  # isin is slow on text
     if len(raw) and not known.any():
         begins = f"it begins with {raw.index[0]!r}, the images with {names[0]!r}"
-        raise UserError(f"no row of {specs[0]['file']} names an image; {begins}.")
+        raise UserError(f"no row of {specs[0]['file']} names an image; {begins}. A column must hold places below pack.root.")
     own = None if len(raw) else pd.DataFrame(index=names) if found.table is None else found.table
     if own is not None:
         raw, known = own, names.get_indexer(own.index) >= 0
@@ -258,6 +259,12 @@ def _labels(
     for name in recipe["values"].keys() & set(raw.columns):
         raw[name] = values.renamed(raw[name], recipe["values"][name]).fillna(values.texts(raw[name]))
     return raw, facts, notes
+
+
+def _asked_for(recipe: dict[str, Any], names: pd.Index) -> set[str]:
+    """Labels that the recipe selects by."""
+    in_where = {name for name in names if recipe["where"] and name in recipe["where"]}
+    return in_where | {*(recipe["keep"] or []), recipe["balance"]}
 
 
 def _from_names(names: pd.Index, recipe: dict[str, Any], notes: list[str]) -> pd.DataFrame:

@@ -48,7 +48,8 @@ def read_table(path: Path, columns: list[str] | None = None) -> Table:
         raise UserError(f"no label table {path}; give pack.labels=PATH of a .csv whose first column is the file name.")
     with open(path, "rb") as stream:
         start = stream.read(2**16)
-    if other := _other_than_a_table(start):
+    other = _other_than_a_table(start)
+    if other:
         raise UserError(f"label table {path} is {other}.")
 
     try:
@@ -68,6 +69,8 @@ def read_table(path: Path, columns: list[str] | None = None) -> Table:
 def _other_than_a_table(start: bytes) -> str:
     """What a file that begins so is instead of a table, and what to do; else nothing."""
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n")[:2000].lower()
+    if not text:
+        return "empty: get it again"
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
         title = re.search(rb"<title>(.*?)</title>", start, re.IGNORECASE | re.DOTALL)
         named = f" ({' '.join(title[1].decode(errors='replace').split())[:80]})" if title else ""
@@ -140,14 +143,14 @@ def _start(stream: TextIO) -> _Start:
 
 def _cells(record: str, mark: str) -> list[str]:
     if len(mark) > 1:
-        return record.split()
+        return [quoted or word for quoted, word in re.findall(r'"([^"]*)"|(\S+)', record)]
     return [cell.strip() for cell in next(csv.reader([record], delimiter=mark, skipinitialspace=True), [])]
 
 
 def _record(stream: TextIO, mark: str) -> list[str]:
     """The next row's cells; a cell in quotes may have several lines."""
     if len(mark) > 1:
-        return stream.readline().split()
+        return _cells(stream.readline(), mark)
     reader = csv.reader(iter(stream.readline, ""), delimiter=mark, skipinitialspace=True)
     return [cell.strip() for cell in next(reader, [])]
 
@@ -204,15 +207,19 @@ def _read_text(path: Path, encoding: str, columns: list[str] | None) -> Table:
             lines = f"{start.first.strip()!r}, {second.strip()!r}"
             raise ValueError(f"it begins with {lines}: the recipe's columns {columns} do not fit")
 
+        stream.seek(0)
+        before = 0
+        while stream.tell() != begin and stream.readline():
+            before += 1
         stream.seek(begin)
-        rows = _rows(stream, mark, len(names))
+        rows = _rows(stream, mark, len(names), before)
     if start.count is not None and start.count != len(rows):
         raise ValueError(f"it begins with a count of {start.count} and holds {len(rows)} rows, so it was cut")
     return _named(rows, names)
 
 
-def _rows(stream: TextIO, mark: str, width: int) -> pd.DataFrame:
-    """The rest of a table as text; ValueError: a row has more cells than `width`."""
+def _rows(stream: TextIO, mark: str, width: int, before: int) -> pd.DataFrame:
+    """The rest of a table as text, after `before` lines; ValueError: a row has more cells than `width`."""
     form = {"index_col": False, "dtype": str, "keep_default_na": False, "skipinitialspace": True, "low_memory": False}
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # cells that pandas would drop
@@ -220,12 +227,17 @@ def _rows(stream: TextIO, mark: str, width: int) -> pd.DataFrame:
             rows = pd.read_csv(stream, sep=mark, header=None, names=range(width), **form)  # type: ignore[call-overload]
         except pd.errors.ParserWarning:
             raise ValueError(f"its rows have more cells than its header, which has {width}") from None
+        except pd.errors.ParserError as error:
+            wide = re.search(r"in line (\d+), saw (\d+)", str(error))
+            if not wide:
+                raise
+            raise ValueError(f"its line {int(wide[1]) + before} has {wide[2]} cells, its header {width}") from None
     if mark == ";":  # then a comma is the decimal point
-        for number in rows.columns[1:]:
-            decimal = rows[number].str.fullmatch(r"\s*[+-]?\d+,\d+\s*")
-            plain = rows[number].str.fullmatch(r"\s*([+-]?\d*)\s*")
-            if decimal.any() and (decimal | plain).all():
-                rows[number] = rows[number].str.replace(",", ".", regex=False)
+        for number in rows.columns:
+            cells = rows[number].str.strip()
+            decimal = cells.str.fullmatch(r"[+-]?\d+,\d+")
+            if decimal.any() and not cells.str.fullmatch(r"[+-]?\d+\.\d+").any():
+                rows[number] = cells.where(~decimal, cells.str.replace(",", ".", regex=False))
     return rows
 
 
@@ -391,6 +403,8 @@ def indexed(table: Table, path: Path, images: Images) -> Table:
 
     keys[found] = names[found]
     rows = table.rows.drop(columns=column).set_axis(pd.Index(keys, dtype=object))[~empty]
+    if rows.index.has_duplicates and not best.count:  # no file names, as the caller says
+        rows = rows[~rows.index.duplicated()]
     if rows.index.has_duplicates:
         twice = rows.index[rows.index.duplicated()][0]
         raise UserError(f"label table {path} names {twice!r} twice; keep one row an image.")

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Container
 from dataclasses import dataclass, field
 from datetime import date, time, timedelta
 from typing import Any
@@ -23,7 +24,7 @@ OWN_VALUE, FEW = 0.9, 20  # a value of its own for such a share of the images is
 MANY = 10  # different numbers, from which on a word among them is a mistake
 LONGEST = 200  # bytes of a word
 DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([T ].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}( .*)?")
-INTEGER, THOUSANDS = re.compile(r"[+-]?\d{1,40}"), re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?")
+INTEGER, THOUSANDS = re.compile(r"[+-]?\d{1,40}"), re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d+)?")
 FRACTION = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf(inity)?", re.IGNORECASE)
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 
@@ -43,24 +44,26 @@ class _Given:
 
     kind: str | None = None
     classes: tuple[str, ...] = ()
+    dropped: bool = False
 
 
-def typed(table: pd.DataFrame, kinds: dict[str, Any]) -> Typed:
+def typed(table: pd.DataFrame, kinds: dict[str, Any], keep: Container[str] = (), drop: Container[str] = ()) -> Typed:
     """Labels as their sources write them -> numbers and words; `kinds` is name -> kind, or {kind, classes}.
 
     Words that differ by blanks or case are one. Left out are lists, bytes, dates, and columns with a value of its own
-    for nearly every image. UserError: a word among many numbers, or values that the kind that is given cannot take.
+    for nearly every image, unless they are in `kinds` or `keep`. UserError: a word among many numbers (not of a label in
+    `drop`), or values that the kind that is given cannot take.
     """
     result, columns = Typed(pd.DataFrame(index=table.index)), dict[str, pd.Series]()
     for name in table.columns:
         entry = kinds.get(name)
-        given = _Given(entry)
+        given = _Given(entry, (), name in drop)
         if isinstance(entry, dict):
-            given = _Given(entry.get("kind"), tuple(map(str, entry.get("classes") or ())))
+            given = _Given(entry.get("kind"), tuple(map(str, entry.get("classes") or ())), name in drop)
         column, reason = _column(str(name), table[name], given, result.notes)
         if reason and given.kind:
             raise UserError(f"label {name!r} holds {reason}; no kind takes them. Take it out of the recipe's kinds.")
-        if not reason and not given.kind:
+        if not reason and not given.kind and name not in keep:
             reason = _no_label(column)
         if reason:
             result.left_out[name] = reason
@@ -69,7 +72,7 @@ def typed(table: pd.DataFrame, kinds: dict[str, Any]) -> Typed:
     result.table = pd.DataFrame(columns, index=table.index, copy=False)
     if result.left_out:
         some = "; ".join(f"{name}: {reason}" for name, reason in list(result.left_out.items())[:5])
-        result.notes.append(f"{len(result.left_out)} columns are no labels ({some}); a recipe's kinds can keep them")
+        result.notes.append(f"{len(result.left_out)} columns are no labels ({some}); pack.keep or a recipe's kinds can keep them")
     return result
 
 
@@ -107,8 +110,11 @@ class _Values:
 
 def _column(name: str, column: pd.Series, given: _Given, notes: list[str]) -> tuple[pd.Series, str]:
     """A column as numbers or words, or why it is no label."""
-    if pd.api.types.is_bool_dtype(column) or pd.api.types.is_numeric_dtype(column):
-        return column, ""
+    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_complex_dtype(column):  # of bools too
+        if not pd.api.types.is_extension_array_dtype(column):
+            return column, ""
+        column = column.astype(column.dtype.type if column.notna().all() else object)
+        return _column(name, column, given, notes)
     if isinstance(column.dtype, pd.CategoricalDtype):
         column = column.astype(column.cat.categories.dtype if column.notna().all() else object)
         return _column(name, column, given, notes)
@@ -193,14 +199,14 @@ def _numbers(values: _Values, given: _Given, notes: list[str]) -> pd.Series | No
         _vague_is_missing(values, given, notes)
         others = _others(values, numbers)
     if not others:
-        return _taken(values, numbers) if plain else None
+        return _taken(values, numbers, notes) if plain else None
 
     # other words
-    if plain and given.kind is None:
+    if plain and given.kind is None and not given.dropped:
         place, word = next(iter(others.items()))
         where = f"{word!r} (of {values.column.index[values.rows(place)[0]]})"
         if plain >= max(MANY, len(others)):
-            ways = f"mend or empty it, or give kinds: {{{values.name}: categorical}} in a recipe if they are classes"
+            ways = f"mend or empty it, leave the label out by pack.drop='[{values.name}]', or give its kind in a recipe"
             raise UserError(f"label {values.name!r} holds {where} among {plain} numbers; {ways}.")
         notes.append(f"label {values.name!r} holds {where} beside numbers: they are taken for words")
     return None
@@ -224,9 +230,22 @@ def _without_commas(values: _Values, notes: list[str]) -> list[str]:
     return [word.replace(",", "" if thousands else ".") if word in commas else word for word in values.words]
 
 
-def _taken(values: _Values, numbers: list[Any]) -> pd.Series | None:
+def _tell_spellings(values: _Values, numbers: list[Any], notes: list[str]) -> None:
+    """Whole numbers that differ by leading zeros may be different folders or people."""
+    first: dict[Any, str] = {}
+    for word, number, gone in zip(values.words, numbers, values.missing, strict=True):
+        if gone or not INTEGER.fullmatch(word):
+            continue
+        if first.setdefault(number, word) != word:
+            notes.append(f"label {values.name!r}: {first[number]!r} and {word!r} are one number")
+            return
+
+
+def _taken(values: _Values, numbers: list[Any], notes: list[str]) -> pd.Series | None:
     """The number of each row; None: floating-point numbers cannot tell them apart."""
     known = [number for number, gone in zip(numbers, values.missing, strict=True) if not gone]
+    if len(set(known)) < len(known):
+        _tell_spellings(values, numbers, notes)
     gaps = bool(values.missing.any() or (values.codes < 0).any())
     whole = all(isinstance(number, int) for number in known)
     if whole and max(map(abs, known)) >= (2**53 if gaps else 2**63):

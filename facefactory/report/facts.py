@@ -76,7 +76,8 @@ def provenance(folder: Path) -> dict[str, Any]:
     """Where the results come from: the stages' DONE.json, software, dataset, ledger."""
     paths = sorted(folder.glob("*/DONE.json")) + sorted(folder.glob("finalists/*/*/DONE.json"))
     kept = [path for path in paths if ".old-" not in path.parent.name]
-    stages = [{"stage": str(path.parent.relative_to(folder)), **read_json(path)} for path in kept]
+    whole = {str(path.parent.relative_to(folder)): read_json(path) for path in kept}
+    stages = [{"stage": stage, **done} for stage, done in whole.items() if done]
     software = [done["software"] for done in stages if "software" in done] or [{}]
     packed = next((done["outputs"]["folder"] for done in stages if done["stage"] == "pack"), None)
     index = packed and read_json(Path(packed) / "index.json")

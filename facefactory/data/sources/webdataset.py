@@ -22,6 +22,7 @@ from facefactory.data.sources.folder import OTHERS, SUFFIXES, members
 
 LABELS = ("json", "cls")  # all that is decoded, besides pictures
 MOST_TARS = 1_000_000  # of a pattern
+LONGEST = 2**24  # bytes of labels
 Member = tuple[str, int, int]  # tar, offset and size
 
 
@@ -55,11 +56,23 @@ def _tars(root: str | None) -> list[Path]:
     if math.prod(spans) > MOST_TARS:
         raise UserError(f"pack.root={root} stands for {math.prod(spans)} tars; at most {MOST_TARS} are read.")
     top = Path(root).expanduser()
-    paths = sorted(top.glob("*.tar")) if top.is_dir() else [Path(name) for name in expand_urls(str(top))]
+    paths = _below(top) if top.is_dir() else [Path(name) for name in expand_urls(str(top))]
     absent = next((path for path in paths if not path.is_file()), None)
     if not paths or absent:
         raise UserError(f"no tar {absent or top / '*.tar'}; pack.root takes a folder or local paths (no addresses).")
     return paths
+
+
+def _below(top: Path) -> list[Path]:
+    """Tars at any depth, but for hidden folders and packed sets."""
+    paths = []
+    for folder, folders, files in os.walk(top):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        if "index.json" in files:
+            folders.clear()
+            continue
+        paths += [Path(folder, name) for name in files if name.endswith(".tar") and not name.startswith(".")]
+    return sorted(paths)
 
 
 @dataclass
@@ -183,6 +196,8 @@ class _Labels:
 
 def _decoded(ending: str, place: Member) -> dict[str, Any]:
     """The values in a member; ValueError: it holds something else."""
+    if place[2] > LONGEST:
+        raise ValueError(f"it has {place[2]} bytes")
     with open(place[0], "rb") as stream:
         stream.seek(place[1])
         content = stream.read(place[2])
