@@ -1,9 +1,8 @@
-"""What the processes of a chain run: `python -m facefactory stages FOLDER STAGE…`; see chain.process."""
+"""What the processes of a chain run: `python -m facefactory stages FOLDER STAGE…`; see process.main."""
 
 import sys
 
-from facefactory import chain, surroundings
+from facefactory import process
 
 if __name__ == "__main__":
-    surroundings.speak_utf8()
-    sys.exit(chain.process(sys.argv[1:]))
+    sys.exit(process.main(sys.argv[1:]))

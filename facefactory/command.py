@@ -8,10 +8,10 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from facefactory import (
     Failed,
@@ -19,25 +19,21 @@ from facefactory import (
     chain,
     cluster,
     config,
-    pipeline,
+    process,
     registry,
     rundir,
     runner,
     say,
-    stages,
     starting,
-    studies,
     surroundings,
-    sweep,
 )
 from facefactory.cluster import check as checking
 from facefactory.cluster import launch, status
 from facefactory.config import key, section
-from facefactory.pipeline import JOBS, Judge, Paths, Run
+from facefactory.run import JOBS, Paths, Run, config_of, load_run, own_files, resolve
 from facefactory.rundir import RunDir
-
-if TYPE_CHECKING:
-    from facefactory.facts import Facts
+from facefactory.stages import Plan, Stage, every, of
+from facefactory.stages._sets import known
 
 
 @dataclass(frozen=True)
@@ -78,7 +74,7 @@ def _own(schema: type[Any], job: str, work: Callable[[Any], None]) -> None:
     surroundings.settle(started_by_us=False)
     if {"--help", "-h"} & set(sys.argv[1:]):
         return print(f"usage: python jobs/{job}.py [key=value …]\n\nkeys:\n{config.help_text(schema)}")
-    sys.exit(chain.guarded(lambda: work(config.load(schema, sys.argv[1:], []))))
+    sys.exit(process.guarded(lambda: work(config.load(schema, sys.argv[1:], []))))
 
 
 def _check(options: Check) -> None:
@@ -104,112 +100,15 @@ def _status(options: Status) -> None:
         raise Failed("a job failed or can never run.")
 
 
-def check(run: Run, folder: RunDir, names: tuple[str, ...], profile: cluster.Profile | None = None) -> None:
-    """Find what cannot work (images, labels, batch sizes, network shapes, search space) before anything starts: UserError.
+def check(run: Run, folder: RunDir, stages: Sequence[Stage], profile: cluster.Profile | None = None) -> None:
+    """Ask every stage to find what cannot work before anything starts: UserError.
 
-    What works and may not be meant is said. `profile`: of the cluster where the run goes; None: it stays on this machine.
+    `profile`: of the cluster where the run goes; None: it stays on this machine.
     """
-    import numpy as np
-    import pandas as pd
-
-    from facefactory.data import enough, index, labels, recipes
-    from facefactory.facts import Facts, labels_of
-    from facefactory.training import trainer
-
-    if run.data.shards is not None:
-        found = index.read(Path(run.data.shards))
-        found.verify()
-        recipe, schema, facts = found.content, found.content["labels"], found.facts
-        sizes = {name: split["count"] for name, split in recipe["splits"].items()}
-        table = pd.concat([found.table(name) for name in sizes], ignore_index=True)
-        faces = enough.Faces(table, np.repeat(list(sizes), list(sizes.values())), schema, recipe["group"])
-        shares: dict[str, float] = {}
-    elif "pack" in names:
-        planned = pipeline.plan_of(run, folder)
-        recipe, schema = planned.recipe, planned.schema
-        side, channels = run.pack.resolution, 1 if run.pack.color == "gray" else 3
-        facts = Facts(side, side, channels, labels_of(schema))
-        faces = enough.Faces(planned.table, planned.splits, schema, recipe["group"])
-        shares = {} if recipe["split"] else recipes.read_recipe(run.pack)[0]["splits"]
-    else:
-        return
-    if names == ("pack",):
-        return
-    protocol, protocols = run.evaluation.protocol, registry.names("evaluation.protocols")
-    if protocol not in protocols:
-        raise registry.unknown(f"evaluation.protocol={protocol!r} is no protocol", protocol, protocols)
-    for name in ("reference", "held_out"):
-        wanted = getattr(run.evaluation, name)
-        if wanted in shares and wanted not in recipe["splits"]:
-            raise enough.undivided(faces, shares, wanted)
-        others = [split for split in recipe["splits"] if name == "reference" or split != run.evaluation.reference]
-        if wanted not in recipe["splits"]:
-            way = f"give evaluation.{name}={others[-1]}" if others else "give the recipe another one"
-            raise registry.unknown(f"evaluation.{name}={wanted!r} is no split of this set: {way}", wanted, recipe["splits"])
-    needed = {"train": 2} if {"train", "sweep", "judge"} & set(names) else {}
-    if "judge" in names:  # its distances compare pairs of images
-        needed |= dict.fromkeys((run.evaluation.reference, run.evaluation.held_out), 2)
-    enough.require_images(faces, needed)
-    if run.data.shards and needed:
-        found.require_different("train")
-    if "judge" in names:
-        people = len(np.unique(labels.people(faces.table, recipe["group"])))
-        if run.judge.folds > people:
-            raise UserError(f"judge.folds={run.judge.folds}, but the set has {people} people; give at most as many.")
-    if run.judge.training.ranks != 1:
-        raise UserError(f"judge.training.ranks={run.judge.training.ranks}; a judge is trained by one process, give 1.")
-    trained = [run]
-    if "sweep" in names:
-        space = pipeline.space_of(run)
-        if run.sweep.sampler == "grid":
-            sweep.grid(space)
-        run.sweep.rungs()
-        trained += [pipeline.with_params(run, params) for params in sweep.examples(space)]
-    for data in [one.data for one in trained]:
-        if data.balance is not None and data.balance not in facts.classes:
-            raise registry.unknown(f"data.balance={data.balance!r} is no label with classes", data.balance, facts.classes)
-        labels.weights(data, schema[data.balance]["classes"] if data.balance else [])
-    fitted: list[Run | Judge] = [*trained] if {"train", "sweep"} & set(names) else []
-    for one in [*fitted, *([run.judge] if "judge" in names else [])]:
-        if "logits" in registry.module("objectives", one.objective["name"]).Component.needs:
-            enough.require_classes(faces, facts.classes)
-        _require_memory(one, facts, profile)
-        trainer.check(one.model, one.objective, one.training, facts)
-
-    objectives = {str(one.objective["name"]) for one in fitted}
-    classifies = any("logits" in registry.module("objectives", name).Component.needs for name in objectives)
-    batch_size = max((one.training.batch_size for one in fitted), default=None)
-    for doubt in enough.doubts(faces, batch_size, run.evaluation.held_out if "judge" in names else None, classifies):
-        say(f"note: {doubt}.")
-
-
-def _require_memory(one: Run | Judge, facts: "Facts", profile: cluster.Profile | None) -> None:
-    """UserError: a training needs more memory than it will have. What its layers hold in between is not counted."""
-    import torch
-
-    from facefactory import checkpoint
-
-    options = one.training
-    each = 2 if options.precision == "float64" else 1
-    copies, images = float(each * checkpoint.TRAINED), options.batch_per_rank() // options.accumulate
-    pixels = facts.channels * facts.height * facts.width
-    beside = checkpoint.VALUE * each * images * 3.0 * pixels  # real and generated ones, and a gradient
-
-    # on a GPU the machine's own memory holds the networks while they are built and saved, no more
-    on_gpu = options.device != "cpu" and (profile.gpus_per_node > 0 if profile else torch.cuda.is_available())
-    if on_gpu:
-        copies, beside = 2.0 * each, 0.0
-    if profile is not None:
-        room, whose = profile.memory_gb * checkpoint.GB, "a process of the profile (memory_gb)"
-    else:
-        room, whose = checkpoint.memory_here() / options.ranks, "this machine"
-        whose += f", for each of {options.ranks} ranks," if options.ranks > 1 else ""
-    if beside > room:
-        raise UserError(
-            f"{images} images at once of {facts.width} x {facts.height} pixels need {beside / checkpoint.GB:,.1f} GB, "
-            f"and {whose} has {room / checkpoint.GB:,.1f} GB: give a smaller training.batch_size, or training.accumulate."
-        )
-    checkpoint.require_memory(one.model, facts, copies, beside, room, whose)
+    names = tuple(stage.name for stage in stages)
+    plan = Plan(names, profile, known(run, folder, names))
+    for stage in stages:
+        stage.check(run, folder, plan)
 
 
 def main(job: str, stages: tuple[str, ...], preset: str | None = None) -> None:
@@ -228,102 +127,168 @@ def main(job: str, stages: tuple[str, ...], preset: str | None = None) -> None:
             say(f"not used, because the run decides these itself: {', '.join(aside)}")
         start(job, stages, preset, sys.argv[1:])
 
-    sys.exit(chain.guarded(work))
+    sys.exit(process.guarded(work))
 
 
 def start(job: str, names: tuple[str, ...], preset: str | None, arguments: list[str]) -> None:
     """Read, check, prepare; then run the stages here, or submit them to Slurm."""
     if {"--help", "-h"} & set(arguments):
         return print(help_of(job, preset, arguments))
-    *_, chosen = (preset or "", *(one.removeprefix("config=") for one in arguments if one.startswith("config=")))
-    rest = [argument for argument in arguments if not argument.startswith("config=")]
-    layers = preset_layers(preset, chosen) if preset else []
-    early = config.load(Run, rest, layers)  # what decides which layers lie below the arguments
-    where = early.cluster if early.dry_run and early.cluster == "slurm" else cluster.choose(early.cluster)
-    profile = cluster.load_profile(early.profile) if where == "slurm" else cluster.Profile()
-    site = {"paths": {name: value for name in ("runs", "data") if (value := getattr(profile, name))}}
-    if preset is None:
-        path = existing(early.run, Path(config.load(Run, rest, [site]).paths.runs))
-        layers = [pipeline.config_of(path)]
-    else:
-        path, layers = None, [site, *layers]
-    run = pipeline.resolve(config.load(Run, rest, layers))
+    order = _read(job, names, preset, arguments)
+    run, folder = order.run, order.folder
     surroundings.set_threads(run.training.threads)
-    if where == "local":
+    if order.where == "local":
         surroundings.check_gpus(run.training.device)
-    identity = config.flat(run)
-    if path is None:
-        rundir.usable(Path(run.paths.runs), "paths.runs", write=False)
-        stem = re.sub(r"[^\w.=+-]", "_", Path(chosen).stem)[:50]
-        path = run_path(run, f"{job}-{stem}-{config.digest(identity)[:8]}")
-    rundir.usable(Path(run.paths.data), "paths.data", write=False)
-    folder = RunDir(path)
-    check(run, folder, names, profile if where == "slurm" else None)
-    todo = list(itertools.dropwhile(lambda name: runner.is_complete(run, folder, name), names))
-    options = own_options(path, identity) if preset is None else []
-    if "pack" in todo and not run.data.shards:
-        target = stages.planned(run, folder)[1]
-        if not (target / "index.json").exists():
-            rundir.usable(target.parent, "paths.data")
-    if "generate" in todo and run.generate.out:
-        runner.generated(run, folder)  # or what lies there already
-    jobs = chain.slurm_jobs(run, folder, todo, options) if where == "slurm" else []
-    scripts = [(one.stage, launch.script(one, profile, path)) for one in jobs]  # or what the profile does not allow
-    threads, cpus = run.training.threads, profile.cpus_per_process
+    check(run, folder, order.stages, order.profile)
+
+    # what is to do, and the batch scripts for it, or what the profile does not allow
+    todo = _todo(order)
+    jobs = _jobs(order, todo)
+    scripts = [(one.stage, launch.script(one, order.site, folder.path)) for one in jobs]
+    threads, cpus = run.training.threads, order.site.cpus_per_process
     if jobs and threads > cpus:
         raise UserError(f"training.threads={threads}, but the profile has cpus_per_process={cpus}.")
-    say(f"run folder: {path} (cluster: {where})")
+    say(f"run folder: {folder.path} (cluster: {order.where})")
     if run.dry_run:
-        plan = "\n".join(f"  {name}: {'to run' if name in todo else 'complete'}" for name in names)
-        print(f"# stages\n{plan}\n# resolved config\n{config.dump(run)}")
-        for stage, script in scripts:
-            print(f"# batch script: {stage}\n{script}")
-        return
-    unchanged = preset is None or (rundir.check_identity(path, identity, run.changed == "accept") and _is_whole(path))
-    if not todo and unchanged and where == "local" and not _busy(folder, where):  # nor is anything written then
+        return _print_plan(order, todo, scripts)
+
+    # where nothing is to do nothing is written either
+    known_run = preset is None or (
+        rundir.check_identity(folder.path, order.identity, run.changed == "accept") and _is_whole(folder.path)
+    )
+    if not todo and known_run and order.where == "local" and not _busy(folder, order.where):
         for name in names:
             say(f"{name}: complete")
-        return chain.tell_report(path)
-    rundir.usable(path, "run")
-    command = shlex.join(["python", f"jobs/{job}.py", *arguments])
-    with starting.first(path) as turn:
-        busy = _busy(folder, where)
-        if busy:
-            say(f"already running: {busy}; nothing was started.")
-        else:
-            if turn.waited:  # what the other command did is no longer to be done
-                todo = list(itertools.dropwhile(lambda name: runner.is_complete(run, folder, name), names))
-                jobs = chain.slurm_jobs(run, folder, todo, options) if where == "slurm" else []
-            rundir.check_modes(path)
-            if preset is None:
-                with open(path / "command.txt", "a") as commands:
-                    commands.write(command + "\n")
-            else:
-                rundir.prepare(path, config.dump(run), identity, command, run.changed == "accept")
-            turn.check()
-            if where == "local":
-                runner.stop.listen()
-                folder.claim()
-            elif jobs:
-                _end_well()
-                folder.claim()
-                if todo[0] == "finalists":
-                    runner.begin(run, folder, "finalists")
-                surroundings.leave_job()
-                launch.submit(jobs, profile, folder, pipeline.own_files(run))
-    if where == "slurm":
-        say(f"watch it with: python jobs/status.py run={shlex.quote(str(path))}")
+        return chain.tell_report(folder.path)
+
+    rundir.usable(folder.path, "run")
+    busy = _begin(order, todo)
+    if order.where == "slurm":
+        say(f"watch it with: python jobs/status.py run={shlex.quote(str(folder.path))}")
         chain.show(status.read(folder))
         return chain.wait(folder) if run.wait and (busy or todo) else None
     if not busy:
-        runner.execute(run, folder, names, studies.WORK)
-        chain.tell_report(path)
+        runner.execute(run, folder, names)
+        chain.tell_report(folder.path)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a command line asks for."""
+
+    run: Run
+    folder: RunDir
+    stages: list[Stage]
+    command: str  # as it can be given again
+    identity: dict[str, Any]  # the keys that decide results
+    options: list[str]  # `key=value` of a job on a run that exists
+    makes: bool  # whether it makes a run, or works on one that exists
+    where: str  # local or slurm
+    site: cluster.Profile
+
+    @property
+    def profile(self) -> cluster.Profile | None:
+        """The cluster's, where it goes to one."""
+        return self.site if self.where == "slurm" else None
+
+
+def _read(job: str, names: tuple[str, ...], preset: str | None, arguments: list[str]) -> Order:
+    """The run that a command line means, with every default; UserError: something in it is wrong."""
+    chosen = preset or ""
+    for argument in arguments:
+        if argument.startswith("config="):
+            chosen = argument.removeprefix("config=")
+    rest = [argument for argument in arguments if not argument.startswith("config=")]
+    layers = preset_layers(preset, chosen) if preset else []
+
+    # what decides which layers lie below the arguments
+    early = config.load(Run, rest, layers)
+    where = early.cluster if early.dry_run and early.cluster == "slurm" else cluster.choose(early.cluster)
+    site = cluster.load_profile(early.profile) if where == "slurm" else cluster.Profile()
+    places = {name: getattr(site, name) for name in ("runs", "data") if getattr(site, name)}
+    if preset is None:
+        path = existing(early.run, Path(config.load(Run, rest, [{"paths": places}]).paths.runs))
+        run = resolve(config.load(Run, rest, [config_of(path)]))
+    else:
+        run = resolve(config.load(Run, rest, [{"paths": places}, *layers]))
+        rundir.usable(Path(run.paths.runs), "paths.runs", write=False)
+        stem = re.sub(r"[^\w.=+-]", "_", Path(chosen).stem)[:50]
+        path = run_path(run, f"{job}-{stem}-{config.digest(config.flat(run))[:8]}")
+    rundir.usable(Path(run.paths.data), "paths.data", write=False)
+    identity = config.flat(run)
+    return Order(
+        run=run,
+        folder=RunDir(path),
+        stages=[of(name) for name in names],
+        command=shlex.join(["python", f"jobs/{job}.py", *arguments]),
+        identity=identity,
+        options=own_options(path, identity) if preset is None else [],
+        makes=preset is not None,
+        where=where,
+        site=site,
+    )
+
+
+def _todo(order: Order) -> list[Stage]:
+    """The stages from the first that is not complete."""
+    return list(itertools.dropwhile(lambda stage: runner.is_complete(order.run, order.folder, stage), order.stages))
+
+
+def _jobs(order: Order, todo: list[Stage]) -> list[launch.Job]:
+    """The Slurm jobs for what is to do."""
+    if order.where != "slurm":
+        return []
+    return chain.slurm_jobs(order.run, order.folder, todo, order.options)
+
+
+def _print_plan(order: Order, todo: list[Stage], scripts: list[tuple[str, str]]) -> None:
+    """What `dry_run=true` shows."""
+    waiting = {stage.name for stage in todo}
+    states = [f"  {one.name}: {'to run' if one.name in waiting else 'complete'}" for one in order.stages]
+    print("# stages", *states, "# resolved config", config.dump(order.run), sep="\n")
+    for stage, script in scripts:
+        print(f"# batch script: {stage}\n{script}")
+
+
+def _begin(order: Order, todo: list[Stage]) -> str | None:
+    """Make the run folder ready and submit what goes to Slurm, unless another command has done so: then who works on it."""
+    run, folder = order.run, order.folder
+    path = folder.path
+    with starting.first(path) as turn:
+        busy = _busy(folder, order.where)
+        if busy:
+            say(f"already running: {busy}; nothing was started.")
+            return busy
+        if turn.waited:  # what the other command did is no longer to be done
+            todo[:] = _todo(order)
+        jobs = _jobs(order, todo)
+
+        # the folder is this command's from here on
+        rundir.check_modes(path)
+        if order.makes:
+            accept = run.changed == "accept"
+            rundir.prepare(path, config.dump(run), order.identity, order.command, accept)
+        else:
+            with open(path / "command.txt", "a") as commands:
+                commands.write(order.command + "\n")
+        turn.check()
+        if order.where == "local":
+            runner.stop.listen()
+            folder.claim()
+        elif jobs:
+            _end_well()
+            folder.claim()
+            if jobs[0].opens is not None:
+                runner.begin(run, folder, of(jobs[0].opens))
+            surroundings.leave_job()
+            launch.submit(jobs, order.site, folder, own_files(run))
+    return None
 
 
 def _is_whole(path: Path) -> bool:
     """Whether a run folder's config.yaml is."""
     try:
-        return bool(pipeline.config_of(path))
+        return bool(config_of(path))
     except UserError:
         return False
 
@@ -386,11 +351,13 @@ def run_path(run: Run, default: str) -> Path:
 
 
 def own_options(path: Path, identity: dict[str, Any]) -> list[str]:
-    """`key=value` of what a job on a run that exists changes: its own sections only; the run's config stays as it was."""
-    made = rundir.identity_of(path) or config.flat(pipeline.load_run(path))
+    """`key=value` of what a job on a run that exists changes: sections of late stages only; the run's config stays as it was."""
+    made = rundir.identity_of(path) or config.flat(load_run(path))
     changed = {name: value for name, value in identity.items() if made.get(name) != value}
-    own = ("judge.", "evaluation.", "interpret.", "generate.")
-    if foreign := ", ".join(name for name in changed if not name.startswith(own)):
+    sections = {section for stage in every() if stage.late for section in stage.sections}
+    own = tuple(sorted(section for section in sections if section.endswith(".")))
+    foreign = ", ".join(name for name in changed if not name.startswith(own))
+    if foreign:
         allowed = ", ".join(f"{name}*" for name in own)
         raise UserError(f"{foreign} of run {path.name!r} cannot change any more (only {allowed}); start a new run instead.")
     return [f"{name}={json.dumps(value)}" for name, value in changed.items()]

@@ -2,21 +2,19 @@
 
 import atexit
 import contextlib
-import os
 import platform
 import signal
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
-from facefactory import UserError, config, rundir, say
-from facefactory.pipeline import STAGES, Run, index_of, outputs_of
+from facefactory import UserError, config, rundir, say, surroundings
+from facefactory.run import Run
 from facefactory.rundir import RunDir
+from facefactory.stages import Outputs, Stage, of
 
-Outputs = tuple[dict[str, Any], list[Path]]  # what later stages depend on, and the files that must be there
-Work = Callable[[Run, RunDir], Outputs]
+SOFTWARE = ("facefactory", "torch", "numpy", "pillow")  # whose versions decide bits
 
 
 class Interrupted(Exception):
@@ -48,96 +46,99 @@ class Stop:
 stop = Stop()
 
 
-def generated(run: Run, folder: RunDir) -> tuple[Path, dict[str, Any]]:
-    """The folder of the pictures that the stage `generate` draws, and what they are, as generate.json there says.
-
-    UserError: it holds others.
-    """
-    target = Path(run.generate.out) if run.generate.out else folder.stage("generate") / "images"
-    options = {"images": run.generate.images, "format": run.generate.format, "seed": run.seed}
-    made = {"run": folder.path.name, **outputs_of(folder, "train.checkpoint"), **options}
-    used = (target / "index.json").exists() or any(target.glob("*.png"))
-    if used and rundir.read_json(target / "generate.json") != made:
-        raise UserError(f"generate.out: {target} holds other pictures; remove it, or give another folder.")
-    return target, made
-
-
-def _intact(run: Run, folder: RunDir, name: str) -> bool:
-    """Whether nothing of a finished stage is to be done again: files outside the run folder are there, nothing in it failed.
-
-    UserError: a packed set is damaged.
-    """
-    if name == "generate":
-        last = "index.json" if run.generate.format == "shards" else f"{run.generate.images - 1:08d}.png"
-        return (generated(run, folder)[0] / last).exists()
-    if name == "finalists":  # the same command tries failed ones again
-        found = rundir.read_json(folder.stage(name) / "results.json")
-        return found is not None and all(one["state"] == "finished" for one in found["finalists"])
-    if name == "pack":
-        index_of(folder)
-    return True
-
-
-def is_complete(run: Run, folder: RunDir, name: str) -> bool:
+def is_complete(run: Run, folder: RunDir, stage: Stage) -> bool:
     """Whether a stage's results are there and speak of this config and of what is there now before it."""
-    stage, done = STAGES[name], folder.done(name)
+    done = folder.done(stage.name)
+    wanted = stage.config(run)
+    if done is None or done.get("config") != wanted:
+        return False  # and its inputs need not be looked at
     try:
-        if done is None or done.get("config") != stage.config(run):
-            return False  # and its inputs need not be looked at
-        return folder.is_complete(name, stage.config(run), stage.inputs(run, folder)) and _intact(run, folder, name)
+        inputs = stage.inputs(run, folder)
+        return folder.is_complete(stage.name, wanted, inputs) and stage.intact(run, folder)
     except UserError:
         return False
 
 
-def execute(run: Run, folder: RunDir, names: Iterable[str], work: Mapping[str, Work]) -> None:
-    """Run stages in order; what is complete is skipped, what was interrupted goes on. A report is written in any case."""
-    names = list(names)
+def can_begin(run: Run, folder: RunDir, stage: Stage) -> bool:
+    """Whether the stages that it reads are finished."""
     try:
-        for name in names:
+        stage.inputs(run, folder)
+    except UserError:
+        return False
+    return True
+
+
+def execute(run: Run, folder: RunDir, names: Iterable[str]) -> None:
+    """Run stages in order; what is complete is skipped, what was interrupted goes on.
+
+    Where one fails, those that are done in any case are done before the error goes on.
+    """
+    stages = [of(name) for name in names]
+    try:
+        for stage in stages:
             if stop():
                 raise Interrupted
-            _execute_one(run, folder, name, work[name])
+            _execute_one(run, folder, stage)
+    except rundir.OwnerLost:
+        raise
     except Exception as error:
-        full = isinstance(error, OSError) and error.errno in rundir.FULL
         # where the disk is full, records do not fit either: the first file that did not is the one to name
+        full = isinstance(error, OSError) and error.errno in rundir.FULL
         with contextlib.suppress(OSError) if full else contextlib.nullcontext():
-            if not isinstance(error, rundir.OwnerLost):
-                state = "interrupted" if isinstance(error, Interrupted) else "failed"
-                folder.record(name, state, error=f"{type(error).__name__}: {error}", log=os.environ.get("FACEFACTORY_LOG"))
-                if "report" in names and state == "failed" and name != "report":
-                    _execute_one(run, folder, "report", work["report"])
+            state = "interrupted" if isinstance(error, Interrupted) else "failed"
+            why = f"{type(error).__name__}: {error}"
+            folder.record(stage.name, state, error=why, log=surroundings.log())
+            for last in stages if state == "failed" else ():
+                if last.always and last.name != stage.name:
+                    _execute_one(run, folder, last)
         raise
 
 
-def begin(run: Run, folder: RunDir, name: str) -> dict[str, Any]:
+def follow(run: Run, folder: RunDir, names: Iterable[str]) -> None:
+    """What another rank than the first has to do with some stages."""
+    for name in names:
+        stage = of(name)
+        if not is_complete(run, folder, stage):
+            stage.follow(run, folder)
+
+
+def begin(run: Run, folder: RunDir, stage: Stage) -> dict[str, Any]:
     """Open a stage's folder, where what another config or other inputs left is moved aside; the digests of the inputs."""
-    stage, done = STAGES[name], folder.done(name)
-    inputs, started = stage.inputs(run, folder), stage.config(run, resumes=False)
-    trains = name == "train"  # one that was interrupted decides itself whether changed images are accepted
-    if trains and done is not None and done.get("inputs") != inputs and run.data.changed != "accept":
-        folder.move_aside(name)
-    folder.begin(name, config.digest(started if trains else [started, inputs]))
+    done = folder.done(stage.name)
+    inputs = stage.inputs(run, folder)
+    started = stage.config(run, resumes=False)
+    changed = done is not None and done.get("inputs") != inputs
+    if stage.resumes and changed and run.data.changed != "accept":
+        folder.move_aside(stage.name)
+    folder.begin(stage.name, config.digest(started if stage.resumes else [started, inputs]))
     return inputs
 
 
-def _execute_one(run: Run, folder: RunDir, name: str, work: Work) -> None:
+def _execute_one(run: Run, folder: RunDir, stage: Stage) -> None:
     """Run one stage, unless it is complete."""
-    if is_complete(run, folder, name):
+    if is_complete(run, folder, stage):
         folder.kept.clear()
-        return say(f"{name}: complete")
-    inputs = begin(run, folder, name)
-    folder.record(name, "running")
+        return say(f"{stage.name}: complete")
+    inputs = begin(run, folder, stage)
+    folder.record(stage.name, "running")
     began = time.time()
-    seconds = finish(run, folder, name, inputs, work(run, folder), began)
+    seconds = finish(run, folder, stage, inputs, stage.work(run, folder), began)
     folder.kept.clear()  # no later stage asks for it
-    folder.record(name, "finished", seconds=seconds)
-    say(f"{name}: done in {seconds:.0f} s")
+    folder.record(stage.name, "finished", seconds=seconds)
+    say(f"{stage.name}: done in {seconds:.0f} s")
 
 
-def finish(run: Run, folder: RunDir, name: str, inputs: dict[str, Any], outputs: Outputs, began: float) -> float:
+def finish(run: Run, folder: RunDir, stage: Stage, inputs: dict[str, Any], outputs: Outputs, began: float) -> float:
     """Write DONE.json with the versions that decide bits; the seconds since `began`."""
     seconds = round(time.time() - began, 1)
-    software = {name: version(name) for name in ("facefactory", "torch", "numpy", "pillow")}
-    record = {"config": STAGES[name].config(run), "inputs": inputs, "outputs": outputs[0], "seconds": seconds}
-    folder.finish(name, {**record, "software": {"python": platform.python_version(), **software}}, outputs[1])
+    facts, files = outputs
+    versions = {name: version(name) for name in SOFTWARE}
+    record = {
+        "config": stage.config(run),
+        "inputs": inputs,
+        "outputs": facts,
+        "seconds": seconds,
+        "software": {"python": platform.python_version(), **versions},
+    }
+    folder.finish(stage.name, record, files)
     return seconds

@@ -166,3 +166,49 @@ def child(root: Path) -> dict[str, str]:
     """Variables with which a child of ours imports the code of `root` and nothing from the folder where people stand."""
     known = os.environ.get("PYTHONPATH")
     return {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join([str(root), *([known] if known else [])])}
+
+
+def own_rank() -> int:
+    """Which of the ranks of its job this process is; 0 alone."""
+    return int(os.environ.get("RANK", 0))
+
+
+def world_size() -> int:
+    """How many ranks its job has."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def nodes() -> int:
+    """Nodes of the Slurm job that this process is in; 1 outside of one."""
+    return int(os.environ.get("SLURM_JOB_NUM_NODES", 1))
+
+
+def cpus_granted() -> int:
+    """CPUs that Slurm gave to this process; 1 outside of a job."""
+    return int(os.environ.get("SLURM_CPUS_PER_TASK", 1))
+
+
+def memory_granted() -> int | None:
+    """Bytes of memory that Slurm gave to this node's share of the job; None: it did not say."""
+    megabytes = int(os.environ.get("SLURM_MEM_PER_NODE", 0))
+    return megabytes * 2**20 or None
+
+
+def gpus_granted() -> bool:
+    """Whether Slurm gave GPUs to this job."""
+    return "SLURM_JOB_GPUS" in os.environ
+
+
+def in_chain_job() -> bool:
+    """Whether this process is in a job of a chain that was submitted."""
+    return "FACEFACTORY_JOB" in os.environ
+
+
+def log() -> str | None:
+    """The file that this process's output goes to, if its launcher has told it."""
+    return os.environ.get("FACEFACTORY_LOG")
+
+
+def ray_address() -> str | None:
+    """The Ray that was started for this process."""
+    return os.environ.get(RAY_ADDRESS)

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Faces
 
-from facefactory import Failed, chain, config, pipeline, rundir, runner
+from facefactory import Failed, chain, config, process, rundir, runner
 from facefactory.cluster import Profile, launch, local, ray_on_slurm
 from facefactory.cluster.launch import Job
-from facefactory.pipeline import Run
+from facefactory.run import Run, resolve
 from facefactory.rundir import RunDir
+from facefactory.stages import of
+from facefactory.stages.sweep import LIVES
 
 SWEEP = ["pack", "judge", "sweep", "finalists", "report"]
 
 
-def jobs_of(todo: list[str], **changes: Any) -> dict[str, Job]:
+def jobs_of(todo: Sequence[str], **changes: Any) -> dict[str, Job]:
     """Stage -> job, for 4 ranks and 8 trials at once."""
     run = Run()
     run = dataclasses.replace(
@@ -27,7 +29,7 @@ def jobs_of(todo: list[str], **changes: Any) -> dict[str, Job]:
         training=dataclasses.replace(run.training, ranks=4, **changes),
         sweep=dataclasses.replace(run.sweep, parallel=8, finalists=3),
     )
-    jobs = chain.slurm_jobs(run, RunDir(Path("/shared/runs/r")), todo)
+    jobs = chain.slurm_jobs(run, RunDir(Path("/shared/runs/r")), [of(name) for name in todo])
     assert len({job.stage for job in jobs}) == len(jobs)
     return {job.stage: job for job in jobs}
 
@@ -55,9 +57,11 @@ def test_a_sweep_is_five_jobs() -> None:
         "report": ("cpu", 1, False, 1, "any"),
     }
     assert jobs["prepare"].commands == [["stages", "/shared/runs/r", "pack", "judge"]]
-    assert jobs["report"].commands == [["gather", "/shared/runs/r", "finalists", "report"]]
+    assert jobs["report"].commands == [["last", "/shared/runs/r", "finalists", "report"]]
     trained, scored = jobs["finalists"].commands, jobs["evaluate"].commands
-    assert [command[:3] for command in trained] == [["finalist", "/shared/runs/r", str(place)] for place in range(3)]
+    assert jobs["sweep"].commands == [["part", "/shared/runs/r", "sweep", "opens=finalists"]]
+    home = ["part", "/shared/runs/r", "finalists"]
+    assert [command[:4] for command in trained] == [[*home, str(place)] for place in range(3)]
     assert all(command[-1] == "train" for command in trained) and all("evaluate" in command for command in scored)
 
 
@@ -88,20 +92,20 @@ def test_every_job_of_a_chain_can_be_asked_for() -> None:
 
 def test_an_array_of_jobs_packs_the_bytes_of_one(faces: Faces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner.stop, "listen", lambda: None)
-    monkeypatch.setattr(chain, "_die_with_parent", lambda: None)
+    monkeypatch.setattr(process, "_die_with_parent", lambda: None)
     common = [f"pack.recipe={faces.recipe}", "pack.shard_images=7", "pack.tasks=3"]
     packed = {}
     for name in ("one", "three"):
         own = [f"paths.data={tmp_path / name}", f"paths.runs={tmp_path / 'runs'}"]
-        run = pipeline.resolve(config.load(Run, [*common, *own], []))
+        run = resolve(config.load(Run, [*common, *own], []))
         folder = rundir.prepare(tmp_path / "runs" / name, config.dump(run), config.flat(run), "command", False)
-        jobs = chain.slurm_jobs(run, folder, ["pack"])
+        jobs = chain.slurm_jobs(run, folder, [of("pack")])
         assert [(job.stage, job.kind, len(job.commands), job.after) for job in jobs] == [
             ("pack", "cpu", 3, "ok"),
             ("prepare", "cpu", 1, "ok"),
         ]
         for command in [*(jobs[0].commands if name == "three" else []), *jobs[1].commands]:
-            assert chain.process(command) == 0
+            assert process.main(command) == 0
         (top,) = (tmp_path / name / "packed").glob("drawn-*/")
         packed[name] = {path.name: path.read_bytes() for path in top.glob("*") if path.suffix in (".tar", ".parquet", ".json")}
     assert len([name for name in packed["one"] if name.endswith(".tar")]) > 6
@@ -114,16 +118,16 @@ def test_a_sweep_that_loses_ray_again_and_again_ends_and_a_stop_costs_nothing(
     monkeypatch.setenv("SLURM_JOB_NUM_NODES", "1")
     monkeypatch.setattr(ray_on_slurm, "run", lambda *_: local.INTERRUPTED)
     monkeypatch.setattr(runner.stop, "asked", False)
-    run = pipeline.resolve(Run())
+    run = resolve(Run())
     folder = rundir.prepare(tmp_path / "r", config.dump(run), config.flat(run), "command", False)
 
     def ends() -> type[Exception]:
         with pytest.raises((runner.Interrupted, Failed)) as found:
-            chain.sweep_on_slurm(folder)
+            of("sweep").part(run, folder, [])
         return found.type
 
     for _ in range(2):  # and the next submission has all its lives again
-        assert [ends() for _ in range(chain.LIVES)] == [runner.Interrupted] * (chain.LIVES - 1) + [Failed]
+        assert [ends() for _ in range(LIVES)] == [runner.Interrupted] * (LIVES - 1) + [Failed]
     assert ends() is runner.Interrupted
     monkeypatch.setattr(runner.stop, "asked", True)
     assert [ends() for _ in range(5)] == [runner.Interrupted] * 5  # preempted before anything was trained

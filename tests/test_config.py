@@ -10,8 +10,9 @@ from typing import Any, Literal
 import pytest
 import yaml
 
-from facefactory import UserError, config, pipeline
+from facefactory import UserError, config
 from facefactory.config import key, section
+from facefactory.run import Run
 from facefactory.training import Training
 
 
@@ -205,4 +206,4 @@ def test_a_batch_that_ranks_cannot_share_evenly_is_refused_with_a_size_that_fits
 
 @pytest.mark.parametrize("text", ["no", "007", "1e3", "a: b", "x=y", "[1]"])
 def test_a_name_on_the_command_line_is_taken_as_it_is_written(text: str) -> None:
-    assert config.load(pipeline.Run, [f"run={text}"], []).run == text
+    assert config.load(Run, [f"run={text}"], []).run == text

@@ -22,8 +22,10 @@ import pytest
 from conftest import BATCH, Faces, Pretended
 from PIL import Image
 
-from facefactory import UserError, chain, command, config, pipeline, rundir, runner, stages, starting
+from facefactory import UserError, command, config, process, rundir, runner, starting
 from facefactory.data import recipes
+from facefactory.run import Run, resolve, space_of
+from facefactory.stages import _networks, of
 
 ROOT = Path(__file__).parents[1]
 JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("*.py"))
@@ -35,8 +37,14 @@ CHAINS = {
     "interpret": ("pack", "judge", "interpret"),
     "report": ("report",),
     "generate": ("generate",),
+    "sweep_gan": ("pack", "judge", "sweep", "finalists", "report"),
 }
-PRESETS = {"train_gan": "dcgan-orl32", "train_vae": "conv-orl32", "train_classifier": "convnet-orl32"}
+PRESETS = {
+    "sweep_gan": "sweep-dcgan-orl32",
+    "train_gan": "dcgan-orl32",
+    "train_vae": "conv-orl32",
+    "train_classifier": "convnet-orl32",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +61,7 @@ def quiet_signals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
 def run(job: str, *arguments: str) -> int:
     """A job in this process; its exit code."""
     here = ["cluster=local", *arguments]
-    return chain.guarded(lambda: command.start(job, CHAINS[job], PRESETS.get(job), here))
+    return process.guarded(lambda: command.start(job, CHAINS[job], PRESETS.get(job), here))
 
 
 def base(faces: Faces) -> list[str]:
@@ -338,7 +346,7 @@ def test_generated_images_become_files_or_shards_and_repeat(trained: Faces) -> N
 
 def test_packing_alone_asks_for_nothing_that_a_training_needs(faces: Faces, capsys: pytest.CaptureFixture[str]) -> None:
     chosen = ["cluster=local", "config=tiny", f"pack.recipe={faces.recipe}", "pack.limit=1"]  # none of the test split
-    assert chain.guarded(lambda: command.start("pack_shards", ("pack",), "orl32", chosen)) == 0
+    assert process.guarded(lambda: command.start("pack_shards", ("pack",), "orl32", chosen)) == 0
     assert run("train_gan", *base(faces), "data.balance=Glasses", "data.weights={1: 3.0}") == 2
     assert "put numbers in quotes" in capsys.readouterr().err
 
@@ -364,8 +372,8 @@ def test_a_command_plans_its_set_once(faces: Faces, monkeypatch: pytest.MonkeyPa
     assert run("train_gan", *base(faces), "training.total_kimg=0.2", "changed=accept") == 0
     assert len(calls) == 1
     calls.clear()
-    for process in (["train"], ["pack", "train"]):  # of a Slurm job
-        assert chain.process(["stages", "runs/r", *process]) == 0
+    for names in (["train"], ["pack", "train"]):  # of a Slurm job
+        assert process.main(["stages", "runs/r", *names]) == 0
     assert len(calls) == 1
 
 
@@ -448,7 +456,7 @@ def test_a_config_that_was_cut_is_not_filled_with_defaults(faces: Faces, capsys:
     assert run("train_gan", *base(faces)) == 0
     path = Path("runs/r/config.yaml")
     path.write_text(path.read_text().partition("training:")[0])
-    assert chain.process(["stages", "runs/r", "train"]) == run("report", "run=r") == 2
+    assert process.main(["stages", "runs/r", "train"]) == run("report", "run=r") == 2
     assert re.search(r"config\.yaml is empty or cut.*it has no training\..*command\.txt", capsys.readouterr().err)
     assert run("train_gan", *base(faces), "training.total_kimg=0.2", "changed=accept") == 0
     assert run("report", "run=r") == 0
@@ -461,16 +469,16 @@ def test_a_run_made_under_umask_000_is_its_owners(faces: Faces, slurm: Pretended
         assert run("train_gan", *base(faces)) == run("train_gan", *base(faces)) == 0
         os.umask(0)
         line = [*base(faces), "run=s", "cluster=slurm"]
-        assert chain.guarded(lambda: command.start("train_gan", CHAINS["train_gan"], "dcgan-orl32", line)) == 0
+        assert process.guarded(lambda: command.start("train_gan", CHAINS["train_gan"], "dcgan-orl32", line)) == 0
     finally:
         os.umask(before)
     made = [Path("runs"), Path("shards"), *Path("runs").rglob("*"), *Path("shards").rglob("*")]
     assert [path for path in made if path.stat().st_mode & 0o022] == []
     assert Path("runs/s/code/facefactory/chain.py").exists()
-    assert chain.process(["stages", "runs/r", "train"]) == 0
+    assert process.main(["stages", "runs/r", "train"]) == 0
     Path("runs/r/code").mkdir()
     Path("runs/r/code").chmod(0o777)
-    assert chain.process(["stages", "runs/r", "train"]) == run("report", "run=r") == 2
+    assert process.main(["stages", "runs/r", "train"]) == run("report", "run=r") == 2
 
 
 def test_a_second_copy_says_that_the_first_is_running(faces: Faces, capsys: pytest.CaptureFixture[str]) -> None:
@@ -529,10 +537,10 @@ def test_where_slurm_does_not_answer_nothing_is_submitted_twice(
 ) -> None:
     slurm.prints("scontrol", "Slurmctld(primary) at c1 is UP\n")
     line = [*base(faces), "cluster=slurm"]
-    assert chain.guarded(lambda: command.start("train_gan", CHAINS["train_gan"], "dcgan-orl32", line)) == 0
+    assert process.guarded(lambda: command.start("train_gan", CHAINS["train_gan"], "dcgan-orl32", line)) == 0
     submitted = slurm.calls("sbatch /")
     assert len(submitted) == 2
-    assert chain.guarded(lambda: command.start("train_gan", CHAINS["train_gan"], "dcgan-orl32", line)) == 2
+    assert process.guarded(lambda: command.start("train_gan", CHAINS["train_gan"], "dcgan-orl32", line)) == 2
     assert "squeue does not answer" in capsys.readouterr().err and slurm.calls("sbatch /") == submitted
 
 
@@ -560,7 +568,7 @@ def test_two_jobs_at_once_the_older_stops_at_its_next_write(
         rundir.RunDir(Path("runs/r")).claim()
         return False
 
-    for module in (runner, stages):
+    for module in (runner, _networks):
         monkeypatch.setattr(module, "stop", usurp)
     monkeypatch.setattr(usurp, "listen", lambda: None, raising=False)
     assert run("train_gan", *base(faces)) == 3
@@ -584,39 +592,40 @@ def test_what_would_break_later_is_said_before_anything_starts(
     mistake: str, faces: Faces, capsys: pytest.CaptureFixture[str]
 ) -> None:
     width = [] if "vae" in mistake else ["config=tiny"]
-    assert run("train_gan", *width, f"pack.recipe={faces.recipe}", mistake) == 2
+    job = "sweep_gan" if mistake.startswith("judge") else "train_gan"
+    assert run(job, *width, f"pack.recipe={faces.recipe}", mistake) == 2
     assert MORE_MISTAKES[mistake] in capsys.readouterr().err
 
 
 def test_a_job_on_a_run_takes_its_own_options_to_the_cluster(trained: Faces, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     line = ["run=r", "generate.images=7", "generate.out=faces", "dry_run=true", "cluster=slurm"]
-    assert chain.guarded(lambda: command.start("generate", CHAINS["generate"], None, line)) == 0
+    assert process.guarded(lambda: command.start("generate", CHAINS["generate"], None, line)) == 0
     shown = capsys.readouterr().out
     assert "generate.images=7" in shown and f"{Path.cwd()}/faces" in shown
-    assert chain.process(["stages", "runs/r", "generate", "generate.images=7", f'generate.out="{Path.cwd()}/faces"']) == 0
+    assert process.main(["stages", "runs/r", "generate", "generate.images=7", f'generate.out="{Path.cwd()}/faces"']) == 0
     assert len(list(Path("faces").glob("*.png"))) == 7
 
 
 def test_an_edited_search_space_is_another_sweep(faces: Faces, tmp_path: Path) -> None:
     space = tmp_path / "space.yaml"
     space.write_text("model.width: {choice: [8, 16]}\n")
-    tree = pipeline.resolve(config.load(pipeline.Run, [f"sweep.space={space}"], []))
+    tree = resolve(config.load(Run, [f"sweep.space={space}"], []))
     folder = rundir.RunDir(tmp_path / "run")
     for stage, outputs in (("pack", {"images": "a"}), ("judge", {"judge": "b"})):
         rundir.write_json(folder.path / stage / "DONE.json", {"outputs": outputs})
-    before = pipeline.STAGES["sweep"].inputs(tree, folder)
+    before = of("sweep").inputs(tree, folder)
     space.write_text("model.width: {choice: [8, 24]}\n")
-    assert pipeline.STAGES["sweep"].inputs(tree, folder) != before
+    assert of("sweep").inputs(tree, folder) != before
     space.write_text("evaluation.fakes: {choice: [100, 1000]}\n")
     with pytest.raises(UserError, match=r"evaluation\.fakes is the same for all trials"):
-        pipeline.space_of(tree)
+        space_of(tree)
 
 
 def test_an_edited_model_file_is_another_training(faces: Faces, tmp_path: Path) -> None:
     own = tmp_path / "mine.py"
     own.write_text("from facefactory.models.gan.dcgan import Component\n")
-    tree = pipeline.resolve(config.load(pipeline.Run, [f"model.name={own}"], []))
-    before = pipeline.STAGES["train"].config(tree)
+    tree = resolve(config.load(Run, [f"model.name={own}"], []))
+    before = of("train").config(tree)
     own.write_text("from facefactory.models.gan.dcgan import Component  # changed\n")
-    assert pipeline.STAGES["train"].config(tree) != before
+    assert of("train").config(tree) != before

@@ -88,7 +88,7 @@ ALLOWED = {  # package -> what its files may import of ours, beside their own pa
     "metrics": {"rundir", "registry"},
     "report": {"rundir", "registry", "results", "config"},
     "cluster": {"rundir", "registry", "config", "scratch", "surroundings"},
-    "data": {"config", "registry", "rundir", "facts"},
+    "data": {"config", "registry", "rundir", "facts", "surroundings"},
     "models": {"rundir", "registry", "facts"},
     "objectives": {"models", "rundir", "registry", "facts", "schedule", "draws"},
     "facts": set(),
@@ -124,7 +124,28 @@ def test_imports_only_point_down(package: str) -> None:
 
 def test_every_module_has_its_layer() -> None:
     tops = {name.split(".")[1] for name in modules() if name.startswith(f"{PACKAGE}.")}
-    assert tops - ALLOWED.keys() <= {"pipeline", "runner", "stages", "studies", "chain", "command", "__main__"}
+    assert tops - ALLOWED.keys() <= {"run", "runner", "stages", "chain", "process", "command", "__main__"}
+
+
+READS_THE_ENVIRONMENT = {  # why: what speaks to Slurm itself, and who is told by its launcher who it is
+    *("facefactory.surroundings", "facefactory.rundir", "facefactory.scratch", "facefactory.sweep"),
+    *("facefactory.ranks", "facefactory.evaluation.weights", "facefactory.command"),
+}
+
+
+def test_few_read_the_environment() -> None:
+    found = {name for name, path in modules().items() if "os.environ" in path.read_text()}
+    assert {name for name in found if not is_in(name, "cluster")} <= READS_THE_ENVIRONMENT
+
+
+@pytest.mark.parametrize("name", ["runner", "chain", "process", "command"])
+def test_who_runs_stages_knows_none_by_name(name: str) -> None:
+    stages = {path.stem for path in (ROOT / PACKAGE / "stages").glob("[!_]*.py")}
+    tree = ast.parse(modules()[f"{PACKAGE}.{name}"].read_text())
+    words = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    assert len(stages) >= 9
+    sections = {"sweep"} if name == "command" else set()  # of the config tree, which presets fill
+    assert not stages & words - sections
 
 
 def test_jobs_import_the_command_line_and_nothing_else_of_ours() -> None:
@@ -147,7 +168,7 @@ def test_the_config_tree_and_the_contracts_load_without_torch_and_ray() -> None:
     sections = [name for name, path in modules().items() if name.startswith(f"{PACKAGE}.") and path.name == "__init__.py"]
     known = [
         *sections,
-        *(f"facefactory.{name}" for name in ("pipeline", "runner", "stages", "studies", "chain", "command")),
+        *(f"facefactory.{name}" for name in ("run", "runner", "process", "chain", "command")),
     ]
     assert {"facefactory.data", "facefactory.models", "facefactory.objectives", "facefactory.training"} <= set(known)
     heavy = ("torch", "ray", "pandas", "PIL", "matplotlib")

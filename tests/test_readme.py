@@ -95,7 +95,7 @@ def test_the_table_of_jobs_is_the_folder_of_jobs() -> None:
 def test_links_and_keys_of_the_page_exist() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
-    from facefactory.pipeline import Run
+    from facefactory.run import Run
 
     known = {name for name, _, _ in config.leaves(Run)} | {"run", "config", "model.width", "model.name"}
     for key in re.findall(r"\b([a-z_]+\.[a-z_]+)=", README):

@@ -13,7 +13,8 @@ from typing import Any
 import optuna
 import pytest
 
-from facefactory import UserError, config, pipeline, rundir, sweep
+from facefactory import UserError, config, rundir, sweep
+from facefactory.run import Run, resolve, space_of, with_params
 from facefactory.sweep import Sweep
 
 JOBS = Path(__file__).parents[1] / "jobs"
@@ -181,7 +182,7 @@ def test_a_trial_is_named_by_its_number_and_the_digest_of_its_parameters_in_any_
 
 
 def put_trial(study: Path, number: int, state: dict[str, Any] | None, scores: str, **params: Any) -> Path:
-    """A trial's folder as `_trainable` and `pipeline.trial` leave it."""
+    """A trial's folder as `_trainable` and the stage's trials leave it."""
     params = {"lr": 0.001, "width": 8, "loss": "hinge", **params}
     path = study / "trials" / sweep.trial_name(number, params)
     rundir.write_json(path / "trial.json", {"number": number, "params": params})
@@ -280,9 +281,9 @@ def test_every_space_is_right_and_used_by_a_preset(name: str) -> None:
 
 @pytest.mark.parametrize(("space", "preset"), [(space, preset) for space in SPACES for preset in presets_of(space)])
 def test_every_example_of_a_space_becomes_the_config_of_a_trial(space: str, preset: str) -> None:
-    run = pipeline.resolve(config.load(pipeline.Run, [], [config.read_yaml(JOBS / "presets" / f"{preset}.yaml")]))
-    for params in sweep.examples(pipeline.space_of(run), 16):
-        made = pipeline.with_params(run, params, total_kimg=run.sweep.max_kimg)
+    run = resolve(config.load(Run, [], [config.read_yaml(JOBS / "presets" / f"{preset}.yaml")]))
+    for params in sweep.examples(space_of(run), 16):
+        made = with_params(run, params, total_kimg=run.sweep.max_kimg)
         for dotted, value in params.items():
             found: Any = made
             for key in dotted.split("."):
@@ -293,16 +294,16 @@ def test_every_example_of_a_space_becomes_the_config_of_a_trial(space: str, pres
 
 
 def test_a_trial_of_another_model_starts_from_that_models_defaults() -> None:
-    run = pipeline.resolve(config.load(pipeline.Run, ["model.name=gan/dcgan", "model.width=24"], []))
-    made = pipeline.with_params(run, {"model.name": "vae/conv", "model.z_dim": 8, "objective.name": "elbo"})
+    run = resolve(config.load(Run, ["model.name=gan/dcgan", "model.width=24"], []))
+    made = with_params(run, {"model.name": "vae/conv", "model.z_dim": 8, "objective.name": "elbo"})
     assert made.model["name"] == "vae/conv" and made.model["z_dim"] == 8
     assert made.model["width"] == 16 and "g_norm" not in made.model and "loss" not in made.objective
 
 
 def test_a_parameter_that_the_model_does_not_have_is_refused_by_name() -> None:
-    run = pipeline.resolve(pipeline.Run())
+    run = resolve(Run())
     with pytest.raises(UserError, match=r"gan/dcgan has no option 'widht'.*'width'"):
-        pipeline.with_params(run, {"model.widht": 8})
+        with_params(run, {"model.widht": 8})
 
 
 def test_trials_keep_their_numbers_over_a_gap_that_a_kill_left() -> None:

@@ -45,6 +45,8 @@ class Job:
     gpus: bool
     processes: int = 1
     after: Literal["ok", "each", "any"] = "ok"
+    share: str | None = None  # jobs of one name that follow each other become one
+    opens: str | None = None  # the stage whose folder is made ready before this job's elements start
 
 
 def parameters(job: Job, profile: Profile, folder: Path, before: list[str]) -> dict[str, Any]:

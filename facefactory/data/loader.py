@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from facefactory import UserError, config, say
+from facefactory import UserError, config, say, surroundings
 from facefactory.data import Data, labels, staging
 from facefactory.data.index import BLOCK, Index
 from facefactory.data.order import ALGORITHM, Ids, Order, permute
@@ -190,7 +190,7 @@ class Shards:
 @functools.cache
 def _decoders() -> ProcessPoolExecutor:
     """Worker processes for all of this process's readers, started when they are first needed."""
-    ranks_here = max(1, int(os.environ.get("WORLD_SIZE", 1)) // int(os.environ.get("SLURM_JOB_NUM_NODES", 1)))
+    ranks_here = max(1, surroundings.world_size() // surroundings.nodes())
     return workers(max(1, len(os.sched_getaffinity(0)) // ranks_here))
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from facefactory import rundir
+from facefactory import rundir, surroundings
 
 
 def shared(name: str, where: str, size: int, write: Callable[[IO[bytes]], None]) -> IO[bytes]:
@@ -79,4 +79,4 @@ def _identity(stream: IO[bytes]) -> list[int]:
 def _free_memory() -> int:
     """Bytes of memory that this job may take here: what Linux has, or Slurm granted."""
     available = int(Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0]) * 1024
-    return min(available, int(os.environ.get("SLURM_MEM_PER_NODE", 0)) * 2**20 or available)
+    return min(available, surroundings.memory_granted() or available)

@@ -183,7 +183,7 @@ def test_edits_after_the_submission_do_not_reach_queued_jobs(place: Place, tmp_p
 
 def test_a_stop_that_comes_while_python_ends_does_no_harm() -> None:
     """Then Python has given its handlers back; a rank that had finished was killed by the warning before a time limit."""
-    lines = ["import ctypes", "from facefactory import stages", "stages.stop.listen()", "print(flush=True)"]
+    lines = ["import ctypes", "from facefactory import runner", "runner.stop.listen()", "print(flush=True)"]
     lines += ["ctypes.pythonapi.Py_AtExit(ctypes.CDLL(None).pause)"]  # waits for a signal, after all of Python's own end
     with subprocess.Popen([sys.executable, "-c", "\n".join(lines)], cwd=ROOT, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stdout.readline()

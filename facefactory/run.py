@@ -1,32 +1,24 @@
-"""READ FIRST: the config tree `Run`, the stages of a chain in their order, and what each stage's results depend on.
-
-A stage reads the files of the stages before it and adds its own; DONE.json says of which config and inputs they speak.
-What the stages do is in stages.py.
-"""
+"""The config tree `Run`: read from a run folder, resolved, and as a trial of a search has it."""
 
 import dataclasses
 import json
 import os
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from facefactory import UserError, config, registry, rundir
 from facefactory.config import key, section
 from facefactory.data import Data, Pack
 from facefactory.evaluation import Evaluation
 from facefactory.interpret import Interpret
-from facefactory.rundir import RunDir
 from facefactory.sweep import Space, Sweep, check_space
 from facefactory.training import Training
 
-if TYPE_CHECKING:
-    from facefactory.data.index import Index
-    from facefactory.data.recipes import Plan
-
 SEARCHED = ("model.", "objective.", "training.", "data.flip", "data.shift", "data.balance")
+TRAINS = ("seed", "model", "objective", *SEARCHED, "data.weights", "data.window_images")  # what a training depends on
 FIXED = ("training.total_kimg", "training.ranks", "training.threads", "training.device")
 JOBS = Path(__file__).parents[1] / "jobs"
 
@@ -83,100 +75,6 @@ class Run:
     interpret: Interpret = section(Interpret)
     sweep: Sweep = section(Sweep)
     generate: Generate = section(Generate)
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A step of a chain: the config keys its results depend on, and the digests of what it reads."""
-
-    sections: tuple[str, ...]
-    inputs: Callable[[Run, RunDir], dict[str, Any]]
-
-    def config(self, run: Run, *, resumes: bool = True) -> dict[str, Any]:
-        """The keys this stage depends on; `resumes=False`: those that may not change while it is interrupted."""
-        flat = config.flat(run, resumes=resumes)
-        found = {name: value for name, value in flat.items() if name.startswith(self.sections)}
-        components = {name: str(value.get("name")) for name, value in found.items() if isinstance(value, dict)}
-        files = {name: path for name, path in components.items() if path.endswith(".py")}
-        return found | {f"{name} file": rundir.sha256(registry.own_file(path)) for name, path in files.items()}
-
-
-def outputs_of(folder: RunDir, *names: str) -> dict[str, Any]:
-    """`stage.output` -> value from the DONE files of earlier stages; UserError: such a stage is not finished."""
-    found = {}
-    for name in names:
-        stage, output = name.split(".")
-        done = folder.done(stage) or {}
-        if "outputs" not in done:
-            raise UserError(f"{folder.path.name} has no finished stage {stage!r}; run its job first (train_… or sweep_…).")
-        found[name] = done["outputs"][output]
-    return found
-
-
-def _reads(*names: str) -> Callable[[Run, RunDir], dict[str, Any]]:
-    return lambda run, folder: outputs_of(folder, *names)
-
-
-def _pack_inputs(run: Run, folder: RunDir) -> dict[str, Any]:
-    """Digests of recipe, labels and images, or of the index of shards that were packed elsewhere."""
-    from facefactory.data import index
-
-    if run.data.shards:
-        return {"index": config.digest(index.read(Path(run.data.shards)).content)}
-    return dict(plan_of(run, folder).fingerprint)
-
-
-def plan_of(run: Run, folder: RunDir) -> "Plan":
-    """What is to be packed; made once a command: listing millions of files on shared storage takes minutes."""
-    from facefactory.data import recipes
-
-    if "plan" not in folder.kept:
-        folder.kept["plan"] = recipes.plan(run.pack)
-    plan: Plan = folder.kept["plan"]
-    return plan
-
-
-def _train_inputs(run: Run, folder: RunDir) -> dict[str, Any]:
-    """Pixels; labels too where they are learned or balanced."""
-    labelled = registry.module("objectives", run.objective["name"]).Component.uses_labels or run.data.balance
-    return outputs_of(folder, "pack.images", *(["pack.labels"] if labelled else []))
-
-
-def _sweep_inputs(run: Run, folder: RunDir) -> dict[str, Any]:
-    """The judge, the pixels and what the search space holds."""
-    return {**outputs_of(folder, "judge.judge", "pack.images"), "space": config.digest(space_of(run))}
-
-
-def _report_inputs(run: Run, folder: RunDir) -> dict[str, Any]:
-    """What every other stage left."""
-    return {stage: done["outputs"] for stage in STAGES if stage not in ("report", "generate") and (done := folder.done(stage))}
-
-
-_TRAINS = ("seed", "model", "objective", *SEARCHED, "data.weights", "data.window_images")
-STAGES = {
-    "pack": Stage(("pack.", "data.shards"), _pack_inputs),
-    "judge": Stage(("judge.",), _reads("pack.images", "pack.labels")),
-    "train": Stage(_TRAINS, _train_inputs),
-    "evaluate": Stage(("evaluation.", "seed"), _reads("train.checkpoint", "judge.judge", "pack.images", "pack.labels")),
-    "interpret": Stage(("interpret.", "seed"), _reads("train.checkpoint", "judge.judge", "pack.images", "pack.labels")),
-    "sweep": Stage(("sweep.", "evaluation.", *_TRAINS), _sweep_inputs),
-    "finalists": Stage(
-        ("sweep.finalists", "training.", "evaluation.", "interpret."),
-        _reads("sweep.trials", "judge.judge", "pack.images", "pack.labels"),
-    ),
-    "generate": Stage(("generate.", "seed"), _reads("train.checkpoint")),
-    "report": Stage((), _report_inputs),
-}
-FINALIST = ("pack", "judge", "train", "evaluate", "interpret")  # the stages of a finalist, a run of its own
-
-
-def index_of(folder: RunDir) -> "Index":
-    """The packed set of a run, checked."""
-    from facefactory.data import index
-
-    found = index.read(Path(outputs_of(folder, "pack.folder")["pack.folder"]))
-    found.verify()
-    return found
 
 
 def config_of(path: Path) -> dict[str, Any]:
@@ -266,5 +164,7 @@ def own_files(run: Run) -> list[str]:
 
 def repeat_command(path: Path, run: Run) -> str:
     """The command that trains a run folder's config again, under another name."""
-    job = {"gan": "train_gan", "vae": "train_vae"}.get(run.model["name"].split("/")[0], "train_classifier")
-    return f"python jobs/{job}.py config={shlex.quote(str(path / 'config.yaml'))} run=repeat-{path.name}"
+    own = f"train_{run.model['name'].split('/')[0]}"  # a family has a job of its own; any of them takes any config
+    job = own if (JOBS / f"{own}.py").is_file() else "train_gan"
+    config_file = shlex.quote(str(path / "config.yaml"))
+    return f"python jobs/{job}.py config={config_file} run=repeat-{path.name}"

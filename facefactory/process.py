@@ -1,0 +1,94 @@
+"""What a process of a chain does, in a run folder that exists: `python -m facefactory MODE FOLDER …`."""
+
+import contextlib
+import ctypes
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from facefactory import Failed, UserError, rundir, runner, say, surroundings
+from facefactory.cluster import check, status
+from facefactory.cluster.local import INTERRUPTED
+from facefactory.run import Run, load_run
+from facefactory.rundir import RunDir
+from facefactory.runner import Interrupted
+from facefactory.stages import of
+
+OPENS = "opens="  # an argument: the stage whose jobs come next, side by side, into one folder
+
+
+def guarded(work: Callable[[], None]) -> int:
+    """Run `work`; a person's mistake is one line and exit code 2, a stop 75, a lost owner 3, what cannot be done 1."""
+    try:
+        work()
+    except UserError as error:
+        say(f"error: {error}")
+        return 2
+    except Interrupted as error:
+        say(f"interrupted; {error or 'what was done is saved'}. The same command goes on with it.")
+        return INTERRUPTED
+    except rundir.OwnerLost as error:
+        say(f"stopped: {error}")
+        return 3
+    except KeyboardInterrupt:
+        return 130
+    except (Failed, FloatingPointError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in rundir.FULL:
+            say(f"error: {rundir.no_room(error)}")
+            return 2
+        say(f"failed: {error}")
+        return 1
+    return 0
+
+
+def main(arguments: list[str]) -> int:
+    """One process of a chain; its exit code.
+
+    `stages FOLDER NAME…` runs stages (on another rank than the first: what that has to do with them), `last` does so after all
+    others, however they ended; `part FOLDER NAME …` does one process's part of a stage; `follow FOLDER NAME` is a rank
+    in its launcher's name; `probe FOLDER` is a job of check.py. `key=value` among the names are options of a job on a
+    finished run.
+    """
+    surroundings.settle(started_by_us=True)
+    _die_with_parent()
+    runner.stop.listen()
+    mode, path, *rest = arguments
+    return guarded(lambda: _work(mode, RunDir(Path(path)), rest))
+
+
+def _work(mode: str, folder: RunDir, arguments: list[str]) -> None:
+    if mode == "probe":
+        return check.probe(folder.path)
+    opens = [one.removeprefix(OPENS) for one in arguments if one.startswith(OPENS)]
+    options = [one for one in arguments if "=" in one and not one.startswith(OPENS)]
+    names = [one for one in arguments if "=" not in one]
+    run = load_run(folder.path, options)
+    surroundings.set_threads(run.training.threads)
+
+    if mode == "part":
+        of(names[0]).part(run, folder, names[1:])
+    elif mode == "follow" or surroundings.own_rank() > 0:
+        runner.follow(run, folder, names)
+    elif mode == "last":
+        _finish(run, folder, names)
+    else:
+        folder.claim()
+        runner.execute(run, folder, names)
+
+    # the jobs that come next start at the same time, into one folder
+    for name in opens if surroundings.own_rank() == 0 else ():
+        folder.claim()
+        runner.begin(run, folder, of(name))
+
+
+def _finish(run: Run, folder: RunDir, names: list[str]) -> None:
+    """The stages of a chain's last job: what lacks a stage before it is left out, and why it lacks is written down."""
+    folder.claim()
+    status.record_failures(folder)
+    with contextlib.suppress(Failed):  # it is in the report
+        runner.execute(run, folder, [name for name in names if runner.can_begin(run, folder, of(name))])
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to kill this process when its launcher is gone: an orphaned rank would train on unseen."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)

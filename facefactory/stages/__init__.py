@@ -1,0 +1,131 @@
+"""READ FIRST: what a stage of a chain is. One stage a file; the file's name is the stage's name.
+
+A stage reads the files of the stages before it and adds its own; its DONE.json says of which config and
+inputs they speak. Those who run stages (runner.py), turn them into Slurm jobs (chain.py) and check a
+command line (command.py) ask the stage, and know none by name. This file is torch-free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from facefactory import UserError, config, registry, rundir
+from facefactory.cluster.launch import Job
+from facefactory.run import Run
+from facefactory.rundir import RunDir
+
+if TYPE_CHECKING:
+    from facefactory.cluster import Profile
+    from facefactory.data.enough import Faces
+    from facefactory.facts import Facts
+
+PACKAGE = "stages"
+Outputs = tuple[dict[str, Any], list[Path]]  # what later stages depend on, and the files that must be there
+
+
+@dataclass(frozen=True)
+class FaceSet:
+    """What is known of a set before anything is packed or trained."""
+
+    facts: Facts
+    faces: Faces
+    recipe: dict[str, Any]  # with its splits, as they are or will be packed
+    shares: dict[str, float]  # of splits that are dealt out; none where the set has its own
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a command is about to do, as its stages' checks see it."""
+
+    names: tuple[str, ...]  # the stages of the command
+    profile: Profile | None  # of the cluster where they will run; None: this machine
+    faces: FaceSet | None  # None: the command reads a set that was checked when it was packed
+
+
+class Stage(Protocol):
+    """A step of a chain. What is not written down in its file is as here."""
+
+    sections: tuple[str, ...]  # beginnings of the config keys that its results depend on
+    needs: tuple[str, ...] = ()  # outputs of earlier stages, as `train.checkpoint`
+    late: bool = False  # whether a job on a finished run may change its sections
+    always: bool = False  # whether it is done even where a stage before it has failed
+    resumes: bool = False  # whether it decides itself what an interrupted start of it goes on with
+    kind: Literal["cpu", "gpu"] = "gpu"  # of node that its job asks for
+    share: str | None = None  # neighbours of one name share a job
+    job_name: str | None = None  # what its job is called; its own name, unless told otherwise
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return type(self).__module__.rpartition(".")[2]
+
+    def config(self, run: Run, *, resumes: bool = True) -> dict[str, Any]:
+        """The keys that it depends on; `resumes=False`: those that may not change while it is interrupted."""
+        flat = config.flat(run, resumes=resumes)
+        found = {name: value for name, value in flat.items() if name.startswith(self.sections)}
+        components = {name: str(value.get("name")) for name, value in found.items() if isinstance(value, dict)}
+        files = {name: path for name, path in components.items() if path.endswith(".py")}
+        return found | {f"{name} file": rundir.sha256(registry.own_file(path)) for name, path in files.items()}
+
+    def check(self, run: Run, folder: RunDir, plan: Plan) -> None:
+        """Find what cannot work before anything starts, and say what may not be meant: UserError."""
+
+    def inputs(self, run: Run, folder: RunDir) -> dict[str, Any]:
+        """Digests of what it reads; UserError: a stage before it is not finished."""
+        return outputs_of(folder, *self.needs)
+
+    def intact(self, run: Run, folder: RunDir) -> bool:
+        """Whether nothing of it is to be done again, though it finished with this config and these inputs."""
+        return True
+
+    def work(self, run: Run, folder: RunDir) -> Outputs:
+        """Do it; what was interrupted goes on."""
+        ...
+
+    def follow(self, run: Run, folder: RunDir) -> None:
+        """What the other ranks of a job do while the first one works."""
+
+    def part(self, run: Run, folder: RunDir, arguments: Sequence[str]) -> None:
+        """One process's part of it, in a job that the stage planned itself."""
+        raise UserError(f"the stage {self.name} has no parts.")
+
+    def jobs(self, run: Run, folder: RunDir, options: Sequence[str]) -> list[Job]:
+        """Its Slurm jobs; `options`: `key=value` of a job on a finished run."""
+        return [self.job(run, folder, options)]
+
+    def job(self, run: Run, folder: RunDir, options: Sequence[str] = (), **more: Any) -> Job:
+        """The job of one process that does the stage, or several stages that share it."""
+        command = ["stages", str(folder.path), self.name, *options]
+        name = self.job_name or self.name
+        return Job(name, [command], self.kind, on_gpu(run, self.kind), share=self.share, **more)
+
+
+def on_gpu(run: Run, kind: str) -> bool:
+    """Whether a job uses GPUs where its node has some."""
+    return kind != "cpu" and run.training.device != "cpu"
+
+
+def of(name: str) -> Stage:
+    """A stage by name."""
+    found: Stage = registry.build(PACKAGE, {"name": name})
+    return found
+
+
+def every() -> list[Stage]:
+    """All stages there are."""
+    return [of(name) for name in registry.names(PACKAGE)]
+
+
+def outputs_of(folder: RunDir, *names: str) -> dict[str, Any]:
+    """`stage.output` -> value from the DONE files of earlier stages; UserError: such a stage is not finished."""
+    found = {}
+    for name in names:
+        stage, output = name.split(".")
+        done = folder.done(stage) or {}
+        if "outputs" not in done:
+            raise UserError(f"{folder.path.name} has no finished stage {stage!r}; run its job first (train_… or sweep_…).")
+        found[name] = done["outputs"][output]
+    return found

@@ -1,0 +1,157 @@
+"""What several stages do with networks: check, train and load them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from facefactory import UserError, registry, rundir, say, surroundings
+from facefactory.run import Judge, Run
+from facefactory.rundir import RunDir
+from facefactory.runner import Interrupted, stop
+from facefactory.stages import FaceSet, Outputs, Plan, of, outputs_of
+from facefactory.training import Training
+
+if TYPE_CHECKING:
+    from facefactory.cluster import Profile
+    from facefactory.data.index import Index
+    from facefactory.facts import Facts
+    from facefactory.ranks import World
+    from facefactory.training.trainer import Task, Trainer
+
+
+def join(options: Training) -> World:
+    """This process among the ranks, with its device, threads and arithmetic set."""
+    from facefactory import ranks
+
+    device = ranks.device_of(options.device, options.threads)
+    ranks.set_arithmetic(options.deterministic, options.tf32)
+    return ranks.join(device)
+
+
+def trained(task: Task, world: World, until_kimg: float | None = None) -> Trainer:
+    """Train, or go on; Interrupted: a stop was asked for, and what was done is saved."""
+    from facefactory.training import trainer
+
+    outcome, done = trainer.fit(task, world, until_kimg)
+    if outcome == "interrupted":
+        raise Interrupted
+    return done
+
+
+def task_of(run: Run, folder: RunDir, index: Index, label: str) -> Task:
+    """The training that a config tree describes, in the stage folder `train`."""
+    from facefactory import config
+    from facefactory.data.loader import Shards
+    from facefactory.training.trainer import Task
+
+    def samples(model: Any, clock: int) -> None:
+        from facefactory import conditions
+        from facefactory.evaluation.protocols import generator
+
+        if hasattr(model, "sample"):
+            asked = conditions.asked(model, shards, generator.SHOWN)
+            images = generator.draw(model, asked, run.seed, "evaluation")
+            with rundir.atomic(folder.stage("train") / "samples" / f"{clock:012d}.png") as temporary:
+                generator.grid(images, 8).save(temporary, "PNG")
+
+    index.require_different("train")
+    shards = Shards(index, "train")
+    return Task(
+        model=run.model,
+        objective=run.objective,
+        shards=shards,
+        options=run.training,
+        seed=run.seed,
+        folder=folder.stage("train"),
+        identity=config.digest(of("train").config(run, resumes=False)),
+        label=label,
+        data=run.data,
+        guard=folder.guard,
+        should_stop=stop,
+        draw_samples=samples,
+    )
+
+
+def checkpoint_of(folder: RunDir) -> Outputs:
+    """Digest, clock and path of the newest checkpoint of the stage `train`."""
+    from facefactory import checkpoint
+
+    newest = checkpoint.latest(folder.stage("train") / "checkpoints")
+    assert newest is not None
+    found = checkpoint.load(newest)
+    relative = str(newest.relative_to(folder.path))
+    return {"checkpoint": checkpoint.digest(found), "kimg": found.clock / 1000, "path": relative}, [newest]
+
+
+def network_of(run: Run, folder: RunDir, stage: str) -> Any:
+    """The averaged networks that the stage `train` or `judge` made, where this process computes."""
+    from facefactory import checkpoint, ranks
+
+    path = folder.path / outputs_of(folder, f"{stage}.path")[f"{stage}.path"]
+    return checkpoint.rebuild(path)[0].to(ranks.device_of(run.training.device, run.training.threads))
+
+
+def require_trainable(one: Run | Judge, found: FaceSet, plan: Plan) -> None:
+    """UserError: the set does not suffice for a training, or it cannot be built, or it needs more memory than there is."""
+    from facefactory.data import enough
+    from facefactory.training import trainer
+
+    objective = registry.module("objectives", one.objective["name"]).Component
+    if "logits" in objective.needs:
+        enough.require_classes(found.faces, found.facts.classes)
+    _require_memory(one, found.facts, plan.profile)
+    trainer.check(one.model, one.objective, one.training, found.facts)
+
+
+def require_balance(run: Run, found: FaceSet) -> None:
+    """UserError: images shall be drawn by a label that has no classes, or by weights that do not fit it."""
+    from facefactory.data import labels
+
+    balance = run.data.balance
+    classes = found.facts.classes
+    if balance is not None and balance not in classes:
+        raise registry.unknown(f"data.balance={balance!r} is no label with classes", balance, classes)
+    labels.weights(run.data, list(found.facts.labels[balance].classes) if balance else [])
+
+
+def say_doubts(run: Run, trainings: list[Run], found: FaceSet, plan: Plan) -> None:
+    """Say what works and may not be meant: few images, few people, copies."""
+    from facefactory.data import enough
+
+    needs = [registry.module("objectives", one.objective["name"]).Component.needs for one in trainings]
+    classifies = any("logits" in names for names in needs)
+    batch_size = max((one.training.batch_size for one in trainings), default=None)
+    held_out = run.evaluation.held_out if "judge" in plan.names else None
+    for doubt in enough.doubts(found.faces, batch_size, held_out, classifies):
+        say(f"note: {doubt}.")
+
+
+def _require_memory(one: Run | Judge, facts: Facts, profile: Profile | None) -> None:
+    """UserError: a training needs more memory than it will have. What its layers hold in between is not counted."""
+    from facefactory import checkpoint
+
+    options = one.training
+    each = 2 if options.precision == "float64" else 1
+    copies = float(each * checkpoint.TRAINED)
+    images = options.batch_per_rank() // options.accumulate
+    pixels = facts.channels * facts.height * facts.width
+    beside = checkpoint.VALUE * each * images * 3.0 * pixels  # real and generated ones, and a gradient
+
+    # on a GPU the machine's own memory holds the networks while they are built and saved, no more
+    gpus = profile.gpus_per_node > 0 if profile else surroundings.sees_gpus()
+    if options.device != "cpu" and gpus:
+        copies, beside = 2.0 * each, 0.0
+
+    if profile is not None:
+        room = profile.memory_gb * checkpoint.GB
+        whose = "a process of the profile (memory_gb)"
+    else:
+        room = checkpoint.memory_here() / options.ranks
+        whose = "this machine" + (f", for each of {options.ranks} ranks," if options.ranks > 1 else "")
+    if beside > room:
+        size = f"{facts.width} x {facts.height} pixels"
+        raise UserError(
+            f"{images} images at once of {size} need {beside / checkpoint.GB:,.1f} GB, and {whose} has "
+            f"{room / checkpoint.GB:,.1f} GB: give a smaller training.batch_size, or training.accumulate."
+        )
+    checkpoint.require_memory(one.model, facts, copies, beside, room, whose)

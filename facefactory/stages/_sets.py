@@ -1,0 +1,98 @@
+"""The face set of a run: planned, or packed."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from facefactory import registry, rundir
+from facefactory.run import Run
+from facefactory.rundir import RunDir
+from facefactory.stages import FaceSet, outputs_of
+
+if TYPE_CHECKING:
+    from facefactory.data.index import Index
+    from facefactory.data.recipes import Plan
+
+
+def plan_of(run: Run, folder: RunDir) -> "Plan":
+    """What is to be packed; made once a command: listing millions of files on shared storage takes minutes."""
+    from facefactory.data import recipes
+
+    if "plan" not in folder.kept:
+        folder.kept["plan"] = recipes.plan(run.pack)
+    plan: Plan = folder.kept["plan"]
+    return plan
+
+
+def index_of(folder: RunDir) -> "Index":
+    """The packed set of a run, checked."""
+    from facefactory.data import index
+
+    found = index.read(Path(outputs_of(folder, "pack.folder")["pack.folder"]))
+    found.verify()
+    return found
+
+
+def known(run: Run, folder: RunDir, names: tuple[str, ...]) -> FaceSet | None:
+    """The set that a command will pack or was told to read; None: it reads what was packed before."""
+    if run.data.shards is not None:
+        return _packed(Path(run.data.shards))
+    return _planned(run, folder) if "pack" in names else None
+
+
+def _packed(shards: Path) -> FaceSet:
+    import numpy as np
+    import pandas as pd
+
+    from facefactory.data import enough, index
+
+    found = index.read(shards)
+    found.verify()
+    content = found.content
+    sizes = {name: split["count"] for name, split in content["splits"].items()}
+    table = pd.concat([found.table(name) for name in sizes], ignore_index=True)
+    splits = np.repeat(list(sizes), list(sizes.values()))
+    faces = enough.Faces(table, splits, content["labels"], content["group"])
+    return FaceSet(found.facts, faces, content, {})
+
+
+def _planned(run: Run, folder: RunDir) -> FaceSet:
+    from facefactory.data import enough, recipes
+    from facefactory.facts import Facts, labels_of
+
+    plan = plan_of(run, folder)
+    side = run.pack.resolution
+    facts = Facts(side, side, 1 if run.pack.color == "gray" else 3, labels_of(plan.schema))
+    faces = enough.Faces(plan.table, plan.splits, plan.schema, plan.recipe["group"])
+    shares = {} if plan.recipe["split"] else recipes.read_recipe(run.pack)[0]["splits"]
+    return FaceSet(facts, faces, plan.recipe, shares)
+
+
+def require_splits(run: Run, found: FaceSet) -> None:
+    """UserError: a split that scores are made with is none of the set's."""
+    from facefactory.data import enough
+
+    splits = found.recipe["splits"]
+    for name in ("reference", "held_out"):
+        wanted = getattr(run.evaluation, name)
+        if wanted in splits:
+            continue
+        if wanted in found.shares:
+            raise enough.undivided(found.faces, found.shares, wanted)
+        others = [split for split in splits if name == "reference" or split != run.evaluation.reference]
+        way = f"give evaluation.{name}={others[-1]}" if others else "give the recipe another one"
+        complaint = f"evaluation.{name}={wanted!r} is no split of this set: {way}"
+        raise registry.unknown(complaint, wanted, splits)
+
+
+def require_different(run: Run, folder: RunDir) -> None:
+    """UserError: the pictures of the train split that was packed elsewhere are all alike."""
+    from facefactory.data import index
+
+    if run.data.shards is not None:
+        index.read(Path(run.data.shards)).require_different("train")
+
+
+def usable_data(run: Run, target: Path) -> None:
+    """UserError: the folder where a set will be packed cannot be written."""
+    if not (target / "index.json").exists():
+        rundir.usable(target.parent, "paths.data")

@@ -1,0 +1,142 @@
+"""The best trials go on to the full budget; each is a run of its own."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from facefactory import Failed, config, rundir, runner, say, surroundings, sweep
+from facefactory.cluster import local
+from facefactory.cluster.launch import Job
+from facefactory.run import Run, with_params
+from facefactory.rundir import RunDir
+from facefactory.runner import Interrupted, stop
+from facefactory.stages import Outputs, Stage, of, on_gpu, outputs_of
+from facefactory.stages._trials import open_training
+
+TRAINED = ("pack", "judge", "train")  # the stages of a finalist that lead to its networks
+STAGES = (*TRAINED, "evaluate", "interpret")  # and all of them
+
+
+@dataclass(frozen=True)
+class Place:
+    """A finalist: the trial that it goes on from, its config and its run folder."""
+
+    trial: str
+    run: Run
+    path: Path
+
+
+class Component(Stage):
+    """Leaves `results`: a digest of how the finalists ended and what they scored."""
+
+    sections = ("sweep.finalists", "training.", "evaluation.", "interpret.")
+    needs = ("sweep.trials", "judge.judge", "pack.images", "pack.labels")
+
+    def intact(self, run: Run, folder: RunDir) -> bool:
+        """None has failed: the same command tries failed ones again."""
+        found = rundir.read_json(folder.stage(self.name) / "results.json")
+        return found is not None and all(one["state"] == "finished" for one in found["finalists"])
+
+    def work(self, run: Run, folder: RunDir) -> Outputs:
+        """Train and score them side by side; where jobs of a chain have done so, write down how they ended."""
+        if not surroundings.in_chain_job():
+            self._run_here(run, folder)
+        return self._gathered(run, folder)
+
+    def _run_here(self, run: Run, folder: RunDir) -> None:
+        """All of them, as processes of this machine."""
+        runs = [_open(folder, place).path for place in self.places(run, folder)]
+        logs = [path / "log.txt" for path in runs]
+        where = folder.stage(self.name)
+        say(f"finalists: {len(runs)} runs to {run.training.total_kimg:g} kimg; logs: {where}/*/log.txt")
+        commands = [["facefactory", "stages", str(path), *STAGES] for path in runs]
+        own = [{"FACEFACTORY_LOG": str(log)} for log in logs]
+        codes = local.side_by_side(commands, run.sweep.parallel, logs, own, say)
+        if stop() or local.INTERRUPTED in codes:
+            stop.asked = True
+            raise Interrupted
+
+    def follow(self, run: Run, folder: RunDir) -> None:
+        """Nothing: its parts are what has ranks."""
+
+    def part(self, run: Run, folder: RunDir, arguments: Sequence[str]) -> None:
+        """`PLACE NAME…`: stages of one finalist."""
+        number, *names = arguments
+        places = self.places(run, folder)
+        if int(number) >= len(places):
+            return say(f"finalists: the sweep has no trial in place {number}")
+        place = places[int(number)]
+        if surroundings.own_rank() > 0:
+            return runner.follow(place.run, RunDir(place.path), names)
+        own = _open(folder, place)
+        own.claim()
+        runner.execute(place.run, own, names)
+
+    def jobs(self, run: Run, folder: RunDir, options: Sequence[str]) -> list[Job]:
+        """An array that trains, an array that scores, and, with the report, a job that gathers."""
+        home = str(folder.path)
+        gpus = on_gpu(run, self.kind)
+        numbers = [str(number) for number in range(run.sweep.finalists)]
+        train = [["part", home, self.name, number, *TRAINED] for number in numbers]
+        score = [["part", home, self.name, number, *STAGES] for number in numbers]
+        gather = [["last", home, self.name]]
+        return [
+            Job(self.name, train, "gpu", gpus, processes=run.training.ranks, opens=self.name),
+            Job("evaluate", score, "gpu", gpus, after="each"),
+            Job("report", gather, "cpu", gpus=False, after="any", share="last"),
+        ]
+
+    def places(self, run: Run, folder: RunDir) -> list[Place]:
+        """The best trials, as runs that go on."""
+        trials = rundir.read_json(folder.stage("sweep") / "results.json")["trials"]
+        best = sweep.best(trials, run.sweep.finalists)
+        home = folder.stage(self.name)
+        return [
+            Place(one["name"], with_params(run, one["params"]), home / f"{number}-{one['name']}")
+            for number, one in enumerate(best)
+        ]
+
+    def _gathered(self, run: Run, folder: RunDir) -> Outputs:
+        """Write down how they ended, the failed ones with the end of their log."""
+        facts, done = [], []
+        for place in self.places(run, folder):
+            own = RunDir(place.path)
+            fact = {
+                "name": place.path.name,
+                "trial": place.trial,
+                "folder": str(place.path.relative_to(folder.path)),
+            }
+            scored = [runner.is_complete(place.run, own, of(name)) for name in ("evaluate", "interpret")]
+            if all(scored):
+                done.append(outputs_of(own, "evaluate.results", "interpret.results"))
+                facts.append({**fact, "state": "finished", "error": None, "log_tail": None})
+            else:
+                facts.append({**fact, "state": "failed", **_failure(place.path)})
+        target = folder.stage(self.name) / "results.json"
+        rundir.write_json(target, {"finalists": facts})
+        if not done:
+            raise Failed(f"all finalists failed: {facts[0]['error']}")
+        return {"results": config.digest([facts, done])}, [target]
+
+
+def _open(folder: RunDir, place: Place) -> RunDir:
+    """The run folder of a place, where it goes on from its trial's last checkpoint."""
+    from facefactory import checkpoint
+
+    made = open_training(place.path, place.run)
+    own = place.path / "train" / "checkpoints"
+    source = checkpoint.latest(folder.stage("sweep") / "trials" / place.trial / "train" / "checkpoints")
+    if source is not None and checkpoint.latest(own) is None:
+        with rundir.atomic(own / source.name) as temporary:
+            temporary.write_bytes(source.read_bytes())
+    return made
+
+
+def _failure(path: Path) -> dict[str, Any]:
+    """What a finalist's own ledger and log say of its end."""
+    lines = rundir.read_jsonl(path / "jobs.jsonl")
+    last = ([line for line in lines if line["state"] == "failed"] or [{}])[-1]
+    tail = rundir.tail(Path(last.get("log") or path / "log.txt"))
+    error = last.get("error") or (tail or "it left no word and no log").splitlines()[-1]
+    return {"error": error, "log_tail": tail}

@@ -1,0 +1,81 @@
+"""Images drawn from the averaged networks, as PNG files or as shards."""
+
+import itertools
+from pathlib import Path
+from typing import Any, Literal
+
+from facefactory import UserError, rundir, say
+from facefactory.data import Pack
+from facefactory.run import Run
+from facefactory.rundir import RunDir
+from facefactory.stages import Outputs, Plan, Stage, outputs_of
+from facefactory.stages._networks import network_of
+from facefactory.stages._sets import index_of
+
+
+class Component(Stage):
+    """Leaves `images` and `folder`: how many were drawn, and where they lie."""
+
+    sections = ("generate.", "seed")
+    needs = ("train.checkpoint",)
+    late = True
+    share = "scores"
+
+    def check(self, run: Run, folder: RunDir, plan: Plan) -> None:
+        """A folder that was named holds no other pictures."""
+        if run.generate.out:
+            _target(run, folder)
+
+    def intact(self, run: Run, folder: RunDir) -> bool:
+        """The last picture is there."""
+        shards = run.generate.format == "shards"
+        last = "index.json" if shards else f"{run.generate.images - 1:08d}.png"
+        return (_target(run, folder)[0] / last).exists()
+
+    def work(self, run: Run, folder: RunDir) -> Outputs:
+        """Files `00000000.png` …, or shards of one split `train`."""
+        import torch
+
+        from facefactory import conditions
+        from facefactory.data import pack, pixels, recipe_file, recipes
+        from facefactory.data.loader import Shards
+        from facefactory.evaluation.protocols import generator
+
+        model = network_of(run, folder, "train")
+        if not hasattr(model, "sample"):
+            raise UserError(f"{run.model['name']} draws no images; give run=… of a GAN or a VAE.")
+        target, made = _target(run, folder)
+        rundir.write_json(target / "generate.json", made)
+        pictures = target if run.generate.format == "png" else folder.stage(self.name) / "png"
+        pictures.mkdir(parents=True, exist_ok=True)
+
+        # one picture a file
+        count = run.generate.images
+        asked = torch.empty(count, 0)
+        if getattr(model, "conditions", ()):
+            asked = conditions.asked(model, Shards(index_of(folder), "train"), count)
+        drawn = itertools.chain.from_iterable(generator.draws(model, asked, run.seed, "generate"))
+        for number, image in enumerate(drawn):
+            pixels.write(generator.grid(image[None], 1), pictures / f"{number:08d}.png")
+
+        # shards are packed from the files, as any set is
+        if run.generate.format == "shards":
+            color: Literal["gray", "rgb"] = "gray" if image.shape[2] == 1 else "rgb"
+            size = image.shape[0]
+            options = Pack(root=str(pictures), resolution=size, color=color, shard_images=run.pack.shard_images)
+            origin = f"run {folder.path.name}"
+            given = {"name": "generated", "source": "folder", "splits": {"train": 1.0}, "origin": origin}
+            pack.pack(recipes.plan(options, recipe_file.whole(given, target)), target)
+        say(f"generate: {count} images in {target}")
+        return {"images": count, "folder": str(target)}, []
+
+
+def _target(run: Run, folder: RunDir) -> tuple[Path, dict[str, Any]]:
+    """The folder of the pictures, and what they are, as generate.json there says; UserError: it holds others."""
+    target = Path(run.generate.out) if run.generate.out else folder.stage("generate") / "images"
+    options = {"images": run.generate.images, "format": run.generate.format, "seed": run.seed}
+    made = {"run": folder.path.name, **outputs_of(folder, "train.checkpoint"), **options}
+    used = (target / "index.json").exists() or any(target.glob("*.png"))
+    if used and rundir.read_json(target / "generate.json") != made:
+        raise UserError(f"generate.out: {target} holds other pictures; remove it, or give another folder.")
+    return target, made

@@ -1,0 +1,27 @@
+"""What each latent dimension of a trained model goes with."""
+
+from facefactory.run import Run
+from facefactory.rundir import RunDir
+from facefactory.stages import Outputs, Stage
+from facefactory.stages._networks import network_of
+from facefactory.stages._results import results
+from facefactory.stages._sets import index_of
+
+
+class Component(Stage):
+    """Leaves `results`: the digest of results.json."""
+
+    sections = ("interpret.", "seed")
+    needs = ("train.checkpoint", "judge.judge", "pack.images", "pack.labels")
+    late = True
+    share = "scores"
+
+    def work(self, run: Run, folder: RunDir) -> Outputs:
+        """Look at its spaces."""
+        from facefactory.interpret import claims
+
+        target = folder.stage(self.name)
+        model = network_of(run, folder, "train")
+        judge = network_of(run, folder, "judge")
+        found = claims.interpret(model, judge, index_of(folder), run.interpret, run.seed, target)
+        return results(target, found)

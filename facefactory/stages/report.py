@@ -1,0 +1,40 @@
+"""One page of all that a run's files tell."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from facefactory.cluster.launch import Job
+from facefactory.run import Run, load_run, repeat_command
+from facefactory.rundir import RunDir
+from facefactory.stages import Outputs, Stage, every
+
+
+class Component(Stage):
+    """Leaves nothing that others depend on."""
+
+    sections = ()
+    kind = "cpu"
+    always = True
+    share = "last"
+
+    def inputs(self, run: Run, folder: RunDir) -> dict[str, Any]:
+        """What every other stage left."""
+        found = {}
+        for stage in every():
+            done = folder.done(stage.name)
+            if stage.name != self.name and done:
+                found[stage.name] = done["outputs"]
+        return found
+
+    def work(self, run: Run, folder: RunDir) -> Outputs:
+        """Write report.html and report.json."""
+        from facefactory.report import pages
+
+        configs = [*folder.path.glob("sweep/trials/*/config.yaml"), *folder.path.glob("finalists/*/config.yaml")]
+        below = [path.parent for path in configs]
+        return {}, pages.write(folder.path, {path.name: repeat_command(path, load_run(path)) for path in below})
+
+    def jobs(self, run: Run, folder: RunDir, options: Sequence[str]) -> list[Job]:
+        """A job that comes last, however the others ended."""
+        command = ["last", str(folder.path), self.name, *options]
+        return [Job(self.name, [command], "cpu", gpus=False, after="any", share=self.share)]

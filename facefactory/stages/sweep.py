@@ -1,0 +1,172 @@
+"""The search: Ray Tune over the space, on this machine or over the nodes of a Slurm job; a trial is a run folder."""
+
+import functools
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from facefactory import Failed, config, rundir, runner, say, surroundings, sweep
+from facefactory.cluster.launch import Job
+from facefactory.cluster.local import INTERRUPTED
+from facefactory.run import TRAINS, Run, load_run, space_of, with_params
+from facefactory.rundir import RunDir
+from facefactory.runner import Interrupted, stop
+from facefactory.stages import Outputs, Plan, Stage, of, on_gpu, outputs_of
+from facefactory.stages._networks import (
+    checkpoint_of,
+    join,
+    network_of,
+    require_balance,
+    require_trainable,
+    say_doubts,
+    task_of,
+    trained,
+)
+from facefactory.stages._sets import index_of, require_different, require_splits
+from facefactory.stages._trials import open_training
+
+RESUMES = "each trial goes on from its last checkpoint"
+LIVES = 3  # a sweep whose Ray is lost so often in a row, with nothing trained in between, has failed
+
+
+class Component(Stage):
+    """Leaves `trials`: a digest of which there were, how they ended and what they scored."""
+
+    sections = ("sweep.", "evaluation.", *TRAINS)
+
+    def check(self, run: Run, folder: RunDir, plan: Plan) -> None:
+        """The space holds together, and what lies at its corners can be trained."""
+        from facefactory.data import enough
+
+        space = space_of(run)
+        if run.sweep.sampler == "grid":
+            sweep.grid(space)
+        run.sweep.rungs()
+        if plan.faces is None:
+            return
+        require_splits(run, plan.faces)
+        enough.require_images(plan.faces.faces, {"train": 2})
+        require_different(run, folder)
+        trials = [run, *(with_params(run, params) for params in sweep.examples(space))]
+        for one in trials:
+            require_balance(one, plan.faces)
+            require_trainable(one, plan.faces, plan)
+        say_doubts(run, trials, plan.faces, plan)
+
+    def inputs(self, run: Run, folder: RunDir) -> dict[str, Any]:
+        """The judge, the pixels and what the search space holds."""
+        before = outputs_of(folder, "judge.judge", "pack.images")
+        return {**before, "space": config.digest(space_of(run))}
+
+    def work(self, run: Run, folder: RunDir) -> Outputs:
+        """Search, in the Ray that was started for this process, or in one of its own."""
+        target = folder.stage(self.name)
+        granted = run.training.device == "auto" and surroundings.sees_gpus()
+        study = sweep.Study(
+            folder=target,
+            space=space_of(run),
+            options=run.sweep,
+            seed=run.seed,
+            trial=functools.partial(_trial, str(folder.path)),
+            threads=run.training.threads,
+            # Ray keeps trials on GPUs of their own only if asked
+            gpus=1.0 if run.training.device == "cuda" or granted else 0.0,
+            needs_gpus=run.training.device == "cuda",
+            should_stop=stop,
+            ray=surroundings.ray_address(),
+        )
+        trials = sweep.run(study)
+        cut = [one["name"] for one in trials if one["state"] == "interrupted"]
+        if cut and not stop():  # their processes were killed
+            raise Interrupted(f"trials {', '.join(cut)} ended before their time and go on from their last checkpoints")
+        if stop():
+            raise Interrupted
+
+        rundir.write_json(target / "results.json", {"metric": sweep.METRIC, "trials": trials})
+        if not sweep.best(trials, 1):
+            errors = sorted({str(one["error"]) for one in trials})
+            raise Failed(f"all {len(trials)} trials failed: {'; '.join(errors)[:500]}")
+        return {"trials": config.digest([_timeless(one) for one in trials])}, [target / "results.json"]
+
+    def part(self, run: Run, folder: RunDir, arguments: Sequence[str]) -> None:
+        """The stage as the driver of a Ray cluster over a Slurm job's nodes."""
+        from facefactory.cluster import ray_on_slurm
+
+        began = time.time()
+        each = -(-run.sweep.parallel // surroundings.nodes())
+        gpus = each if surroundings.gpus_granted() else 0
+        driver = ["facefactory", "stages", str(folder.path), self.name]
+        code = ray_on_slurm.run(driver, folder.path, each * run.training.threads, gpus, stop)
+        if stop():
+            raise Interrupted(RESUMES)
+        if code < 0:
+            say(f"the process that led the sweep was killed by signal {-code}")
+        if (code == INTERRUPTED or code < 0) and _lives_left(folder, began):
+            raise Interrupted(RESUMES)
+        if code:
+            raise Failed(f"the sweep ended with exit code {code}; its message stands above.")
+
+    def jobs(self, run: Run, folder: RunDir, options: Sequence[str]) -> list[Job]:
+        """One job over as many nodes as its parallel trials fill."""
+        command = ["part", str(folder.path), self.name]
+        return [Job(self.name, [command], "sweep", on_gpu(run, "sweep"), processes=run.sweep.parallel)]
+
+
+def _lives_left(folder: RunDir, began: float) -> int:
+    """How often Ray may be lost still; as often as ever, where something was trained meanwhile."""
+    saved = folder.path.glob("sweep/trials/*/train/checkpoints/*.pt")
+    lives = folder.path / "private" / "sweep-lives.json"
+    known = rundir.read_json(lives) or LIVES  # none left: a new submission has all again
+    left: int = LIVES if any(path.stat().st_mtime > began for path in saved) else known - 1
+    rundir.write_json(lives, left)
+    return left
+
+
+def _timeless(trial: dict[str, Any]) -> list[Any]:
+    """What a trial is known by, whenever it ran."""
+    scores = [{key: value for key, value in line.items() if key != "seconds"} for line in trial["scores"]]
+    return [trial["name"], trial["state"], scores]
+
+
+def _trial(parent: str, path: str, params: dict[str, Any], report: sweep.Report) -> None:
+    """One trial, in a Ray worker: train from rung to rung in a run folder of its own, score at each."""
+    from facefactory import conditions
+    from facefactory.data.loader import Shards
+    from facefactory.evaluation import features
+    from facefactory.evaluation.protocols import generator
+
+    # what all trials share
+    above = RunDir(Path(parent))
+    study = load_run(above.path)
+    run = with_params(study, params, total_kimg=study.sweep.max_kimg, ranks=1)
+    index = index_of(above)
+    extract = features.of_judge(network_of(run, above, "judge"))
+    reference = Shards(index, run.evaluation.reference)
+    real = reference.some(run.evaluation.reals)
+
+    # its own folder, where rungs that were scored before are not trained again
+    folder = open_training(Path(path), run)
+    (folder.path / "state.json").unlink(missing_ok=True)
+    recorded = {line["kimg"] for line in rundir.read_jsonl(folder.path / "scores.jsonl")}
+    began = time.time()
+    try:
+        task = task_of(run, folder, index, folder.path.name)
+        world = join(run.training)
+        for rung in run.sweep.rungs():
+            if rung in recorded:
+                continue
+            done = trained(task, world, rung)
+            if rung == run.sweep.rungs()[-1]:
+                inputs = {"pack.images": index.images_digest}
+                runner.finish(run, folder, of("train"), inputs, checkpoint_of(folder), began)
+            asked = conditions.asked(done.average, reference, run.evaluation.fakes)
+            fake = generator.draw(done.average, asked, run.seed, "evaluation")
+            scores = generator.distances(extract, real, fake, "judge")
+            task.draw_samples(done.average, done.clock)
+            report({"kimg": rung, **scores, "seconds": round(time.time() - began, 1)})
+    except Exception as error:
+        if not isinstance(error, rundir.OwnerLost):  # a newer copy trains it: its state is not ours to write
+            why = f"{type(error).__name__}: {error}"
+            rundir.write_json(folder.path / "state.json", {"state": "failed", "error": why})
+        raise

@@ -1,0 +1,72 @@
+"""One training, by as many ranks as asked for."""
+
+from typing import Any
+
+from facefactory import Failed, registry, rundir, surroundings
+from facefactory.cluster import local
+from facefactory.cluster.launch import Job
+from facefactory.run import TRAINS, Run
+from facefactory.rundir import RunDir
+from facefactory.runner import Interrupted, stop
+from facefactory.stages import Outputs, Plan, Stage, outputs_of
+from facefactory.stages._networks import (
+    checkpoint_of,
+    join,
+    require_balance,
+    require_trainable,
+    say_doubts,
+    task_of,
+    trained,
+)
+from facefactory.stages._sets import index_of, require_different, require_splits
+
+
+class Component(Stage):
+    """Leaves `checkpoint`, `kimg` and `path`: digest of the weights, clock, and the newest file."""
+
+    sections = TRAINS
+    resumes = True
+
+    def check(self, run: Run, folder: RunDir, plan: Plan) -> None:
+        """Images, labels, batch sizes and network shapes fit."""
+        from facefactory.data import enough
+
+        if plan.faces is None:
+            return
+        require_splits(run, plan.faces)
+        enough.require_images(plan.faces.faces, {"train": 2})
+        require_different(run, folder)
+        require_balance(run, plan.faces)
+        require_trainable(run, plan.faces, plan)
+        say_doubts(run, [run], plan.faces, plan)
+
+    def inputs(self, run: Run, folder: RunDir) -> dict[str, Any]:
+        """Pixels; labels too where they are learned, asked for or balanced."""
+        objective = registry.module("objectives", run.objective["name"]).Component
+        labelled = objective.uses_labels or run.model.get("conditions") or run.data.balance
+        return outputs_of(folder, "pack.images", *(["pack.labels"] if labelled else []))
+
+    def work(self, run: Run, folder: RunDir) -> Outputs:
+        """Train here, or start the ranks; in a job of several ranks this is the first of them."""
+        if run.training.ranks == 1 or surroundings.world_size() > 1:
+            self.follow(run, folder)
+        else:
+            owner = {rundir.OWNER_TOKEN: folder.token or ""}
+            command = ["facefactory", "follow", str(folder.path), self.name]
+            code = local.ranks(run.training.ranks, command, owner)
+            if stop() or code == local.INTERRUPTED:
+                raise Interrupted
+            if code:
+                raise Failed(f"a rank of the training ended with exit code {code}; its message stands above.")
+        return checkpoint_of(folder)
+
+    def follow(self, run: Run, folder: RunDir) -> None:
+        """One rank."""
+        surroundings.check_network()
+        world = join(run.training)
+        world.barrier()  # the first rank may have had stages to do before this one
+        trained(task_of(run, folder, index_of(folder), self.name), world)
+
+    def job(self, run: Run, folder: RunDir, options: Any = (), **more: Any) -> Job:
+        """A process a rank."""
+        return super().job(run, folder, options, processes=run.training.ranks, **more)
