@@ -251,11 +251,18 @@ def archive_joined(made: Set) -> str:
     return f"{len(behind)} zeros behind the tar"
 
 
+def set_row(made: Set, file: File, row: dict[str, str]) -> None:
+    """A table has one row a name, also where an archive has the name twice."""
+    for one in made.files:
+        if one.name == file.name:
+            one.row = row
+
+
 def row_lost(made: Set) -> str:
     if not made.table:
         return "no table"
     file = made.dice.choice(made.files)
-    file.row = {}
+    set_row(made, file, {})
     return f"no row for {file.name}"
 
 
@@ -264,7 +271,7 @@ def cell_lost(made: Set) -> str:
     if not files:
         return "no table"
     file, column = made.dice.choice(files), made.dice.choice(["Smile", "Hair", "Age"])
-    file.row = {**file.row, column: made.dice.choice(["", " ", "NA", "nan"])}
+    set_row(made, file, {**file.row, column: made.dice.choice(["", " ", "NA", "nan"])})
     return f"no {column} for {file.name}"
 
 
@@ -273,7 +280,7 @@ def cell_padded(made: Set) -> str:
     if not files:
         return "no table"
     file = made.dice.choice(files)
-    file.row = {**file.row, "Hair": f" {file.row['Hair']} "}
+    set_row(made, file, {**file.row, "Hair": f" {file.row['Hair']} "})
     return f"blanks around the Hair of {file.name}"
 
 

@@ -17,9 +17,9 @@ from facefactory.rundir import read_json
 
 FEW = 8  # images of a split, below which a score is about these few
 SUSPECTED = {  # kind of picture in index.json -> what is said of so many
-    "dark": "pictures are nearly black",
-    "flat": "pictures are nearly of one colour",
-    "unseen": "pictures are transparent everywhere, and their colours were taken as they are",
+    "dark": "nearly black",
+    "flat": "nearly of one colour",
+    "unseen": "transparent everywhere, and their colours were taken as they are",
 }
 RARE, STRONG = 2, 0.3  # share [%] of a rare class, association worth a sentence
 
@@ -103,7 +103,8 @@ def suspicions(index: dict[str, Any]) -> list[str]:
     for kind, words in SUSPECTED.items():
         entry = known.get(kind, {"count": 0})
         if entry["count"]:
-            found.append(f"{entry['count']:,} {words}, e.g. {entry['first'][0]}")
+            noun = "picture is" if entry["count"] == 1 else "pictures are"
+            found.append(f"{entry['count']:,} {noun} {words}, e.g. {entry['first'][0]}")
     for split, its in index.get("alike", {}).items():
         if its["different"] < its["images"]:
             told = f"{its['images']:,} pictures in {split} are {its['different']:,} different ones"
