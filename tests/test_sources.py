@@ -164,6 +164,13 @@ def test_images_below_more_folders_than_the_table_knows_are_found(tmp_path: Path
     assert len(told) == 3 and told[0].startswith("list_attr_celeba.txt: 10 rows are known")
 
 
+def test_tables_beside_an_archive_that_is_the_root_are_found(tmp_path: Path) -> None:
+    celeba(tmp_path / "set", "zip", "txt")
+    beside = rows(packed(tmp_path / "set" / "img_align_celeba.zip", "celeba", tmp_path / "shards"))
+    around = rows(packed(tmp_path / "set", "celeba", tmp_path / "other"))
+    assert beside["Male"].tolist() == around["Male"].tolist() and beside["split"].tolist() == around["split"].tolist()
+
+
 def test_a_page_in_the_place_of_a_table_is_named(tmp_path: Path) -> None:
     celeba(tmp_path / "set", "folder", "txt")
     page = "<!DOCTYPE html><html><head><title>Google Drive - Quota exceeded</title></head></html>"
@@ -859,6 +866,13 @@ def test_tars_at_any_depth_are_read_but_not_those_of_packed_sets(tmp_path: Path)
     (tmp_path / "set" / "packed" / "index.json").write_text("{}")
     plan = recipes.plan(Pack(recipe=wds(tmp_path), root=str(tmp_path / "set")))
     assert plan.table["file"].tolist() == ["0.tar/x.jpg", "a/b/1.tar/x.jpg"]
+
+
+def test_classes_that_yaml_takes_for_truths_are_refused(tmp_path: Path) -> None:
+    path = Path(own(tmp_path, kinds={"Smile": {"kind": "ordinal", "classes": ["no", "maybe", "yes"]}}))
+    path.write_text(path.read_text().replace('"yes"', "yes"))
+    with pytest.raises(UserError, match=r"mine\.yaml: kinds\.Smile\.Kind\.classes is .*put them in quotes, as 'yes'"):
+        recipes.plan(Pack(recipe=str(path), root=str(tmp_path)))
 
 
 def test_a_column_that_is_left_out_may_be_dropped_or_asked_for(tmp_path: Path) -> None:

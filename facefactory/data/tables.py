@@ -220,7 +220,13 @@ def _read_text(path: Path, encoding: str, columns: list[str] | None) -> Table:
 
 def _rows(stream: TextIO, mark: str, width: int, before: int) -> pd.DataFrame:
     """The rest of a table as text, after `before` lines; ValueError: a row has more cells than `width`."""
-    form = {"index_col": False, "dtype": str, "keep_default_na": False, "skipinitialspace": True, "low_memory": False}
+    form = {
+        "index_col": False,
+        "dtype": str,
+        "keep_default_na": False,
+        "skipinitialspace": True,
+        "low_memory": False,
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # cells that pandas would drop
         try:

@@ -16,11 +16,27 @@ from facefactory import UserError
 # none, whatever their case; not the word none: it is a class, e.g. of glasses
 MISSING = ("", "na", "n/a", "n.a.", "#n/a", "<na>", "nan", "null", r"\n", "?")
 # none among numbers and among people; elsewhere they may be classes
-VAGUE = ("unknown", "unk", "none", "undefined", "missing", "not available", "-", "--", "---", ".", "#value!", "#ref!")
+VAGUE = (
+    "unknown",
+    "unk",
+    "none",
+    "undefined",
+    "missing",
+    "not available",
+    "-",
+    "--",
+    "---",
+    ".",
+    "#value!",
+    "#ref!",
+)
 BOOLEANS = {True: ["1", "true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON"]}
 BOOLEANS |= {False: ["0", "false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF"]}
 MOST_CLASSES = 1000  # of a label whose kind is guessed: more are names, addresses or captions
-OWN_VALUE, FEW = 0.9, 20  # a value of its own for such a share of the images is an id, from so many values on
+OWN_VALUE, FEW = (
+    0.9,
+    20,
+)  # a value of its own for such a share of the images is an id, from so many values on
 MANY = 10  # different numbers, from which on a word among them is a mistake
 LONGEST = 200  # bytes of a word
 DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([T ].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}( .*)?")
@@ -284,7 +300,10 @@ def _of_words(values: _Values, given: _Given, notes: list[str]) -> pd.Series:
 
     if not values.missing.any() and words == values.written:
         return values.column
-    of_value = np.array([np.nan if gone else word for word, gone in zip(words, values.missing, strict=True)] + [np.nan], object)
+    of_value = np.array(
+        [np.nan if gone else word for word, gone in zip(words, values.missing, strict=True)] + [np.nan],
+        object,
+    )
     return pd.Series(of_value[values.codes], values.column.index, dtype="str")
 
 

@@ -44,7 +44,13 @@ def find(recipe: dict[str, Any], root: str | None) -> Found:
         raise UserError(f"no picture ({endings}) in {paths[0]}; other members are not read.")
 
     stamp = [(tar, path.stat().st_size, path.stat().st_mtime_ns) for tar, path in zip(tars, paths, strict=True)]
-    return Found(list(items), list(items.values()), stamp, labels.table(list(items)), (*left.notes(), *labels.notes()))
+    return Found(
+        list(items),
+        list(items.values()),
+        stamp,
+        labels.table(list(items)),
+        (*left.notes(), *labels.notes()),
+    )
 
 
 def _tars(root: str | None) -> list[Path]:
@@ -135,7 +141,10 @@ def _samples(tar: str, path: Path, left: _Left) -> Iterator[_Sample]:
         elif f".{ending}" in OTHERS:
             left.add("pictures are not read: convert them, e.g. to PNG", f"{tar}/{name}")
         else:
-            left.add(f".{ending} are not read" if ending else "members without an ending are not read", f"{tar}/{name}")
+            left.add(
+                f".{ending} are not read" if ending else "members without an ending are not read",
+                f"{tar}/{name}",
+            )
 
     used = set[str]()
     for key, (name, place) in pictures.items():
@@ -169,7 +178,10 @@ class _Labels:
             try:
                 found = _decoded(ending, places[ending])
             except (ValueError, RecursionError) as error:
-                self.left.add(f".{ending} are not readable, their pictures are without", f"that of {name}: {error}")
+                self.left.add(
+                    f".{ending} are not readable, their pictures are without",
+                    f"that of {name}: {error}",
+                )
                 continue
             for key, value in found.items():
                 if key in self.ignored:
