@@ -222,7 +222,7 @@ def _note_lost(left_out: sources.Account, reason: str, before: order.Ids, after:
 def _labels(
     found: sources.Found, specs: list[dict[str, Any]], top: Path, recipe: dict[str, Any]
 ) -> tuple[pd.DataFrame, dict[str, Any], list[str]]:
-    """Raw labels, one row an image; which rows and images have no counterpart; what a person should know of them."""
+    """Raw labels, one row an image; what has no counterpart; what a person should know of them."""
     names, notes, raw = pd.Index(found.names), list[str](), pd.DataFrame()
     if specs:
         beside = top.parent if top.is_file() else top
@@ -232,7 +232,8 @@ def _labels(
     known = names.get_indexer(raw.index) >= 0  # isin is slow on text
     if len(raw) and not known.any():
         begins = f"it begins with {raw.index[0]!r}, the images with {names[0]!r}"
-        raise UserError(f"no row of {specs[0]['file']} names an image; {begins}. A column must hold places below pack.root.")
+        way = "A column must hold places below pack.root"
+        raise UserError(f"no row of {specs[0]['file']} names an image; {begins}. {way}.")
     own = None if len(raw) else pd.DataFrame(index=names) if found.table is None else found.table
     if own is not None:
         raw, known = own, names.get_indexer(own.index) >= 0
@@ -246,7 +247,8 @@ def _labels(
         parts = _from_names(names, recipe, notes)
         replaced = {*parts.columns, *(["folder"] if own is not None else [])}
         both = [name for name in raw.columns if name in parts.columns]
-        notes += [f"label {name!r} of the table is left out: the pattern reads it from file names" for name in both]
+        why = "the pattern reads it from file names"
+        notes += [f"label {name!r} of the table is left out: {why}" for name in both]
         raw = parts.join(raw[[name for name in raw.columns if name not in replaced]])
 
     # names that packed tables have themselves, and words of the recipe for values
@@ -255,9 +257,11 @@ def _labels(
         while other in raw.columns:
             other += "_"
         raw = raw.rename(columns={name: other})
-        notes.append(f"label {name!r} is called {other!r}, because packed tables have a column of that name")
+        why = "because packed tables have a column of that name"
+        notes.append(f"label {name!r} is called {other!r}, {why}")
     for name in recipe["values"].keys() & set(raw.columns):
-        raw[name] = values.renamed(raw[name], recipe["values"][name]).fillna(values.texts(raw[name]))
+        renamed = values.renamed(raw[name], recipe["values"][name])
+        raw[name] = renamed.fillna(values.texts(raw[name]))
     return raw, facts, notes
 
 
@@ -268,20 +272,22 @@ def _asked_for(recipe: dict[str, Any], names: pd.Index) -> set[str]:
 
 
 def _from_names(names: pd.Index, recipe: dict[str, Any], notes: list[str]) -> pd.DataFrame:
-    """Labels that the recipe's pattern reads from file names; UserError: it is no such pattern, or fits none."""
+    """Labels that the recipe's pattern reads from names; UserError: it is none, or fits none."""
     told = f"pattern {recipe['pattern']!r} of {recipe['name']}"
     try:
         parts = names.to_series().str.extract(recipe["pattern"])
     except (re.error, ValueError) as error:
         raise UserError(f"{told}: {error}; it names labels as (?P<label>…).") from None
     if unnamed := [name for name in parts if not isinstance(name, str)]:
-        raise UserError(f"{told}: {len(unnamed)} of its groups have no name: (?P<label>…), or (?:…).")
+        count = f"{len(unnamed)} of its groups have no name"
+        raise UserError(f"{told}: {count}: (?P<label>…), or (?:…).")
     lost = parts.isna().all(axis=1).to_numpy()
     if lost.all():
         raise UserError(f"{told} fits no file name, e.g. not {names[0]!r}.")
     if lost.any():
         example = names[int(np.flatnonzero(lost)[0])]
-        notes.append(f"{told} does not fit {int(lost.sum())} of {len(names)} names, e.g. {example}: they have no label of it")
+        count = f"{int(lost.sum())} of {len(names)} names"
+        notes.append(f"{told} does not fit {count}, e.g. {example}: they have no label of it")
     return parts
 
 
