@@ -11,7 +11,7 @@ from typing import Any, Literal
 from rich.console import Console
 
 from facefactory import Failed, UserError, pipeline, rundir, runner, say, stages, studies, surroundings
-from facefactory.cluster import check, launch, status
+from facefactory.cluster import check, launch, local, status
 from facefactory.cluster.local import INTERRUPTED
 from facefactory.pipeline import FINALIST, Run
 from facefactory.rundir import RunDir
@@ -109,9 +109,7 @@ def process(arguments: list[str]) -> int:
     Ray over the nodes of a Slurm job around the stage, `rank FOLDER` is one rank in its launcher's name.
     """
     surroundings.settle(started_by_us=True)
-    from facefactory.training import distributed
-
-    distributed.die_with_parent()
+    local.die_with_parent()
     runner.stop.listen()
     return guarded(lambda: _work(*arguments))
 

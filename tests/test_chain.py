@@ -15,7 +15,6 @@ from facefactory.cluster import Profile, launch, local, ray_on_slurm
 from facefactory.cluster.launch import Job
 from facefactory.pipeline import Run
 from facefactory.rundir import RunDir
-from facefactory.training import distributed
 
 SWEEP = ["pack", "judge", "sweep", "finalists", "report"]
 
@@ -89,7 +88,7 @@ def test_every_job_of_a_chain_can_be_asked_for() -> None:
 
 def test_an_array_of_jobs_packs_the_bytes_of_one(faces: Faces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner.stop, "listen", lambda: None)
-    monkeypatch.setattr(distributed, "die_with_parent", lambda: None)
+    monkeypatch.setattr(local, "die_with_parent", lambda: None)
     common = [f"pack.recipe={faces.recipe}", "pack.shard_images=7", "pack.tasks=3"]
     packed = {}
     for name in ("one", "three"):
