@@ -831,12 +831,14 @@ def test_every_ending_of_a_picture_is_read_and_the_rest_is_counted(tmp_path: Pat
     tar_of(tmp_path / "0.tar", files)
     plan = recipes.plan(Pack(recipe=wds(tmp_path), root=str(tmp_path), resolution=8))
     assert plan.table["file"].tolist() == [f"0.tar/{number}.{ending}" for number, ending in enumerate(forms)]
-    assert set(plan.facts["notes"]) == {
-        *(f"2 .{ending} are not read, e.g. 0.tar/0.{ending}" for ending in ("txt", "npy", "pyd", "pickle")),
-        "1 pictures are a further part of their sample and left out, e.g. 0.tar/0.seg.png",
-        "1 pictures are the second of their sample and left out, e.g. 0.tar/6.jpg",
-        "1 pictures are not read: convert them, e.g. to PNG, e.g. 0.tar/7.avif",
-        "1 members without an ending are not read, e.g. 0.tar/README",
+    (note,) = plan.facts["notes"]
+    assert set(note.removeprefix("left out: ").split("; ")) == {
+        *(f"2 .{ending} files, e.g. 0.tar/0.{ending}" for ending in ("txt", "npy", "pyd", "pickle")),
+        "1 pictures that are a further part of their sample, e.g. 0.tar/0.seg.png",
+        "1 pictures that are the second of their sample, e.g. 0.tar/6.jpg",
+        "1 pictures in a format that is not read (convert them to PNG), e.g. 0.tar/7.avif",
+        "1 members without an ending, e.g. 0.tar/README",
+        "1 hidden files or folders, e.g. 0.tar/._0.jpg",
     }
 
 
@@ -913,8 +915,8 @@ def test_what_is_left_out_is_told(tmp_path: Path) -> None:
             info.size = len(file)
             tar.addfile(info, io.BytesIO(file))
     notes = "; ".join(recipes.plan(Pack(recipe=wds(tmp_path), root=str(tmp_path))).facts["notes"])
-    assert "1 samples have no picture and are left out, e.g. 0.tar/b" in notes
-    assert "1 pictures are not read: convert them, e.g. to PNG, e.g. 0.tar/c.gif" in notes
+    assert "1 samples without a picture, e.g. 0.tar/b" in notes
+    assert "1 pictures in a format that is not read (convert them to PNG), e.g. 0.tar/c.gif" in notes
 
 
 def test_tars_of_one_name_in_two_folders_are_two(tmp_path: Path) -> None:
@@ -926,6 +928,7 @@ def test_tars_of_one_name_in_two_folders_are_two(tmp_path: Path) -> None:
             tar.addfile(info, io.BytesIO(file))
     plan = recipes.plan(Pack(recipe=wds(tmp_path), root=f"{tmp_path}/{{train,val}}/0.tar"))
     assert plan.table["file"].tolist() == ["train/0.tar/a.png", "val/0.tar/a.png"]
+    assert plan.splits.tolist() == ["train", "val"]
     with tarfile.open(tmp_path / "val" / "0.tar", "a") as tar:
         tar.addfile(info, io.BytesIO(file))
     with pytest.raises(UserError, match=r"val/0\.tar: .*duplicate.*Mend it"):
