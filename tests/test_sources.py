@@ -17,9 +17,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from facefactory import UserError
+from facefactory import UserError, command, config, pipeline
 from facefactory.data import Pack, pack, recipes, survey
 from facefactory.data.index import Index
+from facefactory.pipeline import Run
 
 ATTRIBUTES = ["5_o_Clock_Shadow", "Male", "Smiling"]
 SPLITS = {"train": [0, 1, 2, 3, 4, 5], "val": [6, 7], "test": [8, 9]}
@@ -506,6 +507,24 @@ def test_own_splits_hold_with_a_table_and_what_is_in_none_is_left_out(tmp_path: 
     assert rows(index)["Smile"].to_dict() == {name: str(k % 2) for k, name in enumerate(names)}
     assert adds_up(index) == {"images in no split of the set": 2}
     assert "2 images are in no split and left out, e.g. cover.png" in index.content["notes"]
+
+
+def test_a_set_without_a_test_part_says_how_to_score_on_its_val_part(tmp_path: Path) -> None:
+    write(
+        tmp_path / "set", [f"{part}/{mood}/{n}.png" for part in ("train", "val") for mood in ("happy", "sad") for n in range(9)]
+    )
+    given = ["pack.recipe=folder", f"pack.root={tmp_path / 'set'}", "pack.resolution=32"]
+    small = ["model.name=gan/dcgan", "model.width=8", "training.batch_size=4"]
+    run = pipeline.resolve(config.load(Run, [*given, *small], []))
+    with pytest.raises(
+        UserError, match=r"held_out='test' is no split of this set: give evaluation\.held_out=val; there are train, val"
+    ):
+        command.check(run, ("pack", "train"))
+    with pytest.raises(
+        UserError, match=r"reference='all' is no split of this set: give evaluation\.reference=val; there are train, val"
+    ):
+        command.check(pipeline.resolve(config.load(Run, [*given, *small, "evaluation.reference=all"], [])), ("pack", "train"))
+    command.check(pipeline.resolve(config.load(Run, [*given, *small, "evaluation.held_out=val"], [])), ("pack", "train"))
 
 
 def test_selection_is_part_of_the_account(tmp_path: Path) -> None:

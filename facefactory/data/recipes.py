@@ -114,20 +114,15 @@ def plan(options: Pack, recipe: dict[str, Any] | None = None) -> Plan:
     # What the folders mean, where the recipe does not say it
     folders = layout.read(found.names)
     own = recipe["split"] or None
+    by_folder = recipe["split"] is None and folders.splits is not None
     if own and own["by"] in absent:
         own = None
-    elif recipe["split"] is None:
-        facts["notes"] += folders.split_notes
-        own = None if folders.splits is None else {"by": "its folder", "names": {name: name for name in folders.sides}}
+    elif by_folder:
+        own = {"by": "its folder", "names": {name: name for name in folders.sides}}
+    facts["notes"] += folders.split_notes if recipe["split"] is None else ()
     if found.folders and folders.labels and "folder" not in raw:
-        is_open = recipe["group"] is None and (folders.people or not recipe["pattern"])
-        if is_open and folders.people:
-            recipe["group"] = "folder"
-        if raw.columns.empty or recipe["group"] == "folder":
-            raw["folder"] = folders.labels
-        facts["notes"] += folders.label_notes if is_open else ()
+        facts["notes"] += _label_by_folders(raw, folders, recipe)
     recipe |= {key: None for key in ("group", "balance") if recipe[key] in absent or not recipe[key]}
-    by_folder = own is not None and recipe["split"] is None
     split_by = own["by"] if own and not by_folder else None
     for key, name in {"group": recipe["group"], "balance": recipe["balance"], "split by": split_by}.items():
         if name not in {None, *raw.columns}:
@@ -139,8 +134,7 @@ def plan(options: Pack, recipe: dict[str, Any] | None = None) -> Plan:
         raise registry.unknown(f"{path}: values has {name!r}, which is not a label", name, raw.columns)
     if own:
         if by_folder:
-            assert folders.splits is not None
-            sides = folders.splits
+            sides = np.asarray(folders.splits)
         else:
             sides = values.renamed(raw.pop(own["by"]), own["names"]).fillna("").to_numpy(str)
         places = np.flatnonzero(sides != "")
@@ -210,6 +204,16 @@ def plan(options: Pack, recipe: dict[str, Any] | None = None) -> Plan:
     if empty := [name for name in shares if name not in recipe["splits"]]:
         facts["notes"].append(f"no image is left for the split {', '.join(empty)}")
     return Plan(recipe, options, found.items, places, found.stamp, table[["file", *schema]], schema, splits, facts)
+
+
+def _label_by_folders(raw: pd.DataFrame, folders: layout.Layout, recipe: dict[str, Any]) -> tuple[str, ...]:
+    """Add the label `folder` where there is no other, or where it tells people apart; what a person should know of it."""
+    undecided = recipe["group"] is None and (folders.people or not recipe["pattern"])
+    if undecided and folders.people:
+        recipe["group"] = "folder"
+    if raw.columns.empty or recipe["group"] == "folder":
+        raw["folder"] = folders.labels
+    return folders.label_notes if undecided else ()
 
 
 def _note_lost(left_out: sources.Account, reason: str, before: order.Ids, after: order.Ids, names: Sequence[str]) -> None:
