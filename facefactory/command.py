@@ -131,7 +131,7 @@ def check(run: Run, folder: RunDir, names: tuple[str, ...], profile: cluster.Pro
         classes = {name: len(entry["classes"]) for name, entry in schema.items() if "classes" in entry}
         facts = Facts(run.pack.resolution, 1 if run.pack.color == "gray" else 3, classes)
         faces = enough.Faces(planned.table, planned.splits, schema, recipe["group"])
-        shares = {} if recipe["split"] else recipes.read_recipe(run.pack)[0]["splits"]
+        shares = planned.shares
     else:
         return
     if names == ("pack",):

@@ -31,6 +31,7 @@ class Plan:
     schema: dict[str, dict[str, Any]]
     splits: np.ndarray  # name of each image's
     facts: dict[str, Any]  # what was found and what selection did, for index.json
+    shares: dict[str, float]  # by which the images were dealt; empty where the set has splits of its own
 
     @property
     def fingerprint(self) -> dict[str, str]:
@@ -174,6 +175,7 @@ def plan(options: Pack, recipe: dict[str, Any] | None = None) -> Plan:
         known = f"; a split is named by {own['by']}: {', '.join(map(str, own['names']))}" if own else ""
         raise UserError(f"no image of {recipe['name']} is left: {told} (where={recipe['where'] or ''}){known}.")
     splits = sides[places] if own else dealt(recipe, table.iloc[places])
+    dealt_by = {} if own else dict(recipe["splits"])
     if label := recipe["balance"]:
         if not (classes := schema.get(label, {}).get("classes")):
             raise UserError(f"balance={label!r} is a label without classes; there are {', '.join(schema)}.")
@@ -203,7 +205,7 @@ def plan(options: Pack, recipe: dict[str, Any] | None = None) -> Plan:
     recipe["splits"] = {name: share for name, share in shares.items() if share}
     if empty := [name for name in shares if name not in recipe["splits"]]:
         facts["notes"].append(f"no image is left for the split {', '.join(empty)}")
-    return Plan(recipe, options, found.items, places, found.stamp, table[["file", *schema]], schema, splits, facts)
+    return Plan(recipe, options, found.items, places, found.stamp, table[["file", *schema]], schema, splits, facts, dealt_by)
 
 
 def _label_by_folders(raw: pd.DataFrame, folders: layout.Layout, recipe: dict[str, Any]) -> tuple[str, ...]:
