@@ -113,7 +113,7 @@ def check(run: Run, folder: RunDir, names: tuple[str, ...], profile: cluster.Pro
     import pandas as pd
 
     from facefactory import checkpoint
-    from facefactory.data import enough, index, labels, recipes
+    from facefactory.data import enough, index, labels
     from facefactory.models import Facts
     from facefactory.training import augment
 

@@ -21,6 +21,7 @@ from facefactory import UserError, command, config, pipeline
 from facefactory.data import Pack, pack, recipes, survey
 from facefactory.data.index import Index
 from facefactory.pipeline import Run
+from facefactory.rundir import RunDir
 
 ATTRIBUTES = ["5_o_Clock_Shadow", "Male", "Smiling"]
 SPLITS = {"train": [0, 1, 2, 3, 4, 5], "val": [6, 7], "test": [8, 9]}
@@ -515,16 +516,20 @@ def test_a_set_without_a_test_part_says_how_to_score_on_its_val_part(tmp_path: P
     )
     given = ["pack.recipe=folder", f"pack.root={tmp_path / 'set'}", "pack.resolution=32"]
     small = ["model.name=gan/dcgan", "model.width=8", "training.batch_size=4"]
-    run = pipeline.resolve(config.load(Run, [*given, *small], []))
+
+    def check(*more: str) -> None:
+        run = pipeline.resolve(config.load(Run, [*given, *small, *more], []))
+        command.check(run, RunDir(tmp_path / "run"), ("pack", "train"))
+
     with pytest.raises(
         UserError, match=r"held_out='test' is no split of this set: give evaluation\.held_out=val; there are train, val"
     ):
-        command.check(run, ("pack", "train"))
+        check()
     with pytest.raises(
         UserError, match=r"reference='all' is no split of this set: give evaluation\.reference=val; there are train, val"
     ):
-        command.check(pipeline.resolve(config.load(Run, [*given, *small, "evaluation.reference=all"], [])), ("pack", "train"))
-    command.check(pipeline.resolve(config.load(Run, [*given, *small, "evaluation.held_out=val"], [])), ("pack", "train"))
+        check("evaluation.reference=all")
+    check("evaluation.held_out=val")
 
 
 def test_selection_is_part_of_the_account(tmp_path: Path) -> None:
