@@ -541,6 +541,8 @@ def test_a_refused_submission_is_told_until_one_is_accepted(known: Known) -> Non
     assert known.states == {"5": "COMPLETED"} and status.read(known.folder)["well"]
     known.folder.record("evaluate", "refused", job="", error="Slurm refused the job: no.")
     assert list(known.states.values()) == ["COMPLETED", "REFUSED"]
+    known.folder.record("evaluate", "running")  # then it was done without Slurm
+    assert list(known.states.values()) == ["COMPLETED"]
 
 
 @pytest.mark.parametrize(("state", "well"), [("COMPLETED", True), ("FAILED", False), ("CANCELLED", False), ("PREEMPTED", False)])
