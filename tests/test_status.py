@@ -545,6 +545,11 @@ def test_a_refused_submission_is_told_until_one_is_accepted(known: Known) -> Non
     assert list(known.states.values()) == ["COMPLETED"]
 
 
+def test_a_run_of_which_nothing_was_begun_is_no_empty_table(known: Known) -> None:
+    assert not status.read(known.folder)["healthy"] and known.slurm.calls() == []
+    assert "nothing of this run was ever begun" in " ".join(shown(known.folder).split())
+
+
 @pytest.mark.parametrize(("state", "well"), [("COMPLETED", True), ("FAILED", False), ("CANCELLED", False), ("PREEMPTED", False)])
 def test_who_waits_learns_how_it_ended(known: Known, state: str, well: bool) -> None:
     known.submitted("train", "5")

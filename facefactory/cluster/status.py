@@ -210,6 +210,9 @@ def read(folder: RunDir) -> dict[str, Any]:
     if last["state"] == "refused":  # and nothing was begun since, here or there
         refused = {"stage": last["stage"], "job": "", "state": "REFUSED", "why": last["error"]}
         rows.append({**refused, **progress(folder, last["stage"], "")})
+    if not rows:
+        why = f"nothing of this run was ever begun; its command stands in {folder.path}/command.txt"
+        rows.append({"stage": "", "job": "", "state": "NEVER BEGUN", "why": why, **progress(folder, "", "")})
 
     for row in rows:
         row["live"] = is_live(row)
@@ -311,8 +314,8 @@ def table(found: dict[str, Any]) -> Any:
         cells = (row["stage"], row["job"], state, row.get("nodes", ""), times, restarts, memory)
         shown.add_row(*cells, row.get("exit_code", ""), told, seen)
         if row["why"]:
-            words = row["why"] if row["state"] == "REFUSED" else f"it {row['why']}"
-            notes.append(f"{row['stage']} {row['job']}".strip() + f": {words}")
+            whose = f"{row['stage']} {row['job']}".strip()
+            notes.append(f"{whose}: it {row['why']}" if row["job"] else f"{whose}: {row['why']}".lstrip(": "))
     if notes:
         shown.caption = escape("\n".join(notes))
         shown.caption_justify, shown.caption_style = "left", "none"
