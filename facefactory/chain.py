@@ -31,7 +31,7 @@ def guarded(work: Callable[[], None]) -> int:
         say(f"error: {error}")
         return 2
     except Interrupted as error:
-        say(f"interrupted; {error or 'what was done is saved'}. The same command goes on with it.")
+        say(f"interrupted; {str(error) or 'what was done is saved'}. The same command goes on with it.")
         return INTERRUPTED
     except rundir.OwnerLost as error:
         say(f"stopped: {error}")

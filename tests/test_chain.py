@@ -129,3 +129,15 @@ def test_a_sweep_that_loses_ray_again_and_again_ends_and_a_stop_costs_nothing(
     assert [ends() for _ in range(5)] == [runner.Interrupted] * 5  # preempted before anything was trained
     monkeypatch.setattr(runner.stop, "asked", False)
     assert [ends(), ends()] == [runner.Interrupted, Failed]
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [(runner.Interrupted(), "what was done is saved"), (runner.Interrupted("each trial goes on"), "each trial goes on")],
+)
+def test_a_stop_says_what_becomes_of_the_work(reason: runner.Interrupted, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> None:
+        raise reason
+
+    assert chain.guarded(work) == local.INTERRUPTED
+    assert "".join(capsys.readouterr()) == f"interrupted; {words}. The same command goes on with it.\n"
