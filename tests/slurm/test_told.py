@@ -56,7 +56,7 @@ def submitted(place: Place, run: str) -> list[str]:
 
 
 def test_what_cannot_work_here_is_refused_before_it_is_queued(place: Place, short: str) -> None:
-    for words, changes, arguments in (
+    cases: tuple[tuple[str, dict[str, Any], tuple[str, ...]], ...] = (
         ("partition='nowhere' is no partition here", {"partition": "nowhere", "cpu_partition": "cpu"}, ()),
         ("gpu_min=10, but partition short allows 5 minutes", {"partition": short}, ()),
         (
@@ -73,11 +73,13 @@ def test_what_cannot_work_here_is_refused_before_it_is_queued(place: Place, shor
         ),
         ("signal_s=600 seconds, but gpu_min=10 is a limit of 600", {"signal_s": 600, "cpu_min": 20}, ()),
         ("pack.tasks=1002, but this Slurm takes arrays of at most 1001 jobs", {}, ("pack.tasks=1002",)),
-    ):
-        told = place.train("no", place.profile(**changes), *arguments, code=2)
+    )
+    for number, (words, changes, arguments) in enumerate(cases):
+        told = place.train(f"no{number}", place.profile(**changes), *arguments, code=2)
         assert words in told.replace("\n", " ") and "Traceback" not in told, told
-    assert not place.cluster.run("squeue", "-h").strip() and submitted(place, "no") == []
-    assert "pack.tasks=1002" in place.job("status", "run=no", code=1)
+        assert submitted(place, f"no{number}") == []
+    assert not place.cluster.run("squeue", "-h").strip()
+    assert "pack.tasks=1002" in place.job("status", f"run=no{len(cases) - 1}", code=1)
 
 
 @pytest.mark.slow
