@@ -34,6 +34,9 @@ class Component(Adversarial):
 """
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture
 def place(mended: Cluster, tmp_path: Path, faces: Faces) -> Place:
     """Trainings of small drawn faces."""
@@ -82,7 +85,6 @@ def test_what_cannot_work_here_is_refused_before_it_is_queued(place: Place, shor
     assert "pack.tasks=1002" in place.job("status", f"run=no{len(cases) - 1}", code=1)
 
 
-@pytest.mark.slow
 def test_a_rank_that_raises_ends_its_job_and_is_not_requeued(place: Place) -> None:
     (place.folder / "broken.py").write_text(BROKEN)
     place.train("broken", place.profile(), f"objective.name={place.folder / 'broken.py'}", "wait=true", code=1)
@@ -95,7 +97,6 @@ def test_a_rank_that_raises_ends_its_job_and_is_not_requeued(place: Place) -> No
     assert place.cluster.run("sacct", "-DnXP", "-o", "State", "-j", job).split() == ["FAILED"]  # one start, no other
 
 
-@pytest.mark.slow
 def test_a_held_job_is_told_with_its_release_and_nothing_is_submitted_again(place: Place) -> None:
     blocker = place.cluster.batch("sleep 600", "--partition=gpu", "--nodes=2", "--exclusive")
     place.cluster.wait(blocker, "RUNNING")
@@ -120,14 +121,12 @@ def test_a_held_job_is_told_with_its_release_and_nothing_is_submitted_again(plac
     assert set(submitted(place, "held")) == set(jobs.values())
 
 
-@pytest.mark.slow
 def test_a_node_that_does_not_see_the_run_folder_is_told_so(place: Place) -> None:
     runs = place.cluster.local / "runs"  # here one disk, on each node another
     told = place.train("unseen", place.profile(), f"paths.runs={runs}", "wait=true", code=1)
     assert "0:53" in told and "the node does not see the run folder" in " ".join(told.split()), told
 
 
-@pytest.mark.slow
 def test_names_with_marks_in_them_run_to_their_end(place: Place) -> None:
     for name in ("it's a|b", 'say "x"'):
         place.train(name, place.profile(), "wait=true", kimg=0.2)
@@ -138,7 +137,6 @@ def test_names_with_marks_in_them_run_to_their_end(place: Place) -> None:
     assert "Slurm replaces in the names of logs" in place.train("20%noise", place.profile(), code=2)
 
 
-@pytest.mark.slow
 def test_the_same_command_from_two_login_nodes_is_one_chain(place: Place) -> None:
     usual = ["config=tiny", "cluster=slurm", "run=twice", f"pack.recipe={place.recipe}", "training.ranks=2", place.profile()]
     usual += ["training.total_kimg=0.5", "wait=true"]
