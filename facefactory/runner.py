@@ -20,7 +20,7 @@ Work = Callable[[Run, RunDir], Outputs]
 
 
 class Interrupted(Exception):
-    """A stop was asked for; what was done is saved."""
+    """Work ended before its time and can go on: a stop was asked for and what was done is saved, or what the message says."""
 
 
 class Stop:
