@@ -393,7 +393,8 @@ def test_a_preempted_sweep_is_told_as_such(sweeps: Place) -> None:
     place, run = sweeps, "yielding"
     place.pace(0.1)
     sweep(place, run, place.profile(processes_per_node=1, partition="low"))
-    until_saved(place, run)
+    saved = trials(place, run)
+    place.cluster.until(lambda: any(saved.glob("*/train/checkpoints/*.pt")), 240, place.logs(run))
     other = place.cluster.batch("sleep 1", "--partition=gpu", "--nodes=2", "--exclusive")
     place.cluster.wait(other, "COMPLETED")
     place.cluster.until(lambda: place.status(run)["sweep"]["restarts"] == 1, 60, place.logs(run))
