@@ -97,6 +97,20 @@ def test_a_rank_that_raises_ends_its_job_and_is_not_requeued(place: Place) -> No
     assert place.cluster.run("sacct", "-DnXP", "-o", "State", "-j", job).split() == ["FAILED"]  # one start, no other
 
 
+def test_a_stop_where_requeueing_is_forbidden_is_one_copy(place: Place) -> None:
+    place.pace(0.1)
+    place.drill("copied", place.profile(requeue="resubmit"))
+    place.until_trained("copied", 0.3)
+    job = place.ids("copied")["train"]
+    place.cluster.run("scancel", "--signal=TERM", job)  # no grace period to race with
+    place.cluster.until(lambda: place.ids("copied")["train"] != job, 90, place.logs("copied"))
+    place.pace(None)
+    place.until_ended("copied")
+    row = place.status("copied")["train"]
+    assert (row["job"], row["state"]) == (place.ids("copied")["train"], "COMPLETED"), place.logs("copied")
+    assert len(submitted(place, "copied")) == 3 and "interrupted" in place.ledger("copied")
+
+
 def test_a_held_job_is_told_with_its_release_and_nothing_is_submitted_again(place: Place) -> None:
     blocker = place.cluster.batch("sleep 600", "--partition=gpu", "--nodes=2", "--exclusive")
     place.cluster.wait(blocker, "RUNNING")
