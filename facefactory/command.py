@@ -308,8 +308,21 @@ def _busy(folder: RunDir, where: str) -> str | None:
         live = status.reasons(jobs)
         if live:
             return status.standing(live)
+    unknown = _forgotten(folder) if where == "slurm" else []
+    if unknown:
+        return f"Slurm jobs {', '.join(unknown)}, of which jobs.jsonl has lost its lines"
     running = folder.running()
     return "pid {pid} on {host}".format(**running) if running else None
+
+
+def _forgotten(folder: RunDir) -> list[str]:
+    """Jobs in the queue that were submitted for a run and are not in its ledger, as when a crash emptied that file."""
+    recorded = {job for jobs in status.submitted(folder).values() for job in jobs}
+    submitted = {path.name.partition("_")[0] for path in folder.path.glob("private/jobs/*_submitted.pkl")}
+    if not submitted - recorded:
+        return []
+    queued = cluster.asked("squeue", "-h", "--me", "-o", "%F").stdout.split()
+    return sorted((submitted - recorded).intersection(queued))
 
 
 def _end_well() -> None:

@@ -1,13 +1,11 @@
 """What a process of a chain does, in a run folder that exists: `python -m facefactory MODE FOLDER …`."""
 
 import contextlib
-import ctypes
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
 from facefactory import Failed, UserError, rundir, runner, say, surroundings
-from facefactory.cluster import check, status
+from facefactory.cluster import check, local, status
 from facefactory.cluster.local import INTERRUPTED
 from facefactory.run import Run, load_run
 from facefactory.rundir import RunDir
@@ -19,13 +17,14 @@ OPENS = "opens="  # an argument: the stage whose jobs come next, side by side, i
 
 def guarded(work: Callable[[], None]) -> int:
     """Run `work`; a person's mistake is one line and exit code 2, a stop 75, a lost owner 3, what cannot be done 1."""
+    rundir.settle_umask()
     try:
         work()
     except UserError as error:
         say(f"error: {error}")
         return 2
     except Interrupted as error:
-        say(f"interrupted; {error or 'what was done is saved'}. The same command goes on with it.")
+        say(f"interrupted; {str(error) or 'what was done is saved'}. The same command goes on with it.")
         return INTERRUPTED
     except rundir.OwnerLost as error:
         say(f"stopped: {error}")
@@ -50,7 +49,7 @@ def main(arguments: list[str]) -> int:
     finished run.
     """
     surroundings.settle(started_by_us=True)
-    _die_with_parent()
+    local.die_with_parent()
     runner.stop.listen()
     mode, path, *rest = arguments
     return guarded(lambda: _work(mode, RunDir(Path(path)), rest))
@@ -59,6 +58,7 @@ def main(arguments: list[str]) -> int:
 def _work(mode: str, folder: RunDir, arguments: list[str]) -> None:
     if mode == "probe":
         return check.probe(folder.path)
+    rundir.check_modes(folder.path)
     opens = [one.removeprefix(OPENS) for one in arguments if one.startswith(OPENS)]
     options = [one for one in arguments if "=" in one and not one.startswith(OPENS)]
     names = [one for one in arguments if "=" not in one]
@@ -87,8 +87,3 @@ def _finish(run: Run, folder: RunDir, names: list[str]) -> None:
     status.record_failures(folder)
     with contextlib.suppress(Failed):  # it is in the report
         runner.execute(run, folder, [name for name in names if runner.can_begin(run, folder, of(name))])
-
-
-def _die_with_parent() -> None:
-    """Ask Linux to kill this process when its launcher is gone: an orphaned rank would train on unseen."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)

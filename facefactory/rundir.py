@@ -1,6 +1,7 @@
 """The run folder: its owner, its ledger, which stages are done; every write is atomic.
 
-Layout: config.yaml, command.txt, owner.json, jobs.jsonl, private/, report.html, `<stage>/{STAGE.json, DONE.json, …}`.
+Layout: config.yaml, command.txt, starting.json (while a command starts it), owner.json, jobs.jsonl, private/,
+report.html, `<stage>/{STAGE.json, DONE.json, …}`.
 """
 
 import contextlib

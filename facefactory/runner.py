@@ -18,7 +18,7 @@ SOFTWARE = ("facefactory", "torch", "numpy", "pillow")  # whose versions decide 
 
 
 class Interrupted(Exception):
-    """A stop was asked for; what was done is saved."""
+    """Work ended before its time and can go on: a stop was asked for and what was done is saved, or what the message says."""
 
 
 class Stop:

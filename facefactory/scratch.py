@@ -1,7 +1,8 @@
 """Short folders in /tmp for what opens its own folder to everybody, as Ray does.
 
-A folder `/tmp/ff-…` is its user's alone (0700): what lies below it is out of reach whatever its mode. The file `held`
-in it names the host and is locked as long as its process lives; that tells a folder in use from one that a kill left.
+A folder `/tmp/ff-…` is its user's alone (0700): what lies below it is out of reach whatever its
+mode. The file `held` in it names the host and is locked as long as its process lives; that tells a
+folder in use from one that a kill left.
 """
 
 import contextlib
@@ -32,8 +33,9 @@ def name() -> str:
 
 
 def hold(folder: Path, lasting: bool = False) -> int:
-    """Make a folder that is held until this process ends (`lasting`: what it executes, too); the lock's descriptor.
+    """Make a folder that is held until this process ends; the lock's descriptor.
 
+    `lasting`: what this process executes in its own place holds it on.
     FileExistsError: somebody has made it already.
     """
     new = folder.with_name(f".{folder.name}")
@@ -84,11 +86,12 @@ def _left_behind(folder: Path) -> bool:
 def become(folder: str, command: list[str]) -> None:
     """Become a command that works in a folder of its own, as a step of a Slurm job does.
 
-    What it starts must not take itself for a Slurm task, and the warning before a time limit is not for it.
+    What it starts must not take itself for a Slurm task; the warning before a time limit is not for it.
     """
     sweep(Path(folder).parent)
     hold(Path(folder), lasting=True)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+    inherited = os.environ.items()
+    environment = {name: value for name, value in inherited if not name.startswith("SLURM_")}
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     os.execvpe(command[0], command, environment)
 

@@ -1,7 +1,8 @@
-"""The environment of a process: what would steer libraries from outside is set aside before any of them is loaded.
+"""The environment of a process: what steers libraries from outside is set aside before they load.
 
-A run says itself how many ranks, threads and GPUs it has and where its Ray is. What a shell, a container or another
-launcher has left behind (`WORLD_SIZE`, `RAY_ADDRESS`, `TORCH_DISTRIBUTED_DEBUG` …) must not answer in its place.
+A run says itself how many ranks, threads and GPUs it has and where its Ray is. What a shell, a
+container or another launcher has left behind (`WORLD_SIZE`, `RAY_ADDRESS`, `OMP_NUM_THREADS` …)
+must not answer in its place.
 """
 
 import locale
@@ -14,18 +15,40 @@ from pathlib import Path
 from facefactory import UserError
 
 # What launchers of ranks say; ours say it too, and beside it OURS: "<RANK> of <WORLD_SIZE>"
-RANKS: tuple[str, ...] = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-RANKS += ("NODE_RANK", "GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK", "ROLE_NAME", "ROLE_WORLD_SIZE")
+RANKS: tuple[str, ...] = (
+    "RANK",
+    "WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "LOCAL_RANK",
+    "LOCAL_WORLD_SIZE",
+)
+RANKS += (
+    "NODE_RANK",
+    "GROUP_RANK",
+    "GROUP_WORLD_SIZE",
+    "ROLE_RANK",
+    "ROLE_NAME",
+    "ROLE_WORLD_SIZE",
+)
 OURS = "FACEFACTORY_RANK"
-COPIES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")  # how many a launcher has started
+COPIES = (
+    "WORLD_SIZE",
+    "OMPI_COMM_WORLD_SIZE",
+    "PMI_SIZE",
+    "SLURM_STEP_NUM_TASKS",
+)  # how many a launcher has started
 INTERFACE = "GLOO_SOCKET_IFNAME"
 
 # What our own processes tell each other; nothing of it may come from a shell
 HANDED = ("FACEFACTORY_OWNER", "FACEFACTORY_LOG", "FACEFACTORY_JOB", "FACEFACTORY_RAY", OURS)
 RAY_ADDRESS = "FACEFACTORY_RAY"
-RAY_TOKEN = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH")  # handed to the driver of a sweep beside the address
+RAY_TOKEN = (
+    "RAY_AUTH_MODE",
+    "RAY_AUTH_TOKEN_PATH",
+)  # handed to the driver of a sweep beside the address
 
-# Ray ≥ 2.60 switches token authentication on by itself and would keep one token in the home folder for all jobs
+# Ray ≥ 2.60 switches token authentication on by itself, with one token for all in the home folder
 RAY = {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -35,14 +58,52 @@ RAY = {
 }
 
 THREADS = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "GOTO_", "BLIS_", "NUMEXPR_", "VECLIB_")
-LIBRARIES = ("RAY_", "TUNE_", "OPTUNA_", "GRPC_", "MPL", "TORCHELASTIC_", "PET_", "TORCH", "PYTORCH_")
-NUMBERS = ("ATEN_CPU_", "ONEDNN_", "DNNL_", "NVIDIA_TF32_OVERRIDE", "CUBLAS_WORKSPACE_CONFIG")  # they change results
+LIBRARIES = (
+    "RAY_",
+    "TUNE_",
+    "OPTUNA_",
+    "GRPC_",
+    "MPL",
+    "TORCHELASTIC_",
+    "PET_",
+    "TORCH",
+    "PYTORCH_",
+)
+NUMBERS = (
+    "ATEN_CPU_",
+    "ONEDNN_",
+    "DNNL_",
+    "NVIDIA_TF32_OVERRIDE",
+    "CUBLAS_WORKSPACE_CONFIG",
+)  # they change results
 PYTHON = ("PYTHONWARNINGS", "PYTHONINSPECT", "PYTHONBREAKPOINT", "PYTHONIOENCODING")
-SLURM = ("SBATCH_", "SQUEUE_", "SACCT_", "SINFO_", "SCANCEL_", "SCONTROL_", "SALLOC_", "SRUN_", "SLURM_TIME_FORMAT")
+SLURM = (
+    "SBATCH_",
+    "SQUEUE_",
+    "SACCT_",
+    "SINFO_",
+    "SCANCEL_",
+    "SCONTROL_",
+    "SALLOC_",
+    "SRUN_",
+    "SLURM_TIME_FORMAT",
+)
 
 # What only a site can know: who pays, which network and memory there is, where caches lie
-SITE: tuple[str, ...] = ("SBATCH_ACCOUNT", "SBATCH_QOS", "SBATCH_RESERVATION", "SBATCH_CLUSTERS", "TORCH_NCCL_", "TORCH_HOME")
-SITE += ("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", "TORCH_CPP_LOG_LEVEL", "TORCH_CUDA_ARCH_LIST", "TORCH_EXTENSIONS_DIR")
+SITE: tuple[str, ...] = (
+    "SBATCH_ACCOUNT",
+    "SBATCH_QOS",
+    "SBATCH_RESERVATION",
+    "SBATCH_CLUSTERS",
+    "TORCH_NCCL_",
+    "TORCH_HOME",
+)
+SITE += (
+    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
+    "TORCH_CPP_LOG_LEVEL",
+    "TORCH_CUDA_ARCH_LIST",
+    "TORCH_EXTENSIONS_DIR",
+)
 SITE += ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF", "PYTORCH_NVML_BASED_CUDA_CHECK")
 
 
@@ -84,7 +145,8 @@ def _steers(name: str) -> bool:
     """Whether a variable is one of those that steer a library."""
     if name.startswith(SITE):
         return False
-    return name in (*RANKS, *HANDED, *PYTHON) or name.startswith((*THREADS, *LIBRARIES, *NUMBERS, *SLURM))
+    prefixes = (*THREADS, *LIBRARIES, *NUMBERS, *SLURM)
+    return name in (*RANKS, *HANDED, *PYTHON) or name.startswith(prefixes)
 
 
 def _usable(folder: str | None) -> bool:
@@ -93,13 +155,14 @@ def _usable(folder: str | None) -> bool:
 
 
 def speak_utf8() -> None:
-    """Start this Python again in its UTF-8 mode where the locale or the terminal has another encoding.
+    """Start this Python again in its UTF-8 mode where locale or terminal have another encoding.
 
     What is read and said is UTF-8. Without a locale (LC_ALL=C) Python is in that mode by itself.
     """
     files = "utf-8" if sys.flags.utf8_mode else locale.getencoding()
-    words = {name.lower().replace("-", "") for name in (files, sys.stdout.encoding, sys.stderr.encoding)}
-    if words == {"utf8"} or os.environ.get("PYTHONUTF8") == "1":
+    encodings = (files, sys.stdout.encoding, sys.stderr.encoding)
+    spoken = {name.lower().replace("-", "") for name in encodings}
+    if spoken == {"utf8"} or os.environ.get("PYTHONUTF8") == "1":
         return
     os.environ["PYTHONUTF8"] = "1"
     os.environ.pop("PYTHONIOENCODING", None)
@@ -107,13 +170,14 @@ def speak_utf8() -> None:
 
 
 def check_alone(environment: Mapping[str, str]) -> None:
-    """UserError: a launcher says that it has started several copies of this job, which would share one run folder."""
+    """UserError: a launcher has started several copies of this job, which would share its folder."""
     for name in COPIES:
         copies = environment.get(name, "1")
         if copies != "1":
             raise UserError(
-                f"{name}={copies} is set: a launcher (torchrun, mpirun, srun …) has started copies of this job, or has left "
-                f"that behind. A job is started once, and starts its ranks itself: give training.ranks=…, and unset {name}."
+                f"{name}={copies} is set: a launcher (torchrun, mpirun, srun …) has started copies of "
+                "this job, or has left that behind. A job is started once, and starts its ranks itself: "
+                f"give training.ranks=…, and unset {name}."
             )
 
 
@@ -135,26 +199,30 @@ def check_network() -> None:
     missing = [name for name in wanted.split(",") if name and name not in here]
     if missing:
         raise UserError(
-            f"{INTERFACE}={wanted}, but {socket.gethostname()} has no interface {', '.join(missing)}, only {', '.join(here)}; "
-            "unset it, or mend environment in your profile."
+            f"{INTERFACE}={wanted}, but {socket.gethostname()} has no interface "
+            f"{', '.join(missing)}, only {', '.join(here)}; unset it, or mend environment in your profile."
         )
 
 
 def set_threads(threads: int) -> None:
-    """Let numerical libraries that are loaded from now on use so many threads: `training.threads`, whatever a shell says."""
+    """Let numerical libraries that load from now on use so many threads (`training.threads`)."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
 def leave_job() -> list[str]:
-    """Forget the Slurm job that a submission is made from: its sizes would steer the new job's srun. The names."""
-    names = [name for name in os.environ if name.startswith("SLURM_") and name not in ("SLURM_CONF", "SLURM_CLUSTERS")]
+    """Forget the Slurm job that a submission is made from; the names.
+
+    Its sizes would steer the new job's srun, or contradict them.
+    """
+    kept = ("SLURM_CONF", "SLURM_CLUSTERS")
+    names = [name for name in os.environ if name.startswith("SLURM_") and name not in kept]
     for name in names:
         del os.environ[name]
     return names
 
 
 def sees_gpus() -> bool:
-    """Whether GPUs were granted by Slurm, or the machine's driver is there and none of its GPUs is hidden."""
+    """Whether Slurm granted GPUs or there is a driver, and they are not all hidden."""
     import shutil
 
     if os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1", "NoDevFiles"):
@@ -163,9 +231,10 @@ def sees_gpus() -> bool:
 
 
 def child(root: Path) -> dict[str, str]:
-    """Variables with which a child of ours imports the code of `root` and nothing from the folder where people stand."""
+    """What makes a child import the code of `root`, and nothing from the folder where one stands."""
     known = os.environ.get("PYTHONPATH")
-    return {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join([str(root), *([known] if known else [])])}
+    paths = os.pathsep.join([str(root), *([known] if known else [])])
+    return {"PYTHONSAFEPATH": "1", "PYTHONPATH": paths}
 
 
 def own_rank() -> int:

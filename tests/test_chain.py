@@ -92,7 +92,7 @@ def test_every_job_of_a_chain_can_be_asked_for() -> None:
 
 def test_an_array_of_jobs_packs_the_bytes_of_one(faces: Faces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner.stop, "listen", lambda: None)
-    monkeypatch.setattr(process, "_die_with_parent", lambda: None)
+    monkeypatch.setattr(local, "die_with_parent", lambda: None)
     common = [f"pack.recipe={faces.recipe}", "pack.shard_images=7", "pack.tasks=3"]
     packed = {}
     for name in ("one", "three"):
@@ -133,3 +133,15 @@ def test_a_sweep_that_loses_ray_again_and_again_ends_and_a_stop_costs_nothing(
     assert [ends() for _ in range(5)] == [runner.Interrupted] * 5  # preempted before anything was trained
     monkeypatch.setattr(runner.stop, "asked", False)
     assert [ends(), ends()] == [runner.Interrupted, Failed]
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [(runner.Interrupted(), "what was done is saved"), (runner.Interrupted("each trial goes on"), "each trial goes on")],
+)
+def test_a_stop_says_what_becomes_of_the_work(reason: runner.Interrupted, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> None:
+        raise reason
+
+    assert chain.guarded(work) == local.INTERRUPTED
+    assert "".join(capsys.readouterr()) == f"interrupted; {words}. The same command goes on with it.\n"

@@ -27,6 +27,13 @@ PACKED = {
         "skipped": 2,
         "left_out": {"hidden files": {"count": 5, "first": [".a"]}, f"{EVIL} files": {"count": 200, "first": ["b", "c"]}},
     },
+    "pictures": {
+        "dark": {"count": 3, "first": [f"{EVIL}.png", "n.png"]},
+        "flat": {"count": 0, "first": []},
+        "unseen": {"count": 1200, "first": ["t.bmp"]},
+        "sixteen_bit": {"images": 24, "highest": 4080, "bits": 12},
+    },
+    "alike": {"train": {"images": 150, "different": 9}, "test": {"images": 50, "different": 50}},
     "rows_without_image": {"count": 1234, "first": ["gone.jpg"]},
     "images_without_row": {"count": 0, "first": []},
     "image_sizes": {"178x218": 90, "40x50": 10},
@@ -87,6 +94,10 @@ def test_the_page_begins_with_what_a_person_must_know(tmp_path: Path) -> None:
         "No person is in two splits.",
         "Caution: 3 pairs of pictures alike in two splits (1 exact, 2 near).",
         "2 files were skipped: 1 OSError, 1 ValueError.",
+        "Caution: 24 pictures have 16 bits and no value above 4,080: they were taken as pictures of 12 bits.",
+        "Caution: 1,200 pictures are transparent everywhere, and their colours were taken as they are, e.g. t.bmp.",
+        "Caution: the 150 pictures in train are 9 different ones: the others are copies, or nearly.",
+        "Labels with classes of a single image, which is either learned or tested: Bald (1).",
         "1 class is rarer than 2 %: Bald (0.5 %).",
         "1 class is of fewer than 8 people, too few for a score: Bald (1).",
         "Some labels are unknown for some images: Male (25 %).",
@@ -126,6 +137,16 @@ def test_a_person_in_two_splits_is_named(tmp_path: Path) -> None:
     assert "Caution: 1 person is in two splits: P0." in text and "person train test P0 10 1" in text
 
 
+def test_a_set_that_is_too_small_says_so(tmp_path: Path) -> None:
+    table = pd.DataFrame({"Person": [0, 0, 0, 1], "Smiling": 1}, dtype=np.int32)
+    schema: dict[str, Any] = {"Person": {"kind": "identity", "classes": ["a", "b"]}, "Smiling": BINARY}
+    survey.survey(write_set(tmp_path, {"train": table, "test": table[:1]}, schema, group="Person"))
+    text, _ = read(tmp_path)
+    assert "Caution: few images to learn or to score from: train (4), test (1)." in text
+    assert "Caution: only one person is in test." in text
+    assert "Nothing can be learned from labels of one class alone: Smiling." in text
+
+
 def test_counts_are_those_of_the_tables(tmp_path: Path) -> None:
     _, data = write(tmp_path)
     table = labels_of(tmp_path)
@@ -140,7 +161,7 @@ def test_counts_are_those_of_the_tables(tmp_path: Path) -> None:
 def test_what_is_not_recorded_is_said(tmp_path: Path) -> None:
     text, _ = write(tmp_path, people=False)
     assert "Nothing says who is shown" in text and "the recipe names no group" in text
-    assert text.count("Not recorded.") == 7
+    assert text.count("Not recorded.") == 8
     assert "Caution" not in text and "are packed" not in text
 
 

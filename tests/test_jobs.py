@@ -544,6 +544,34 @@ def test_where_slurm_does_not_answer_nothing_is_submitted_twice(
     assert "squeue does not answer" in capsys.readouterr().err and slurm.calls("sbatch /") == submitted
 
 
+def test_a_ledger_that_a_crash_emptied_lets_nothing_be_submitted_twice(
+    faces: Faces, slurm: Pretended, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slurm.prints("scontrol", "Slurmctld(primary) at c1 is UP\n")
+    line = [*base(faces), "cluster=slurm"]
+
+    def submit() -> tuple[int, int]:
+        code = process.guarded(lambda: command.start("train_gan", CHAINS["train_gan"], "dcgan-orl32", line))
+        return code, len(slurm.calls("sbatch /"))
+
+    assert submit() == (0, 2)
+    Path("runs/r/jobs.jsonl").write_text("")
+    slurm.prints("squeue", "7\n102\n")
+    assert submit() == (0, 2)
+    assert "already running: Slurm jobs 102, of which jobs.jsonl has lost its lines" in capsys.readouterr().err
+    slurm.prints("squeue", "7\n")
+    assert submit() == (0, 4)
+
+
+def test_a_report_loads_no_torch(faces: Faces) -> None:
+    assert run("train_gan", *base(faces)) == 0
+    code = (
+        "import sys; from facefactory import chain; print(chain.process(['stages', 'runs/r', 'report']), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "0 False\n" and "report: done" in done.stderr
+
+
 def test_a_connection_lost_while_jobs_are_submitted_leaves_none_in_the_queue(faces: Faces, slurm: Pretended) -> None:
     (slurm.folder / "bin" / "sleep").symlink_to(TOOLS["sleep"])
     slurm.prints("scontrol", "Slurmctld(primary) at c1 is UP\n")

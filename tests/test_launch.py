@@ -305,6 +305,27 @@ def test_a_chain_that_lost_its_folder_leaves_the_other_ones_jobs_on_show(slurm: 
     assert status.submitted(folder) == {"prepare": ["101"], "sweep": ["102"]}
 
 
+def test_jobs_that_could_not_be_cancelled_stay_on_show(slurm: Pretended, folder: RunDir, tree: Path) -> None:
+    away = refusal("slurm_suspend error: Unable to contact slurm controller (connect failure)\n")
+    slurm.command("scontrol", f'case "$*" in release*) {away}\nesac')
+    slurm.command("scancel", "exit 1")
+    with pytest.raises(UserError, match="Unable to contact slurm controller"):
+        launch.submit(CHAIN[:2], PROFILE, folder)
+    assert status.submitted(folder) == {"prepare": ["101"], "sweep": ["102"]}  # held, and nothing is submitted beside them
+
+
+def test_a_submission_that_is_broken_off_leaves_nothing_in_the_queue(
+    slurm: Pretended, folder: RunDir, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = 'if [ "$1" = --test-only ]; then exit 0; fi; for script; do :; done; echo "$script" >path; kill -INT $PPID; sleep 5'
+    slurm.command("sbatch", said)
+    (slurm.folder / "bin" / "sleep").symlink_to("/bin/sleep")
+    slurm.command("squeue", 'case "$*" in *%o*) read path <path; echo "120001|JobHeldUser|$path";; esac')
+    with pytest.raises(KeyboardInterrupt):
+        launch.submit(CHAIN[:1], PROFILE, folder)
+    assert slurm.calls("scancel") == ["scancel 120001"]
+
+
 WRAPPED = [  # what sites' wrappers of sbatch print around the id
     "@",
     "@;north",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -161,3 +162,46 @@ def test_a_label_may_have_any_name(name: str) -> None:
     assert all(torch.equal(found, logits[label]) for label, found in again.logits(images).items())
     plain = build(name, facts(classes={f"label_{number}": count for number, count in enumerate(classes.values())}))
     assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), model.parameters(), strict=True))
+
+
+# -- memory ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", registry.names("models"))
+def test_parameters_are_counted_without_building(name: str) -> None:
+    built = checkpoint.build({"name": name}, facts())
+    state = torch.get_rng_state()
+    assert checkpoint.parameters({"name": name}, facts()) == sum(weights.numel() for weights in built.parameters())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("width", [10**9, 10**30])
+def test_a_network_beyond_memory_is_refused_before_it_is_built(width: int) -> None:
+    told = (
+        rf"gan/dcgan .* has more than 9e18 parameters .*; this machine has .* GB: width={width} is too large, width=\d+ would fit"
+    )
+    with pytest.raises(UserError, match=told):
+        checkpoint.build({"name": "gan/dcgan", "width": width}, facts())
+
+
+def test_the_option_that_would_fit_is_the_greatest_power_of_two() -> None:
+    def needed(width: int) -> float:
+        count = checkpoint.parameters({"name": "gan/dcgan", "width": width}, facts())
+        assert count is not None
+        return 5 * 4 * count + 1000
+
+    room = needed(64)
+    told = r"needs [0-9.]+ GB; the profile has [0-9.]+ GB: width=100 is too large, width=64 would fit"
+    with pytest.raises(UserError, match=told):
+        checkpoint.require_memory({"name": "gan/dcgan", "width": 100}, facts(), 5, 1000, room, "the profile")
+    checkpoint.require_memory({"name": "gan/dcgan", "width": 64}, facts(), 5, 1000, room)
+
+
+def test_a_model_whose_code_cannot_be_counted_is_built(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import torch\n\n\nclass Component(torch.nn.Module):\n    def __init__(self, facts, *, width: int = 3):\n        super().__init__()\n"
+        "        self.scale = torch.nn.Parameter(torch.ones(int(torch.ones(1).sum().item()) * width))\n"
+    )
+    assert checkpoint.parameters({"name": str(path)}, facts()) is None
+    assert checkpoint.build({"name": str(path)}, facts()).scale.shape == (3,)

@@ -123,6 +123,7 @@ def test_what_is_asked_by_other_options_is_left_to_slurm(told: Pretended) -> Non
     assert refused(TRAIN, memory_gb=9999, sbatch={"mem": "0"}) == ""
     assert "partition cloud" not in refused(TRAIN, sbatch={"partition": "cloud"})
     assert refused(TRAIN, gpu_min=9999, sbatch={"time": "10"}) == ""
+    assert refused(TRAIN, partition="elsewhere", sbatch={"clusters": "north"}) == ""
 
 
 @pytest.mark.parametrize(("stage", "key"), [("pack", "pack.tasks"), ("finalists", "sweep.finalists")])

@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from facefactory.pipeline import Run
 from PIL import Image
 
-from facefactory import UserError
+from facefactory import UserError, command, config, pipeline
 from facefactory.data import Pack, pack, recipes, survey
 from facefactory.data.index import Index
+from facefactory.rundir import RunDir
 
 ATTRIBUTES = ["5_o_Clock_Shadow", "Male", "Smiling"]
 SPLITS = {"train": [0, 1, 2, 3, 4, 5], "val": [6, 7], "test": [8, 9]}
@@ -162,6 +164,13 @@ def test_images_below_more_folders_than_the_table_knows_are_found(tmp_path: Path
     assert found.rename(index=lambda name: name.rpartition("/")[2]).to_dict() == plain.to_dict()
     told = [note for note in deep.content["notes"] if "by the ending of a name" in note]
     assert len(told) == 3 and told[0].startswith("list_attr_celeba.txt: 10 rows are known")
+
+
+def test_tables_beside_an_archive_that_is_the_root_are_found(tmp_path: Path) -> None:
+    celeba(tmp_path / "set", "zip", "txt")
+    beside = rows(packed(tmp_path / "set" / "img_align_celeba.zip", "celeba", tmp_path / "shards"))
+    around = rows(packed(tmp_path / "set", "celeba", tmp_path / "other"))
+    assert beside["Male"].tolist() == around["Male"].tolist() and beside["split"].tolist() == around["split"].tolist()
 
 
 def test_a_page_in_the_place_of_a_table_is_named(tmp_path: Path) -> None:
@@ -501,6 +510,28 @@ def test_own_splits_hold_with_a_table_and_what_is_in_none_is_left_out(tmp_path: 
     assert "2 images are in no split and left out, e.g. cover.png" in index.content["notes"]
 
 
+def test_a_set_without_a_test_part_says_how_to_score_on_its_val_part(tmp_path: Path) -> None:
+    write(
+        tmp_path / "set", [f"{part}/{mood}/{n}.png" for part in ("train", "val") for mood in ("happy", "sad") for n in range(9)]
+    )
+    given = ["pack.recipe=folder", f"pack.root={tmp_path / 'set'}", "pack.resolution=32"]
+    small = ["model.name=gan/dcgan", "model.width=8", "training.batch_size=4"]
+
+    def check(*more: str) -> None:
+        run = pipeline.resolve(config.load(Run, [*given, *small, *more], []))
+        command.check(run, RunDir(tmp_path / "run"), ("pack", "train"))
+
+    with pytest.raises(
+        UserError, match=r"held_out='test' is no split of this set: give evaluation\.held_out=val; there are train, val"
+    ):
+        check()
+    with pytest.raises(
+        UserError, match=r"reference='all' is no split of this set: give evaluation\.reference=val; there are train, val"
+    ):
+        check("evaluation.reference=all")
+    check("evaluation.held_out=val")
+
+
 def test_selection_is_part_of_the_account(tmp_path: Path) -> None:
     write(tmp_path / "set", [f"{mood}/{n}.png" for mood in ("happy", "sad", "cross") for n in range(8)])
     (tmp_path / "set" / "sad" / "0.png").write_bytes(b"no picture")
@@ -824,12 +855,14 @@ def test_every_ending_of_a_picture_is_read_and_the_rest_is_counted(tmp_path: Pat
     tar_of(tmp_path / "0.tar", files)
     plan = recipes.plan(Pack(recipe=wds(tmp_path), root=str(tmp_path), resolution=8))
     assert plan.table["file"].tolist() == [f"0.tar/{number}.{ending}" for number, ending in enumerate(forms)]
-    assert set(plan.facts["notes"]) == {
-        *(f"2 .{ending} are not read, e.g. 0.tar/0.{ending}" for ending in ("txt", "npy", "pyd", "pickle")),
-        "1 pictures are a further part of their sample and left out, e.g. 0.tar/0.seg.png",
-        "1 pictures are the second of their sample and left out, e.g. 0.tar/6.jpg",
-        "1 pictures are not read: convert them, e.g. to PNG, e.g. 0.tar/7.avif",
-        "1 members without an ending are not read, e.g. 0.tar/README",
+    (note,) = plan.facts["notes"]
+    assert set(note.removeprefix("left out: ").split("; ")) == {
+        *(f"2 .{ending} files, e.g. 0.tar/0.{ending}" for ending in ("txt", "npy", "pyd", "pickle")),
+        "1 pictures that are a further part of their sample, e.g. 0.tar/0.seg.png",
+        "1 pictures that are the second of their sample, e.g. 0.tar/6.jpg",
+        "1 pictures in a format that is not read (convert them to PNG), e.g. 0.tar/7.avif",
+        "1 members without an ending, e.g. 0.tar/README",
+        "1 hidden files or folders, e.g. 0.tar/._0.jpg",
     }
 
 
@@ -859,6 +892,13 @@ def test_tars_at_any_depth_are_read_but_not_those_of_packed_sets(tmp_path: Path)
     (tmp_path / "set" / "packed" / "index.json").write_text("{}")
     plan = recipes.plan(Pack(recipe=wds(tmp_path), root=str(tmp_path / "set")))
     assert plan.table["file"].tolist() == ["0.tar/x.jpg", "a/b/1.tar/x.jpg"]
+
+
+def test_classes_that_yaml_takes_for_truths_are_refused(tmp_path: Path) -> None:
+    path = Path(own(tmp_path, kinds={"Smile": {"kind": "ordinal", "classes": ["no", "maybe", "yes"]}}))
+    path.write_text(path.read_text().replace('"yes"', "yes"))
+    with pytest.raises(UserError, match=r"mine\.yaml: kinds\.Smile\.Kind\.classes is .*put them in quotes, as 'yes'"):
+        recipes.plan(Pack(recipe=str(path), root=str(tmp_path)))
 
 
 def test_a_column_that_is_left_out_may_be_dropped_or_asked_for(tmp_path: Path) -> None:
@@ -899,8 +939,8 @@ def test_what_is_left_out_is_told(tmp_path: Path) -> None:
             info.size = len(file)
             tar.addfile(info, io.BytesIO(file))
     notes = "; ".join(recipes.plan(Pack(recipe=wds(tmp_path), root=str(tmp_path))).facts["notes"])
-    assert "1 samples have no picture and are left out, e.g. 0.tar/b" in notes
-    assert "1 pictures are not read: convert them, e.g. to PNG, e.g. 0.tar/c.gif" in notes
+    assert "1 samples without a picture, e.g. 0.tar/b" in notes
+    assert "1 pictures in a format that is not read (convert them to PNG), e.g. 0.tar/c.gif" in notes
 
 
 def test_tars_of_one_name_in_two_folders_are_two(tmp_path: Path) -> None:
@@ -912,6 +952,7 @@ def test_tars_of_one_name_in_two_folders_are_two(tmp_path: Path) -> None:
             tar.addfile(info, io.BytesIO(file))
     plan = recipes.plan(Pack(recipe=wds(tmp_path), root=f"{tmp_path}/{{train,val}}/0.tar"))
     assert plan.table["file"].tolist() == ["train/0.tar/a.png", "val/0.tar/a.png"]
+    assert plan.splits.tolist() == ["train", "val"]
     with tarfile.open(tmp_path / "val" / "0.tar", "a") as tar:
         tar.addfile(info, io.BytesIO(file))
     with pytest.raises(UserError, match=r"val/0\.tar: .*duplicate.*Mend it"):

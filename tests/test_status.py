@@ -541,6 +541,13 @@ def test_a_refused_submission_is_told_until_one_is_accepted(known: Known) -> Non
     assert known.states == {"5": "COMPLETED"} and status.read(known.folder)["well"]
     known.folder.record("evaluate", "refused", job="", error="Slurm refused the job: no.")
     assert list(known.states.values()) == ["COMPLETED", "REFUSED"]
+    known.folder.record("evaluate", "running")  # then it was done without Slurm
+    assert list(known.states.values()) == ["COMPLETED"]
+
+
+def test_a_run_of_which_nothing_was_begun_is_no_empty_table(known: Known) -> None:
+    assert not status.read(known.folder)["healthy"] and known.slurm.calls() == []
+    assert "nothing of this run was ever begun" in " ".join(shown(known.folder).split())
 
 
 @pytest.mark.parametrize(("state", "well"), [("COMPLETED", True), ("FAILED", False), ("CANCELLED", False), ("PREEMPTED", False)])

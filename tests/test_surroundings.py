@@ -219,7 +219,7 @@ HOSTILE = {
 def job(folder: Path, run: str, faces: Faces, environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     """A training of two ranks, seen from a folder with files named like modules."""
     line = [sys.executable, str(ROOT / "jobs" / "train_gan.py"), "config=tiny", "cluster=local", f"run={run}"]
-    line += [f"pack.recipe={faces.recipe}", "training.ranks=2", "training.total_kimg=0.1", *arguments]
+    line += [f"pack.recipe={faces.recipe}", "training.ranks=2", "training.total_kimg=0.05", *arguments]
     return subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, timeout=200)
 
 

@@ -20,7 +20,8 @@ def joined(text: str | bytes, files: list[str], path: Path, root: Path | None = 
 def read(text: str | bytes, files: list[str], path: Path) -> dict[str, list[Any]]:
     """Label -> codes, one a file."""
     typed = values.typed(joined(text, files, path).rows, {})
-    encoded = labels.encode(typed.table, schema := labels.schema_of(typed.table, {}), files)
+    schema = labels.schema_of(typed.table, {})
+    encoded = labels.encode(typed.table, schema, files)
     return {name: encoded[name].tolist() for name in schema}
 
 

@@ -7,7 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -162,8 +162,7 @@ def submit(chain: list[Job], profile: Profile, folder: RunDir, own_files: Sequen
         if released.returncode:
             raise UserError(explain(released.stderr))
     except BaseException as error:
-        if ids:
-            subprocess.run(["scancel", *ids], capture_output=True)
+        if ids and cancel(ids):  # else they stay on show, held
             folder.record(stage, "withdrawn", withdrawn=ids)
         if isinstance(error, UserError):
             folder.record(stage, "refused", job="", error=str(error))
@@ -186,13 +185,17 @@ def queue(job: Job, profile: Profile, folder: RunDir, before: Sequence[str]) -> 
     path.write_text(text)
 
     name = job_name(folder.path.name, job.stage)
-    done = subprocess.run([*sbatch(text), str(path)], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    try:
+        line = [*sbatch(text), str(path)]
+        done = subprocess.run(line, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    except BaseException:  # Ctrl-C, while sbatch was at it
+        cancel(held(path))
+        raise
     answers = () if done.returncode else (done.stdout, done.stdout + done.stderr)
     number = next(filter(None, (job_id(answer, name, path) for answer in answers)), None)
     if number is None:
         left = sorted(held(path))  # its answer was lost on the way, or not understood
-        if left:
-            subprocess.run(["scancel", *left], capture_output=True)
+        cancel(left)
         if done.returncode:
             raise UserError(explain(done.stderr or done.stdout))
         said = " ".join((done.stdout + done.stderr).split())[-300:]
@@ -206,6 +209,11 @@ def queue(job: Job, profile: Profile, folder: RunDir, before: Sequence[str]) -> 
         work.set_timeout(parameters(job, profile, folder.path, [])["time"], 3)
         work.dump(JobPaths(jobs, element).submitted_pickle)
     return number
+
+
+def cancel(jobs: Collection[str]) -> bool:
+    """End jobs; whether Slurm took the order."""
+    return not jobs or subprocess.run(["scancel", *jobs], capture_output=True).returncode == 0
 
 
 def explain(complaint: str) -> str:

@@ -1,5 +1,6 @@
 """Processes on this machine: the ranks of one stage, or several runs side by side."""
 
+import ctypes
 import os
 import signal
 import socket
@@ -18,6 +19,11 @@ TELL_S = 30.0  # seconds between words about runs whose output goes to logs
 CODE = Path(__file__).parents[2]
 LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}  # ranks of one machine need no network
 QUIET = {"TORCH_CPP_LOG_LEVEL": "ERROR"}  # c10d warns of every name that it cannot look up backwards
+
+
+def die_with_parent() -> None:
+    """Ask Linux to kill this process when its launcher is gone: an orphaned rank would train on unseen."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 def ranks(count: int, arguments: Sequence[str], environment: dict[str, str]) -> int:

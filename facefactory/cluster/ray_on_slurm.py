@@ -1,6 +1,7 @@
-"""Ray inside a Slurm allocation: one step a node, a token of its own, and nothing ended but what was started here.
+"""Ray inside a Slurm allocation: one step a node, a token of its own, its own steps ended only.
 
-`ray symmetric-run` and `ray stop` reach into other people's clusters on shared nodes; explicit steps do not.
+`ray symmetric-run` and `ray stop` reach into other people's clusters on shared nodes; explicit steps
+do not.
 """
 
 import contextlib
@@ -17,12 +18,15 @@ from pathlib import Path
 from facefactory import rundir, say, scratch, surroundings
 from facefactory.cluster.local import INTERRUPTED
 
-PORTS = range(20000, 32000)  # above Ray's worker ports (10002-19999), below the ephemeral ones (32768-60999)
+PORTS = range(20000, 32000)  # between Ray's worker ports (to 19999) and ephemeral ones (from 32768)
 UP_S, NOTICE_S, END_S = 180.0, 3.0, 15.0
-STARTED = "Ray runtime started."  # what `ray start` says when its node is known to the others; it gives up after 30 s
+STARTED = "Ray runtime started."  # says `ray start` once the others know its node; it waits 30 s
 STARTS = 3  # of a node whose Ray does not come up
-AWAY_S, PAUSE_S = 120.0, 2.0  # how long a Slurm that starts no steps is waited for, and between two questions
-NO_STEP = (  # what srun says when it is Slurm that could not start a step, as while its controller restarts
+AWAY_S, PAUSE_S = (
+    120.0,
+    2.0,
+)  # how long a Slurm that starts no steps is waited for, and between two questions
+NO_STEP = (  # says srun when Slurm could not start a step, as while its controller restarts
     "Unable to create step",
     "Unable to contact slurm controller",
     "Unable to confirm allocation",
@@ -79,10 +83,22 @@ class Nodes:
         self.nodes: list[Node] = []
         self.lost = ""  # why Ray is over
         self.share = os.environ["SLURM_CPUS_PER_TASK"]
-        ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
-        self.ray = [*ray, f"--num-cpus={cpus}", f"--num-gpus={gpus}", f"--object-store-memory={200 * 2**20}"]
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("SRUN_")}
-        self.environment = {**inherited, **surroundings.RAY, "RAY_AUTH_TOKEN_PATH": str(self.token)}
+        ray = [
+            sys.executable,
+            "-m",
+            "ray.scripts.scripts",
+            "start",
+            "--block",
+            "--disable-usage-stats",
+        ]
+        self.ray = [
+            *ray,
+            f"--num-cpus={cpus}",
+            f"--num-gpus={gpus}",
+            f"--object-store-memory={200 * 2**20}",
+        ]
+        token = {"RAY_AUTH_TOKEN_PATH": str(self.token)}
+        self.environment = {**os.environ, **surroundings.RAY, **token}
 
     def step(self, host: str, log: Path, *command: str) -> subprocess.Popen[bytes]:
         """Start a command on a node, beside whatever runs there."""
@@ -98,14 +114,22 @@ class Nodes:
 
     def add(self, host: str, *options: str) -> Node:
         """Start Ray on one more node."""
-        node = Node(host, list(options), self.private / "jobs" / f"{self.job}_ray-{host}.log", first=time.monotonic())
+        node = Node(
+            host,
+            list(options),
+            self.private / "jobs" / f"{self.job}_ray-{host}.log",
+            first=time.monotonic(),
+        )
         node.log.touch()
         self.nodes.append(node)
         self.start(node)
         return node
 
     def start(self, node: Node) -> None:
-        """Start Ray on a node, in a folder of its own: nodes may share /tmp, and Ray names its sockets alike everywhere."""
+        """Start Ray on a node, in a folder of its own.
+
+        Nodes may share /tmp, and Ray names its sockets alike on all of them.
+        """
         node.folders.append(scratch.name())
         node.log_begins = node.log.stat().st_size
         node.due = 0.0
@@ -131,11 +155,13 @@ class Nodes:
         """Why Ray is over now that a node's step has ended; empty, if it may be started again."""
         assert node.step is not None
         if node.came_up():
-            return f"Ray's step on {node.host} has ended (srun's exit code {node.step.returncode}; {node.log})"
+            code = node.step.returncode
+            return f"Ray's step on {node.host} has ended (srun's exit code {code}; {node.log})"
         if node.refused():
             node.starts -= 1
-            away = time.monotonic() - node.first > AWAY_S
-            return f"Slurm did not start a step on {node.host} for {AWAY_S:g} s ({node.log})" if away else ""
+            if time.monotonic() - node.first < AWAY_S:
+                return ""
+            return f"Slurm did not start a step on {node.host} for {AWAY_S:g} s ({node.log})"
         if node.starts < STARTS:
             say(f"Ray did not come up on {node.host}: starting it again ({node.log})")
             return ""
@@ -152,13 +178,14 @@ class Nodes:
 
 
 def run(command: Sequence[str], folder: Path, cpus: int, gpus: int, should_stop: Callable[[], bool]) -> int:
-    """Run `python -m <command>` as the driver of a Ray cluster over all nodes of this job; its exit code.
+    """Run `python -m <command>` as the driver of a Ray cluster over this job's nodes; its exit code.
 
-    Each node offers `cpus` and `gpus`. INTERRUPTED: the job was told to stop, Ray was lost after it was up, or Slurm
-    could not start its steps; a line says which.
+    Each node offers `cpus` and `gpus`. INTERRUPTED: the job was told to stop, Ray was lost after it
+    was up, or Slurm could not start its steps; a line says which.
     """
     # What this job has, and its secret
-    hosts = subprocess.check_output(["scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]], text=True).split()
+    listed = ["scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]]
+    hosts = subprocess.check_output(listed, text=True).split()
     nodes = Nodes(os.environ["SLURM_JOB_ID"], folder, cpus, gpus)
     nodes.token.touch(mode=0o600)
     nodes.token.write_text(secrets.token_hex(32))
@@ -170,7 +197,8 @@ def run(command: Sequence[str], folder: Path, cpus: int, gpus: int, should_stop:
             return told(nodes, should_stop)
         for host in hosts[1:]:
             nodes.add(host, f"--address={address}")
-        rundir.write_json(nodes.private / f"ray-{nodes.job}.json", {"address": address, "nodes": hosts})
+        meeting = {"address": address, "nodes": hosts}
+        rundir.write_json(nodes.private / f"ray-{nodes.job}.json", meeting)
 
         # The driver, as long as there is a Ray
         environment = {**nodes.environment, surroundings.RAY_ADDRESS: address}
@@ -214,7 +242,7 @@ def start_head(nodes: Nodes, hosts: Sequence[str], should_stop: Callable[[], boo
 
 
 def told(nodes: Nodes, should_stop: Callable[[], bool]) -> int:
-    """Say why Ray is over; the exit code. Signals reach Ray's steps sooner than this process hears of them."""
+    """Say why Ray is over; the exit code. A signal may reach Ray's steps before this process."""
     deadline = time.monotonic() + NOTICE_S
     while not should_stop() and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -1,6 +1,7 @@
 """What a cluster has and allows, as its own commands tell, and what of a profile cannot work there.
 
-A command that does not answer, or answers in an unknown way, forbids nothing: Slurm itself has the last word.
+A command that does not answer, or answers in an unknown way, forbids nothing: Slurm itself has the
+last word.
 """
 
 import getpass
@@ -14,13 +15,21 @@ from facefactory.cluster import Profile, asked
 from facefactory.registry import nearest
 
 SLICE = re.compile(r"\d+g\.\d+gb")  # of a GPU, as NVIDIA's MIG names them: 1g.10gb
-MINUTES = {"cpu": "cpu_min", "gpu": "gpu_min", "sweep": "sweep_min"}  # kind of a job -> key of its time limit
-ARRAYS = {"pack": "pack.tasks", "finalists": "sweep.finalists", "evaluate": "sweep.finalists"}  # stage -> key of its size
+# kind of a job -> key of its time limit
+MINUTES = {"cpu": "cpu_min", "gpu": "gpu_min", "sweep": "sweep_min"}
+ARRAYS = {  # stage -> key of its size
+    "pack": "pack.tasks",
+    "finalists": "sweep.finalists",
+    "evaluate": "sweep.finalists",
+}
 
 
 @dataclass(frozen=True)
 class Nodes:
-    """Nodes of a partition that are alike; 0 CPUs or 0 MB: nobody knows yet, as for nodes of a cloud that are off."""
+    """Nodes of a partition that are alike.
+
+    0 CPUs or 0 MB: nobody knows yet, as for nodes of a cloud that are off.
+    """
 
     count: int
     cpus: int
@@ -60,7 +69,10 @@ class Partition:
 
 @dataclass(frozen=True)
 class Account:
-    """What a person may charge; limits are infinite where there is none, `partition` empty where it holds for all."""
+    """What a person may charge.
+
+    Limits are infinite where there is none; `partition` is empty where it holds for all.
+    """
 
     name: str
     partition: str
@@ -102,7 +114,7 @@ class Site:
     partitions: dict[str, Partition]
     accounts: tuple[Account, ...]
     qualities: dict[str, Quality]
-    queued: tuple[str, ...] = ()  # the accounts of the jobs that this person has in the queue already
+    queued: tuple[str, ...] = ()  # the accounts of the jobs that this person has in the queue
 
     def enforces(self, what: str) -> bool:
         """Whether Slurm looks at `associations`, `limits` or `qos` when a job comes."""
@@ -283,26 +295,31 @@ def _too_much_for(request: Request, profile: Profile, place: Partition, site: Si
     whose = min(limits, key=lambda name: limits[name], default=where)
     longest = limits.get(whose, math.inf)
     if request.minutes > longest and "time" not in set_elsewhere:
-        found.append(f"{key}={request.minutes}, but {whose} allows {longest:g} minutes ({request.stage} would wait for ever)")
+        then = f"({request.stage} would wait for ever)"
+        found.append(f"{key}={request.minutes}, but {whose} allows {longest:g} minutes {then}")
 
     nodes = min(place.most_nodes, place.nodes if place.is_known else math.inf)
     if request.nodes > nodes and not {"nodes", "ntasks"} & set_elsewhere:
         of = "gpus_per_node" if request.gpus else "processes_per_node"
-        found.append(f"{request.stage} needs {request.nodes} nodes ({of}={request.each}), but {where} gives {nodes:g}")
+        needs = f"{request.stage} needs {request.nodes} nodes ({of}={request.each})"
+        found.append(f"{needs}, but {where} gives {nodes:g}")
 
     if not place.is_known:
         return found
-    processes = f"for {request.each} process{'es' if request.each > 1 else ''} on a node"
+    processes = f"for {request.each} process{'es' if request.each > 1 else ''} on a node, but {where} has"
     cpus, memory = place.most("cpus"), place.most("memory_mb")
     gpus = max(kind.gpus + kind.slices for kind in place.kinds)
     if request.cpus > cpus and not set_elsewhere & {"cpus-per-task", "ntasks-per-node"}:
         fits = cpus // request.each
-        found.append(f"cpus_per_process={profile.cpus_per_process} {processes}, but {where} has {cpus} CPUs (at most {fits})")
+        has = f"{cpus} CPUs (at most {fits})"
+        found.append(f"cpus_per_process={profile.cpus_per_process} {processes} {has}")
     if request.memory_mb > memory and not set_elsewhere & {"mem", "mem-per-cpu", "mem-per-gpu"}:
         fits_gb = math.floor(memory / request.each / 102.4) / 10
-        found.append(f"memory_gb={profile.memory_gb:g} {processes}, but {where} has {memory / 1024:.1f} GB (at most {fits_gb:g})")
+        has = f"{memory / 1024:.1f} GB (at most {fits_gb:g})"
+        found.append(f"memory_gb={profile.memory_gb:g} {processes} {has}")
     if request.gpus > gpus and not set_elsewhere & {"gpus-per-node", "gres", "gpus"}:
-        found.append(f"gpus_per_node={profile.gpus_per_node}, but nodes of {where} have at most {gpus} GPUs")
+        has = f"nodes of {where} have at most {gpus} GPUs"
+        found.append(f"gpus_per_node={profile.gpus_per_node}, but {has}")
     if found or set_elsewhere & {"mem", "gres", "nodes", "ntasks-per-node", "cpus-per-task"}:
         return found
 
@@ -311,7 +328,8 @@ def _too_much_for(request: Request, profile: Profile, place: Partition, site: Si
     if enough < request.nodes:
         size = f"{request.cpus} CPUs, {request.memory_mb / 1024:.1f} GB and {request.gpus} GPUs"
         keys = "cpus_per_process, memory_gb, gpus_per_node or processes_per_node"
-        found.append(f"{request.stage} needs {request.nodes} nodes with {size} each, but {where} has {enough} ({keys})")
+        needs = f"{request.stage} needs {request.nodes} nodes with {size} each"
+        found.append(f"{needs}, but {where} has {enough} ({keys})")
     return found
 
 
@@ -325,7 +343,8 @@ def too_many(requests: Sequence[Request], profile: Profile, site: Site) -> list[
     for request in requests:
         key = ARRAYS.get(request.stage)
         if request.elements > max(1.0, largest) and key:
-            found.append(f"{key}={request.elements}, but this Slurm takes arrays of at most {largest:g} jobs (MaxArraySize)")
+            arrays = f"arrays of at most {largest:g} jobs (MaxArraySize)"
+            found.append(f"{key}={request.elements}, but this Slurm takes {arrays}")
 
     total = sum(request.elements for request in requests)
     keys = sorted({ARRAYS[request.stage] for request in requests if request.stage in ARRAYS and request.elements > 1})
@@ -348,7 +367,9 @@ def too_many(requests: Sequence[Request], profile: Profile, site: Site) -> list[
 
 
 def problems(profile: Profile, requests: Sequence[Request], site: Site) -> list[str]:
-    """All of it, each thing once."""
+    """All of it, each thing once; nothing where the jobs go to another cluster than the one that was asked."""
+    if {"clusters", "cluster", "M"} & profile.sbatch.keys():
+        return []
     found = names_that_are_not_there(profile, site)
     if not found:
         for request in requests:

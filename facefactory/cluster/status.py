@@ -206,10 +206,13 @@ def read(folder: RunDir) -> dict[str, Any]:
         sources = ["ledger"]
         for stage, line in {line["stage"]: line for line in own if line["state"] not in NO_STATES}.items():
             rows.append({"stage": stage, "job": line["job"], "state": line["state"].upper(), **progress(folder, stage, "")})
-    last = [line for line in own if line["state"] in ("submitted", "refused")][-1:]
-    if last and last[0]["state"] == "refused":
-        refused = {"stage": last[0]["stage"], "job": "", "state": "REFUSED", "why": last[0]["error"]}
-        rows.append({**refused, **progress(folder, last[0]["stage"], "")})
+    last = own[-1] if own else {"state": ""}
+    if last["state"] == "refused":  # and nothing was begun since, here or there
+        refused = {"stage": last["stage"], "job": "", "state": "REFUSED", "why": last["error"]}
+        rows.append({**refused, **progress(folder, last["stage"], "")})
+    if not rows:
+        why = f"nothing of this run was ever begun; its command stands in {folder.path}/command.txt"
+        rows.append({"stage": "", "job": "", "state": "NEVER BEGUN", "why": why, **progress(folder, "", "")})
 
     for row in rows:
         row["live"] = is_live(row)
@@ -279,7 +282,7 @@ def record_failures(folder: RunDir) -> None:
     lines = rundir.read_jsonl(folder.path / "jobs.jsonl")
     told = {line["job"] for line in lines if line["state"] == "failed"}
     for row in read(folder)["jobs"]:
-        if not row["healthy"] and row["job"] not in told:
+        if row["job"] and not row["healthy"] and row["job"] not in told:
             why = f"{row['state']} (exit code {row.get('exit_code') or '?'}) of Slurm job {row['job']}: it {row['why']}"
             if row["state"] == "CANCELLED" and str(row.get("reason")).startswith("Dependency"):
                 why = f"Slurm job {row['job']} never ran, because a job before it failed"
@@ -311,8 +314,8 @@ def table(found: dict[str, Any]) -> Any:
         cells = (row["stage"], row["job"], state, row.get("nodes", ""), times, restarts, memory)
         shown.add_row(*cells, row.get("exit_code", ""), told, seen)
         if row["why"]:
-            words = row["why"] if row["state"] == "REFUSED" else f"it {row['why']}"
-            notes.append(f"{row['stage']} {row['job']}".strip() + f": {words}")
+            whose = f"{row['stage']} {row['job']}".strip()
+            notes.append(f"{whose}: it {row['why']}" if row["job"] else f"{whose}: {row['why']}".lstrip(": "))
     if notes:
         shown.caption = escape("\n".join(notes))
         shown.caption_justify, shown.caption_style = "left", "none"

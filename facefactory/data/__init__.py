@@ -12,7 +12,7 @@ class Pack:
 
     recipe: str = key("orl", "face set: name of a file in shards/, or the path of your own recipe (.yaml)")
     root: str | None = key(None, "folder, zip or tar of the images; overrides the recipe's root")
-    labels: str | None = key(None, "label table (.csv, .tsv, .parquet; first column the file); overrides the recipe's")
+    labels: str | None = key(None, "label table (.csv, .tsv, .parquet; a column names the files); overrides the recipe's")
     resolution: int = key(32, "height and width of the packed images, pixels", low=4, high=2048)
     color: Literal["gray", "rgb"] = key("gray", "channels of the packed images")
     shard_images: int = key(4096, "images per shard", low=1)

@@ -74,7 +74,7 @@ def read(names: Sequence[str] | pd.Index) -> Layout:
             sizes[word or ""] += count
         del sizes[""]
         people = _are_people(sizes)
-        notes += _told(sizes, people)
+        notes += _told(sizes, people, depth is not None)
     splits = None if depth is None else np.array(sides)[codes]
     split_notes = _told_splits(splits, words is not None, folders, depth)
     sides_there = tuple(name for name in SIDES if name in sides)
@@ -210,10 +210,11 @@ def _is_person(name: str) -> bool:
     return named or NUMBERED.fullmatch(name) is not None
 
 
-def _told(sizes: Counter[str], people: bool) -> Iterator[str]:
+def _told(sizes: Counter[str], people: bool, split: bool) -> Iterator[str]:
     """What a person should know where folders are people, or could be."""
     each = f"{len(sizes)} folders, {min(sizes)} …, of {statistics.median(sizes.values()):g} images (median),"
     if people:
-        yield f"{each} are taken for people, and nobody is dealt to two splits; group: null in a recipe of yours undoes it"
+        kept = "" if split else ", and nobody is dealt to two splits"
+        yield f"{each} are taken for people{kept}; group: null in a recipe of yours undoes it"
     elif len(sizes) >= MANY_FOLDERS or (len(sizes) > 1 and _named_people(sizes)):
         yield f"{each} are not taken for people; if they are, group: folder in a recipe of yours keeps each in one split"

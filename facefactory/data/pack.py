@@ -26,9 +26,9 @@ from facefactory.data import Pack, index, pictures, recipes, select, shard, sour
 READ_AGAIN = 2**27  # bytes of a file that cannot be decoded: without its metadata it may be
 SAMPLED = 16  # pictures that are opened before packing, to guess how many bits the set has
 TOLD = {
-    "dark": "are nearly black: look at them before you train",
-    "flat": "are nearly of one colour: look at them before you train",
-    "unseen": "are transparent everywhere; their colours are taken as they are",
+    "dark": "nearly black: look at them before you train",
+    "flat": "nearly of one colour: look at them before you train",
+    "unseen": "transparent everywhere; their colours are taken as they are",
 }
 
 
@@ -261,7 +261,8 @@ def _told(records: list[dict[str, Any]]) -> dict[str, Any]:
         names = [name for record in records for name in record["told"][kind]]
         found[kind] = {"count": len(names), "first": names[: recipes.NAMED]}
         if names:
-            say(f"pack: {len(names)} pictures {words}, e.g. {names[0]}")
+            noun = "picture is" if len(names) == 1 else "pictures are"
+            say(f"pack: {len(names)} {noun} {words}, e.g. {names[0]}")
     return found
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from facefactory import UserError
 from facefactory.registry import nearest
@@ -39,6 +39,13 @@ class Kind(Strict):
 
     kind: str
     classes: list[Word] | None = None
+
+    @field_validator("classes")
+    @classmethod
+    def _no_truths(cls, classes: list[Word] | None) -> list[Word] | None:
+        if any(isinstance(word, bool) for word in classes or []):
+            raise ValueError("YAML reads yes, no, on, off, true and false as truths: put them in quotes, as 'yes'")
+        return classes
 
 
 class Layout(BaseModel, extra="allow"):

@@ -31,6 +31,7 @@ class Plan:
     schema: dict[str, dict[str, Any]]
     splits: np.ndarray  # name of each image's
     facts: dict[str, Any]  # what was found and what selection did, for index.json
+    shares: dict[str, float]  # by which the images were dealt; empty where the set has splits of its own
 
     @property
     def fingerprint(self) -> dict[str, str]:
@@ -114,20 +115,15 @@ def plan(options: Pack, recipe: dict[str, Any] | None = None) -> Plan:
     # What the folders mean, where the recipe does not say it
     folders = layout.read(found.names)
     own = recipe["split"] or None
+    by_folder = recipe["split"] is None and folders.splits is not None
     if own and own["by"] in absent:
         own = None
-    elif recipe["split"] is None:
-        facts["notes"] += folders.split_notes
-        own = None if folders.splits is None else {"by": "its folder", "names": {name: name for name in folders.sides}}
+    elif by_folder:
+        own = {"by": "its folder", "names": {name: name for name in folders.sides}}
+    facts["notes"] += folders.split_notes if recipe["split"] is None else ()
     if found.folders and folders.labels and "folder" not in raw:
-        is_open = recipe["group"] is None and (folders.people or not recipe["pattern"])
-        if is_open and folders.people:
-            recipe["group"] = "folder"
-        if raw.columns.empty or recipe["group"] == "folder":
-            raw["folder"] = folders.labels
-        facts["notes"] += folders.label_notes if is_open else ()
+        facts["notes"] += _label_by_folders(raw, folders, recipe)
     recipe |= {key: None for key in ("group", "balance") if recipe[key] in absent or not recipe[key]}
-    by_folder = own is not None and recipe["split"] is None
     split_by = own["by"] if own and not by_folder else None
     for key, name in {"group": recipe["group"], "balance": recipe["balance"], "split by": split_by}.items():
         if name not in {None, *raw.columns}:
@@ -139,8 +135,7 @@ def plan(options: Pack, recipe: dict[str, Any] | None = None) -> Plan:
         raise registry.unknown(f"{path}: values has {name!r}, which is not a label", name, raw.columns)
     if own:
         if by_folder:
-            assert folders.splits is not None
-            sides = folders.splits
+            sides = np.asarray(folders.splits)
         else:
             sides = values.renamed(raw.pop(own["by"]), own["names"]).fillna("").to_numpy(str)
         places = np.flatnonzero(sides != "")
@@ -180,6 +175,7 @@ def plan(options: Pack, recipe: dict[str, Any] | None = None) -> Plan:
         known = f"; a split is named by {own['by']}: {', '.join(map(str, own['names']))}" if own else ""
         raise UserError(f"no image of {recipe['name']} is left: {told} (where={recipe['where'] or ''}){known}.")
     splits = sides[places] if own else dealt(recipe, table.iloc[places])
+    dealt_by = {} if own else dict(recipe["splits"])
     if label := recipe["balance"]:
         if not (classes := schema.get(label, {}).get("classes")):
             raise UserError(f"balance={label!r} is a label without classes; there are {', '.join(schema)}.")
@@ -209,7 +205,17 @@ def plan(options: Pack, recipe: dict[str, Any] | None = None) -> Plan:
     recipe["splits"] = {name: share for name, share in shares.items() if share}
     if empty := [name for name in shares if name not in recipe["splits"]]:
         facts["notes"].append(f"no image is left for the split {', '.join(empty)}")
-    return Plan(recipe, options, found.items, places, found.stamp, table[["file", *schema]], schema, splits, facts)
+    return Plan(recipe, options, found.items, places, found.stamp, table[["file", *schema]], schema, splits, facts, dealt_by)
+
+
+def _label_by_folders(raw: pd.DataFrame, folders: layout.Layout, recipe: dict[str, Any]) -> tuple[str, ...]:
+    """Add the label `folder` where there is no other, or where it tells people apart; what a person should know of it."""
+    undecided = recipe["group"] is None and (folders.people or not recipe["pattern"])
+    if undecided and folders.people:
+        recipe["group"] = "folder"
+    if raw.columns.empty or recipe["group"] == "folder":
+        raw["folder"] = folders.labels
+    return folders.label_notes if undecided else ()
 
 
 def _note_lost(left_out: sources.Account, reason: str, before: order.Ids, after: order.Ids, names: Sequence[str]) -> None:
@@ -222,7 +228,7 @@ def _note_lost(left_out: sources.Account, reason: str, before: order.Ids, after:
 def _labels(
     found: sources.Found, specs: list[dict[str, Any]], top: Path, recipe: dict[str, Any]
 ) -> tuple[pd.DataFrame, dict[str, Any], list[str]]:
-    """Raw labels, one row an image; which rows and images have no counterpart; what a person should know of them."""
+    """Raw labels, one row an image; what has no counterpart; what a person should know of them."""
     names, notes, raw = pd.Index(found.names), list[str](), pd.DataFrame()
     if specs:
         beside = top.parent if top.is_file() else top
@@ -232,7 +238,8 @@ def _labels(
     known = names.get_indexer(raw.index) >= 0  # isin is slow on text
     if len(raw) and not known.any():
         begins = f"it begins with {raw.index[0]!r}, the images with {names[0]!r}"
-        raise UserError(f"no row of {specs[0]['file']} names an image; {begins}. A column must hold places below pack.root.")
+        way = "A column must hold places below pack.root"
+        raise UserError(f"no row of {specs[0]['file']} names an image; {begins}. {way}.")
     own = None if len(raw) else pd.DataFrame(index=names) if found.table is None else found.table
     if own is not None:
         raw, known = own, names.get_indexer(own.index) >= 0
@@ -246,7 +253,8 @@ def _labels(
         parts = _from_names(names, recipe, notes)
         replaced = {*parts.columns, *(["folder"] if own is not None else [])}
         both = [name for name in raw.columns if name in parts.columns]
-        notes += [f"label {name!r} of the table is left out: the pattern reads it from file names" for name in both]
+        why = "the pattern reads it from file names"
+        notes += [f"label {name!r} of the table is left out: {why}" for name in both]
         raw = parts.join(raw[[name for name in raw.columns if name not in replaced]])
 
     # names that packed tables have themselves, and words of the recipe for values
@@ -255,9 +263,11 @@ def _labels(
         while other in raw.columns:
             other += "_"
         raw = raw.rename(columns={name: other})
-        notes.append(f"label {name!r} is called {other!r}, because packed tables have a column of that name")
+        why = "because packed tables have a column of that name"
+        notes.append(f"label {name!r} is called {other!r}, {why}")
     for name in recipe["values"].keys() & set(raw.columns):
-        raw[name] = values.renamed(raw[name], recipe["values"][name]).fillna(values.texts(raw[name]))
+        renamed = values.renamed(raw[name], recipe["values"][name])
+        raw[name] = renamed.fillna(values.texts(raw[name]))
     return raw, facts, notes
 
 
@@ -268,20 +278,22 @@ def _asked_for(recipe: dict[str, Any], names: pd.Index) -> set[str]:
 
 
 def _from_names(names: pd.Index, recipe: dict[str, Any], notes: list[str]) -> pd.DataFrame:
-    """Labels that the recipe's pattern reads from file names; UserError: it is no such pattern, or fits none."""
+    """Labels that the recipe's pattern reads from names; UserError: it is none, or fits none."""
     told = f"pattern {recipe['pattern']!r} of {recipe['name']}"
     try:
         parts = names.to_series().str.extract(recipe["pattern"])
     except (re.error, ValueError) as error:
         raise UserError(f"{told}: {error}; it names labels as (?P<label>…).") from None
     if unnamed := [name for name in parts if not isinstance(name, str)]:
-        raise UserError(f"{told}: {len(unnamed)} of its groups have no name: (?P<label>…), or (?:…).")
+        count = f"{len(unnamed)} of its groups have no name"
+        raise UserError(f"{told}: {count}: (?P<label>…), or (?:…).")
     lost = parts.isna().all(axis=1).to_numpy()
     if lost.all():
         raise UserError(f"{told} fits no file name, e.g. not {names[0]!r}.")
     if lost.any():
         example = names[int(np.flatnonzero(lost)[0])]
-        notes.append(f"{told} does not fit {int(lost.sum())} of {len(names)} names, e.g. {example}: they have no label of it")
+        count = f"{int(lost.sum())} of {len(names)} names"
+        notes.append(f"{told} does not fit {count}, e.g. {example}: they have no label of it")
     return parts
 
 

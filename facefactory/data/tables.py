@@ -1,4 +1,4 @@
-"""Label tables as people give them: text of any usual form, or parquet; and which of their rows names which image."""
+"""Label tables as people give them, as text or parquet; and which row names which image."""
 
 import csv
 import re
@@ -35,17 +35,19 @@ class Table:
     notes: list[str] = field(default_factory=list)
 
 
-# -- reading -------------------------------------------------------------------------------------------------------
+# -- reading ---------------------------------------------------------------------------
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> Table:
-    """A label table: parquet, CSV, TSV, or columns with `;`, `|` or any white space between; cells of text stay text.
+    """A label table: parquet, CSV, TSV, or columns with `;`, `|` or white space between them.
 
-    Lines before the header may be comments (#), `sep=;` or a count of the rows (CelebA's); a header may leave out the
-    first column. `columns` are the names where the file has no header. UserError: no such file, no table, or cut short.
+    Cells of text stay text. Lines before the header may be comments (#), `sep=;` or a count of
+    the rows (CelebA's); a header may leave out the first column. `columns` are the names where
+    the file has no header. UserError: no such file, no table, or cut short.
     """
     if not path.is_file():
-        raise UserError(f"no label table {path}; give pack.labels=PATH of a .csv whose first column is the file name.")
+        way = "give pack.labels=PATH of a .csv whose first column is the file name"
+        raise UserError(f"no label table {path}; {way}.")
     with open(path, "rb") as stream:
         start = stream.read(2**16)
     other = _other_than_a_table(start)
@@ -61,7 +63,8 @@ def read_table(path: Path, columns: list[str] | None = None) -> Table:
             raise ValueError("it has no rows")
     except Exception as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"label table {path} is not readable as CSV (UTF-8) or parquet: {reason}") from None
+        form = "CSV (UTF-8) or parquet"
+        raise UserError(f"label table {path} is not readable as {form}: {reason}") from None
     table.notes = [f"{path.name}: {note}" for note in table.notes]
     return table
 
@@ -74,7 +77,8 @@ def _other_than_a_table(start: bytes) -> str:
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
         title = re.search(rb"<title>(.*?)</title>", start, re.IGNORECASE | re.DOTALL)
         named = f" ({' '.join(title[1].decode(errors='replace').split())[:80]})" if title else ""
-        return f"a web page{named}, not the table: its download was refused. Get it again, by hand if need be"
+        way = "its download was refused. Get it again, by hand if need be"
+        return f"a web page{named}, not the table: {way}"
     if text.startswith(b"version https://git-lfs"):
         return "a pointer of Git LFS, not the table: run git lfs pull where it came from"
     if start.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
@@ -87,7 +91,7 @@ def _other_than_a_table(start: bytes) -> str:
 
 
 def _encoding(path: Path, start: bytes) -> str:
-    """By the byte order mark, else UTF-8; ValueError: it is another encoding, with the line that shows it."""
+    """By the byte order mark, else UTF-8; ValueError: another one, with the line that shows it."""
     for mark, encoding in BYTE_ORDER_MARKS.items():
         if start.startswith(mark):
             return encoding
@@ -101,8 +105,9 @@ def _encoding(path: Path, start: bytes) -> str:
                 line.decode()
             except UnicodeDecodeError as error:
                 odd = f"line {number} holds the byte 0x{line[error.start]:02X}"
-                way = f"iconv -f WINDOWS-1252 -t UTF-8 '{path.name}' > utf8.csv (or save it as CSV UTF-8)"
-                raise ValueError(f"{odd}, so it is in another encoding. Convert it, e.g. by {way}.") from None
+                command = f"iconv -f WINDOWS-1252 -t UTF-8 '{path.name}' > utf8.csv"
+                way = f"Convert it, e.g. by {command} (or save it as CSV UTF-8)."
+                raise ValueError(f"{odd}, so it is in another encoding. {way}") from None
     return "utf-8"
 
 
@@ -115,7 +120,7 @@ def _read_parquet(path: Path) -> Table:
 
 @dataclass
 class _Start:
-    """How a table of text begins: what stands before its first line, and that line with its place."""
+    """What stands before a table's first line, and that line with its place."""
 
     mark: str | None = None  # between columns, as `sep=` gives it
     comment: str = ""  # the last line with #
@@ -144,7 +149,8 @@ def _start(stream: TextIO) -> _Start:
 def _cells(record: str, mark: str) -> list[str]:
     if len(mark) > 1:
         return [quoted or word for quoted, word in re.findall(r'"([^"]*)"|(\S+)', record)]
-    return [cell.strip() for cell in next(csv.reader([record], delimiter=mark, skipinitialspace=True), [])]
+    reader = csv.reader([record], delimiter=mark, skipinitialspace=True)
+    return [cell.strip() for cell in next(reader, [])]
 
 
 def _record(stream: TextIO, mark: str) -> list[str]:
@@ -191,7 +197,8 @@ def _read_text(path: Path, encoding: str, columns: list[str] | None) -> Table:
                 header, names = False, commented
         if header and columns is None and any(map(_is_image, first)):
             named = next(filter(_is_image, first))
-            raise ValueError(f"its first line is that of the image {named}; give the columns names in a line before it")
+            way = "give the columns names in a line before it"
+            raise ValueError(f"its first line is that of the image {named}; {way}")
 
         # where the rows begin, and whether they fit the header
         if not header:
@@ -202,7 +209,9 @@ def _read_text(path: Path, encoding: str, columns: list[str] | None) -> Table:
         if extra and columns is None:
             names = [*names, ""] if row[-1] == "" else ["file", *names]
         fits = len(row) in (0, len(names))
-        other_header = not header and any(map(_is_image, row[:1])) < any(map(_is_image, _cells(second, mark)[:1]))
+        other_header = False
+        if not header and row and not _is_image(row[0]):
+            other_header = any(map(_is_image, _cells(second, mark)[:1]))
         if columns and (not fits or other_header):
             lines = f"{start.first.strip()!r}, {second.strip()!r}"
             raise ValueError(f"it begins with {lines}: the recipe's columns {columns} do not fit")
@@ -214,24 +223,36 @@ def _read_text(path: Path, encoding: str, columns: list[str] | None) -> Table:
         stream.seek(begin)
         rows = _rows(stream, mark, len(names), before)
     if start.count is not None and start.count != len(rows):
-        raise ValueError(f"it begins with a count of {start.count} and holds {len(rows)} rows, so it was cut")
+        counts = f"a count of {start.count} and holds {len(rows)} rows"
+        raise ValueError(f"it begins with {counts}, so it was cut")
     return _named(rows, names)
 
 
 def _rows(stream: TextIO, mark: str, width: int, before: int) -> pd.DataFrame:
-    """The rest of a table as text, after `before` lines; ValueError: a row has more cells than `width`."""
-    form = {"index_col": False, "dtype": str, "keep_default_na": False, "skipinitialspace": True, "low_memory": False}
+    """The rest of a table as text, after `before` lines; ValueError: a row is wider than `width`."""
+    form: dict[str, Any] = {
+        "sep": mark,
+        "header": None,
+        "names": range(width),
+        "index_col": False,
+        "dtype": str,
+        "keep_default_na": False,
+        "skipinitialspace": True,
+        "low_memory": False,
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # cells that pandas would drop
         try:
-            rows = pd.read_csv(stream, sep=mark, header=None, names=range(width), **form)  # type: ignore[call-overload]
+            rows: pd.DataFrame = pd.read_csv(stream, **form)
         except pd.errors.ParserWarning:
-            raise ValueError(f"its rows have more cells than its header, which has {width}") from None
+            more = f"more cells than its header, which has {width}"
+            raise ValueError(f"its rows have {more}") from None
         except pd.errors.ParserError as error:
             wide = re.search(r"in line (\d+), saw (\d+)", str(error))
             if not wide:
                 raise
-            raise ValueError(f"its line {int(wide[1]) + before} has {wide[2]} cells, its header {width}") from None
+            line = int(wide[1]) + before
+            raise ValueError(f"its line {line} has {wide[2]} cells, its header {width}") from None
     if mark == ";":  # then a comma is the decimal point
         for number in rows.columns:
             cells = rows[number].str.strip()
@@ -263,11 +284,11 @@ def _named(rows: pd.DataFrame, names: list[str]) -> Table:
     return table
 
 
-# -- which row names which image -----------------------------------------------------------------------------------
+# -- which row names which image -------------------------------------------------------
 
 
 def plain(name: str) -> str:
-    """A file name as tables write it, to be compared only: `/` between folders, no `./`, composed Unicode."""
+    """A file name to be compared: `/` between folders, no `./`, composed Unicode."""
     text = name.strip().replace("\\", "/")
     if "./" in text:
         text = re.sub(r"(^|/)(\./)+", r"\1", text)
@@ -291,7 +312,8 @@ class Match:
 
     places: npt.NDArray[np.int64]
     exact: int = 0  # rows that name an image by its place below the root
-    unclear: list[tuple[int, str]] = field(default_factory=list)  # row that fits several, or is one of several: which
+    # rows that fit several images, or of which several fit one, and which these are
+    unclear: list[tuple[int, str]] = field(default_factory=list)
 
     @property
     def count(self) -> int:
@@ -312,7 +334,7 @@ class Images:
         self.whole = [f"{around}/{name}".lstrip("/") for name in self.names]
 
     def match(self, rows: list[str]) -> Match:
-        """Rows that name an image as it is, else those that differ from one image alone by leading folders."""
+        """Rows that name an image as it is, or differ from one image alone by leading folders."""
         match = Match(self.names.get_indexer(pd.Index(rows, dtype=object)).astype(np.int64))
         match.exact = match.count
         if match.exact < len(rows):
@@ -320,22 +342,24 @@ class Images:
         return match
 
     def match_bare(self, match: Match, rows: list[str]) -> None:
-        """Fill in rows that differ by case or by the ending of the file, too: `0001` or `0001.PNG` for `0001.jpg`."""
+        """Fill in rows that differ by case or ending, too: `0001` or `0001.PNG` for `0001.jpg`."""
         bare, names = [_bare(row) for row in rows], [_bare(name) for name in self.names]
         _match_endings(match, bare, names, [_bare(name) for name in self.whole])
 
 
 def _match_endings(match: Match, rows: list[str], names: list[str], whole: list[str]) -> None:
-    """Fill in rows that are the ending of one image's whole path, then those that end with one image's name."""
+    """Fill in rows that end one image's whole path, then those that end with one image's name."""
     unclear = {row for row, _ in match.unclear}
-    todo = [row for row in np.flatnonzero(match.places < 0).tolist() if rows[row] and row not in unclear]
+    todo = np.flatnonzero(match.places < 0).tolist()
+    todo = [row for row in todo if rows[row] and row not in unclear]
     free = np.ones(len(names), bool)
     free[match.places[match.places >= 0]] = False
 
     # the deepest first: what names more folders knows better
     by_depth = _grouped((rows[row].count("/") + 1, row) for row in todo)
     for depth in sorted(by_depth, reverse=True):
-        by_ending = _grouped((_ending(whole[image], depth), image) for image in np.flatnonzero(free).tolist())
+        images_left = np.flatnonzero(free).tolist()
+        by_ending = _grouped((_ending(whole[image], depth), image) for image in images_left)
         for row in by_depth[depth]:
             fitting = by_ending.get(rows[row], [])
             if len(fitting) > 1:
@@ -349,13 +373,15 @@ def _match_endings(match: Match, rows: list[str], names: list[str], whole: list[
     left = [row for row in todo if match.places[row] < 0 and row not in unclear]
     depths = np.array([name.count("/") + 1 for name in names], int)
     for depth in sorted(set(depths.tolist()), reverse=True):
-        images = {names[image]: image for image in np.flatnonzero(free & (depths == depth)).tolist()}
+        so_deep = np.flatnonzero(free & (depths == depth)).tolist()
+        images = {names[image]: image for image in so_deep}
         ends = _grouped((_ending(rows[row], depth), row) for row in left)
         for ending, fitting in ends.items():
             if ending not in images:
                 continue
             if len({rows[row] for row in fitting}) > 1:
-                match.unclear += [(row, f"{names[images[ending]]}, as other rows") for row in fitting]
+                image = names[images[ending]]
+                match.unclear += [(row, f"{image}, as other rows") for row in fitting]
             else:
                 match.places[fitting] = images[ending]
         free[match.places[match.places >= 0]] = False
@@ -371,9 +397,10 @@ def _grouped(pairs: Iterable[tuple[Any, int]]) -> dict[Any, list[int]]:
 
 
 def indexed(table: Table, path: Path, images: Images) -> Table:
-    """The table by image: the column that names the images becomes the index, with their names below the root.
+    """The table by image: the column that names the images becomes the index, with their names.
 
-    Rows that name no image keep what stands there. The first column is taken unless another names more images.
+    Rows that name no image keep what stands there. The first column is taken unless another
+    names more images.
     UserError: an image is named twice, or every row fits several images.
     """
     best, column, named = _best_match(table.rows, images)
@@ -389,14 +416,17 @@ def indexed(table: Table, path: Path, images: Images) -> Table:
     other = found[keys[found] != names[found]]
     if len(other):
         example = f"{keys[other[0]]} is {names[other[0]]}"
-        notes.append(f"{path.name}: {len(other)} rows are known by the ending of a name, e.g. {example}")
+        known = f"{len(other)} rows are known by the ending of a name"
+        notes.append(f"{path.name}: {known}, e.g. {example}")
     if best.unclear:
         row, fitting = best.unclear[0]
         example = f"{keys[row]} fits {fitting}"
         if not best.count:
             whole = "write whole places below pack.root into the table"
-            raise UserError(f"label table {path}: {len(best.unclear)} rows are unclear, e.g. {example}; {whole}.")
-        notes.append(f"{path.name}: {len(best.unclear)} rows are unclear and left out, e.g. {example}")
+            count = f"{len(best.unclear)} rows are unclear"
+            raise UserError(f"label table {path}: {count}, e.g. {example}; {whole}.")
+        count = f"{len(best.unclear)} rows are unclear and left out"
+        notes.append(f"{path.name}: {count}, e.g. {example}")
     empty = np.isin(keys, EMPTY) & (best.places < 0)
     if empty.any():
         notes.append(f"{path.name}: {int(empty.sum())} rows have no file name and are left out")
@@ -436,7 +466,8 @@ def _best_match(rows: pd.DataFrame, images: Images) -> tuple[Match, str, list[st
     # by names without their endings; numbers that fit by chance are no names
     for name in names[1:]:
         some = rows[name].head(LOOKED_AT)
-        if name not in matches and some.map(lambda cell: isinstance(cell, str | int)).all() and some.is_unique:
+        single = all(isinstance(cell, str | int) for cell in some)
+        if name not in matches and single and some.is_unique:
             keys[name] = _plain(rows[name])
             matches[name] = Match(np.full(len(rows), -1))
     for name, match in matches.items():
@@ -445,11 +476,11 @@ def _best_match(rows: pd.DataFrame, images: Images) -> tuple[Match, str, list[st
     return matches[column], column, keys[column]
 
 
-def read_tables(specs: list[dict[str, Any]], top: Path, images: Images, get: str | None = None) -> Table:
-    """The tables of a recipe as one, by image: those with the same columns below each other, others side by side.
+def read_tables(specs: list[Any], top: Path, images: Images, get: str | None = None) -> Table:
+    """The tables of a recipe as one, by image: the same columns are stacked, others joined.
 
-    A spec is {file: place below `top` (or several: the first that exists), columns, optional}. UserError: none exists
-    (`get` then says where the set comes from), or an image is named twice.
+    A spec is {file: place below `top` (or several: the first that exists), columns, optional}.
+    UserError: none exists (`get` then says where the set comes from), or an image is named twice.
     """
     merged: pd.DataFrame | None = None
     notes: list[str] = []
@@ -459,7 +490,8 @@ def read_tables(specs: list[dict[str, Any]], top: Path, images: Images, get: str
         if path is None and spec.get("optional"):
             continue
         if path is None and get and not Path(places[0]).is_absolute():  # not pack.labels
-            raise UserError(f"below {top} there is no label table {' or '.join(places)}. To get the set: {get}")
+            wanted = " or ".join(places)
+            raise UserError(f"below {top} there is no label table {wanted}. To get the set: {get}")
         path = path or top / places[0]
         table = indexed(read_table(path, spec.get("columns")), path, images)
         notes += table.notes
@@ -475,5 +507,6 @@ def read_tables(specs: list[dict[str, Any]], top: Path, images: Images, get: str
     if merged.index.has_duplicates:
         twice = merged.index[merged.index.duplicated()][0]
         columns = ", ".join(merged.columns)
-        raise UserError(f"{twice!r} is in two label tables with the same columns: {columns}; keep one row an image.")
+        where = f"in two label tables with the same columns: {columns}"
+        raise UserError(f"{twice!r} is {where}; keep one row an image.")
     return Table(merged, notes)

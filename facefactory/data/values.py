@@ -16,11 +16,27 @@ from facefactory import UserError
 # none, whatever their case; not the word none: it is a class, e.g. of glasses
 MISSING = ("", "na", "n/a", "n.a.", "#n/a", "<na>", "nan", "null", r"\n", "?")
 # none among numbers and among people; elsewhere they may be classes
-VAGUE = ("unknown", "unk", "none", "undefined", "missing", "not available", "-", "--", "---", ".", "#value!", "#ref!")
+VAGUE = (
+    "unknown",
+    "unk",
+    "none",
+    "undefined",
+    "missing",
+    "not available",
+    "-",
+    "--",
+    "---",
+    ".",
+    "#value!",
+    "#ref!",
+)
 BOOLEANS = {True: ["1", "true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON"]}
 BOOLEANS |= {False: ["0", "false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF"]}
 MOST_CLASSES = 1000  # of a label whose kind is guessed: more are names, addresses or captions
-OWN_VALUE, FEW = 0.9, 20  # a value of its own for such a share of the images is an id, from so many values on
+OWN_VALUE, FEW = (
+    0.9,
+    20,
+)  # a value of its own for such a share of the images is an id, from so many values on
 MANY = 10  # different numbers, from which on a word among them is a mistake
 LONGEST = 200  # bytes of a word
 DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([T ].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}( .*)?")
@@ -35,7 +51,7 @@ class Typed:
 
     table: pd.DataFrame
     left_out: dict[str, str] = field(default_factory=dict)  # column that is no label: why
-    notes: list[str] = field(default_factory=list)  # what a person should know of how values were read
+    notes: list[str] = field(default_factory=list)  # how values were read, where it is not plain
 
 
 @dataclass(frozen=True)
@@ -47,22 +63,37 @@ class _Given:
     dropped: bool = False
 
 
-def typed(table: pd.DataFrame, kinds: dict[str, Any], keep: Container[str] = (), drop: Container[str] = ()) -> Typed:
-    """Labels as their sources write them -> numbers and words; `kinds` is name -> kind, or {kind, classes}.
+def typed(
+    table: pd.DataFrame,
+    kinds: dict[str, Any],
+    keep: Container[str] = (),
+    drop: Container[str] = (),
+) -> Typed:
+    """Labels as their sources write them -> numbers and words.
 
-    Words that differ by blanks or case are one. Left out are lists, bytes, dates, and columns with a value of its own
-    for nearly every image, unless they are in `kinds` or `keep`. UserError: a word among many numbers (not of a label in
-    `drop`), or values that the kind that is given cannot take.
+    Words that differ by blanks or case are one. Left out are lists, bytes, dates, and columns
+    with a value of its own for nearly every image.
+
+    Args:
+        table: one column a label.
+        kinds: name -> kind, or {kind, classes}; such labels are never left out.
+        keep: labels that are not left out either.
+        drop: labels that nobody wants: what is odd in them is no error.
+
+    Raises:
+        UserError: a word among many numbers, or values that the kind that is given cannot take.
     """
     result, columns = Typed(pd.DataFrame(index=table.index)), dict[str, pd.Series]()
     for name in table.columns:
         entry = kinds.get(name)
         given = _Given(entry, (), name in drop)
         if isinstance(entry, dict):
-            given = _Given(entry.get("kind"), tuple(map(str, entry.get("classes") or ())), name in drop)
+            classes = tuple(map(str, entry.get("classes") or ()))
+            given = _Given(entry.get("kind"), classes, name in drop)
         column, reason = _column(str(name), table[name], given, result.notes)
         if reason and given.kind:
-            raise UserError(f"label {name!r} holds {reason}; no kind takes them. Take it out of the recipe's kinds.")
+            way = "Take it out of the recipe's kinds"
+            raise UserError(f"label {name!r} holds {reason}; no kind takes them. {way}.")
         if not reason and not given.kind and name not in keep:
             reason = _no_label(column)
         if reason:
@@ -72,7 +103,8 @@ def typed(table: pd.DataFrame, kinds: dict[str, Any], keep: Container[str] = (),
     result.table = pd.DataFrame(columns, index=table.index, copy=False)
     if result.left_out:
         some = "; ".join(f"{name}: {reason}" for name, reason in list(result.left_out.items())[:5])
-        result.notes.append(f"{len(result.left_out)} columns are no labels ({some}); pack.keep or a recipe's kinds can keep them")
+        way = "pack.keep or a recipe's kinds can keep them"
+        result.notes.append(f"{len(result.left_out)} columns are no labels ({some}); {way}")
     return result
 
 
@@ -110,7 +142,8 @@ class _Values:
 
 def _column(name: str, column: pd.Series, given: _Given, notes: list[str]) -> tuple[pd.Series, str]:
     """A column as numbers or words, or why it is no label."""
-    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_complex_dtype(column):  # of bools too
+    is_complex = pd.api.types.is_complex_dtype(column)
+    if pd.api.types.is_numeric_dtype(column) and not is_complex:  # of bools too
         if not pd.api.types.is_extension_array_dtype(column):
             return column, ""
         column = column.astype(column.dtype.type if column.notna().all() else object)
@@ -145,7 +178,7 @@ def _single(column: pd.Series) -> tuple[pd.Series, str]:
         return column, "dates"
     if any(issubclass(kind, bytes | bytearray | memoryview) for kind in types):
         try:
-            words = present.map(lambda value: value.decode() if isinstance(value, bytes) else str(value))
+            words = present.map(_decoded)
         except UnicodeDecodeError:
             return column, "bytes"
         if words.map(len).max() > LONGEST:
@@ -154,6 +187,10 @@ def _single(column: pd.Series) -> tuple[pd.Series, str]:
     if all(issubclass(kind, str | bool | int | float | np.generic) for kind in types):
         return column, ""
     return present.map(str).reindex(column.index), ""  # decimals, UUIDs
+
+
+def _decoded(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _word(value: Any) -> str:
@@ -177,19 +214,22 @@ def _vague_is_missing(values: _Values, given: _Given, notes: list[str]) -> None:
     for place, word in enumerate(values.words):
         if word.casefold() in VAGUE and not values.missing[place] and _folded(word) not in classes:
             values.missing[place] = True
-            notes.append(f"label {values.name!r}: {len(values.rows(place))} values {word!r} count as missing")
+            count = len(values.rows(place))
+            notes.append(f"label {values.name!r}: {count} values {word!r} count as missing")
 
 
 def _numbers(values: _Values, given: _Given, notes: list[str]) -> pd.Series | None:
-    """A column of numbers as such; None: it holds words. UserError: it holds a word among many numbers."""
+    """A column of numbers; None: it holds words. UserError: it holds a word among many numbers."""
     words = _without_commas(values, notes)
     numbers = [_number(word) for word in words]
+    truths: dict[str, int] = {}
     if given.kind == "binary":
-        truths = {word.casefold(): int(value) for value, spellings in BOOLEANS.items() for word in spellings}
-        numbers = [truths.get(word.casefold(), number) for word, number in zip(words, numbers, strict=True)]
+        for value, spellings in BOOLEANS.items():
+            truths |= {word.casefold(): int(value) for word in spellings}
     elif {word.casefold() for word in _others(values, numbers).values()} <= {"true", "false"}:
         truths = {"true": 1, "false": 0}
-        numbers = [truths.get(word.casefold(), number) for word, number in zip(words, numbers, strict=True)]
+    for place, word in enumerate(words):
+        numbers[place] = truths.get(word.casefold(), numbers[place])
 
     # words for missing in a column of numbers
     others = _others(values, numbers)
@@ -206,20 +246,21 @@ def _numbers(values: _Values, given: _Given, notes: list[str]) -> pd.Series | No
         place, word = next(iter(others.items()))
         where = f"{word!r} (of {values.column.index[values.rows(place)[0]]})"
         if plain >= max(MANY, len(others)):
-            ways = f"mend or empty it, leave the label out by pack.drop='[{values.name}]', or give its kind in a recipe"
+            drop = f"leave the label out by pack.drop='[{values.name}]'"
+            ways = f"mend or empty it, {drop}, or give its kind in a recipe"
             raise UserError(f"label {values.name!r} holds {where} among {plain} numbers; {ways}.")
-        notes.append(f"label {values.name!r} holds {where} beside numbers: they are taken for words")
+        taken = "beside numbers: they are taken for words"
+        notes.append(f"label {values.name!r} holds {where} {taken}")
     return None
 
 
 def _others(values: _Values, numbers: list[Any]) -> dict[int, str]:
     """Place -> word of what is no number."""
-    others = [place for place, number in enumerate(numbers) if number is None and not values.missing[place]]
-    return {place: values.words[place] for place in others}
+    return {place: word for place, word in enumerate(values.words) if numbers[place] is None and not values.missing[place]}
 
 
 def _without_commas(values: _Values, notes: list[str]) -> list[str]:
-    """Words of numbers without commas between thousands, or with a point instead of a decimal comma."""
+    """Words without commas between thousands, or with a point instead of a decimal comma."""
     others = set(_others(values, [_number(word) for word in values.words]).values())
     commas = {word for word in others if DECIMAL_COMMA.fullmatch(word) or THOUSANDS.fullmatch(word)}
     if not commas or any(word.casefold() not in VAGUE for word in others - commas):
@@ -227,7 +268,8 @@ def _without_commas(values: _Values, notes: list[str]) -> list[str]:
     thousands = all(THOUSANDS.fullmatch(word) for word in commas)
     read = "between thousands" if thousands else "instead of a decimal point"
     notes.append(f"label {values.name!r} has commas {read}, as in {min(commas)}")
-    return [word.replace(",", "" if thousands else ".") if word in commas else word for word in values.words]
+    plain = {word: word.replace(",", "" if thousands else ".") for word in commas}
+    return [plain.get(word, word) for word in values.words]
 
 
 def _tell_spellings(values: _Values, numbers: list[Any], notes: list[str]) -> None:
@@ -250,11 +292,11 @@ def _taken(values: _Values, numbers: list[Any], notes: list[str]) -> pd.Series |
     whole = all(isinstance(number, int) for number in known)
     if whole and max(map(abs, known)) >= (2**53 if gaps else 2**63):
         return None
-    of_value = np.array([np.nan if gone else number for number, gone in zip(numbers, values.missing, strict=True)] + [np.nan])
-    taken = of_value[values.codes]
     if whole and not gaps:
-        taken = np.array([*numbers, 0], np.int64)[values.codes]
-    return pd.Series(taken, values.column.index)
+        return pd.Series(np.array(numbers, np.int64)[values.codes], values.column.index)
+    of_value = np.array([*numbers, np.nan], float)  # code -1 takes the last
+    of_value[:-1][values.missing] = np.nan
+    return pd.Series(of_value[values.codes], values.column.index)
 
 
 def _of_words(values: _Values, given: _Given, notes: list[str]) -> pd.Series:
@@ -280,25 +322,30 @@ def _of_words(values: _Values, given: _Given, notes: list[str]) -> pd.Series:
             words[place] = chosen
     if merged:
         more = f", and {len(merged) - 1} more" if len(merged) > 1 else ""
-        notes.append(f"label {values.name!r}: values that differ by blanks or case, {merged[0]}{more}")
+        alike_words = f"values that differ by blanks or case, {merged[0]}{more}"
+        notes.append(f"label {values.name!r}: {alike_words}")
 
     if not values.missing.any() and words == values.written:
         return values.column
-    of_value = np.array([np.nan if gone else word for word, gone in zip(words, values.missing, strict=True)] + [np.nan], object)
+    of_value = np.array(
+        [np.nan if gone else word for word, gone in zip(words, values.missing, strict=True)] + [np.nan],
+        object,
+    )
     return pd.Series(of_value[values.codes], values.column.index, dtype="str")
 
 
 def texts(column: pd.Series) -> pd.Series:
-    """Values as classes are written: whole numbers without a point (a column with gaps is one of floats)."""
+    """Values as classes are written: whole numbers without a point, also where gaps made floats."""
 
     def text(value: Any) -> str:
-        return str(int(value)) if isinstance(value, int | float | np.number) and float(value) % 1 == 0 else str(value)
+        is_number = isinstance(value, int | float | np.number)
+        return str(int(value)) if is_number and float(value) % 1 == 0 else str(value)
 
     return column.map(text, na_action="ignore")
 
 
 def spelled(words: dict[Any, Any]) -> dict[str, Any]:
-    """Value -> word, with values as classes are written: YAML reads true, yes and on as one value."""
+    """Value -> word, values as classes are written: YAML reads true, yes and on as one value."""
     found: dict[str, Any] = {}
     for value, word in words.items():
         found |= dict.fromkeys(BOOLEANS[value] if isinstance(value, bool) else [str(value)], word)
@@ -306,12 +353,14 @@ def spelled(words: dict[Any, Any]) -> dict[str, Any]:
 
 
 def renamed(column: pd.Series, words: dict[Any, Any]) -> pd.Series:
-    """The recipe's word for each value, NaN where it has none; blanks, case and leading zeros make no difference."""
+    """The recipe's word for each value, NaN = none; blanks, case, leading zeros do not matter."""
     exact, loose = spelled(words), dict[Any, Any]()
     for value, word in exact.items():
         loose.setdefault(_loosely(value), word)
     codes, different = texts(column).factorize()
-    of_value = [exact.get(str(value), loose.get(_loosely(str(value)), np.nan)) for value in different]
+    of_value = []
+    for value in map(str, different):
+        of_value.append(exact[value] if value in exact else loose.get(_loosely(value), np.nan))
     return pd.Series(np.array([*of_value, np.nan], object)[codes], column.index)
 
 

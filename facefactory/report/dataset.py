@@ -15,6 +15,12 @@ from facefactory.report.facts import rounded
 from facefactory.report.plots import INK, drawn
 from facefactory.rundir import read_json
 
+FEW = 8  # images of a split, below which a score is about these few
+SUSPECTED = {  # kind of picture in index.json -> what is said of so many
+    "dark": "nearly black",
+    "flat": "nearly of one colour",
+    "unseen": "transparent everywhere, and their colours were taken as they are",
+}
 RARE, STRONG = 2, 0.3  # share [%] of a rare class, association worth a sentence
 
 
@@ -65,7 +71,19 @@ def findings(index: dict[str, Any], survey: dict[str, Any], rows: list[dict[str,
             verb = "go together" if value > 0 else "seldom go together"
             pairs.append((-abs(value), f"{one} and {other} {verb} ({measure} {value:.2f})"))
     kinds = Counter(entry["reason"].partition(":")[0] for entry in index.get("skipped", []))
+    seen = {
+        name: [sum(counts) for counts in zip(*its["images"].values(), strict=True)]
+        for name, its in labels.items()
+        if "images" in its
+    }
+    alone = [name for name, counts in seen.items() if sum(map(bool, counts)) == 1]
+    single = {name: sum(count == 1 for count in counts) for name, counts in seen.items() if name not in alone}
     return {
+        "pictures": suspicions(index),
+        "small": [f"{split} ({count})" for split, count in survey["splits"].items() if count < FEW],
+        "alone": alone,
+        "single": [f"{name} ({count})" for name, count in single.items() if count],
+        "lonely": [split for split, count in survey.get("people", {}).get("splits", {}).items() if count == 1],
         "empty": [f"{row['word']} in {split}" for row in rows for split, count in row["splits"].items() if not count],
         "rare": [f"{row['word']} ({rounded(row['share %'])} %)" for row in rows if row["share %"] < RARE],
         "few": [f"{row['word']} ({row['people']})" for row in rows if least and row["people"] < least],
@@ -73,6 +91,25 @@ def findings(index: dict[str, Any], survey: dict[str, Any], rows: list[dict[str,
         "strong": [words for _, words in sorted(pairs)],
         "skipped": [f"{count} {kind}" for kind, count in kinds.most_common()],
     }
+
+
+def suspicions(index: dict[str, Any]) -> list[str]:
+    """What packing saw in the pictures themselves, as sentences without their end."""
+    known, found = index.get("pictures", {}), []
+    deep = known.get("sixteen_bit", {"bits": 16})
+    if deep["bits"] < 16:
+        told = f"{deep['images']:,} pictures have 16 bits and no value above {deep['highest']:,}"
+        found.append(f"{told}: they were taken as pictures of {deep['bits']} bits")
+    for kind, words in SUSPECTED.items():
+        entry = known.get(kind, {"count": 0})
+        if entry["count"]:
+            noun = "picture is" if entry["count"] == 1 else "pictures are"
+            found.append(f"{entry['count']:,} {noun} {words}, e.g. {entry['first'][0]}")
+    for split, its in index.get("alike", {}).items():
+        if its["different"] < its["images"]:
+            told = f"{its['images']:,} pictures in {split} are {its['different']:,} different ones"
+            found.append(f"the {told}: the others are copies, or nearly")
+    return found
 
 
 def shown_as(names: list[str]) -> list[str]:

@@ -56,15 +56,14 @@ def _packed(shards: Path) -> FaceSet:
 
 
 def _planned(run: Run, folder: RunDir) -> FaceSet:
-    from facefactory.data import enough, recipes
+    from facefactory.data import enough
     from facefactory.facts import Facts, labels_of
 
     plan = plan_of(run, folder)
     side = run.pack.resolution
     facts = Facts(side, side, 1 if run.pack.color == "gray" else 3, labels_of(plan.schema))
     faces = enough.Faces(plan.table, plan.splits, plan.schema, plan.recipe["group"])
-    shares = {} if plan.recipe["split"] else recipes.read_recipe(run.pack)[0]["splits"]
-    return FaceSet(facts, faces, plan.recipe, shares)
+    return FaceSet(facts, faces, plan.recipe, plan.shares)
 
 
 def require_splits(run: Run, found: FaceSet) -> None:

@@ -389,6 +389,20 @@ def test_the_controller_restarts_while_a_sweep_starts_ray(sweeps: Place, how: st
     assert "failed" not in place.ledger(run, "sweep")
 
 
+def test_a_preempted_sweep_is_told_as_such(sweeps: Place) -> None:
+    place, run = sweeps, "yielding"
+    place.pace(0.1)
+    sweep(place, run, place.profile(processes_per_node=1, partition="low"))
+    saved = trials(place, run)
+    place.cluster.until(lambda: any(saved.glob("*/train/checkpoints/*.pt")), 240, place.logs(run))
+    other = place.cluster.batch("sleep 1", "--partition=gpu", "--nodes=2", "--exclusive")
+    place.cluster.wait(other, "COMPLETED")
+    place.cluster.until(lambda: place.status(run)["sweep"]["restarts"] == 1, 60, place.logs(run))
+    same_sweep(place, run)
+    assert "the job was told to stop, and Ray with it" in place.logs(run)
+    assert not any(words in place.logs(run) for words in ("has ended (srun", "did not come up", "Traceback"))
+
+
 def test_two_sweeps_share_nodes_and_keep_strangers_out(sweeps: Place) -> None:
     place, profile = sweeps, sweeps.profile(processes_per_node=1)
     place.pace(0.3)

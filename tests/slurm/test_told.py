@@ -30,8 +30,11 @@ class Component(Adversarial):
             raise LookupError("this rank is broken on purpose")
         while not runner.stop():  # rank 0 is busy until srun ends it, because the other one has failed
             time.sleep(0.05)
-        raise runner.Interrupted
+        raise runner.Interrupted("what was done is saved")
 """
+
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -56,7 +59,7 @@ def submitted(place: Place, run: str) -> list[str]:
 
 
 def test_what_cannot_work_here_is_refused_before_it_is_queued(place: Place, short: str) -> None:
-    for words, changes, arguments in (
+    cases: tuple[tuple[str, dict[str, Any], tuple[str, ...]], ...] = (
         ("partition='nowhere' is no partition here", {"partition": "nowhere", "cpu_partition": "cpu"}, ()),
         ("gpu_min=10, but partition short allows 5 minutes", {"partition": short}, ()),
         (
@@ -67,32 +70,47 @@ def test_what_cannot_work_here_is_refused_before_it_is_queued(place: Place, shor
         ("memory_gb=99 for 2 processes on a node, but partition gpu has 16.0 GB (at most 8)", {"memory_gb": 99}, ()),
         ("cpus_per_process=3 for 2 processes on a node, but partition gpu has 4 CPUs (at most 2)", {"cpus_per_process": 3}, ()),
         (
-            "gpus_per_node=3, but nodes of partition gpu have at most 2 GPUs",
-            {"gpus_per_node": 3},
-            ("training.device=auto", "training.ranks=3"),
+            "gpus_per_node=4, but nodes of partition gpu have at most 2 GPUs",
+            {"gpus_per_node": 4},
+            ("training.device=auto", "training.ranks=4"),
         ),
         ("signal_s=600 seconds, but gpu_min=10 is a limit of 600", {"signal_s": 600, "cpu_min": 20}, ()),
         ("pack.tasks=1002, but this Slurm takes arrays of at most 1001 jobs", {}, ("pack.tasks=1002",)),
-    ):
-        told = place.train("no", place.profile(**changes), *arguments, code=2)
+    )
+    for number, (words, changes, arguments) in enumerate(cases):
+        told = place.train(f"no{number}", place.profile(**changes), *arguments, code=2)
         assert words in told.replace("\n", " ") and "Traceback" not in told, told
-    assert not place.cluster.run("squeue", "-h").strip() and submitted(place, "no") == []
-    assert "pack.tasks=1002" in place.job("status", "run=no", code=1)
+        assert submitted(place, f"no{number}") == []
+    assert not place.cluster.run("squeue", "-h").strip()
+    assert "pack.tasks=1002" in place.job("status", f"run=no{len(cases) - 1}", code=1)
 
 
-@pytest.mark.slow
 def test_a_rank_that_raises_ends_its_job_and_is_not_requeued(place: Place) -> None:
     (place.folder / "broken.py").write_text(BROKEN)
     place.train("broken", place.profile(), f"objective.name={place.folder / 'broken.py'}", "wait=true", code=1)
+    shown = place.cluster.run("scontrol", "-o", "show", "job", place.ids("broken")["train"])
     row = place.status("broken", code=1)["train"]
     assert (row["state"], row["exit_code"], row["restarts"]) == ("FAILED", "1:0", 0), place.logs("broken")
     assert "LookupError: this rank is broken on purpose" in row["log_tail"]
-    assert "another task ended with code 1 first" in place.logs("broken")
+    assert "asks to be requeued" not in place.logs("broken") and "Restarts=0" in shown
     job = place.ids("broken")["train"]
     assert place.cluster.run("sacct", "-DnXP", "-o", "State", "-j", job).split() == ["FAILED"]  # one start, no other
 
 
-@pytest.mark.slow
+def test_a_stop_where_requeueing_is_forbidden_is_one_copy(place: Place) -> None:
+    place.pace(0.1)
+    place.drill("copied", place.profile(requeue="resubmit"))
+    place.until_trained("copied", 0.3)
+    job = place.ids("copied")["train"]
+    place.cluster.run("scancel", "--signal=TERM", job)  # no grace period to race with
+    place.cluster.until(lambda: place.ids("copied")["train"] != job, 90, place.logs("copied"))
+    place.pace(None)
+    place.until_ended("copied")
+    row = place.status("copied")["train"]
+    assert (row["job"], row["state"]) == (place.ids("copied")["train"], "COMPLETED"), place.logs("copied")
+    assert len(submitted(place, "copied")) == 3 and "interrupted" in place.ledger("copied")
+
+
 def test_a_held_job_is_told_with_its_release_and_nothing_is_submitted_again(place: Place) -> None:
     blocker = place.cluster.batch("sleep 600", "--partition=gpu", "--nodes=2", "--exclusive")
     place.cluster.wait(blocker, "RUNNING")
@@ -117,14 +135,12 @@ def test_a_held_job_is_told_with_its_release_and_nothing_is_submitted_again(plac
     assert set(submitted(place, "held")) == set(jobs.values())
 
 
-@pytest.mark.slow
 def test_a_node_that_does_not_see_the_run_folder_is_told_so(place: Place) -> None:
     runs = place.cluster.local / "runs"  # here one disk, on each node another
     told = place.train("unseen", place.profile(), f"paths.runs={runs}", "wait=true", code=1)
     assert "0:53" in told and "the node does not see the run folder" in " ".join(told.split()), told
 
 
-@pytest.mark.slow
 def test_names_with_marks_in_them_run_to_their_end(place: Place) -> None:
     for name in ("it's a|b", 'say "x"'):
         place.train(name, place.profile(), "wait=true", kimg=0.2)
@@ -135,7 +151,6 @@ def test_names_with_marks_in_them_run_to_their_end(place: Place) -> None:
     assert "Slurm replaces in the names of logs" in place.train("20%noise", place.profile(), code=2)
 
 
-@pytest.mark.slow
 def test_the_same_command_from_two_login_nodes_is_one_chain(place: Place) -> None:
     usual = ["config=tiny", "cluster=slurm", "run=twice", f"pack.recipe={place.recipe}", "training.ranks=2", place.profile()]
     usual += ["training.total_kimg=0.5", "wait=true"]

@@ -46,12 +46,12 @@ class Account(dict[str, LeftOut]):
         if len(entry.first) < NAMED:
             entry.first.append(name)
 
-    def join(self, other: "Account") -> None:
-        """Add what another one holds."""
+    def join(self, other: "Account", where: str = "") -> None:
+        """Add what another one holds; its names lie below `where`."""
         for reason, more in other.items():
             entry = self.setdefault(reason, LeftOut())
             entry.count += more.count
-            entry.first += more.first[: NAMED - len(entry.first)]
+            entry.first += [where + name for name in more.first[: NAMED - len(entry.first)]]
 
     @property
     def count(self) -> int:

@@ -101,12 +101,6 @@ def _no_picture(name: str, item: Any) -> str | None:
 # -- archives ------------------------------------------------------------------------------------------------------
 
 
-def members(archive: Path) -> Iterator[tuple[str, Any, list[int]]]:
-    """(name, item, size and time of the archive) of what a zip or tar holds; UserError: it is damaged or compressed."""
-    stat = archive.stat()
-    yield from ((name, item, [stat.st_size, stat.st_mtime_ns]) for name, item in archives.listed(archive).members)
-
-
 def _listed(archive: Path, inner: str, left_out: Account, notes: list[str]) -> Iterator[tuple[str, Any, list[int]]]:
     """What lies below `inner` in an archive, without what is hidden: a folder of that counts once."""
     listing, stat = archives.listed(archive), archive.stat()

@@ -8,17 +8,17 @@ import json
 import math
 import os
 import re
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from facefactory import UserError
-from facefactory.data.sources import Found
-from facefactory.data.sources.folder import OTHERS, SUFFIXES, members
+from facefactory.data import archives, sources
+from facefactory.data.sources import Account, Found
+from facefactory.data.sources.folder import HIDDEN, OTHERS, SUFFIXES, UNREAD
 
 LABELS = ("json", "cls")  # all that is decoded, besides pictures
 MOST_TARS = 1_000_000  # of a pattern
@@ -33,18 +33,21 @@ def find(recipe: dict[str, Any], root: str | None) -> Found:
     tars = [path.relative_to(around).as_posix() for path in paths]
     ignored = set((recipe.get("webdataset") or {}).get("ignore") or [])
 
-    items, labels, left = dict[str, Any](), _Labels(ignored), _Left()
+    items, labels = dict[str, Any](), _Labels(ignored)
+    left_out, notes = Account(), list[str]()
     for tar, path in zip(tars, paths, strict=True):
-        for image in _samples(tar, path, left):
+        for image in _samples(tar, path, left_out, notes):
             name = f"{tar}/{image.name}"
             items[name] = image.place
             labels.add(name, image.labels)
     if not items:
         endings = " ".join(SUFFIXES)
-        raise UserError(f"no picture ({endings}) in {paths[0]}; other members are not read.")
+        more = f" {left_out.told()}." if left_out else ""
+        raise UserError(f"no picture ({endings}) in {paths[0]}; other members are not read.{more}")
 
     stamp = [(tar, path.stat().st_size, path.stat().st_mtime_ns) for tar, path in zip(tars, paths, strict=True)]
-    return Found(list(items), list(items.values()), stamp, labels.table(list(items)), (*left.notes(), *labels.notes()))
+    names = list(items)
+    return Found(names, list(items.values()), stamp, labels.table(names), (*notes, *labels.notes()), left_out)
 
 
 def _tars(root: str | None) -> list[Path]:
@@ -84,22 +87,6 @@ class _Sample:
     labels: dict[str, Member]  # by ending
 
 
-@dataclass
-class _Left:
-    """What is not read, counted by reason, and an example of each."""
-
-    counts: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, str] = field(default_factory=dict)
-
-    def add(self, reason: str, example: str) -> None:
-        self.counts[reason] += 1
-        self.examples.setdefault(reason, example)
-
-    def notes(self) -> Iterator[str]:
-        for reason, count in self.counts.items():
-            yield f"{count} {reason}, e.g. {self.examples[reason]}"
-
-
 def _split(name: str) -> tuple[str, str]:
     """Key and ending of a member, at its last dot; the ending in lower case."""
     key, _, ending = name.rpartition(".")
@@ -112,36 +99,40 @@ def _first_key(name: str) -> str:
     return folder + slash + file.partition(".")[0]
 
 
-def _samples(tar: str, path: Path, left: _Left) -> Iterator[_Sample]:
+def _samples(tar: str, path: Path, left_out: Account, notes: list[str]) -> Iterator[_Sample]:
     """The pictures of a tar in their order, each with its labels, wherever in the tar these stand."""
     pictures, labels = dict[str, tuple[str, Member]](), dict[str, dict[str, Member]]()
     seen, keys = set[str](), dict[str, None]()
-    for name, place, _ in members(path):
+    listing = archives.listed(path)
+    notes += listing.notes
+    left_out.join(listing.left_out, f"{tar}/")
+    for name, place in listing.members:
         if name in seen:
             raise UserError(f"{path}: {name!r} is there twice, a duplicate. Mend it or leave it out.")
         seen.add(name)
         if "/." in f"/{name}":
+            left_out.add(HIDDEN, f"{tar}/{name}")
             continue
         key, ending = _split(name)
         if f".{ending}" in SUFFIXES:
             keys[key] = None
             if key in pictures:
-                left.add("pictures are the second of their sample and left out", f"{tar}/{name}")
+                left_out.add("pictures that are the second of their sample", f"{tar}/{name}")
             else:
                 pictures[key] = name, place
         elif ending in LABELS:
             keys[key] = None
             labels.setdefault(key, {})[ending] = place
         elif f".{ending}" in OTHERS:
-            left.add("pictures are not read: convert them, e.g. to PNG", f"{tar}/{name}")
+            left_out.add(UNREAD, f"{tar}/{name}")
         else:
-            left.add(f".{ending} are not read" if ending else "members without an ending are not read", f"{tar}/{name}")
+            left_out.add(f".{ending} files" if ending else "members without an ending", f"{tar}/{name}")
 
     used = set[str]()
     for key, (name, place) in pictures.items():
         first = _first_key(name)
         if first != key and first in pictures and key not in labels:  # 0001.mask.png beside 0001.jpg
-            left.add("pictures are a further part of their sample and left out", f"{tar}/{name}")
+            left_out.add("pictures that are a further part of their sample", f"{tar}/{name}")
             used.add(key)
             continue
         own = key if key in labels else first
@@ -149,7 +140,7 @@ def _samples(tar: str, path: Path, left: _Left) -> Iterator[_Sample]:
         yield _Sample(name, place, labels.get(own, {}))
     for key in labels:
         if key not in used:
-            left.add("samples have no picture and are left out", f"{tar}/{key}")
+            left_out.add("samples without a picture", f"{tar}/{key}")
 
 
 class _Labels:
@@ -159,7 +150,7 @@ class _Labels:
         self.ignored = ignored
         self.count = 0  # of pictures
         self.columns: dict[str, list[Any]] = {}  # values of the first of them
-        self.left = _Left()
+        self.left = Account()
 
     def add(self, name: str, places: dict[str, Member]) -> None:
         self.count += 1
@@ -169,7 +160,10 @@ class _Labels:
             try:
                 found = _decoded(ending, places[ending])
             except (ValueError, RecursionError) as error:
-                self.left.add(f".{ending} are not readable, their pictures are without", f"that of {name}: {error}")
+                self.left.add(
+                    f".{ending} are not readable, their pictures are without",
+                    f"that of {name}: {error}",
+                )
                 continue
             for key, value in found.items():
                 if key in self.ignored:
@@ -191,16 +185,14 @@ class _Labels:
         return pd.DataFrame(columns, index=names)
 
     def notes(self) -> Iterator[str]:
-        return self.left.notes()
+        return (f"{entry.count} {reason}, e.g. {entry.first[0]}" for reason, entry in self.left.items())
 
 
 def _decoded(ending: str, place: Member) -> dict[str, Any]:
     """The values in a member; ValueError: it holds something else."""
     if place[2] > LONGEST:
         raise ValueError(f"it has {place[2]} bytes")
-    with open(place[0], "rb") as stream:
-        stream.seek(place[1])
-        content = stream.read(place[2])
+    content = sources.content(place)
     if ending == "cls":
         return {"cls": content.decode("utf-8-sig").strip() or None}
     found = json.loads(content)

@@ -36,8 +36,10 @@ class Component(nn.Module):
         even = nn.LayerNorm(feature_dim, elementwise_affine=False)
         trunk = nn.Sequential(down, nn.Flatten(), nn.Linear(flat, feature_dim), even)
         self.head_keys = {name: _key(name, number) for number, name in enumerate(facts.classes)}
-        heads = {self.head_keys[name]: nn.Linear(feature_dim, count) for name, count in facts.classes.items()}
-        self.classifier = nn.ModuleDict({"trunk": trunk, "heads": nn.ModuleDict(heads)})
+        heads = nn.ModuleDict()
+        for name, count in facts.classes.items():
+            heads[self.head_keys[name]] = nn.Linear(feature_dim, count)
+        self.classifier = nn.ModuleDict({"trunk": trunk, "heads": heads})
 
     def features(self, images: Tensor) -> Tensor:
         """[N, C, H, W] in -1…1 -> [N, feature_dim]."""
@@ -51,6 +53,9 @@ class Component(nn.Module):
 
 
 def _key(label: str, number: int) -> str:
-    """A label's name where PyTorch takes it for a module's (no dots, nothing that a module has, as `type`), else its number."""
-    taken = not label or "." in label or label.startswith("label ") or hasattr(nn.ModuleDict(), label)
-    return f"label {number}" if taken else label
+    """A label's name where PyTorch takes it for a module's, else its number.
+
+    No dots, and nothing that a module has itself, as `type`.
+    """
+    is_odd = not label or "." in label or label.startswith("label ")
+    return f"label {number}" if is_odd or hasattr(nn.ModuleDict(), label) else label
