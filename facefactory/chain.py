@@ -20,7 +20,9 @@ from facefactory.stages import Stage
 WAIT_S = 10.0  # between two looks at the queue
 
 
-def slurm_jobs(run: Run, folder: RunDir, todo: Sequence[Stage], options: Sequence[str] = ()) -> list[Job]:
+def slurm_jobs(
+    run: Run, folder: RunDir, todo: Sequence[Stage], options: Sequence[str] = ()
+) -> list[Job]:
     """The Slurm jobs for the stages that are to run: as few waits in the queue as their sizes allow.
 
     `options`: `key=value` of a job on a finished run, whose config.yaml stays as it was.
@@ -42,7 +44,9 @@ def _together(first: Job, second: Job) -> Job:
     more = [argument for argument in second.commands[0][2:] if argument not in rest]
     kind = "gpu" if "gpu" in (first.kind, second.kind) else first.kind
     gpus = first.gpus or second.gpus
-    return dataclasses.replace(first, commands=[[mode, folder, *rest, *more]], kind=kind, gpus=gpus)
+    return dataclasses.replace(
+        first, commands=[[mode, folder, *rest, *more]], kind=kind, gpus=gpus
+    )
 
 
 def _opening(job: Job, stage: str) -> Job:

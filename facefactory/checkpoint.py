@@ -32,7 +32,9 @@ class Checkpoint:
     facts: dict[str, Any]  # what the data fixed, as `plain` writes it
     networks: dict[str, Any]  # state dict of the model
     own: dict[str, Any]  # state dict of the objective: its buffers and networks
-    averages: dict[str, dict[str, Any]]  # half-life [kimg] -> path of a network -> its averaged state dict
+    averages: dict[
+        str, dict[str, Any]
+    ]  # half-life [kimg] -> path of a network -> its averaged state dict
     optimisers: dict[str, Any]  # trained sub-module -> state dict
     clock: int  # images shown so far
     identity: str  # digest of everything that must not change between parts of one training
@@ -110,7 +112,10 @@ def plain(facts: Facts) -> dict[str, Any]:
 
 def facts_of(found: Checkpoint) -> Facts:
     """The facts that `plain` wrote."""
-    labels = {name: Label(label["kind"], tuple(label["classes"])) for name, label in found.facts["labels"].items()}
+    labels = {
+        name: Label(label["kind"], tuple(label["classes"]))
+        for name, label in found.facts["labels"].items()
+    }
     return Facts(**{**found.facts, "labels": labels})
 
 
@@ -120,7 +125,9 @@ class _NoDraws(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         named = kwargs or {}
         filled = args[0] if args else named.get("tensor")
-        if getattr(func, "__name__", "") in ("normal_", "uniform_") and getattr(filled, "is_meta", False):
+        if getattr(func, "__name__", "") in ("normal_", "uniform_") and getattr(
+            filled, "is_meta", False
+        ):
             return filled
         return func(*args, **named)
 
@@ -144,7 +151,10 @@ def parameters(model: dict[str, Any], facts: Facts) -> int | None:
 def memory_here() -> float:
     """Bytes of memory that this process can have at most: the machine's, or its control group's."""
     most = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    for path in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
+    for path in (
+        Path("/sys/fs/cgroup/memory.max"),
+        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+    ):
         with contextlib.suppress(OSError, ValueError):
             most = min(most, float(path.read_text()))
     return most
@@ -176,7 +186,11 @@ def require_memory(
     advice = "make it smaller"
     for name, parameter in registry.options("models", model["name"]).items():
         value = model.get(name, parameter.default)
-        if type(value) is not int or type(parameter.default) is not int or value <= parameter.default:
+        if (
+            type(value) is not int
+            or type(parameter.default) is not int
+            or value <= parameter.default
+        ):
             continue
         powers = [2**power for power in reversed(range(min(62, value.bit_length())))]
         fitting = next((power for power in powers if needed({**model, name: power}) <= room), None)
@@ -184,7 +198,9 @@ def require_memory(
             advice = f"{name}={value} is too large, {name}={fitting} would fit"
             break
     count = parameters(model, facts) or 0
-    size = "more than 9e18" if count >= COUNTED else f"{count:,}" if count < 10**9 else f"{count:.2g}"
+    size = (
+        "more than 9e18" if count >= COUNTED else f"{count:,}" if count < 10**9 else f"{count:.2g}"
+    )
     amount = "more memory than there is" if count >= COUNTED else f"{wanted / GB:,.1f} GB"
     raise UserError(
         f"{model['name']} with these options has {size} parameters and needs {amount}; {whose} has {room / GB:,.1f} GB: {advice}."

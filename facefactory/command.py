@@ -41,7 +41,9 @@ class Status:
     """What jobs/status.py is told."""
 
     run: str | None = key(None, "name or path of a run; default: the newest")
-    profile: str | None = key(None, "cluster profile whose folder of runs is meant, as in the job that made the run")
+    profile: str | None = key(
+        None, "cluster profile whose folder of runs is meant, as in the job that made the run"
+    )
     paths: Paths = section(Paths)
     watch: bool = key(False, "show it again every 10 s until all jobs have ended")
     json: bool = key(False, "print JSON")
@@ -51,9 +53,13 @@ class Status:
 class Check:
     """What jobs/check.py is told."""
 
-    profile: str | None = key(None, "profile to start from: a name in slurm/ or ~/.config/facefactory/, or a path")
+    profile: str | None = key(
+        None, "profile to start from: a name in slurm/ or ~/.config/facefactory/, or a path"
+    )
     partitions: list[str] = key([], "partitions to try; default: all that are up")
-    folder: str = key("runs", "a folder on shared storage, where the test jobs leave their findings")
+    folder: str = key(
+        "runs", "a folder on shared storage, where the test jobs leave their findings"
+    )
     wait_min: float = key(10.0, "how long to wait for the test jobs, minutes", low=0.1)
     dry_run: bool = key(False, "ask Slurm only, submit no jobs")
 
@@ -73,15 +79,24 @@ def _own(schema: type[Any], job: str, work: Callable[[Any], None]) -> None:
     surroundings.speak_utf8()
     surroundings.settle(started_by_us=False)
     if {"--help", "-h"} & set(sys.argv[1:]):
-        return print(f"usage: python jobs/{job}.py [key=value …]\n\nkeys:\n{config.help_text(schema)}")
+        return print(
+            f"usage: python jobs/{job}.py [key=value …]\n\nkeys:\n{config.help_text(schema)}"
+        )
     sys.exit(process.guarded(lambda: work(config.load(schema, sys.argv[1:], []))))
 
 
 def _check(options: Check) -> None:
     if cluster.choose("auto") == "local":
-        raise UserError("no Slurm is set up here: this is no login node of a cluster; jobs run here with cluster=local.")
-    profile, folder = cluster.load_profile(options.profile), Path(options.folder).expanduser().absolute()
-    if not checking.cluster(profile, folder, options.partitions, 0 if options.dry_run else options.wait_min * 60):
+        raise UserError(
+            "no Slurm is set up here: this is no login node of a cluster; jobs run here with cluster=local."
+        )
+    profile, folder = (
+        cluster.load_profile(options.profile),
+        Path(options.folder).expanduser().absolute(),
+    )
+    if not checking.cluster(
+        profile, folder, options.partitions, 0 if options.dry_run else options.wait_min * 60
+    ):
         raise Failed("see the findings above.")
 
 
@@ -89,7 +104,9 @@ def _status(options: Status) -> None:
     site = cluster.load_profile(options.profile).runs
     runs = Path(options.paths.runs if options.paths != Paths() or site is None else site)
     newest = max(runs.glob("*/jobs.jsonl"), key=lambda path: path.stat().st_mtime, default=None)
-    folder = RunDir(newest.parent if newest and options.run is None else existing(options.run, runs))
+    folder = RunDir(
+        newest.parent if newest and options.run is None else existing(options.run, runs)
+    )
     while True:
         seen = status.read(folder)
         print(json.dumps(seen, indent=1), flush=True) if options.json else chain.show(seen)
@@ -100,7 +117,9 @@ def _status(options: Status) -> None:
         raise Failed("a job failed or can never run.")
 
 
-def check(run: Run, folder: RunDir, stages: Sequence[Stage], profile: cluster.Profile | None = None) -> None:
+def check(
+    run: Run, folder: RunDir, stages: Sequence[Stage], profile: cluster.Profile | None = None
+) -> None:
     """Ask every stage to find what cannot work before anything starts: UserError.
 
     `profile`: of the cluster where the run goes; None: it stays on this machine.
@@ -147,14 +166,17 @@ def start(job: str, names: tuple[str, ...], preset: str | None, arguments: list[
     scripts = [(one.stage, launch.script(one, order.site, folder.path)) for one in jobs]
     threads, cpus = run.training.threads, order.site.cpus_per_process
     if jobs and threads > cpus:
-        raise UserError(f"training.threads={threads}, but the profile has cpus_per_process={cpus}.")
+        raise UserError(
+            f"training.threads={threads}, but the profile has cpus_per_process={cpus}."
+        )
     say(f"run folder: {folder.path} (cluster: {order.where})")
     if run.dry_run:
         return _print_plan(order, todo, scripts)
 
     # where nothing is to do nothing is written either
     known_run = preset is None or (
-        rundir.check_identity(folder.path, order.identity, run.changed == "accept") and _is_whole(folder.path)
+        rundir.check_identity(folder.path, order.identity, run.changed == "accept")
+        and _is_whole(folder.path)
     )
     if not todo and known_run and order.where == "local" and not _busy(folder, order.where):
         for name in names:
@@ -203,7 +225,11 @@ def _read(job: str, names: tuple[str, ...], preset: str | None, arguments: list[
 
     # what decides which layers lie below the arguments
     early = config.load(Run, rest, layers)
-    where = early.cluster if early.dry_run and early.cluster == "slurm" else cluster.choose(early.cluster)
+    where = (
+        early.cluster
+        if early.dry_run and early.cluster == "slurm"
+        else cluster.choose(early.cluster)
+    )
     site = cluster.load_profile(early.profile) if where == "slurm" else cluster.Profile()
     places = {name: getattr(site, name) for name in ("runs", "data") if getattr(site, name)}
     if preset is None:
@@ -231,7 +257,11 @@ def _read(job: str, names: tuple[str, ...], preset: str | None, arguments: list[
 
 def _todo(order: Order) -> list[Stage]:
     """The stages from the first that is not complete."""
-    return list(itertools.dropwhile(lambda stage: runner.is_complete(order.run, order.folder, stage), order.stages))
+    return list(
+        itertools.dropwhile(
+            lambda stage: runner.is_complete(order.run, order.folder, stage), order.stages
+        )
+    )
 
 
 def _jobs(order: Order, todo: list[Stage]) -> list[launch.Job]:
@@ -244,7 +274,9 @@ def _jobs(order: Order, todo: list[Stage]) -> list[launch.Job]:
 def _print_plan(order: Order, todo: list[Stage], scripts: list[tuple[str, str]]) -> None:
     """What `dry_run=true` shows."""
     waiting = {stage.name for stage in todo}
-    states = [f"  {one.name}: {'to run' if one.name in waiting else 'complete'}" for one in order.stages]
+    states = [
+        f"  {one.name}: {'to run' if one.name in waiting else 'complete'}" for one in order.stages
+    ]
     print("# stages", *states, "# resolved config", config.dump(order.run), sep="\n")
     for stage, script in scripts:
         print(f"# batch script: {stage}\n{script}")
@@ -318,7 +350,9 @@ def _busy(folder: RunDir, where: str) -> str | None:
 def _forgotten(folder: RunDir) -> list[str]:
     """Jobs in the queue that were submitted for a run and are not in its ledger, as when a crash emptied that file."""
     recorded = {job for jobs in status.submitted(folder).values() for job in jobs}
-    submitted = {path.name.partition("_")[0] for path in folder.path.glob("private/jobs/*_submitted.pkl")}
+    submitted = {
+        path.name.partition("_")[0] for path in folder.path.glob("private/jobs/*_submitted.pkl")
+    }
     if not submitted - recorded:
         return []
     queued = cluster.asked("squeue", "-h", "--me", "-o", "%F").stdout.split()
@@ -337,11 +371,25 @@ def _end_well() -> None:
 
 def preset_layers(default: str, chosen: str) -> list[dict[str, Any]]:
     """The chosen preset (a name or a path) over the names of what the job's default preset trains, scores and searches."""
-    wanted = [Path(name) if name.endswith((".yaml", ".yml")) else JOBS / "presets" / f"{name}.yaml" for name in (default, chosen)]
+    wanted = [
+        Path(name) if name.endswith((".yaml", ".yml")) else JOBS / "presets" / f"{name}.yaml"
+        for name in (default, chosen)
+    ]
     base, found = (config.read_yaml(path) for path in wanted)
     names = {"model": "name", "objective": "name", "evaluation": "protocol", "sweep": "space"}
-    family = {part: {name: base[part][name]} for part, name in names.items() if name in base.get(part, {})}
-    return [family, {name: value for name, value in found.items() if name not in ("run", "dry_run", "changed")}]
+    family = {
+        part: {name: base[part][name]}
+        for part, name in names.items()
+        if name in base.get(part, {})
+    }
+    return [
+        family,
+        {
+            name: value
+            for name, value in found.items()
+            if name not in ("run", "dry_run", "changed")
+        },
+    ]
 
 
 NAME_CHARACTERS = ". _ - + = @ # , ~ ^ ! ( ) [ ] { }"
@@ -359,7 +407,9 @@ def run_path(run: Run, default: str) -> Path:
     if not name or name != name.strip() or name[0] in ".-":
         raise UserError(f"run={name!r}; {rule}, and begins with none of ., - and blank.")
     if len(name.encode()) > NAME_BYTES:
-        raise UserError(f"run={name[:20]!r}… has {len(name.encode())} bytes; give a name of at most {NAME_BYTES}.")
+        raise UserError(
+            f"run={name[:20]!r}… has {len(name.encode())} bytes; give a name of at most {NAME_BYTES}."
+        )
     return Path(run.paths.runs) / name
 
 
@@ -372,14 +422,18 @@ def own_options(path: Path, identity: dict[str, Any]) -> list[str]:
     foreign = ", ".join(name for name in changed if not name.startswith(own))
     if foreign:
         allowed = ", ".join(f"{name}*" for name in own)
-        raise UserError(f"{foreign} of run {path.name!r} cannot change any more (only {allowed}); start a new run instead.")
+        raise UserError(
+            f"{foreign} of run {path.name!r} cannot change any more (only {allowed}); start a new run instead."
+        )
     return [f"{name}={json.dumps(value)}" for name, value in changed.items()]
 
 
 def existing(name: str | None, runs: Path) -> Path:
     """The run folder that run=… names, by name or by path."""
     if name is None:
-        raise UserError(f"give run=NAME (a folder below paths.runs={runs}) or run=PATH of a run folder.")
+        raise UserError(
+            f"give run=NAME (a folder below paths.runs={runs}) or run=PATH of a run folder."
+        )
     for path in (runs / name, Path(name)):
         if (path / "config.yaml").exists():
             return path.absolute()
@@ -393,14 +447,23 @@ def help_of(job: str, preset: str | None, arguments: list[str]) -> str:
     for argument in arguments:
         part, _, name = argument.partition(".name=")
         if name and part in ("model", "objective"):
-            lines.append(f"{(registry.module(f'{part}s', name).Component.__doc__ or '').strip()}\n")
-            lines += [f"  {part}.{p.name}={p.default}" for p in registry.options(f"{part}s", name).values()]
+            lines.append(
+                f"{(registry.module(f'{part}s', name).Component.__doc__ or '').strip()}\n"
+            )
+            lines += [
+                f"  {part}.{p.name}={p.default}"
+                for p in registry.options(f"{part}s", name).values()
+            ]
     if lines:
         return "\n".join(lines)
     presets = ", ".join(sorted(path.stem for path in (JOBS / "presets").glob("*.yaml")))
     models, objectives = registry.names("models"), registry.names("objectives")
     return (
         f"usage: python jobs/{job}.py [config=PRESET or FILE.yaml] [key=value …]\n\n"
-        + (f"presets: {presets} (this job's default: {preset})\n" if preset else "works on the run folder named by run=…\n")
+        + (
+            f"presets: {presets} (this job's default: {preset})\n"
+            if preset
+            else "works on the run folder named by run=…\n"
+        )
         + f"models: {', '.join(models)}\nobjectives: {', '.join(objectives)}\n\nkeys:\n{config.help_text(Run)}"
     )

@@ -21,13 +21,19 @@ def width(names: Sequence[str], labels: Mapping[str, Label]) -> int:
     """
     for name in names:
         if name not in labels:
-            raise UserError(f"conditions: the set has no label {name!r}; it has {', '.join(labels) or 'none'}.")
+            raise UserError(
+                f"conditions: the set has no label {name!r}; it has {', '.join(labels) or 'none'}."
+            )
         if not labels[name].classes:
-            raise UserError(f"conditions: {name!r} has no classes; condition on labels that have some.")
+            raise UserError(
+                f"conditions: {name!r} has no classes; condition on labels that have some."
+            )
     return sum(labels[name].columns for name in names)
 
 
-def vector(values: Mapping[str, Tensor], names: Sequence[str], labels: Mapping[str, Label]) -> Tensor:
+def vector(
+    values: Mapping[str, Tensor], names: Sequence[str], labels: Mapping[str, Label]
+) -> Tensor:
     """Labels [b] int64 (-1 = missing) -> float32 [b, C].
 
     A binary label is one column of -1 and 1, others a column a class of 0 and 1; all are 0 where it is missing.

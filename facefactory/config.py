@@ -26,7 +26,13 @@ NO_REFERENCE = "Write the value itself."
 
 
 def key(
-    default: Any, meaning: str, *, low: float = -math.inf, high: float = math.inf, identity: bool = True, resumes: bool = False
+    default: Any,
+    meaning: str,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    identity: bool = True,
+    resumes: bool = False,
 ) -> Any:
     """A configuration key.
 
@@ -61,7 +67,11 @@ def load(schema: type[Tree], arguments: list[str], layers: Sequence[Mapping[str,
     UserError: an argument that is not `key=value`, an unknown key, a wrong type or a value out of bounds.
     """
     from omegaconf import OmegaConf
-    from omegaconf.errors import GrammarParseError, InterpolationResolutionError, OmegaConfBaseException
+    from omegaconf.errors import (
+        GrammarParseError,
+        InterpolationResolutionError,
+        OmegaConfBaseException,
+    )
 
     known = list(leaves(schema))
     kinds = {name: kind for name, _, kind in known}
@@ -70,14 +80,22 @@ def load(schema: type[Tree], arguments: list[str], layers: Sequence[Mapping[str,
         _check_layer(layer, kinds)
 
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(schema), *(OmegaConf.create(dict(layer)) for layer in layers), *dotlists)
+        merged = OmegaConf.merge(
+            OmegaConf.structured(schema),
+            *(OmegaConf.create(dict(layer)) for layer in layers),
+            *dotlists,
+        )
         loaded = OmegaConf.to_object(merged)
     except (GrammarParseError, InterpolationResolutionError) as error:
-        raise UserError(f"{_first_line(error)}: '${{' begins a reference to another key. {NO_REFERENCE}") from None
+        raise UserError(
+            f"{_first_line(error)}: '${{' begins a reference to another key. {NO_REFERENCE}"
+        ) from None
     except OmegaConfBaseException as error:
         raise UserError(_explained(kinds, error)) from None
     except TypeError as error:  # a list where a mapping belongs, or the reverse
-        raise UserError(f"{error} in {' '.join(arguments) or layers[-1]}: {{a: b}} is a mapping, [a, b] a list.") from None
+        raise UserError(
+            f"{error} in {' '.join(arguments) or layers[-1]}: {{a: b}} is a mapping, [a, b] a list."
+        ) from None
 
     for name, item, _ in known:
         value = attrgetter(name)(loaded)
@@ -107,12 +125,18 @@ def _dotlist(argument: str, kinds: dict[str, Any]) -> Any:
         raise UserError(f"{_shown(argument)} is not text in UTF-8; write it in UTF-8.") from None
     name, equals, value = argument.partition("=")
     if not equals or not all(name.split(".")):
-        raise UserError(f"{_shown(argument)} is not of the form key=value, e.g. training.total_kimg=60. --help lists the keys.")
-    if kinds.get(name) in (str, str | None) and value != "null" and value[:1] not in ("'", '"'):  # run=no is a name, not false
+        raise UserError(
+            f"{_shown(argument)} is not of the form key=value, e.g. training.total_kimg=60. --help lists the keys."
+        )
+    if (
+        kinds.get(name) in (str, str | None) and value != "null" and value[:1] not in ("'", '"')
+    ):  # run=no is a name, not false
         value = os.path.expandvars(value)
         argument = f"{name}={json.dumps(value, ensure_ascii=False)}"
     if "${" in value:
-        raise UserError(f"{_shown(argument)}: '${{' names a variable that is not set. {NO_REFERENCE}")
+        raise UserError(
+            f"{_shown(argument)}: '${{' names a variable that is not set. {NO_REFERENCE}"
+        )
     try:
         check_yaml(argument.partition("=")[2])
         return OmegaConf.from_dotlist([argument])
@@ -143,7 +167,9 @@ def check_yaml(text: str) -> None:
     except RecursionError:
         raise UserError("it is nested too deeply; write it flatter.") from None
     if values >= MOST_VALUES:
-        raise UserError(f"it stands for {MOST_VALUES} values or more (aliases count each time); write fewer.")
+        raise UserError(
+            f"it stands for {MOST_VALUES} values or more (aliases count each time); write fewer."
+        )
 
 
 def _check_layer(layer: Mapping[str, Any], kinds: dict[str, Any], above: str = "") -> None:
@@ -156,10 +182,14 @@ def _check_layer(layer: Mapping[str, Any], kinds: dict[str, Any], above: str = "
             nested = "…"
             for word in reversed(rest):
                 nested = f"{{{word}: {nested}}}"
-            raise UserError(f"{whole}: in a file write it as {first}: {nested}; dots are for the command line.")
+            raise UserError(
+                f"{whole}: in a file write it as {first}: {nested}; dots are for the command line."
+            )
         if inside and value is None:
             example = inside[0].removeprefix(f"{whole}.")
-            raise UserError(f"{whole}: is empty; give its keys, e.g. {whole}: {{{example}: …}}, or remove that line.")
+            raise UserError(
+                f"{whole}: is empty; give its keys, e.g. {whole}: {{{example}: …}}, or remove that line."
+            )
         if inside and isinstance(value, Mapping):
             _check_layer(value, kinds, f"{whole}.")
 
@@ -172,8 +202,16 @@ def _explained(known: dict[str, Any], error: Any) -> str:
     if wrong is None:
         return f"{reason}: a section takes no value; give its keys, e.g. {next(iter(known))}=…. --help lists the keys."
     if "not in" in reason or wrong not in known:
-        same_leaf = [f" Did you mean {name!r}?" for name in known if name.split(".")[-1] == wrong.split(".")[-1]]
-        guesses = [nearest(wrong, known), nearest(wrong, {name.split(".")[0] for name in known}), *same_leaf]
+        same_leaf = [
+            f" Did you mean {name!r}?"
+            for name in known
+            if name.split(".")[-1] == wrong.split(".")[-1]
+        ]
+        guesses = [
+            nearest(wrong, known),
+            nearest(wrong, {name.split(".")[0] for name in known}),
+            *same_leaf,
+        ]
         guess = next(filter(None, guesses), "")
         return f"unknown key {wrong!r} ({reason}).{guess} --help lists the keys."
     if str(known[wrong]).startswith("list"):
@@ -187,16 +225,28 @@ def _check_numbers(name: str, value: Any) -> None:
     for part in parts:
         _check_numbers(name, part)
     if isinstance(value, int) and abs(value) > MOST_INT:
-        raise UserError(f"{name} has the number {str(value)[:20]}…; whole numbers reach from -{MOST_INT} to {MOST_INT}.")
+        raise UserError(
+            f"{name} has the number {str(value)[:20]}…; whole numbers reach from -{MOST_INT} to {MOST_INT}."
+        )
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{name} is {value}; it must be a finite number.")
 
 
-def _check_bounds(name: str, value: Any, meaning: str, low: float, high: float, **others: Any) -> None:
+def _check_bounds(
+    name: str, value: Any, meaning: str, low: float, high: float, **others: Any
+) -> None:
     for number in value if isinstance(value, list) else [value]:
-        if isinstance(number, int | float) and not (math.isfinite(number) and low <= number <= high):
-            bounds = {f"at least {low}": low, f"at most {high}": high} if math.isfinite(number) else {"a finite number": 0.0}
-            allowed = " and ".join(words for words, bound in bounds.items() if math.isfinite(bound))
+        if isinstance(number, int | float) and not (
+            math.isfinite(number) and low <= number <= high
+        ):
+            bounds = (
+                {f"at least {low}": low, f"at most {high}": high}
+                if math.isfinite(number)
+                else {"a finite number": 0.0}
+            )
+            allowed = " and ".join(
+                words for words, bound in bounds.items() if math.isfinite(bound)
+            )
             raise UserError(f"{name} is {number}; it must be {allowed} ({meaning}).")
 
 
@@ -209,7 +259,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         found = OmegaConf.to_container(OmegaConf.load(path))
     except FileNotFoundError:
         near = sorted(other.stem for other in path.parent.glob("*.yaml"))
-        raise UserError(f"no file {path}; beside it are {', '.join(near) or 'none'}.{nearest(path.stem, near)}") from None
+        raise UserError(
+            f"no file {path}; beside it are {', '.join(near) or 'none'}.{nearest(path.stem, near)}"
+        ) from None
     except Exception as error:
         raise UserError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from None
     if not isinstance(found, dict):
@@ -243,5 +295,7 @@ def help_text(schema: type) -> str:
     defaults, lines = schema(), []
     for name, item, kind in leaves(schema):
         shown = kind.__name__ if isinstance(kind, type) else str(kind).removeprefix("typing.")
-        lines.append(f"  {name}={attrgetter(name)(defaults)}\n      {item.metadata['meaning']} [{shown}]")
+        lines.append(
+            f"  {name}={attrgetter(name)(defaults)}\n      {item.metadata['meaning']} [{shown}]"
+        )
     return "\n".join(lines)

@@ -38,4 +38,7 @@ class Facts:
 
 def labels_of(schema: dict[str, Any]) -> dict[str, Label]:
     """The labels of an index.json: name -> {kind, classes}."""
-    return {name: Label(entry["kind"], tuple(entry.get("classes", ()))) for name, entry in schema.items()}
+    return {
+        name: Label(entry["kind"], tuple(entry.get("classes", ())))
+        for name, entry in schema.items()
+    }

@@ -24,7 +24,9 @@ def guarded(work: Callable[[], None]) -> int:
         say(f"error: {error}")
         return 2
     except Interrupted as error:
-        say(f"interrupted; {str(error) or 'what was done is saved'}. The same command goes on with it.")
+        say(
+            f"interrupted; {str(error) or 'what was done is saved'}. The same command goes on with it."
+        )
         return INTERRUPTED
     except rundir.OwnerLost as error:
         say(f"stopped: {error}")
@@ -86,4 +88,6 @@ def _finish(run: Run, folder: RunDir, names: list[str]) -> None:
     folder.claim()
     status.record_failures(folder)
     with contextlib.suppress(Failed):  # it is in the report
-        runner.execute(run, folder, [name for name in names if runner.can_begin(run, folder, of(name))])
+        runner.execute(
+            run, folder, [name for name in names if runner.can_begin(run, folder, of(name))]
+        )

@@ -17,7 +17,9 @@ class Progress:
     def __init__(self, label: str, unit: str) -> None:
         self.label, self.unit, self.said = label, unit, 0.0
         counted = f"{{task.completed:g}} of {{task.total:g}} {unit}, {{task.fields[words]}}"
-        self.bar = progress.Progress("{task.description}", progress.BarColumn(), counted, console=Console(stderr=True))
+        self.bar = progress.Progress(
+            "{task.description}", progress.BarColumn(), counted, console=Console(stderr=True)
+        )
 
     def show(self, done: float, total: float, words: str) -> None:
         """Tell that `done` of `total` are done, unless that was told a moment ago; `words`: speed, time left."""

@@ -36,7 +36,9 @@ def unknown(complaint: str, word: object, known: typing.Iterable[str]) -> UserEr
     """`<complaint>; there are a, b. Did you mean 'a'?`"""
     listed = list(known)
     some = [*listed[:40], *([f"{len(listed) - 40} more"] if len(listed) > 40 else [])]
-    return UserError(f"{complaint}; there are {', '.join(some) or 'none'}.{nearest(str(word), listed)}")
+    return UserError(
+        f"{complaint}; there are {', '.join(some) or 'none'}.{nearest(str(word), listed)}"
+    )
 
 
 def names(package: str) -> list[str]:
@@ -67,16 +69,22 @@ def module(package: str, name: str) -> ModuleType:
     if str(name).endswith(".py"):
         path = own_file(name)
         if not path.is_file():
-            raise UserError(f"{package}: no file {name!r}. Give the path of a Python file, or one of {names(package)}.")
+            raise UserError(
+                f"{package}: no file {name!r}. Give the path of a Python file, or one of {names(package)}."
+            )
         spec = importlib.util.spec_from_file_location(path.stem, path)
         assert spec is not None and spec.loader is not None
         loaded = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(loaded)
         except Exception as error:
-            raise UserError(f"{package}: {name} cannot be loaded: {type(error).__name__}: {error}") from error
+            raise UserError(
+                f"{package}: {name} cannot be loaded: {type(error).__name__}: {error}"
+            ) from error
         if not hasattr(loaded, "Component"):
-            raise UserError(f"{package}: {name} defines no class Component; see the docstring of {__package__}.{package}.")
+            raise UserError(
+                f"{package}: {name} defines no class Component; see the docstring of {__package__}.{package}."
+            )
         return loaded
     if name not in names(package):
         raise unknown(f"{package}: no {name!r}", name, names(package))
@@ -89,7 +97,9 @@ def options(package: str, name: str) -> dict[str, inspect.Parameter]:
     found = {key: p for key, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
     for key, parameter in found.items():
         if parameter.annotation is parameter.empty:
-            raise UserError(f"{name}: option {key!r} has no type annotation; write e.g. {key}: int = 3.")
+            raise UserError(
+                f"{name}: option {key!r} has no type annotation; write e.g. {key}: int = 3."
+            )
     return found
 
 
@@ -137,7 +147,10 @@ def _built(nested: Nested, value: dict[str, Any], *facts: Any) -> Any:
     """What a resolved nested option names."""
     if not nested.many:
         return build(nested.package, value, *facts)
-    return {name: build(nested.package, {"name": name, **given}, *facts) for name, given in value.items()}
+    return {
+        name: build(nested.package, {"name": name, **given}, *facts)
+        for name, given in value.items()
+    }
 
 
 def _checked(where: str, value: Any, annotation: Any) -> Any:
@@ -147,7 +160,9 @@ def _checked(where: str, value: Any, annotation: Any) -> Any:
     nested = nested_in(annotation)
     if nested is not None:
         return _nested(where, value, nested)
-    if typing.get_origin(annotation) is typing.Literal and value not in typing.get_args(annotation):
+    if typing.get_origin(annotation) is typing.Literal and value not in typing.get_args(
+        annotation
+    ):
         allowed = ", ".join(map(str, typing.get_args(annotation)))
         raise UserError(f"{where} is {value!r}; allowed are {allowed}.")
     try:
@@ -165,12 +180,23 @@ def _nested(where: str, value: Any, nested: Nested) -> dict[str, Any]:
     """Specs of the components that an option names, with their defaults."""
     if nested.many:
         if not isinstance(value, dict):
-            raise UserError(f"{where} is {value!r}; it takes a mapping of names to options, e.g. {{}}.")
-        given = {name: part for name, part in value.items() if part is not None}  # null takes one away
-        specs = {name: resolve(nested.package, {**part, "name": name}) for name, part in given.items()}
-        return {name: {key: own for key, own in spec.items() if key != "name"} for name, spec in specs.items()}
+            raise UserError(
+                f"{where} is {value!r}; it takes a mapping of names to options, e.g. {{}}."
+            )
+        given = {
+            name: part for name, part in value.items() if part is not None
+        }  # null takes one away
+        specs = {
+            name: resolve(nested.package, {**part, "name": name}) for name, part in given.items()
+        }
+        return {
+            name: {key: own for key, own in spec.items() if key != "name"}
+            for name, spec in specs.items()
+        }
     spec = {"name": value} if isinstance(value, str) else value
     if not isinstance(spec, dict) or not isinstance(spec.get("name"), str):
         allowed = ", ".join(names(nested.package))
-        raise UserError(f"{where} is {value!r}; give a name ({allowed}), or {{name: …, its options}}.")
+        raise UserError(
+            f"{where} is {value!r}; give a name ({allowed}), or {{name: …, its options}}."
+        )
     return resolve(nested.package, spec)

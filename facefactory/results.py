@@ -34,7 +34,10 @@ class Protocol:
 
     def differs(self, other: Protocol) -> dict[str, tuple[Any, Any]]:
         """Field -> the two values, where two protocols are unlike."""
-        pairs = {one.name: (getattr(self, one.name), getattr(other, one.name)) for one in dataclasses.fields(self)}
+        pairs = {
+            one.name: (getattr(self, one.name), getattr(other, one.name))
+            for one in dataclasses.fields(self)
+        }
         return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
@@ -48,7 +51,9 @@ class Score:
     protocol: str  # id
     low: float | None = None  # 95 % interval
     high: float | None = None
-    scale: dict[str, float] = field(default_factory=dict)  # mark (floor, new_people, blur …) -> value
+    scale: dict[str, float] = field(
+        default_factory=dict
+    )  # mark (floor, new_people, blur …) -> value
     verdicts: tuple[str, ...] = ()  # what stands beside it, e.g. "blind to blur", "too few images"
 
 

@@ -18,7 +18,14 @@ from facefactory.sweep import Space, Sweep, check_space
 from facefactory.training import Training
 
 SEARCHED = ("model.", "objective.", "training.", "data.flip", "data.shift", "data.balance")
-TRAINS = ("seed", "model", "objective", *SEARCHED, "data.weights", "data.window_images")  # what a training depends on
+TRAINS = (
+    "seed",
+    "model",
+    "objective",
+    *SEARCHED,
+    "data.weights",
+    "data.window_images",
+)  # what a training depends on
 FIXED = ("training.total_kimg", "training.ranks", "training.threads", "training.device")
 JOBS = Path(__file__).parents[1] / "jobs"
 
@@ -38,7 +45,13 @@ class Judge:
     model: dict[str, Any] = key({"name": "classifier/convnet"}, "network of the judge")
     objective: dict[str, Any] = key({"name": "classification"}, "its loss")
     training: Training = section(
-        Training, total_kimg=35.0, batch_size=32, lr=1e-3, betas=[0.9, 0.99], ema_half_lives_kimg=[2.0], sample_kimg=0.0
+        Training,
+        total_kimg=35.0,
+        batch_size=32,
+        lr=1e-3,
+        betas=[0.9, 0.99],
+        ema_half_lives_kimg=[2.0],
+        sample_kimg=0.0,
     )
     folds: int = key(5, "parts of the out-of-fold check, cut between people", low=2)
     fold_kimg: float = key(20.0, "budget of each fold, thousands of images", low=0.001)
@@ -50,25 +63,43 @@ class Generate:
 
     images: int = key(64, "how many", low=1)
     out: str | None = key(None, "folder for them; default <run>/generate/images")
-    format: Literal["png", "shards"] = key("png", "PNG files, or shards as jobs/pack_shards.py makes them")
+    format: Literal["png", "shards"] = key(
+        "png", "PNG files, or shards as jobs/pack_shards.py makes them"
+    )
 
 
 @dataclass(frozen=True)
 class Run:
     """The whole config tree."""
 
-    run: str | None = key(None, "name of the run folder; default: job, preset and a digest of the config", identity=False)
+    run: str | None = key(
+        None,
+        "name of the run folder; default: job, preset and a digest of the config",
+        identity=False,
+    )
     seed: int = key(0, "seed of all randomness", low=0, high=2**63 - 1)
-    cluster: Literal["auto", "local", "slurm"] = key("auto", "auto: Slurm where there is one, else this machine", identity=False)
-    profile: str | None = key(None, "cluster profile: a name in slurm/ or ~/.config/facefactory/, or a path", identity=False)
+    cluster: Literal["auto", "local", "slurm"] = key(
+        "auto", "auto: Slurm where there is one, else this machine", identity=False
+    )
+    profile: str | None = key(
+        None,
+        "cluster profile: a name in slurm/ or ~/.config/facefactory/, or a path",
+        identity=False,
+    )
     wait: bool = key(False, "on Slurm: return when all jobs have ended", identity=False)
-    changed: Literal["refuse", "accept"] = key("refuse", "a run that exists with another config", identity=False)
+    changed: Literal["refuse", "accept"] = key(
+        "refuse", "a run that exists with another config", identity=False
+    )
     dry_run: bool = key(False, "print plan and config, start nothing", identity=False)
     paths: Paths = section(Paths)
     pack: Pack = section(Pack)
     data: Data = section(Data)
-    model: dict[str, Any] = key({"name": "gan/dcgan"}, "network and its options; --help model.name=… lists them")
-    objective: dict[str, Any] = key({"name": "adversarial"}, "what is minimised; --help objective.name=… lists its options")
+    model: dict[str, Any] = key(
+        {"name": "gan/dcgan"}, "network and its options; --help model.name=… lists them"
+    )
+    objective: dict[str, Any] = key(
+        {"name": "adversarial"}, "what is minimised; --help objective.name=… lists its options"
+    )
     training: Training = section(Training)
     judge: Judge = section(Judge)
     evaluation: Evaluation = section(Evaluation)
@@ -106,7 +137,11 @@ def resolve(run: Run) -> Run:
 
     def absolute(path: str | None) -> str | None:
         try:
-            return None if path is None else str(Path(os.path.expandvars(path)).expanduser().absolute())
+            return (
+                None
+                if path is None
+                else str(Path(os.path.expandvars(path)).expanduser().absolute())
+            )
         except RuntimeError as error:
             raise UserError(f"{path}: {error} Write the whole path.") from None
 
@@ -117,11 +152,19 @@ def resolve(run: Run) -> Run:
         return registry.resolve(package, {**spec, "name": named(spec["name"])})
 
     replace = dataclasses.replace
-    judged = {"model": component("models", run.judge.model), "objective": component("objectives", run.judge.objective)}
+    judged = {
+        "model": component("models", run.judge.model),
+        "objective": component("objectives", run.judge.objective),
+    }
     return replace(
         run,
         paths=Paths(str(absolute(run.paths.runs)), str(absolute(run.paths.data))),
-        pack=replace(run.pack, recipe=named(run.pack.recipe), root=absolute(run.pack.root), labels=absolute(run.pack.labels)),
+        pack=replace(
+            run.pack,
+            recipe=named(run.pack.recipe),
+            root=absolute(run.pack.root),
+            labels=absolute(run.pack.labels),
+        ),
         sweep=replace(run.sweep, space=named(run.sweep.space)),
         data=replace(run.data, shards=absolute(run.data.shards)),
         generate=replace(run.generate, out=absolute(run.generate.out)),
@@ -135,11 +178,17 @@ def resolve(run: Run) -> Run:
 def space_of(run: Run) -> Space:
     """The search space, checked."""
     name = run.sweep.space
-    space = config.read_yaml(registry.own_file(name) if name.endswith((".yaml", ".yml")) else JOBS / "spaces" / f"{name}.yaml")
+    space = config.read_yaml(
+        registry.own_file(name)
+        if name.endswith((".yaml", ".yml"))
+        else JOBS / "spaces" / f"{name}.yaml"
+    )
     check_space(space, name)
     for param in space:
         if not param.startswith(SEARCHED) or param in FIXED:
-            raise UserError(f"space {name}: {param} is the same for all trials; a space may hold {', '.join(SEARCHED)} keys.")
+            raise UserError(
+                f"space {name}: {param} is the same for all trials; a space may hold {', '.join(SEARCHED)} keys."
+            )
     return space
 
 
@@ -150,9 +199,13 @@ def with_params(run: Run, params: dict[str, Any], **training: Any) -> Run:
         name = params.get(f"{part}.name", tree[part]["name"])
         if name != tree[part]["name"]:
             tree[part] = {"name": name}
-    arguments = [f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in params.items()]
+    arguments = [
+        f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in params.items()
+    ]
     made = config.load(Run, arguments, [tree])
-    return resolve(dataclasses.replace(made, training=dataclasses.replace(made.training, **training)))
+    return resolve(
+        dataclasses.replace(made, training=dataclasses.replace(made.training, **training))
+    )
 
 
 def own_files(run: Run) -> list[str]:

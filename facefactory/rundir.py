@@ -70,7 +70,9 @@ def atomic(path: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def _renamed(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")  # hosts share folders, and numbers
+    temporary = path.with_name(
+        f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    )  # hosts share folders, and numbers
     try:
         yield temporary
         with open(temporary, "rb") as stream:
@@ -146,7 +148,11 @@ def locked(path: Path) -> Iterator[None]:
 
 def tail(path: Path, lines: int = 15) -> str | None:
     """The last lines of a log; None where there is no file."""
-    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.is_file() else None
+    return (
+        "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+        if path.is_file()
+        else None
+    )
 
 
 def sha256(path: Path) -> str:
@@ -186,13 +192,17 @@ def usable(path: Path, name: str, write: bool = True) -> None:
     for place in (path, *path.parents):
         try:
             if place.is_symlink() and not place.exists():
-                raise UserError(f"{name}={path}: {place} is a link to {os.readlink(place)}, which is not there.")
+                raise UserError(
+                    f"{name}={path}: {place} is a link to {os.readlink(place)}, which is not there."
+                )
             if not place.exists():
                 continue
             if not place.is_dir():
                 raise UserError(f"{name}={path}: {place} is a file; give a folder.")
             if write and not os.access(place, os.W_OK | os.X_OK):
-                raise UserError(f"{name}={path}: {place} cannot be written by you; give another folder.")
+                raise UserError(
+                    f"{name}={path}: {place} cannot be written by you; give another folder."
+                )
         except OSError as error:
             raise UserError(f"{name}={path}: {error.strerror}; give another folder.") from None
         return
@@ -212,7 +222,9 @@ class RunDir:
 
     def __init__(self, path: Path) -> None:
         self.path, self.token = path, os.environ.get(OWNER_TOKEN)
-        self.kept: dict[str, Any] = {}  # what this process found out once and asks for again, e.g. the plan of a set
+        self.kept: dict[
+            str, Any
+        ] = {}  # what this process found out once and asks for again, e.g. the plan of a set
 
     def stage(self, name: str) -> Path:
         """The folder of a stage."""
@@ -234,7 +246,12 @@ class RunDir:
         """Become the owner; whoever owned the folder before stops at its next write."""
         self.open_private()
         pid, self.token = os.getpid(), secrets.token_hex(8)
-        owner = {"host": socket.gethostname(), "pid": pid, "started": started(pid), "token": self.token}
+        owner = {
+            "host": socket.gethostname(),
+            "pid": pid,
+            "started": started(pid),
+            "token": self.token,
+        }
         write_json(self.path / "owner.json", owner)
 
     def open_private(self) -> None:
@@ -246,13 +263,27 @@ class RunDir:
         """Raise OwnerLost unless this process (or its launcher) still owns the folder. Called before every rename."""
         owner = self._owner()
         if owner is None or owner["token"] != self.token:
-            newer = f"pid {owner['pid']} on {owner['host']}" if owner else "nobody (owner.json is gone or damaged)"
-            raise OwnerLost(f"{self.path} is owned by {newer} now; this older copy stops without writing.")
+            newer = (
+                f"pid {owner['pid']} on {owner['host']}"
+                if owner
+                else "nobody (owner.json is gone or damaged)"
+            )
+            raise OwnerLost(
+                f"{self.path} is owned by {newer} now; this older copy stops without writing."
+            )
 
     def record(self, stage: str, state: str, **facts: Any) -> None:
         """Append a line to the ledger."""
-        line = {"time": round(time.time(), 1), "stage": stage, "state": state, "host": socket.gethostname()}
-        append_json(self.path / "jobs.jsonl", {**line, "job": os.environ.get("FACEFACTORY_JOB", f"pid {os.getpid()}"), **facts})
+        line = {
+            "time": round(time.time(), 1),
+            "stage": stage,
+            "state": state,
+            "host": socket.gethostname(),
+        }
+        append_json(
+            self.path / "jobs.jsonl",
+            {**line, "job": os.environ.get("FACEFACTORY_JOB", f"pid {os.getpid()}"), **facts},
+        )
 
     def done(self, stage: str) -> dict[str, Any] | None:
         """DONE.json of a stage, or None: the stage is not finished, or the file is damaged."""
@@ -265,7 +296,10 @@ class RunDir:
         if done is None or done.get("config") != config or done.get("inputs") != inputs:
             return False
         sizes = done.get("files", {}).items()
-        return all((self.path / name).is_file() and (self.path / name).stat().st_size == size for name, size in sizes)
+        return all(
+            (self.path / name).is_file() and (self.path / name).stat().st_size == size
+            for name, size in sizes
+        )
 
     def begin(self, stage: str, identity: str) -> None:
         """Open a stage's folder: continue what has the same identity, move anything else aside (never delete it)."""
@@ -278,7 +312,9 @@ class RunDir:
     def move_aside(self, stage: str) -> None:
         """Rename a stage's folder to `<stage>.old-<n>`."""
         self.guard()
-        numbers = [int(path.suffix.removeprefix(".old-")) for path in self.path.glob(f"{stage}.old-*")]
+        numbers = [
+            int(path.suffix.removeprefix(".old-")) for path in self.path.glob(f"{stage}.old-*")
+        ]
         self.stage(stage).rename(self.path / f"{stage}.old-{max(numbers, default=0) + 1}")
 
     def finish(self, stage: str, record: dict[str, Any], files: list[Path]) -> None:
@@ -318,8 +354,12 @@ def check_identity(path: Path, identity: dict[str, Any], accept_changes: bool) -
     """Whether a run folder was made with this very config; UserError: with another one, and changes are not accepted."""
     made = identity_of(path)
     if made is not None and made != identity and not accept_changes:
-        keys = sorted(name for name in made.keys() | identity.keys() if made.get(name) != identity.get(name))
-        lines = "; ".join(f"{name} was {made.get(name)!r}, now {identity.get(name)!r}" for name in keys)
+        keys = sorted(
+            name for name in made.keys() | identity.keys() if made.get(name) != identity.get(name)
+        )
+        lines = "; ".join(
+            f"{name} was {made.get(name)!r}, now {identity.get(name)!r}" for name in keys
+        )
         raise UserError(
             f"run {path.name!r} exists with another config: {lines}. "
             "Choose another run=…, or changed=accept to run again the stages that depend on it (old results are kept)."
@@ -327,7 +367,9 @@ def check_identity(path: Path, identity: dict[str, Any], accept_changes: bool) -
     return made == identity
 
 
-def prepare(path: Path, resolved: str, identity: dict[str, Any], command: str, accept_changes: bool) -> RunDir:
+def prepare(
+    path: Path, resolved: str, identity: dict[str, Any], command: str, accept_changes: bool
+) -> RunDir:
     """The run folder for a resolved config: made anew, or checked against what it was made with.
 
     UserError: the folder exists with another config and changes are not accepted, or others may write to it.

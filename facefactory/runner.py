@@ -40,7 +40,11 @@ class Stop:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
             signal.signal(number, handle)
         # while it ends, Python gives signals their deadly defaults back, and what has finished would count as failed
-        atexit.register(lambda: [signal.signal(one, signal.SIG_IGN) for one in (signal.SIGTERM, signal.SIGUSR2)])
+        atexit.register(
+            lambda: [
+                signal.signal(one, signal.SIG_IGN) for one in (signal.SIGTERM, signal.SIGUSR2)
+            ]
+        )
 
 
 stop = Stop()
@@ -128,7 +132,9 @@ def _execute_one(run: Run, folder: RunDir, stage: Stage) -> None:
     say(f"{stage.name}: done in {seconds:.0f} s")
 
 
-def finish(run: Run, folder: RunDir, stage: Stage, inputs: dict[str, Any], outputs: Outputs, began: float) -> float:
+def finish(
+    run: Run, folder: RunDir, stage: Stage, inputs: dict[str, Any], outputs: Outputs, began: float
+) -> float:
     """Write DONE.json with the versions that decide bits; the seconds since `began`."""
     seconds = round(time.time() - began, 1)
     facts, files = outputs

@@ -64,7 +64,9 @@ class Turn:
         """Raise OwnerLost if another command took the mark over, because this one stood still for too long."""
         found = _read(self.mark)
         if found is None or found[0] != self.holder:
-            raise rundir.OwnerLost(f"{self.mark} is another command's now: this one stood still for {STALE_S:g} s.")
+            raise rundir.OwnerLost(
+                f"{self.mark} is another command's now: this one stood still for {STALE_S:g} s."
+            )
 
 
 @contextlib.contextmanager

@@ -433,7 +433,7 @@ def test_what_squeue_shows_is_alive_and_nothing_is_submitted_in_its_place(known:
     assert found["jobs"][0]["state"] == state  # told as it is
 
 
-@pytest.mark.parametrize("state", [*WELL, *BADLY, *LOST, "NEVER_MET"])
+@pytest.mark.parametrize("state", sorted({*WELL, *BADLY, *LOST, "NEVER_MET"}))
 def test_what_only_the_records_have_is_over(known: Known, state: str) -> None:
     known.submitted("train", "5")
     known.slurm.prints("sacct", row(JobID="5", State=state))

@@ -14,9 +14,18 @@ from facefactory.config import key
 from facefactory.registry import unknown
 
 SHIPPED = Path(__file__).parents[2] / "slurm"
-STEERING = ("SQUEUE_", "SACCT_", "SINFO_", "SCONTROL_", "SLURM_TIME_FORMAT")  # variables that change what commands answer
+STEERING = (
+    "SQUEUE_",
+    "SACCT_",
+    "SINFO_",
+    "SCONTROL_",
+    "SLURM_TIME_FORMAT",
+)  # variables that change what commands answer
 OURS = {  # sbatch options that a chain sets itself -> the key of a profile for what its user may want of them, if any
-    **dict.fromkeys(("job-name", "output", "error", "open-mode", "array", "dependency", "kill-on-invalid-dep"), ""),
+    **dict.fromkeys(
+        ("job-name", "output", "error", "open-mode", "array", "dependency", "kill-on-invalid-dep"),
+        "",
+    ),
     **dict.fromkeys(("hold", "wait", "wrap", "parsable", "test-only", "comment"), ""),
     **dict.fromkeys(("requeue", "no-requeue"), "requeue"),
     "signal": "signal_s",
@@ -31,7 +40,9 @@ class Profile:
     nodes and tasks follow from that.
     """
 
-    partition: str | None = key(None, "partition of jobs that use GPUs (of all jobs, without cpu_partition)")
+    partition: str | None = key(
+        None, "partition of jobs that use GPUs (of all jobs, without cpu_partition)"
+    )
     cpu_partition: str | None = key(None, "partition of jobs that use none")
     account: str | None = key(None, "account that is charged")
     qos: str | None = key(None, "quality of service")
@@ -43,12 +54,17 @@ class Profile:
     cpu_min: int = key(240, "time limit of jobs that pack or report, minutes", low=1)
     gpu_min: int = key(1440, "time limit of jobs that train or score, minutes", low=1)
     sweep_min: int = key(1440, "time limit of sweeps, minutes", low=1)
-    signal_s: int = key(120, "how long before the time limit a job is told to save and requeue, seconds", low=10)
-    requeue: Literal["scontrol", "resubmit", "none"] = key("scontrol", "how a job that was told to stop comes back")
+    signal_s: int = key(
+        120, "how long before the time limit a job is told to save and requeue, seconds", low=10
+    )
+    requeue: Literal["scontrol", "resubmit", "none"] = key(
+        "scontrol", "how a job that was told to stop comes back"
+    )
     setup: list[str] = key([], "shell lines before Python starts, e.g. module load …")
     environment: dict[str, str] = key({}, "variables of the jobs")
     python: str | None = key(
-        None, "command that starts Python on a node; default: this Python; or apptainer exec --nv x.sif python"
+        None,
+        "command that starts Python on a node; default: this Python; or apptainer exec --nv x.sif python",
     )
     scratch: str | None = key(None, "node-local folder, expanded on the node, e.g. $SLURM_TMPDIR")
     runs: str | None = key(None, "folder of the run folders, on shared storage")
@@ -75,7 +91,11 @@ def load_profile(name: str | None) -> Profile:
     if name is not None and name.endswith((".yaml", ".yml")):
         found = [Path(name).expanduser()]
     else:
-        found = [path for folder in (own, SHIPPED) if (path := folder / f"{name or 'default'}.yaml").exists()]
+        found = [
+            path
+            for folder in (own, SHIPPED)
+            if (path := folder / f"{name or 'default'}.yaml").exists()
+        ]
     if not found and name is None:
         return Profile()
     if not found:
@@ -86,7 +106,9 @@ def load_profile(name: str | None) -> Profile:
         profile = config.load(Profile, [], [content])
     except UserError as error:
         keys = ", ".join(item.name for item in dataclasses.fields(Profile))
-        raise UserError(f"{found[0]}: {str(error).partition(' --help lists')[0]} Profiles have the keys {keys}.") from None
+        raise UserError(
+            f"{found[0]}: {str(error).partition(' --help lists')[0]} Profiles have the keys {keys}."
+        ) from None
     if problem := contradiction(profile):
         raise UserError(f"{found[0]}: {problem}")
     return profile
@@ -112,7 +134,9 @@ def contradiction(profile: Profile) -> str | None:
 def asked(*command: str) -> subprocess.CompletedProcess[str]:
     """What a command answers; one that hangs or does not exist has failed with 127 and printed nothing."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60, env=steady())
+        return subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=60, env=steady()
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         return subprocess.CompletedProcess(command, 127, "", str(error))
 
@@ -144,7 +168,9 @@ def job_id(answer: str, name: str, script: Path | None = None) -> str | None:
     alone = re.fullmatch(r"(\d+)(;\S*)?", answer.strip())  # as --parsable has it
     if alone:
         return alone[1]
-    mine = (held(script) if script else set()) or {job for job, called in held_names().items() if called == name}
+    mine = (held(script) if script else set()) or {
+        job for job, called in held_names().items() if called == name
+    }
     numbers = mine & set(re.findall(r"\d+", answer))
     return numbers.pop() if len(numbers) == 1 else None
 
@@ -171,9 +197,14 @@ def _held(what: str) -> dict[str, str]:
 
 def sbatch(text: str) -> list[str]:
     """The command that submits a batch script, whose options are not overruled by variables that somebody has set."""
-    options = {name.upper().replace("-", "_") for name in re.findall(r"^#SBATCH --([\w-]+)", text, re.M)}
+    options = {
+        name.upper().replace("-", "_") for name in re.findall(r"^#SBATCH --([\w-]+)", text, re.M)
+    }
     names = {f"SBATCH_{name}" for name in options}
-    names |= {f"SBATCH_{name}" for name in ("ARRAY_INX", "TIMELIMIT", "WAIT", "EXPORT", "NO_REQUEUE", "REQUEUE", "GPUS")}
+    names |= {
+        f"SBATCH_{name}"
+        for name in ("ARRAY_INX", "TIMELIMIT", "WAIT", "EXPORT", "NO_REQUEUE", "REQUEUE", "GPUS")
+    }
     names |= {f"SBATCH_MEM_PER_{what}" for what in ("NODE", "CPU", "GPU")}
     unset = [word for name in sorted(names & os.environ.keys()) for word in ("-u", name)]
     return ["env", *unset, "sbatch"] if unset else ["sbatch"]
@@ -186,7 +217,9 @@ def choose(wanted: str) -> str:
     ping = asked("scontrol", "ping")
     if " UP" in ping.stdout:
         return "slurm"
-    if wanted == "auto" and "establish a configuration source" in ping.stderr:  # installed, as by `make test`, no more
+    if (
+        wanted == "auto" and "establish a configuration source" in ping.stderr
+    ):  # installed, as by `make test`, no more
         return "local"
     answer = " ".join((ping.stdout + ping.stderr).split())[-200:]
     raise UserError(

@@ -45,17 +45,28 @@ def cluster(profile: Profile, folder: Path, partitions: list[str], wait_s: float
     finding("none" not in kind, f"accounting: {kind}", fix, "note")
     fix = "jobs ask for --requeue themselves; if they end FAILED after a preemption, set requeue: resubmit"
     finding(requeue == "1", f"JobRequeue={requeue}", fix, "note")
-    preempts, mode, wait, array = map(settings.get, ("PreemptType", "PreemptMode", "KillWait", "MaxArraySize"))
+    preempts, mode, wait, array = map(
+        settings.get, ("PreemptType", "PreemptMode", "KillWait", "MaxArraySize")
+    )
     finding(True, f"preemption: {preempts}, {mode}; KillWait {wait}, MaxArraySize {array}")
-    up = {name: one for name, one in seen.partitions.items() if one.state == "up" and not one.hidden}
+    up = {
+        name: one for name, one in seen.partitions.items() if one.state == "up" and not one.hidden
+    }
     if not up:
-        return finding(False, "no partition is up", "sinfo shows what there is; ask those who run the cluster")
+        return finding(
+            False, "no partition is up", "sinfo shows what there is; ask those who run the cluster"
+        )
     for name in partitions:
         if name not in up:
             raise unknown(f"partitions: {name!r} is not up", name, up)
     for name, partition in up.items():
         fix = "jobs there wait until it has some; leave it out of your profile"
-        finding(partition.nodes, f"partition {name}: {size(partition)}, up to {partition.limit}", fix, "note")
+        finding(
+            partition.nodes,
+            f"partition {name}: {size(partition)}, up to {partition.limit}",
+            fix,
+            "note",
+        )
     if profile != Profile():  # that of a newcomer says nothing yet
         for text in wrong(profile, folder, seen):
             good &= finding(False, f"profile: {text}", "set that in your profile")
@@ -63,7 +74,9 @@ def cluster(profile: Profile, folder: Path, partitions: list[str], wait_s: float
         place.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(place).free / 2**30
         fix = "packed sets and runs need room; other disks: give paths.runs and paths.data"
-        finding(free > 20, f"{free:.0f} GB free on the disk of {place}, for all its users", fix, "note")
+        finding(
+            free > 20, f"{free:.0f} GB free on the disk of {place}, for all its users", fix, "note"
+        )
     for row in map(str.split, asked("quota", "-s", "-w").stdout.splitlines()[2:]):
         if len(row) > 3:  # file system, used (* if too much), soft and hard limit
             text = f"your quota on {row[0]}: {row[1]} used, {row[2]} allowed, {row[3]} at most (0K: no limit)"
@@ -71,7 +84,10 @@ def cluster(profile: Profile, folder: Path, partitions: list[str], wait_s: float
     tried = partitions or [name for name, partition in up.items() if partition.nodes]
     for name in tried if wait_s else []:
         good &= try_partition(profile, folder, up[name], wait_s)
-    print("\n# a profile to start from: ~/.config/facefactory/default.yaml\n" + proposal(seen, up, folder))
+    print(
+        "\n# a profile to start from: ~/.config/facefactory/default.yaml\n"
+        + proposal(seen, up, folder)
+    )
     return good
 
 
@@ -79,8 +95,16 @@ def size(partition: Partition) -> str:
     """Every kind of a partition's nodes in words."""
     told = []
     for kind in partition.kinds:
-        has = f"{kind.cpus} CPUs, {kind.memory_mb / 1024:.0f} GB" if kind.cpus and kind.memory_mb else "of a size not known yet"
-        slices = f" and {kind.slices} slices of GPUs (MIG), which are not used here" if kind.slices else ""
+        has = (
+            f"{kind.cpus} CPUs, {kind.memory_mb / 1024:.0f} GB"
+            if kind.cpus and kind.memory_mb
+            else "of a size not known yet"
+        )
+        slices = (
+            f" and {kind.slices} slices of GPUs (MIG), which are not used here"
+            if kind.slices
+            else ""
+        )
         told.append(f"{kind.count} nodes, {has}, {kind.gpus} GPUs{slices}")
     return "; ".join(told) or "no nodes"
 
@@ -88,7 +112,10 @@ def size(partition: Partition) -> str:
 def wrong(profile: Profile, folder: Path, seen: Site) -> list[str]:
     """What of a profile cannot work here, for a full node of each kind of job."""
     full = profile.gpus_per_node or profile.processes_per_node
-    chain = [launch.Job("train", [["x"]], "gpu", True, full), launch.Job("sweep", [["x"]], "sweep", True, full)]
+    chain = [
+        launch.Job("train", [["x"]], "gpu", True, full),
+        launch.Job("sweep", [["x"]], "sweep", True, full),
+    ]
     chain.append(launch.Job("report", [["x"]], "cpu", False))
     return site.problems(profile, launch.requests(chain, profile, folder), seen)
 
@@ -105,34 +132,53 @@ def least(partition: Partition) -> Nodes:
 def try_partition(profile: Profile, folder: Path, partition: Partition, wait_s: float) -> bool:
     """A job of two tasks, on two nodes where there are two; what it found."""
     name, has = partition.name, least(partition)
-    where = folder / f"check-{name}-{secrets.token_hex(8)}"  # a folder that nodes do not have by themselves
+    where = (
+        folder / f"check-{name}-{secrets.token_hex(8)}"
+    )  # a folder that nodes do not have by themselves
     run = RunDir(where)
     run.claim()
     each = 1 if has.count > 1 else 2
     gpus = has.gpus >= each
-    small: dict[str, Any] = {"partition": name, "cpu_partition": None, "gpus_per_node": each * gpus, "processes_per_node": each}
+    small: dict[str, Any] = {
+        "partition": name,
+        "cpu_partition": None,
+        "gpus_per_node": each * gpus,
+        "processes_per_node": each,
+    }
     small |= {"gpu_min": 2, "signal_s": 10, "cpus_per_process": 1}
     small |= {"memory_gb": min(profile.memory_gb, 4.0, has.memory_mb / 2048)}
     try:
         task = launch.Job("check", [["probe", str(where)]], "gpu", gpus, 2)
         (job,) = launch.submit([task], dataclasses.replace(profile, **small), run)
     except UserError as error:
-        return finding(False, f"{name}: {error}", "set that in your profile and try again, or leave this partition out")
+        return finding(
+            False,
+            f"{name}: {error}",
+            "set that in your profile and try again, or leave this partition out",
+        )
     deadline = time.monotonic() + wait_s
     while (waiting := status.live(run)) and time.monotonic() < deadline:
         time.sleep(1)
     if waiting:
         asked("scancel", job)
         return finding(
-            False, f"{name}: still {status.in_words(waiting[job], job)}", "try again later, or with wait_min=60", "note"
+            False,
+            f"{name}: still {status.in_words(waiting[job], job)}",
+            "try again later, or with wait_min=60",
+            "note",
         )
     told = [rundir.read_json(path) for path in sorted(where.glob("task-*.json"))]
     if len(told) < 2:
         fix = f"mend setup, environment or python of the profile, or give a folder that the nodes share; all files are in {where}"
         tail = rundir.tail(status.log(run, job))
-        return finding(False, f"{name}: {len(told)} of 2 tasks answered; the end of the log:\n{tail}", fix)
+        return finding(
+            False, f"{name}: {len(told)} of 2 tasks answered; the end of the log:\n{tail}", fix
+        )
     first, hosts = told[0], ", ".join(sorted({one["host"] for one in told}))
-    finding(True, f"{name}: Python {first['python']} and torch {first['torch']} on {hosts}, which see this folder")
+    finding(
+        True,
+        f"{name}: Python {first['python']} and torch {first['torch']} on {hosts}, which see this folder",
+    )
     finding(True, f"{name}: all-reduce of 2 tasks in {first['seconds']:.1f} s")
     speed = min(one["scratch_mb_s"] for one in told)
     finding(True, f"{name}: scratch {first['scratch']} writes {speed:.0f} MB/s with fsync")
@@ -151,7 +197,9 @@ def probe(folder: Path) -> None:
     began = time.monotonic()
     cuda = torch.cuda.is_available()
     dist.init_process_group("nccl" if cuda else "gloo")
-    ones = torch.ones(1, device=torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else None)
+    ones = torch.ones(
+        1, device=torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else None
+    )
     dist.all_reduce(ones)
     facts: dict[str, Any] = {"seconds": time.monotonic() - began, "scratch": tempfile.gettempdir()}
     if ones.item() != dist.get_world_size():
@@ -162,9 +210,19 @@ def probe(folder: Path) -> None:
         stream.flush()
         os.fsync(stream.fileno())
         facts["scratch_mb_s"] = 64 / (time.monotonic() - before)
-    facts |= {"host": socket.gethostname(), "python": sys.version.split()[0], "torch": torch.__version__}
-    driver = asked("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader").stdout.partition("\n")[0]
-    facts |= {"cuda": torch.cuda.get_device_name() if cuda else None, "built_for": torch.version.cuda, "driver": driver or None}
+    facts |= {
+        "host": socket.gethostname(),
+        "python": sys.version.split()[0],
+        "torch": torch.__version__,
+    }
+    driver = asked(
+        "nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"
+    ).stdout.partition("\n")[0]
+    facts |= {
+        "cuda": torch.cuda.get_device_name() if cuda else None,
+        "built_for": torch.version.cuda,
+        "driver": driver or None,
+    }
     rundir.write_json(folder / f"task-{dist.get_rank()}.json", facts)
     dist.destroy_process_group()
 
@@ -178,9 +236,13 @@ def proposal(seen: Site, up: dict[str, Partition], folder: Path) -> str:
     best = max(usable, key=lambda name: (least(usable[name]).gpus > 0, usable[name].default))
     plain = best
     if least(usable[best]).gpus:
-        plain = next((name for name, partition in usable.items() if not least(partition).gpus), best)
+        plain = next(
+            (name for name, partition in usable.items() if not least(partition).gpus), best
+        )
     facts, beside = least(usable[best]), least(usable[plain])
-    profile: dict[str, Any] = {"partition": best} | ({"cpu_partition": plain} if plain != best else {})
+    profile: dict[str, Any] = {"partition": best} | (
+        {"cpu_partition": plain} if plain != best else {}
+    )
 
     # who pays: an account that this partition takes
     open_here = [account for account in seen.accounts if account.partition in ("", best)]
@@ -198,7 +260,11 @@ def proposal(seen: Site, up: dict[str, Partition], folder: Path) -> str:
     longest, longest_plain = usable[best].minutes, usable[plain].minutes
     if min(longest, longest_plain) < math.inf:
         most = math.floor(min(1440, longest))
-        profile |= {"gpu_min": most, "sweep_min": most, "cpu_min": math.floor(min(240, longest_plain))}
+        profile |= {
+            "gpu_min": most,
+            "sweep_min": most,
+            "cpu_min": math.floor(min(240, longest_plain)),
+        }
         shortest_s = 60 * min(most, profile["cpu_min"])
         if shortest_s <= Profile().signal_s:
             profile["signal_s"] = max(10, shortest_s // 2)

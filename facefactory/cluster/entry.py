@@ -33,15 +33,24 @@ def run(arguments: list[str], folder: str, requeue: str, scratch: str | None) ->
     job, world = JobEnvironment(), TorchDistributedEnvironment()
     if world.world_size > 1:
         world.export(set_cuda_visible_devices=False, overwrite=True)
-    environment = {**os.environ, **QUIET, "FACEFACTORY_LOG": str(job.paths.stdout), "FACEFACTORY_JOB": job.job_id}
+    environment = {
+        **os.environ,
+        **QUIET,
+        "FACEFACTORY_LOG": str(job.paths.stdout),
+        "FACEFACTORY_JOB": job.job_id,
+    }
     if world.world_size > 1:
         environment |= surroundings.rank(world.rank, world.world_size)
     if scratch:
         environment["TMPDIR"] = os.path.expandvars(scratch)
         Path(environment["TMPDIR"]).mkdir(parents=True, exist_ok=True)
     for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)  # and so the child, until it listens: a stop while it starts is no failure
-    child = subprocess.Popen([sys.executable, "-u", "-m", "facefactory", *arguments], env=environment)
+        signal.signal(
+            number, signal.SIG_IGN
+        )  # and so the child, until it listens: a stop while it starts is no failure
+    child = subprocess.Popen(
+        [sys.executable, "-u", "-m", "facefactory", *arguments], env=environment
+    )
     code = None
     while code is None:
         if world.rank == 0:
@@ -57,7 +66,10 @@ def run(arguments: list[str], folder: str, requeue: str, scratch: str | None) ->
     elif code == INTERRUPTED:
         first = code_of(ended) or code
     if code == INTERRUPTED and first != INTERRUPTED:
-        print(f"job {job.job_id}: another task ended with code {first} first, so this stop is the job's end", flush=True)
+        print(
+            f"job {job.job_id}: another task ended with code {first} first, so this stop is the job's end",
+            flush=True,
+        )
         sys.exit(first)
 
     if code == INTERRUPTED and world.rank == 0:
@@ -100,7 +112,10 @@ def again(how: str, folder: RunDir, job: str) -> None:
     `job`: an element by the array's id and its place; the last element's own id means the whole array.
     """
     if how == "none":
-        return print(f"job {job} saved its work; it goes on when the same command is given again", flush=True)
+        return print(
+            f"job {job} saved its work; it goes on when the same command is given again",
+            flush=True,
+        )
     try:
         shown = _slurm("scontrol", "show", "job", job)
         state = (re.findall(r"JobState=(\S+)", shown) or ["unknown"])[0]
@@ -120,7 +135,10 @@ def again(how: str, folder: RunDir, job: str) -> None:
     except (OSError, RuntimeError) as error:
         other = "none" if how == "resubmit" else "resubmit (or none)"
         mend = f"Give the same command again; if this happens each time, set requeue: {other} in your profile."
-        print(f"job {job} saved its work, but could not be requeued: {' '.join(str(error).split())}. {mend}", flush=True)
+        print(
+            f"job {job} saved its work, but could not be requeued: {' '.join(str(error).split())}. {mend}",
+            flush=True,
+        )
 
 
 def resubmit(folder: RunDir, old: str) -> str:
@@ -128,14 +146,22 @@ def resubmit(folder: RunDir, old: str) -> str:
     array, _, element = old.partition("_")
     suffix, number = (f"_{element}", [f"--array={element}"]) if element else ("", [])
     jobs = folder.path / "private" / "jobs"
-    _slurm("scontrol", "update", f"jobid={old}", "requeue=0")  # nor may Slurm, e.g. when it is being preempted
+    _slurm(
+        "scontrol", "update", f"jobid={old}", "requeue=0"
+    )  # nor may Slurm, e.g. when it is being preempted
     script = _slurm("scontrol", "write", "batch_script", os.environ["SLURM_JOB_ID"], "-")
-    answer = _slurm(*sbatch(script), "--parsable", "--hold", "--dependency=", *number, input=script)
+    answer = _slurm(
+        *sbatch(script), "--parsable", "--hold", "--dependency=", *number, input=script
+    )
     copy = job_id(answer, os.environ["SLURM_JOB_NAME"])
     if copy is None:
-        raise RuntimeError(f"sbatch answered {answer.strip()!r}, which names no job that is known; see squeue --me")
+        raise RuntimeError(
+            f"sbatch answered {answer.strip()!r}, which names no job that is known; see squeue --me"
+        )
     os.link(jobs / f"{old}_submitted.pkl", jobs / f"{copy}{suffix}_submitted.pkl")
-    folder.record(os.environ["SLURM_JOB_NAME"].rpartition("-")[2], "submitted", job=copy, instead_of=old)
+    folder.record(
+        os.environ["SLURM_JOB_NAME"].rpartition("-")[2], "submitted", job=copy, instead_of=old
+    )
     for line in _slurm("squeue", "--me", "-h", "-r", "-t", "PENDING", "-o", "%i %E").splitlines():
         waiting, _, text = line.partition(" ")
         wanted = []
@@ -158,8 +184,12 @@ def resubmit(folder: RunDir, old: str) -> str:
 def _slurm(*command: str, input: str | None = None) -> str:
     """What a Slurm command prints; a controller that is away is waited for."""
     end = time.monotonic() + AWAY_S
-    while (done := subprocess.run(command, input=input, capture_output=True, text=True, env=steady())).returncode:
-        busy = "timed out" in done.stderr and "sbatch" not in command  # whose job may be in the queue all the same
+    while (
+        done := subprocess.run(command, input=input, capture_output=True, text=True, env=steady())
+    ).returncode:
+        busy = (
+            "timed out" in done.stderr and "sbatch" not in command
+        )  # whose job may be in the queue all the same
         if not (busy or "Unable to contact" in done.stderr) or time.monotonic() > end:
             raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
         time.sleep(1)

@@ -13,7 +13,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from facefactory import UserError, registry
-from facefactory.cluster import Profile, contradiction, entry, held, job_id, job_name, plain, sbatch, site
+from facefactory.cluster import (
+    Profile,
+    contradiction,
+    entry,
+    held,
+    job_id,
+    job_name,
+    plain,
+    sbatch,
+    site,
+)
 from facefactory.rundir import RunDir
 
 CODE = Path(__file__).parents[2]
@@ -46,7 +56,9 @@ class Job:
     processes: int = 1
     after: Literal["ok", "each", "any"] = "ok"
     share: str | None = None  # jobs of one name that follow each other become one
-    opens: str | None = None  # the stage whose folder is made ready before this job's elements start
+    opens: str | None = (
+        None  # the stage whose folder is made ready before this job's elements start
+    )
 
 
 def parameters(job: Job, profile: Profile, folder: Path, before: list[str]) -> dict[str, Any]:
@@ -54,10 +66,19 @@ def parameters(job: Job, profile: Profile, folder: Path, before: list[str]) -> d
     check_place(folder)
     nodes, each = profile.nodes(job.processes)
     gpus = job.gpus and profile.gpus_per_node > 0
-    tasks = 1 if job.kind == "sweep" else each  # a sweep's one task starts Ray on all nodes and decides for all trials
+    tasks = (
+        1 if job.kind == "sweep" else each
+    )  # a sweep's one task starts Ray on all nodes and decides for all trials
     cpus = profile.cpus_per_process * each // tasks
-    rule = {"ok": "afterok", "any": "afterany", "each": "aftercorr" if len(job.commands) > 1 else "afterok"}[job.after]
-    more: dict[str, Any] = {"hold": True, "no-requeue" if profile.requeue == "none" else "requeue": True}
+    rule = {
+        "ok": "afterok",
+        "any": "afterany",
+        "each": "aftercorr" if len(job.commands) > 1 else "afterok",
+    }[job.after]
+    more: dict[str, Any] = {
+        "hold": True,
+        "no-requeue" if profile.requeue == "none" else "requeue": True,
+    }
     if before:
         more["dependency"] = f"{rule}:{':'.join(before if job.after == 'any' else before[-1:])}"
         if job.after != "any":
@@ -66,14 +87,22 @@ def parameters(job: Job, profile: Profile, folder: Path, before: list[str]) -> d
     code = f"export PYTHONSAFEPATH=1 PYTHONPATH={shlex.quote(str(folder / 'code'))}${{PYTHONPATH:+:$PYTHONPATH}}"
     job_id = "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
     ended = f"{shlex.quote(str(folder))}/{entry.EXIT.format(job_id, '${SLURM_RESTART_COUNT:-0}')}"
-    variables = [f"export {name}={shlex.quote(value)}" for name, value in profile.environment.items()]
-    step = ["--nodes=1", "--ntasks=1", "--overlap"] if job.kind == "sweep" else ["--kill-on-bad-exit=1"]
+    variables = [
+        f"export {name}={shlex.quote(value)}" for name, value in profile.environment.items()
+    ]
+    step = (
+        ["--nodes=1", "--ntasks=1", "--overlap"]
+        if job.kind == "sweep"
+        else ["--kill-on-bad-exit=1"]
+    )
     return {
         "job_name": job_name(folder.name, job.stage),
         "comment": f"ff:{plain(folder.name)}:{job.stage}",
         "partition": profile.partition if gpus else profile.cpu_partition or profile.partition,
         **{name: getattr(profile, name) for name in ("account", "qos", "constraint")},
-        "time": {"cpu": profile.cpu_min, "gpu": profile.gpu_min, "sweep": profile.sweep_min}[job.kind],
+        "time": {"cpu": profile.cpu_min, "gpu": profile.gpu_min, "sweep": profile.sweep_min}[
+            job.kind
+        ],
         "nodes": nodes,
         "ntasks_per_node": tasks,
         "cpus_per_task": cpus,
@@ -91,9 +120,13 @@ def parameters(job: Job, profile: Profile, folder: Path, before: list[str]) -> d
 
 def _guarded(folder: Path) -> str:
     """Shell that ends a job before it runs code to which everyone may write."""
-    run, code, private = (shlex.quote(str(path)) for path in (folder, folder / "code", folder / "private"))
+    run, code, private = (
+        shlex.quote(str(path)) for path in (folder, folder / "code", folder / "private")
+    )
     places = f"find {run} {private} -maxdepth 0 -perm -002; find {code} ! -type l -perm -002"
-    words = shlex.quote(f"error: {folder}, or code/ or private/ in it, is writable by everyone; run: chmod -R o-w")
+    words = shlex.quote(
+        f"error: {folder}, or code/ or private/ in it, is writable by everyone; run: chmod -R o-w"
+    )
     return f'[ -z "$({places})" ] || {{ echo {words} {run} >&2; exit 2; }}'
 
 
@@ -107,7 +140,9 @@ def check_place(folder: Path) -> None:
         )
 
 
-def script(job: Job, profile: Profile, folder: Path, before: Sequence[str] = ("JOB_BEFORE",)) -> str:
+def script(
+    job: Job, profile: Profile, folder: Path, before: Sequence[str] = ("JOB_BEFORE",)
+) -> str:
     """The batch script of a job, as dry_run=true shows it; needs no Slurm."""
     from submitit.slurm.slurm import _make_sbatch_string
 
@@ -115,7 +150,11 @@ def script(job: Job, profile: Profile, folder: Path, before: Sequence[str] = ("J
     jobs, work = folder / "private" / "jobs", " | ".join(map(shlex.join, job.commands))
     python = profile.python or shlex.quote(sys.executable)
     command = f"{python} -u -m submitit.core._submit {shlex.quote(str(jobs))}  # {work}"
-    return str(_make_sbatch_string(command, jobs, map_count=count, **parameters(job, profile, folder, list(before))))
+    return str(
+        _make_sbatch_string(
+            command, jobs, map_count=count, **parameters(job, profile, folder, list(before))
+        )
+    )
 
 
 def requests(chain: Sequence[Job], profile: Profile, folder: Path) -> list[site.Request]:
@@ -131,19 +170,29 @@ def requests(chain: Sequence[Job], profile: Profile, folder: Path) -> list[site.
 def verify(chain: Sequence[Job], profile: Profile, folder: Path) -> None:
     """UserError: the profile asks for what this cluster does not have or allow, or Slurm would refuse a job."""
     problem = contradiction(profile)
-    problems = [problem] if problem else site.problems(profile, requests(chain, profile, folder), site.look())
+    problems = (
+        [problem]
+        if problem
+        else site.problems(profile, requests(chain, profile, folder), site.look())
+    )
     if problems:
         listed = "; ".join(text.rstrip(".") for text in problems)
-        raise UserError(f"this profile cannot work here: {listed}. See python jobs/check.py; nothing was queued.")
+        raise UserError(
+            f"this profile cannot work here: {listed}. See python jobs/check.py; nothing was queued."
+        )
 
     for job in chain:  # a held job is not looked at closely; this is
         text = script(job, profile, folder, ["1"]).replace("#SBATCH --hold\n", "")
-        tested = subprocess.run([*sbatch(text), "--test-only"], input=text, capture_output=True, text=True)
+        tested = subprocess.run(
+            [*sbatch(text), "--test-only"], input=text, capture_output=True, text=True
+        )
         if tested.returncode:
             raise UserError(explain(tested.stderr))
 
 
-def submit(chain: list[Job], profile: Profile, folder: RunDir, own_files: Sequence[str] = ()) -> list[str]:
+def submit(
+    chain: list[Job], profile: Profile, folder: RunDir, own_files: Sequence[str] = ()
+) -> list[str]:
     """Submit a chain; the ids of its jobs. The code that they run, the user's `own_files` too, is copied into the run folder.
 
     UserError: a job cannot work here or was refused; what was queued is cancelled, and the ledger has the reason.
@@ -158,7 +207,9 @@ def submit(chain: list[Job], profile: Profile, folder: RunDir, own_files: Sequen
             ids.append(queue(job, profile, folder, ids))
             folder.record(stage, "submitted", job=ids[-1], elements=len(job.commands))
         folder.guard()  # a command that stood still while another took its place releases nothing
-        released = subprocess.run(["scontrol", "release", ",".join(ids)], capture_output=True, text=True)
+        released = subprocess.run(
+            ["scontrol", "release", ",".join(ids)], capture_output=True, text=True
+        )
         if released.returncode:
             raise UserError(explain(released.stderr))
     except BaseException as error:
@@ -199,13 +250,21 @@ def queue(job: Job, profile: Profile, folder: RunDir, before: Sequence[str]) -> 
         if done.returncode:
             raise UserError(explain(done.stderr or done.stdout))
         said = " ".join((done.stdout + done.stderr).split())[-300:]
-        ended = f"job {', '.join(left)} was cancelled" if left else f"look with squeue --me for a held job {name}"
-        raise UserError(f"sbatch answered {said!r}, which names no job that is known; {ended}. Use Slurm's own sbatch.")
+        ended = (
+            f"job {', '.join(left)} was cancelled"
+            if left
+            else f"look with squeue --me for a held job {name}"
+        )
+        raise UserError(
+            f"sbatch answered {said!r}, which names no job that is known; {ended}. Use Slurm's own sbatch."
+        )
 
     path.rename(jobs / f"{number}_submission.sh")
     for place, command in enumerate(job.commands):
         element = f"{number}_{place}" if len(job.commands) > 1 else number
-        work = DelayedSubmission(entry.run, command, str(folder.path), profile.requeue, profile.scratch)
+        work = DelayedSubmission(
+            entry.run, command, str(folder.path), profile.requeue, profile.scratch
+        )
         work.set_timeout(parameters(job, profile, folder.path, [])["time"], 3)
         work.dump(JobPaths(jobs, element).submitted_pickle)
     return number
@@ -218,7 +277,11 @@ def cancel(jobs: Collection[str]) -> bool:
 
 def explain(complaint: str) -> str:
     """sbatch's refusal as one line with the key to set."""
-    lines = [line.partition("error: ")[2].strip() for line in complaint.splitlines() if "error: " in line]
+    lines = [
+        line.partition("error: ")[2].strip()
+        for line in complaint.splitlines()
+        if "error: " in line
+    ]
     said = "; ".join(dict.fromkeys(lines)) or " ".join(complaint.split())[-300:]
     keys = [key for part, key in COMPLAINTS.items() if part.lower() in said.lower()]
     hint = f"Set {' / '.join(keys)} in your profile" if keys else "See your profile"
@@ -236,7 +299,10 @@ def copy_code(target: Path, own_files: Sequence[str] = ()) -> None:
     for name in own_files:
         (new / registry.own_copy(name)).parent.mkdir(exist_ok=True)
         shutil.copyfile(registry.own_file(name), new / registry.own_copy(name))
-    for path in (new, *new.rglob("*")):  # whatever the modes of the checkout: only its owner may write to what runs
+    for path in (
+        new,
+        *new.rglob("*"),
+    ):  # whatever the modes of the checkout: only its owner may write to what runs
         path.chmod(0o755 if path.is_dir() else 0o644)
     shutil.rmtree(target, ignore_errors=True)
     new.rename(target)

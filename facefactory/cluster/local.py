@@ -17,8 +17,13 @@ from facefactory import rundir, surroundings
 INTERRUPTED = 75  # EX_TEMPFAIL: the work is saved; the same command goes on with it
 TELL_S = 30.0  # seconds between words about runs whose output goes to logs
 CODE = Path(__file__).parents[2]
-LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}  # ranks of one machine need no network
-QUIET = {"TORCH_CPP_LOG_LEVEL": "ERROR"}  # c10d warns of every name that it cannot look up backwards
+LOOPBACK = {
+    "GLOO_SOCKET_IFNAME": "lo",
+    "NCCL_SOCKET_IFNAME": "lo",
+}  # ranks of one machine need no network
+QUIET = {
+    "TORCH_CPP_LOG_LEVEL": "ERROR"
+}  # c10d warns of every name that it cannot look up backwards
 
 
 def die_with_parent() -> None:
@@ -31,9 +36,18 @@ def ranks(count: int, arguments: Sequence[str], environment: dict[str, str]) -> 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    shared = {**QUIET, **environment, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(count)}
+    shared = {
+        **QUIET,
+        **environment,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "WORLD_SIZE": str(count),
+    }
     shared |= LOOPBACK
-    own = [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank), **surroundings.rank(rank, count)} for rank in range(count)]
+    own = [
+        {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank), **surroundings.rank(rank, count)}
+        for rank in range(count)
+    ]
     codes = side_by_side([arguments] * count, count, [None] * count, own, together=True)
     return next((code for code in codes if code not in (0, -signal.SIGKILL)), min(codes))
 
@@ -72,7 +86,9 @@ def side_by_side(
                 log = logs[number]
                 env = {**os.environ, **surroundings.child(CODE), **environments[number]}
                 with open(log, "ab") if log else nullcontext() as out:
-                    running[number] = subprocess.Popen([sys.executable, "-m", *commands[number]], env=env, stdout=out, stderr=out)
+                    running[number] = subprocess.Popen(
+                        [sys.executable, "-m", *commands[number]], env=env, stdout=out, stderr=out
+                    )
             for number, process in list(running.items()):
                 if process.poll() is not None:
                     codes[number] = running.pop(number).returncode

@@ -18,7 +18,9 @@ from pathlib import Path
 from facefactory import rundir, say, scratch, surroundings
 from facefactory.cluster.local import INTERRUPTED
 
-PORTS = range(20000, 32000)  # between Ray's worker ports (to 19999) and ephemeral ones (from 32768)
+PORTS = range(
+    20000, 32000
+)  # between Ray's worker ports (to 19999) and ephemeral ones (from 32768)
 UP_S, NOTICE_S, END_S = 180.0, 3.0, 15.0
 STARTED = "Ray runtime started."  # says `ray start` once the others know its node; it waits 30 s
 STARTS = 3  # of a node whose Ray does not come up
@@ -177,7 +179,9 @@ class Nodes:
         finish([self.step(node.host, node.log, "rm", "-rf", *node.folders) for node in self.nodes])
 
 
-def run(command: Sequence[str], folder: Path, cpus: int, gpus: int, should_stop: Callable[[], bool]) -> int:
+def run(
+    command: Sequence[str], folder: Path, cpus: int, gpus: int, should_stop: Callable[[], bool]
+) -> int:
     """Run `python -m <command>` as the driver of a Ray cluster over this job's nodes; its exit code.
 
     Each node offers `cpus` and `gpus`. INTERRUPTED: the job was told to stop, Ray was lost after it
@@ -250,7 +254,9 @@ def told(nodes: Nodes, should_stop: Callable[[], bool]) -> int:
         say("the job was told to stop, and Ray with it")
         return INTERRUPTED
     say(f"{nodes.lost}: the sweep stops here")
-    failed = len(nodes.nodes) == 1 and not nodes.nodes[0].refused() and not nodes.nodes[0].came_up()
+    failed = (
+        len(nodes.nodes) == 1 and not nodes.nodes[0].refused() and not nodes.nodes[0].came_up()
+    )
     return 1 if failed else INTERRUPTED
 
 

@@ -128,10 +128,20 @@ def look() -> Site:
     limits = asked("scontrol", "-a", "-o", "show", "partition").stdout
     rows = asked("sinfo", "-a", "-h", "-e", "-o", "%P|%a|%l|%D|%c|%m|%G|%f").stdout
     columns = "format=Account,Partition,QOS,MaxSubmitJobs,MaxWall"
-    accounts = asked("sacctmgr", "-nP", "show", "assoc", f"user={getpass.getuser()}", columns).stdout
-    qualities = asked("sacctmgr", "-nP", "show", "qos", "format=Name,MaxWall,MaxSubmitJobsPerUser,Flags").stdout
+    accounts = asked(
+        "sacctmgr", "-nP", "show", "assoc", f"user={getpass.getuser()}", columns
+    ).stdout
+    qualities = asked(
+        "sacctmgr", "-nP", "show", "qos", "format=Name,MaxWall,MaxSubmitJobsPerUser,Flags"
+    ).stdout
     queued = tuple(asked("squeue", "-h", "-r", "--me", "-o", "%a").stdout.split())
-    return Site(settings, parse_partitions(rows, limits), parse_accounts(accounts), parse_qualities(qualities), queued)
+    return Site(
+        settings,
+        parse_partitions(rows, limits),
+        parse_accounts(accounts),
+        parse_qualities(qualities),
+        queued,
+    )
 
 
 # -- reading ---------------------------------------------------------------------------------------------------------
@@ -237,27 +247,49 @@ def names_that_are_not_there(profile: Profile, site: Site) -> list[str]:
     for key in ("partition", "cpu_partition"):
         for name in filter(None, (getattr(profile, key) or "").split(",")):
             if site.partitions and name not in site.partitions:
-                found.append(f"{key}={name!r} is no partition here; {_there_are(name, site.partitions)}")
+                found.append(
+                    f"{key}={name!r} is no partition here; {_there_are(name, site.partitions)}"
+                )
             elif site.partitions and site.partitions[name].state not in ("up", "down"):
-                found.append(f"{key}={name!r} takes no jobs (sinfo says {site.partitions[name].state!r})")
+                found.append(
+                    f"{key}={name!r} takes no jobs (sinfo says {site.partitions[name].state!r})"
+                )
 
     names = {account.name for account in site.accounts}
-    if profile.account and names and site.enforces("associations") and profile.account.lower() not in names:
-        found.append(f"account={profile.account!r} is none of yours; {_there_are(profile.account, names)}")
+    if (
+        profile.account
+        and names
+        and site.enforces("associations")
+        and profile.account.lower() not in names
+    ):
+        found.append(
+            f"account={profile.account!r} is none of yours; {_there_are(profile.account, names)}"
+        )
 
-    allowed = {qos for account in site.accounts for qos in account.qos if profile.account in (None, account.name)}
+    allowed = {
+        qos
+        for account in site.accounts
+        for qos in account.qos
+        if profile.account in (None, account.name)
+    }
     if profile.qos and site.enforces("qos"):
         if site.qualities and profile.qos not in site.qualities:
-            found.append(f"qos={profile.qos!r} is no quality of service here; {_there_are(profile.qos, site.qualities)}")
+            found.append(
+                f"qos={profile.qos!r} is no quality of service here; {_there_are(profile.qos, site.qualities)}"
+            )
         elif allowed and profile.qos not in allowed:
-            found.append(f"qos={profile.qos!r} is not open to your account; {_there_are(profile.qos, allowed)}")
+            found.append(
+                f"qos={profile.qos!r} is not open to your account; {_there_are(profile.qos, allowed)}"
+            )
 
     kinds = [kind for partition in site.partitions.values() for kind in partition.kinds]
     features = {feature for kind in kinds for feature in kind.features}
     if profile.constraint and features:
         for name in re.split(r"[^\w.:=+-]+", re.sub(r"\*\d+", "", profile.constraint)):
             if name and name not in features:
-                found.append(f"constraint={profile.constraint!r}: no node has {name!r}; {_there_are(name, features)}")
+                found.append(
+                    f"constraint={profile.constraint!r}: no node has {name!r}; {_there_are(name, features)}"
+                )
     return found
 
 
@@ -270,7 +302,11 @@ def _there_are(wrong: str, known: Iterable[str]) -> str:
 def too_much(request: Request, profile: Profile, site: Site) -> list[str]:
     """What a job asks for and no partition that it names can ever give; each names its key."""
     named = (request.partition or "").split(",")
-    places = [one for one in site.partitions.values() if one.name in named or (not request.partition and one.default)]
+    places = [
+        one
+        for one in site.partitions.values()
+        if one.name in named or (not request.partition and one.default)
+    ]
     if not places:
         return []
     told = [_too_much_for(request, profile, place, site) for place in places]
@@ -290,7 +326,9 @@ def _too_much_for(request: Request, profile: Profile, place: Partition, site: Si
             limits.clear()
         if quality:
             limits[f"qos {profile.qos}"] = quality.minutes
-        charged = [account.minutes for account in site.accounts if profile.account in (None, account.name)]
+        charged = [
+            account.minutes for account in site.accounts if profile.account in (None, account.name)
+        ]
         limits["your account (MaxWall)"] = max(charged, default=math.inf)
     whose = min(limits, key=lambda name: limits[name], default=where)
     longest = limits.get(whose, math.inf)
@@ -306,7 +344,9 @@ def _too_much_for(request: Request, profile: Profile, place: Partition, site: Si
 
     if not place.is_known:
         return found
-    processes = f"for {request.each} process{'es' if request.each > 1 else ''} on a node, but {where} has"
+    processes = (
+        f"for {request.each} process{'es' if request.each > 1 else ''} on a node, but {where} has"
+    )
     cpus, memory = place.most("cpus"), place.most("memory_mb")
     gpus = max(kind.gpus + kind.slices for kind in place.kinds)
     if request.cpus > cpus and not set_elsewhere & {"cpus-per-task", "ntasks-per-node"}:
@@ -323,7 +363,11 @@ def _too_much_for(request: Request, profile: Profile, place: Partition, site: Si
     if found or set_elsewhere & {"mem", "gres", "nodes", "ntasks-per-node", "cpus-per-task"}:
         return found
 
-    fitting = [one for one in place.kinds if one.cpus >= request.cpus and one.memory_mb >= request.memory_mb]
+    fitting = [
+        one
+        for one in place.kinds
+        if one.cpus >= request.cpus and one.memory_mb >= request.memory_mb
+    ]
     enough = sum(one.count for one in fitting if one.gpus + one.slices >= request.gpus)
     if enough < request.nodes:
         size = f"{request.cpus} CPUs, {request.memory_mb / 1024:.1f} GB and {request.gpus} GPUs"
@@ -347,11 +391,21 @@ def too_many(requests: Sequence[Request], profile: Profile, site: Site) -> list[
             found.append(f"{key}={request.elements}, but this Slurm takes {arrays}")
 
     total = sum(request.elements for request in requests)
-    keys = sorted({ARRAYS[request.stage] for request in requests if request.stage in ARRAYS and request.elements > 1})
+    keys = sorted(
+        {
+            ARRAYS[request.stage]
+            for request in requests
+            if request.stage in ARRAYS and request.elements > 1
+        }
+    )
     mine = [account for account in site.queued if profile.account in (None, account)]
     limits = [("this Slurm (MaxJobCount)", limit(site.settings.get("MaxJobCount", "")), 0)]
     if site.enforces("limits"):
-        charged = [account.most_jobs for account in site.accounts if profile.account in (None, account.name)]
+        charged = [
+            account.most_jobs
+            for account in site.accounts
+            if profile.account in (None, account.name)
+        ]
         limits.append(("your account (MaxSubmitJobs)", max(charged, default=math.inf), len(mine)))
         if profile.qos in site.qualities:
             most = site.qualities[profile.qos].most_jobs
@@ -362,7 +416,9 @@ def too_many(requests: Sequence[Request], profile: Profile, site: Site) -> list[
             fixes = [f"lower {' or '.join(keys)}"] if keys else []
             fixes += ["wait until others have ended"] if total <= most else []
             fix = f"; {' or '.join(fixes)}" if fixes else ""
-            found.append(f"these are {total} jobs{beside}, but {whose} allows {most:g} at a time{fix}")
+            found.append(
+                f"these are {total} jobs{beside}, but {whose} allows {most:g} at a time{fix}"
+            )
     return found
 
 
@@ -380,7 +436,9 @@ def problems(profile: Profile, requests: Sequence[Request], site: Site) -> list[
 
 def request(stage: str, kind: str, elements: int, each: int, options: dict[str, Any]) -> Request:
     """What a job of `each` processes on a node asks for, from submitit's parameters of it."""
-    more = {name.replace("_", "-"): value for name, value in options["additional_parameters"].items()}
+    more = {
+        name.replace("_", "-"): value for name, value in options["additional_parameters"].items()
+    }
     return Request(
         stage=stage,
         partition=more.get("partition", options["partition"]),

@@ -26,7 +26,9 @@ STATES = {  # all that squeue and sacct of Slurm 22.05 know, and after them what
     "RUNNING": Meaning("alive", "runs"),
     "COMPLETING": Meaning("alive", "is ending"),
     "SUSPENDED": Meaning("alive", "is suspended, and goes on when its nodes are free again"),
-    "STOPPED": Meaning("alive", "was stopped and keeps its nodes; scontrol or its owner lets it go on"),
+    "STOPPED": Meaning(
+        "alive", "was stopped and keeps its nodes; scontrol or its owner lets it go on"
+    ),
     "RESIZING": Meaning("alive", "is changing its size"),
     "SIGNALING": Meaning("alive", "is being sent a signal"),
     "STAGE_OUT": Meaning("alive", "copies its files out of a burst buffer"),
@@ -38,10 +40,17 @@ STATES = {  # all that squeue and sacct of Slurm 22.05 know, and after them what
     "COMPLETED": Meaning("well", "has ended well"),
     "FAILED": Meaning("badly", "has failed"),
     "CANCELLED": Meaning("badly", "was cancelled"),
-    "TIMEOUT": Meaning("badly", "ran out of time: raise the minutes in the profile, or signal_s if it had no time to save"),
+    "TIMEOUT": Meaning(
+        "badly",
+        "ran out of time: raise the minutes in the profile, or signal_s if it had no time to save",
+    ),
     "DEADLINE": Meaning("badly", "could not end before its deadline"),
-    "OUT_OF_MEMORY": Meaning("badly", "needed more memory than it had asked for: raise memory_gb in the profile"),
-    "PREEMPTED": Meaning("lost", "was preempted by a job that goes before it, and not brought back"),
+    "OUT_OF_MEMORY": Meaning(
+        "badly", "needed more memory than it had asked for: raise memory_gb in the profile"
+    ),
+    "PREEMPTED": Meaning(
+        "lost", "was preempted by a job that goes before it, and not brought back"
+    ),
     "NODE_FAIL": Meaning("lost", "lost a node, and was not brought back"),
     "BOOT_FAIL": Meaning("lost", "its nodes did not start"),
     "REVOKED": Meaning("lost", "was given to another cluster of the federation"),
@@ -110,11 +119,17 @@ def in_words(reason: str, job: str = "ID") -> str:
     """Why a job waits, as a phrase; `job`: its id, for what its owner can do."""
     reason = reason.strip("()")
     spaced = reason.replace("_", " ")
-    for known in (reason, spaced, spaced.partition(",")[0]):  # ReqNodeNotAvail, UnavailableNodes:n2
+    for known in (
+        reason,
+        spaced,
+        spaced.partition(",")[0],
+    ):  # ReqNodeNotAvail, UnavailableNodes:n2
         if known in REASONS:
             return REASONS[known].format(job=job)
     split = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", spaced).lower()
-    whose = "qos" if reason.startswith("QOS") else "account" if reason.startswith("Assoc") else None
+    whose = (
+        "qos" if reason.startswith("QOS") else "account" if reason.startswith("Assoc") else None
+    )
     return f"a limit of your {whose} is reached ({split})" if whose else split
 
 
@@ -132,6 +147,8 @@ def ending(state: str, exit_code: str) -> str:
     if number == 9:  # how a task that was killed by the job's memory guard is told
         number = 137
 
-    general = STATES[state].words if state in STATES else f"is {state}, of which nothing is known here"
+    general = (
+        STATES[state].words if state in STATES else f"is {state}, of which nothing is known here"
+    )
     told = state in STATES and state not in ("FAILED", "CANCELLED")
     return general if told or number not in CODES else f"{general}: {CODES[number]}"

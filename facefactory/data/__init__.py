@@ -10,45 +10,88 @@ from facefactory.config import key
 class Pack:
     """Which images become shards, and how."""
 
-    recipe: str = key("orl", "face set: name of a file in shards/, or the path of your own recipe (.yaml)")
+    recipe: str = key(
+        "orl", "face set: name of a file in shards/, or the path of your own recipe (.yaml)"
+    )
     root: str | None = key(None, "folder, zip or tar of the images; overrides the recipe's root")
-    labels: str | None = key(None, "label table (.csv, .tsv, .parquet; a column names the files); overrides the recipe's")
+    labels: str | None = key(
+        None,
+        "label table (.csv, .tsv, .parquet; a column names the files); overrides the recipe's",
+    )
     resolution: int = key(32, "height and width of the packed images, pixels", low=4, high=2048)
     color: Literal["gray", "rgb"] = key("gray", "channels of the packed images")
     shard_images: int = key(4096, "images per shard", low=1)
     storage: Literal["raw", "png", "jpeg", "webp"] = key(
         "raw", "raw: fastest to read; the others take less room (jpeg loses a little)"
     )
-    workers: int = key(1, "packing processes (on Slurm: all CPUs of the job)", low=1, identity=False)
-    tasks: int = key(1, "jobs that pack the set together, as an array on Slurm", low=1, identity=False)
+    workers: int = key(
+        1, "packing processes (on Slurm: all CPUs of the job)", low=1, identity=False
+    )
+    tasks: int = key(
+        1, "jobs that pack the set together, as an array on Slurm", low=1, identity=False
+    )
     links: Literal["refuse", "follow"] = key(
-        "refuse", "symbolic links that lead out of root (to another file system, say): refuse, or follow", identity=False
+        "refuse",
+        "symbolic links that lead out of root (to another file system, say): refuse, or follow",
+        identity=False,
     )
     # null: as the recipe says
-    crop: str | None = key(None, "square (the largest centred one), none, the side of a centred square, or left,top,right,bottom")
-    where: str | None = key(None, "images to keep, e.g. 'Smiling and not Male' or 'Emotion == surprise'; '' keeps all")
+    crop: str | None = key(
+        None,
+        "square (the largest centred one), none, the side of a centred square, or left,top,right,bottom",
+    )
+    where: str | None = key(
+        None, "images to keep, e.g. 'Smiling and not Male' or 'Emotion == surprise'; '' keeps all"
+    )
     limit: int | None = key(None, "images to keep at most, drawn evenly", low=1)
-    balance: str | None = key(None, "label whose classes keep equally many images in every split; '' keeps all")
+    balance: str | None = key(
+        None, "label whose classes keep equally many images in every split; '' keeps all"
+    )
     keep: list[str] | None = key(None, "labels to keep; [] keeps all")
     drop: list[str] | None = key(None, "labels to leave out")
-    min_prevalence: float | None = key(None, "share of the rarer side below which a binary label is left out", low=0.0, high=0.5)
-    max_bad: float | None = key(None, "share of unreadable images beyond which packing stops", low=0.0, high=1.0, identity=False)
+    min_prevalence: float | None = key(
+        None, "share of the rarer side below which a binary label is left out", low=0.0, high=0.5
+    )
+    max_bad: float | None = key(
+        None,
+        "share of unreadable images beyond which packing stops",
+        low=0.0,
+        high=1.0,
+        identity=False,
+    )
 
 
 @dataclass(frozen=True)
 class Data:
     """How packed shards are read."""
 
-    shards: str | None = key(None, "folder of shards that are packed already; then nothing is packed")
+    shards: str | None = key(
+        None, "folder of shards that are packed already; then nothing is packed"
+    )
     balance: str | None = key(None, "label whose classes are drawn equally often")
     weights: dict[str, float] = key(
-        {}, "or by these shares (class -> number; 1 where none is given; numbers as classes in quotes)"
+        {},
+        "or by these shares (class -> number; 1 where none is given; numbers as classes in quotes)",
     )
-    window_images: int = key(0, "draw from whole shards with so many images at a time (sets beyond memory); 0 = from all", low=0)
+    window_images: int = key(
+        0,
+        "draw from whole shards with so many images at a time (sets beyond memory); 0 = from all",
+        low=0,
+    )
     stage: Literal["none", "memory", "disk"] = key(
-        "none", "copy the images first, once a node, to memory or to the folder TMPDIR", identity=False
+        "none",
+        "copy the images first, once a node, to memory or to the folder TMPDIR",
+        identity=False,
     )
     flip: bool = key(True, "mirror half of the training images")
-    shift: int = key(0, "random crops: move training images by up to so many pixels, mirrored at the edge", low=0)
-    verify: Literal["first", "full"] = key("first", "check SHA-256 at first use, or every time", identity=False)
-    changed: Literal["refuse", "accept"] = key("refuse", "an interrupted training whose images changed", identity=False)
+    shift: int = key(
+        0,
+        "random crops: move training images by up to so many pixels, mirrored at the edge",
+        low=0,
+    )
+    verify: Literal["first", "full"] = key(
+        "first", "check SHA-256 at first use, or every time", identity=False
+    )
+    changed: Literal["refuse", "accept"] = key(
+        "refuse", "an interrupted training whose images changed", identity=False
+    )

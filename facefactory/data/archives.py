@@ -41,7 +41,9 @@ UNLISTED = "members that their zip holds and does not list (zips joined, or memb
 class Listing:
     """The members of an archive in their order; a name may come again."""
 
-    members: list[tuple[str, Any]] = field(default_factory=list)  # name, and what `sources.content` takes
+    members: list[tuple[str, Any]] = field(
+        default_factory=list
+    )  # name, and what `sources.content` takes
     left_out: Account = field(default_factory=Account)
     notes: list[str] = field(default_factory=list)
 
@@ -57,15 +59,26 @@ def listed(archive: Path) -> Listing:
     for mark, (form, tool) in COMPRESSED.items():
         if begin.startswith(mark):
             how = f"its members cannot be read one by one; unpack it ({tool} {archive.name})"
-            raise UserError(f"{archive} is compressed as a whole ({form}): {how} and give the tar or the folder.")
+            raise UserError(
+                f"{archive} is compressed as a whole ({form}): {how} and give the tar or the folder."
+            )
     try:
         # a tar first: the last member of one may be a zip, which makes the whole look like a zip
         is_zip = not _is_header(begin) and zipfile.is_zipfile(archive)
         return _zip(archive) if is_zip else _tar(archive)
     except UserError:
         raise
-    except (tarfile.TarError, zipfile.BadZipFile, ValueError, OverflowError, NotImplementedError, struct.error) as error:
-        raise UserError(f"{archive} is no whole zip or uncompressed tar: {error}. Copy it again, or unpack it.") from None
+    except (
+        tarfile.TarError,
+        zipfile.BadZipFile,
+        ValueError,
+        OverflowError,
+        NotImplementedError,
+        struct.error,
+    ) as error:
+        raise UserError(
+            f"{archive} is no whole zip or uncompressed tar: {error}. Copy it again, or unpack it."
+        ) from None
 
 
 # -- tar -----------------------------------------------------------------------------------------------------------
@@ -94,11 +107,19 @@ def _tar(archive: Path) -> Listing:
             parts += 1
             start = _next_part(stream, end, listing, archive)
     if parts > 1:
-        listing.notes.append(f"{archive.name} is {parts} tars joined, or has a gap inside; all are read")
+        listing.notes.append(
+            f"{archive.name} is {parts} tars joined, or has a gap inside; all are read"
+        )
     return _linked(listing, files, links)
 
 
-def _take(info: tarfile.TarInfo, archive: Path, files: dict[str, Any], links: dict[str, str], listing: Listing) -> None:
+def _take(
+    info: tarfile.TarInfo,
+    archive: Path,
+    files: dict[str, Any],
+    links: dict[str, str],
+    listing: Listing,
+) -> None:
     """Note one member of a tar: a file with its place, a link with its target."""
     if info.isdir():
         return
@@ -106,7 +127,9 @@ def _take(info: tarfile.TarInfo, archive: Path, files: dict[str, Any], links: di
     if info.islnk() or info.issym():
         target = info.linkname if info.islnk() else _beside(name, info.linkname)
         target = _plain(target, archive)
-        if info.islnk() and target in files:  # as it is there now; a later member of that name is another file
+        if (
+            info.islnk() and target in files
+        ):  # as it is there now; a later member of that name is another file
             files[name] = files[target]
             listing.members.append((name, files[name]))
         else:
@@ -126,7 +149,9 @@ def _next_part(stream: IO[bytes], end: int, listing: Listing, archive: Path) -> 
     stream.seek(end)
     block = stream.read(tarfile.BLOCKSIZE)
     if not block:
-        raise ValueError(f"it has no end mark, so it was cut behind one of its members, at byte {end}")
+        raise ValueError(
+            f"it has no end mark, so it was cut behind one of its members, at byte {end}"
+        )
     if block.strip(b"\0"):
         raise ValueError(f"it is damaged at byte {end}, and what follows cannot be listed")
 
@@ -143,7 +168,9 @@ def _next_part(stream: IO[bytes], end: int, listing: Listing, archive: Path) -> 
     if _is_header(stream.read(tarfile.BLOCKSIZE)):
         return position
     more = archive.stat().st_size - position
-    listing.notes.append(f"{more} bytes behind the end of {archive.name} are no tar and are not read")
+    listing.notes.append(
+        f"{more} bytes behind the end of {archive.name} are no tar and are not read"
+    )
     return None
 
 
@@ -164,7 +191,9 @@ def _zip(archive: Path) -> Listing:
                 listing.left_out.add(ENCRYPTED, name)
             elif info.compress_type not in METHODS:
                 method = NOT_READ.get(info.compress_type, f"number {info.compress_type}")
-                listing.left_out.add(f"members packed by a method that is not read ({method})", name)
+                listing.left_out.add(
+                    f"members packed by a method that is not read ({method})", name
+                )
             elif stat.S_ISLNK(info.external_attr >> 16) and info.file_size < 2**12:
                 links[name] = _plain(_beside(name, os.fsdecode(zipped.read(info))), archive)
                 listing.members.append((name, None))
@@ -191,15 +220,21 @@ def _check_end(stream: IO[bytes], count: int, listing: Listing, archive: Path) -
         raise ValueError(f"its end says that it has {told} members, and its list has {count}")
     behind = len(tail) - at - 22 - comment
     if behind > 0:
-        listing.notes.append(f"{behind} bytes behind the end of {archive.name} are no part of that zip and are not read")
+        listing.notes.append(
+            f"{behind} bytes behind the end of {archive.name} are no part of that zip and are not read"
+        )
 
 
 def _unlisted(stream: IO[bytes], infos: list[zipfile.ZipInfo], directory: int) -> Iterator[str]:
     """Names of members in the gaps that the listed ones leave up to the central directory at byte `directory`."""
-    spans = [(info.header_offset, 30 + len(info.orig_filename) + info.compress_size) for info in infos]
+    spans = [
+        (info.header_offset, 30 + len(info.orig_filename) + info.compress_size) for info in infos
+    ]
     end = 0
     for offset, length in [*sorted(spans), (directory, 0)]:
-        if offset - end > 100:  # more than what a member may have behind its header and its content
+        if (
+            offset - end > 100
+        ):  # more than what a member may have behind its header and its content
             yield from _lost_between(stream, end, offset)
         end = max(end, offset + length)
 

@@ -13,7 +13,11 @@ from facefactory import UserError
 from facefactory.data import labels
 
 FEW = 8  # images of a split, below which a score is about those few
-LEARNED = ("binary", "categorical", "ordinal")  # kinds whose classes must be seen more than once to be learned
+LEARNED = (
+    "binary",
+    "categorical",
+    "ordinal",
+)  # kinds whose classes must be seen more than once to be learned
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,9 @@ def undivided(faces: Faces, shares: dict[str, float], wanted: str) -> UserError:
     least = math.ceil(1 / shares[wanted] - 1e-9) if shares[wanted] else 0
     more = f"Give at least {least}" if least else "Give that split a share"
     other = f"or other shares (splits: in a recipe of yours), or evaluation.held_out={next(iter(shares))}"
-    return UserError(f"{groups} {noun[groups != 1]} too few for the splits {told}: none is left for {wanted!r}. {more}, {other}.")
+    return UserError(
+        f"{groups} {noun[groups != 1]} too few for the splits {told}: none is left for {wanted!r}. {more}, {other}."
+    )
 
 
 def require_images(faces: Faces, needed: dict[str, int]) -> None:
@@ -83,18 +89,26 @@ def require_classes(faces: Faces, learned: Iterable[str], split: str = "train") 
         )
 
 
-def doubts(faces: Faces, batch_size: int | None, held_out: str | None, classifies: bool) -> list[str]:
+def doubts(
+    faces: Faces, batch_size: int | None, held_out: str | None, classifies: bool
+) -> list[str]:
     """What works and may not be meant, as sentences for the person who starts a training."""
     found = []
     images = faces.images("train")
     if batch_size is not None and batch_size > images:
-        found.append(f"training.batch_size={batch_size}, but train has {images} images: a batch shows some of them twice")
+        found.append(
+            f"training.batch_size={batch_size}, but train has {images} images: a batch shows some of them twice"
+        )
     if held_out is not None:
         people, faces_there = faces.people(held_out), faces.images(held_out)
         if faces.group and people == 1:
-            found.append(f"the split {held_out!r} has one person ({faces_there} images): scores will be about that person")
+            found.append(
+                f"the split {held_out!r} has one person ({faces_there} images): scores will be about that person"
+            )
         elif faces_there < FEW:
-            found.append(f"the split {held_out!r} has {faces_there} images: scores will be about these few")
+            found.append(
+                f"the split {held_out!r} has {faces_there} images: scores will be about these few"
+            )
     for name, entry in faces.schema.items():
         if not classifies or entry["kind"] not in LEARNED:
             continue
@@ -102,11 +116,19 @@ def doubts(faces: Faces, batch_size: int | None, held_out: str | None, classifie
         present = np.flatnonzero(counts)
         single = [entry["classes"][code] for code in np.flatnonzero(counts == 1)]
         if len(present) == 1:
-            found.append(f"label {name!r} has one class alone, {entry['classes'][present[0]]!r}: nothing is learned from it")
+            found.append(
+                f"label {name!r} has one class alone, {entry['classes'][present[0]]!r}: nothing is learned from it"
+            )
         elif len(single) > len(present) / 2:
             told = f"{len(single)} of {len(present)} classes of label {name!r} have a single image, e.g. {single[0]!r}"
-            found.append(f"{told}: are they names or numbers of images? pack.drop=[{name}] leaves it out")
+            found.append(
+                f"{told}: are they names or numbers of images? pack.drop=[{name}] leaves it out"
+            )
         elif single:
-            told = ", ".join(map(repr, single[:5])) + (f" and {len(single) - 5} more" if len(single) > 5 else "")
-            found.append(f"label {name!r}: {told} has a single image, which is either learned or tested")
+            told = ", ".join(map(repr, single[:5])) + (
+                f" and {len(single) - 5} more" if len(single) > 5 else ""
+            )
+            found.append(
+                f"label {name!r}: {told} has a single image, which is either learned or tested"
+            )
     return found

@@ -50,11 +50,16 @@ class Index:
     @property
     def labels_digest(self) -> str:
         """Digest of labels and their schema."""
-        return config.digest([self.content["labels"], self.content["group"], self._column("table_sha256")])
+        return config.digest(
+            [self.content["labels"], self.content["group"], self._column("table_sha256")]
+        )
 
     def _column(self, key: str) -> dict[str, list[Any]]:
         """An entry of every shard, per split."""
-        return {name: [shard[key] for shard in split["shards"]] for name, split in self.content["splits"].items()}
+        return {
+            name: [shard[key] for shard in split["shards"]]
+            for name, split in self.content["splits"].items()
+        }
 
     @property
     def facts(self) -> Facts:
@@ -80,27 +85,41 @@ class Index:
 
     def tars(self, split: str) -> list[npt.NDArray[np.uint8]]:
         """Per shard its bytes as a memory map (copy-on-write: writing to it changes no file)."""
-        return [np.memmap(self.folder / shard["file"], np.uint8, mode="c") for shard in self.split(split)["shards"]]
+        return [
+            np.memmap(self.folder / shard["file"], np.uint8, mode="c")
+            for shard in self.split(split)["shards"]
+        ]
 
     def maps(self, split: str) -> list[npt.NDArray[np.uint8]]:
         """Per shard of raw storage its images [n, H, W, C] uint8 in such a map."""
         side, channels = self.content["resolution"], self.content["channels"]
         views = []
         for shard, tar in zip(self.split(split)["shards"], self.tars(split), strict=True):
-            shape, strides = (shard["count"], side, side, channels), (shard["stride"], side * channels, channels, 1)
+            shape, strides = (
+                (shard["count"], side, side, channels),
+                (shard["stride"], side * channels, channels, 1),
+            )
             views.append(np.ndarray(shape, np.uint8, tar, BLOCK + NPY_HEADER, strides))
         return views
 
     def table(self, split: str) -> pd.DataFrame:
         """File names and encoded labels of a split, one row an image in packed order."""
-        parts = [pd.read_parquet(self.folder / shard["table"]) for shard in self.split(split)["shards"]]
+        parts = [
+            pd.read_parquet(self.folder / shard["table"]) for shard in self.split(split)["shards"]
+        ]
         return pd.concat(parts, ignore_index=True)
 
     def columns(self, splits: list[str], names: list[str]) -> dict[str, npt.NDArray[Any]]:
         """Some columns of the tables of some splits, one value an image in packed order, labels in their `stored` types."""
-        shards, schema = [shard for name in splits for shard in self.split(name)["shards"]], self.content["labels"]
+        shards, schema = (
+            [shard for name in splits for shard in self.split(name)["shards"]],
+            self.content["labels"],
+        )
         types = {name: stored(schema[name]) if name in schema else np.int64 for name in names}
-        found = {name: np.empty(sum(shard["count"] for shard in shards), kind) for name, kind in types.items()}
+        found = {
+            name: np.empty(sum(shard["count"] for shard in shards), kind)
+            for name, kind in types.items()
+        }
         end = 0
         for shard in shards if names else []:
             start, end = end, end + shard["count"]
@@ -116,8 +135,13 @@ class Index:
             UserError: a file is missing, has the wrong size or other bytes than index.json says.
         """
         again = "Pack the set again, or copy it again from where it came."
-        for shard in [shard for split in self.content["splits"].values() for shard in split["shards"]]:
-            for file, sha256, size in (("file", "sha256", shard["bytes"]), ("table", "table_sha256", None)):
+        for shard in [
+            shard for split in self.content["splits"].values() for shard in split["shards"]
+        ]:
+            for file, sha256, size in (
+                ("file", "sha256", shard["bytes"]),
+                ("table", "table_sha256", None),
+            ):
                 if fault := _fault(self.folder / shard[file], shard[sha256], size, full):
                     raise UserError(f"shard file {self.folder / shard[file]} {fault}. {again}")
 
@@ -129,7 +153,12 @@ def _fault(path: Path, sha256: str, size: int | None, full: bool) -> str | None:
     stat = path.stat()
     if stat.st_size != (size or stat.st_size):
         return f"has {stat.st_size} bytes; index.json says {size}: it was cut or replaced"
-    verdict = {"path": str(path.resolve()), "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": sha256}
+    verdict = {
+        "path": str(path.resolve()),
+        "bytes": stat.st_size,
+        "mtime_ns": stat.st_mtime_ns,
+        "sha256": sha256,
+    }
     remembered = rundir.cache_folder() / "verified" / f"{config.digest(verdict)}.json"
     if full or not remembered.exists():
         if (found := rundir.sha256(path)) != sha256:
@@ -149,7 +178,9 @@ def read(folder: Path) -> Index:
     """The index of a folder of shards; UserError: no index.json, one of another format, or one that was edited or damaged."""
     path = folder / "index.json"
     if not path.is_file():
-        raise UserError(f"{folder} holds no index.json; give a folder that jobs/pack_shards.py made.")
+        raise UserError(
+            f"{folder} holds no index.json; give a folder that jobs/pack_shards.py made."
+        )
     try:
         content = json.loads(path.read_text())
     except ValueError as error:
@@ -157,7 +188,13 @@ def read(folder: Path) -> Index:
     if not isinstance(content, dict):
         raise UserError(f"{path} is not an index of shards; pack the set again.")
     if content.get("format") != FORMAT:
-        raise UserError(f"{path} has format {content.get('format')!r}; this version reads {FORMAT}. Pack the set again.")
-    if content.get("digest") != config.digest({key: value for key, value in content.items() if key != "digest"}):
-        raise UserError(f"{path} was changed after packing: its digest does not fit its content. Pack or copy the set again.")
+        raise UserError(
+            f"{path} has format {content.get('format')!r}; this version reads {FORMAT}. Pack the set again."
+        )
+    if content.get("digest") != config.digest(
+        {key: value for key, value in content.items() if key != "digest"}
+    ):
+        raise UserError(
+            f"{path} was changed after packing: its digest does not fit its content. Pack or copy the set again."
+        )
     return Index(folder, content)

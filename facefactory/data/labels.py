@@ -22,16 +22,25 @@ def schema_of(table: pd.DataFrame, kinds: dict[str, Any]) -> dict[str, dict[str,
     `kinds` is name -> kind, or {kind, classes} for an order that is not the alphabet's. A guess of more than MOST_CLASSES is
     left out (such a column holds captions or addresses), and so are lists.
     """
-    given = {name: kind if isinstance(kind, dict) else {"kind": kind} for name, kind in kinds.items()}
+    given = {
+        name: kind if isinstance(kind, dict) else {"kind": kind} for name, kind in kinds.items()
+    }
     for name, entry in given.items():
         if entry.get("kind") not in KINDS:
-            raise UserError(f"label {name!r} has kind {entry.get('kind')!r}; allowed are {', '.join(KINDS)}.")
+            raise UserError(
+                f"label {name!r} has kind {entry.get('kind')!r}; allowed are {', '.join(KINDS)}."
+            )
         if name not in table:
-            raise UserError(f"label {name!r} of the recipe is not in the table; its columns are {', '.join(table.columns)}.")
+            raise UserError(
+                f"label {name!r} of the recipe is not in the table; its columns are {', '.join(table.columns)}."
+            )
     schema: dict[str, dict[str, Any]] = {}
     for name in table.columns:
         present = table[name].dropna().infer_objects()
-        if present.dtype == object and present.map(lambda value: isinstance(value, list | dict | np.ndarray)).any():
+        if (
+            present.dtype == object
+            and present.map(lambda value: isinstance(value, list | dict | np.ndarray)).any()
+        ):
             continue
         numeric = pd.api.types.is_numeric_dtype(present)
         whole = numeric and bool((present.astype(float) % 1 == 0).all())
@@ -44,7 +53,9 @@ def schema_of(table: pd.DataFrame, kinds: dict[str, Any]) -> dict[str, dict[str,
         if kind in ("binary", "real") and not numeric and len(present):
             odd = present[pd.to_numeric(present, errors="coerce").isna()]
             where = f"{odd.iloc[0]!r} (of {odd.index[0]})" if len(odd) else repr(present.iloc[0])
-            raise UserError(f"label {name!r} holds {where}; kind {kind} takes numbers (binary: 0 / 1 or -1 / 1).")
+            raise UserError(
+                f"label {name!r} holds {where}; kind {kind} takes numbers (binary: 0 / 1 or -1 / 1)."
+            )
         if kind not in ("binary", "real") and numeric and not whole:
             raise UserError(
                 f"label {name!r} holds fractions; kind {kind} takes whole numbers or text. Give kind real, or round them."
@@ -56,7 +67,9 @@ def schema_of(table: pd.DataFrame, kinds: dict[str, Any]) -> dict[str, dict[str,
             classes = list(dict.fromkeys(texts(values)))
         if ordered := given.get(name, {}).get("classes"):
             if strange := set(classes) - set(map(str, ordered)):
-                raise UserError(f"label {name!r} holds {min(strange)!r}; its classes are {', '.join(map(str, ordered))}.")
+                raise UserError(
+                    f"label {name!r} holds {min(strange)!r}; its classes are {', '.join(map(str, ordered))}."
+                )
             classes = list(dict.fromkeys(map(str, ordered)))
         if name in given or len(classes) <= MOST_CLASSES:
             schema[name] = {"kind": kind} if kind == "real" else {"kind": kind, "classes": classes}
@@ -70,7 +83,10 @@ def _as_text(words: pd.Series) -> pd.Series:
 def _by_number(words: pd.Series) -> pd.Series:
     """An order in which 9 comes before 10, also in `9+` and `grade 9`."""
     parts = [re.split(r"(\d+)", str(word)) for word in words]
-    keys = [[(int(part), "") if part.isdecimal() else (-1, part) for part in of_word] for of_word in parts]
+    keys = [
+        [(int(part), "") if part.isdecimal() else (-1, part) for part in of_word]
+        for of_word in parts
+    ]
     ranks = {key: rank for rank, key in enumerate(sorted(map(tuple, keys)))}
     return pd.Series([ranks[tuple(key)] for key in keys], words.index)
 
@@ -82,7 +98,9 @@ def encode(table: pd.DataFrame, schema: dict[str, dict[str, Any]], files: Any) -
         column = rows[name]
         if entry["kind"] == "real":
             real = column.to_numpy(np.float32)
-            encoded[name] = np.where(np.isinf(real), np.nan, real) if np.isinf(real).any() else real
+            encoded[name] = (
+                np.where(np.isinf(real), np.nan, real) if np.isinf(real).any() else real
+            )
         elif entry["kind"] == "binary":  # CelebA writes -1 / 1, most others 0 / 1
             encoded[name] = np.where(column.isna(), -1, (column > 0)).astype(stored(entry))
         else:
@@ -95,11 +113,19 @@ def encode(table: pd.DataFrame, schema: dict[str, dict[str, Any]], files: Any) -
 def weights(options: Data, classes: list[str]) -> tuple[float, ...] | None:
     """The share of each class of data.balance in what is drawn; None: equal ones. UserError: data.weights does not fit them."""
     if options.weights and not options.balance:
-        raise UserError(f"data.weights={options.weights} are those of a label's classes; say which by data.balance=LABEL.")
+        raise UserError(
+            f"data.weights={options.weights} are those of a label's classes; say which by data.balance=LABEL."
+        )
     shares = tuple(float(options.weights.get(name, 1)) for name in classes)
-    if not set(options.weights) <= set(classes) or min(shares, default=0) < 0 or (classes and not sum(shares)):
+    if (
+        not set(options.weights) <= set(classes)
+        or min(shares, default=0) < 0
+        or (classes and not sum(shares))
+    ):
         allowed = f"the classes of data.balance={options.balance}: {', '.join(classes) or 'none'}"
-        raise UserError(f"data.weights={options.weights}: give numbers from 0 on, not all 0, to {allowed}.")
+        raise UserError(
+            f"data.weights={options.weights}: give numbers from 0 on, not all 0, to {allowed}."
+        )
     return shares if options.weights else None
 
 
@@ -110,7 +136,9 @@ def people(table: pd.DataFrame, group: str | None) -> npt.NDArray[np.int64]:
     return np.where(found < 0, alone, found)
 
 
-def countable(table: pd.DataFrame, schema: dict[str, Any], groups: npt.NDArray[np.int64]) -> dict[str, dict[str, Any]]:
+def countable(
+    table: pd.DataFrame, schema: dict[str, Any], groups: npt.NDArray[np.int64]
+) -> dict[str, dict[str, Any]]:
     """Per label with classes (identities aside): images and people per class, and whether a score makes sense."""
     found = {}
     for name, entry in schema.items():
@@ -119,8 +147,19 @@ def countable(table: pd.DataFrame, schema: dict[str, Any], groups: npt.NDArray[n
         classes = entry["classes"]
         members = [table[name].to_numpy() == number for number in range(len(classes))]
         heads = [len(np.unique(groups[its])) for its in members]
-        few = [f"{n} people have {c}" for c, n in zip(classes, heads, strict=True) if n < LEAST_PEOPLE]
-        fact = {"kind": entry["kind"], "classes": classes, "images": [int(its.sum()) for its in members], "people": heads}
-        reason = {"reason": f"{'; '.join(few)}; a score needs {LEAST_PEOPLE} on either side"} if few else {}
+        few = [
+            f"{n} people have {c}" for c, n in zip(classes, heads, strict=True) if n < LEAST_PEOPLE
+        ]
+        fact = {
+            "kind": entry["kind"],
+            "classes": classes,
+            "images": [int(its.sum()) for its in members],
+            "people": heads,
+        }
+        reason = (
+            {"reason": f"{'; '.join(few)}; a score needs {LEAST_PEOPLE} on either side"}
+            if few
+            else {}
+        )
         found[name] = fact | {"scored": not few} | reason
     return found

@@ -11,18 +11,26 @@ import pandas as pd
 
 # What a folder of a split is called, without the marks in it: train, Training, train_images, test-set, PublicTest …
 SPLITS = {"train": "train", "training": "train"}
-SPLITS |= dict.fromkeys(["val", "valid", "validation", "validate", "dev", "eval", "evaluation", "publictest"], "val")
+SPLITS |= dict.fromkeys(
+    ["val", "valid", "validation", "validate", "dev", "eval", "evaluation", "publictest"], "val"
+)
 SPLITS |= dict.fromkeys(["test", "testing", "privatetest"], "test")
 SIDES = ("train", "val", "test")
-NAMED = re.compile(rf"({'|'.join(SPLITS)})(sets?|splits?|data|datasets?|images?|imgs?|pictures|photos|faces)?")
+NAMED = re.compile(
+    rf"({'|'.join(SPLITS)})(sets?|splits?|data|datasets?|images?|imgs?|pictures|photos|faces)?"
+)
 TAR = re.compile(r"[\W_]*\d*\.tar$")  # train-000012.tar
 
 # Folders that stand for nothing: part1, images_002, fold_3
-CHUNK = re.compile(r"(part|chunk|batch|shard|block|vol|volume|disk|disc|images?|imgs?|dir|folder|fold|subset)[ _.-]?\d+", re.I)
+CHUNK = re.compile(
+    r"(part|chunk|batch|shard|block|vol|volume|disk|disc|images?|imgs?|dir|folder|fold|subset)[ _.-]?\d+",
+    re.I,
+)
 
 # Folders that are people: s12, n000001, id10270, subject_7, yaleB01; and (below) George_W_Bush
 NUMBERED = re.compile(
-    r"(s|p|id|n|m|f|person|people|subject|subj|sub|user|actor|speaker|celeb|celebrity|identity|yaleB)[ _.-]?\d{1,7}", re.I
+    r"(s|p|id|n|m|f|person|people|subject|subj|sub|user|actor|speaker|celeb|celebrity|identity|yaleB)[ _.-]?\d{1,7}",
+    re.I,
 )
 LEAST_PEOPLE = 10  # below, a tenth of the people would be nobody
 FEW_IMAGES, MANY_FOLDERS = 20, 20  # so few images (median) in so many folders are people's
@@ -33,8 +41,12 @@ PEOPLE_FOR_SURE = 200  # no face set has as many classes
 class Layout:
     """What the folders of a set say about each of its images."""
 
-    splits: "np.ndarray | None" = None  # the set's own split of each image, "" = in none; None: it has none of its own
-    labels: "list[str | None] | None" = None  # the folder that stands for its class or person; None: there is none
+    splits: "np.ndarray | None" = (
+        None  # the set's own split of each image, "" = in none; None: it has none of its own
+    )
+    labels: "list[str | None] | None" = (
+        None  # the folder that stands for its class or person; None: there is none
+    )
     people: bool = False  # the labels are people
     sides: tuple[str, ...] = ()  # the splits that there are
     split_notes: tuple[str, ...] = ()
@@ -128,18 +140,32 @@ def _cut(folders: list[Folder], depth: int) -> tuple[list[str], list[Folder], li
     return sides, [folder[:depth] for folder in folders], below
 
 
-def _told_splits(splits: "np.ndarray | None", labelled: bool, folders: list[Folder], depth: int | None) -> Iterator[str]:
+def _told_splits(
+    splits: "np.ndarray | None", labelled: bool, folders: list[Folder], depth: int | None
+) -> Iterator[str]:
     """What a person should know of the set's own splits, or of what looks like some and is none."""
     if splits is None:
         called = sorted({part for folder in folders for part in folder if split_of(part)})
-        others = sorted({folder[0] for folder in folders if folder and not any(map(split_of, folder))})
+        others = sorted(
+            {folder[0] for folder in folders if folder and not any(map(split_of, folder))}
+        )
         if called:
-            beside = f"images lie elsewhere too, e.g. in {others[0]}" if others else "images lie beside them"
+            beside = (
+                f"images lie elsewhere too, e.g. in {others[0]}"
+                if others
+                else "images lie beside them"
+            )
             yield f"folders called {', '.join(called[:4])} are taken for no splits of the set's own, since {beside}"
         return
     sizes = Counter(splits.tolist())
     told = ", ".join(f"{name} {sizes[name]}" for name in SIDES if sizes[name])
-    called = sorted({folder[depth or 0] for folder in folders if len(folder) > (depth or 0) and split_of(folder[depth or 0])})
+    called = sorted(
+        {
+            folder[depth or 0]
+            for folder in folders
+            if len(folder) > (depth or 0) and split_of(folder[depth or 0])
+        }
+    )
     shown = ", ".join(called[:4]) + (" …" if len(called) > 4 else "")
     rest = "; the folders below or above them are the label" if labelled else ""
     yield f"{shown} are the set's own splits ({told}){rest}; split: null in a recipe of yours deals them anew"
@@ -149,14 +175,22 @@ def _told_splits(splits: "np.ndarray | None", labelled: bool, folders: list[Fold
 
 
 def _labels(
-    folders: list[Folder], sides: list[str] | None, codes: np.ndarray, names: Sequence[str] | pd.Index, notes: list[str]
+    folders: list[Folder],
+    sides: list[str] | None,
+    codes: np.ndarray,
+    names: Sequence[str] | pd.Index,
+    notes: list[str],
 ) -> list[str | None] | None:
     """The first part of each folder's place that differs between them and is no chunk; None: there is none.
 
     With splits, a split without sub-folders (the test pictures of a contest) does not make a folder around all others one.
     """
     while True:
-        inside = [folder for folder, side in zip(folders, sides or ["-"] * len(folders), strict=True) if folder or not sides]
+        inside = [
+            folder
+            for folder, side in zip(folders, sides or ["-"] * len(folders), strict=True)
+            if folder or not sides
+        ]
         if not any(inside):
             return None
         folders = _inside(folders, inside)
@@ -167,11 +201,15 @@ def _labels(
         if not _are_chunks(kinds, words, codes, names):
             return words
         first = min(kinds)
-        notes.append(f"{len(kinds)} folders, {first} …, are taken for chunks of the set, not for classes")
+        notes.append(
+            f"{len(kinds)} folders, {first} …, are taken for chunks of the set, not for classes"
+        )
         folders = [folder[1:] for folder in folders]
 
 
-def _are_chunks(kinds: set[str], words: list[str | None], codes: np.ndarray, names: Sequence[str] | pd.Index) -> bool:
+def _are_chunks(
+    kinds: set[str], words: list[str | None], codes: np.ndarray, names: Sequence[str] | pd.Index
+) -> bool:
     """part1, part2 …; or 00000, 00001 … whose images go on counting from folder to folder, as in FFHQ or of img2dataset."""
     if len(kinds) < 2:
         return False
@@ -182,7 +220,10 @@ def _are_chunks(kinds: set[str], words: list[str | None], codes: np.ndarray, nam
     chunk = np.array([int(word) if word else -1 for word in words])[codes]
     numbers = pd.Series([_number(name) for name in names], dtype=float)
     spans = numbers.groupby(chunk).agg(["min", "max"]).drop(-1, errors="ignore")
-    return bool(numbers.notna().all() and (spans["max"].to_numpy()[:-1] < spans["min"].to_numpy()[1:]).all())
+    return bool(
+        numbers.notna().all()
+        and (spans["max"].to_numpy()[:-1] < spans["min"].to_numpy()[1:]).all()
+    )
 
 
 def _number(name: str) -> float:
@@ -206,7 +247,12 @@ def _named_people(sizes: Counter[str]) -> bool:
 def _is_person(name: str) -> bool:
     """A kind of person with a number, or a name of two words and more, the first and last with capitals (pins_ before it)."""
     words = re.split("[ _]+", name.removeprefix("pins_"))
-    named = len(words) > 1 and words[0][:1].isupper() and words[-1][:1].isupper() and not re.search(r"\d", name)
+    named = (
+        len(words) > 1
+        and words[0][:1].isupper()
+        and words[-1][:1].isupper()
+        and not re.search(r"\d", name)
+    )
     return named or NUMBERED.fullmatch(name) is not None
 
 

@@ -31,7 +31,9 @@ from facefactory.data.shard import decode, submit, workers
 
 AHEAD = 4096  # images gathered at once, unless they are so large that
 BLOCK_BYTES = 2**26  # would be passed
-READERS = 2  # blocks that are filled at the same time; as many wait their turn, two are at the consumer
+READERS = (
+    2  # blocks that are filled at the same time; as many wait their turn, two are at the consumer
+)
 DECODED = 64  # images that a worker process decodes at a time
 CHUNK = 256  # images that a model sees at once outside of training
 
@@ -49,17 +51,25 @@ class Shards:
         self._starts = np.cumsum([0] + [entry["count"] for entry in self._entries])
         self._rows: torch.Tensor | None = None
         if content["storage"] == "raw":
-            self._maps = [view for name in self._splits for view in index.maps(name)]  # kept: the tensor borrows their memory
+            self._maps = [
+                view for name in self._splits for view in index.maps(name)
+            ]  # kept: the tensor borrows their memory
             self._blocks = np.array([view.strides[0] // BLOCK for view in self._maps])
             addresses = np.array([view.ctypes.data for view in self._maps])
             self._first = (addresses - addresses.min()) // BLOCK
             rows = int((self._first + self._blocks * (np.diff(self._starts) - 1)).max()) + 1
-            memory = (ctypes.c_uint8 * ((rows - 1) * BLOCK + math.prod(self._shape))).from_address(int(addresses.min()))
+            memory = (ctypes.c_uint8 * ((rows - 1) * BLOCK + math.prod(self._shape))).from_address(
+                int(addresses.min())
+            )
             strides = (BLOCK, *self._maps[0].strides[1:])
-            self._rows = torch.frombuffer(memory, dtype=torch.uint8).as_strided((rows, *self._shape), strides)
+            self._rows = torch.frombuffer(memory, dtype=torch.uint8).as_strided(
+                (rows, *self._shape), strides
+            )
         else:
             self._tars = [np.asarray(tar) for name in self._splits for tar in index.tars(name)]
-            self._spans = np.stack(list(index.columns(self._splits, ["_offset", "_length"]).values()), 1)
+            self._spans = np.stack(
+                list(index.columns(self._splits, ["_offset", "_length"]).values()), 1
+            )
 
     def __len__(self) -> int:
         return int(self._starts[-1]) if self.subset is None else len(self.subset)
@@ -67,14 +77,19 @@ class Shards:
     def labels(self, names: Collection[str]) -> dict[str, torch.Tensor]:
         """Some labels, one value an image, in their `stored` types: memory holds those alone that were asked for."""
         chosen = slice(None) if self.subset is None else self.subset
-        found = self.index.columns(self._splits, [name for name in names if name not in self._labels])
+        found = self.index.columns(
+            self._splits, [name for name in names if name not in self._labels]
+        )
         self._labels |= {name: torch.from_numpy(column[chosen]) for name, column in found.items()}
         return {name: self._labels[name] for name in names}
 
     @functools.cached_property
     def table(self) -> pd.DataFrame:
         """All labels, a row an image."""
-        columns = {name: column.numpy() for name, column in self.labels(self.index.content["labels"]).items()}
+        columns = {
+            name: column.numpy()
+            for name, column in self.labels(self.index.content["labels"]).items()
+        }
         return pd.DataFrame(columns, index=range(len(self)))
 
     def gather(self, positions: Ids, out: torch.Tensor) -> torch.Tensor:
@@ -96,7 +111,10 @@ class Shards:
                 self._read(ids[first : first + AHEAD], out[first : first + AHEAD])
             return out
         spans = zip(shard.tolist(), self._spans[ids].tolist(), strict=True)
-        files = [self._tars[number][offset : offset + length].tobytes() for number, (offset, length) in spans]
+        files = [
+            self._tars[number][offset : offset + length].tobytes()
+            for number, (offset, length) in spans
+        ]
         parts = [files[first : first + DECODED] for first in range(0, len(files), DECODED)]
         if len(parts) == 1:
             return out.copy_(torch.from_numpy(decode(files, self._shape[2])))
@@ -126,27 +144,38 @@ class Shards:
     def chunks(self, positions: Ids | None = None) -> Iterator[torch.Tensor]:
         """The same a few hundred at a time, for models: memory does not grow with the set."""
         positions = np.arange(len(self)) if positions is None else positions
-        return (self.images(positions[start : start + CHUNK]) for start in range(0, len(positions), CHUNK))
+        return (
+            self.images(positions[start : start + CHUNK])
+            for start in range(0, len(positions), CHUNK)
+        )
 
     def strata(self, label: str) -> dict[int, Ids]:
         """Positions per class number of a label; images without it are left out."""
         values = self.labels([label])[label].numpy()
         if not (values >= 0).any():
-            raise UserError(f"no image of this split has the label {label!r}; data.balance needs one that is given.")
-        return {int(value): np.flatnonzero(values == value) for value in np.unique(values[values >= 0])}
+            raise UserError(
+                f"no image of this split has the label {label!r}; data.balance needs one that is given."
+            )
+        return {
+            int(value): np.flatnonzero(values == value) for value in np.unique(values[values >= 0])
+        }
 
     def order(self, options: Data, seed: int) -> tuple[Order, str]:
         """The order in which images are drawn, and its definition in words; UserError: weights that do not fit the label."""
         strata = self.strata(options.balance) if options.balance else {}
         words = f"{ALGORITHM} over {len(self)}, balance {options.balance}"
-        classes = self.index.content["labels"][options.balance]["classes"] if options.balance else []
+        classes = (
+            self.index.content["labels"][options.balance]["classes"] if options.balance else []
+        )
         if weights := labels.weights(options, [classes[number] for number in strata]):
             words += f", weights {weights}"
         drawn, sizes = (len(self), seed, tuple(strata.values()), weights), np.diff(self._starts)
         window = max(1, options.window_images // int(sizes.max()))
         if not options.window_images or window >= len(sizes) or self.subset is not None:
             return Order(*drawn), words
-        return Order(*drawn, sizes, window), f"{words}, windows-v{2 if strata else 1} of {window} shards"
+        return Order(
+            *drawn, sizes, window
+        ), f"{words}, windows-v{2 if strata else 1} of {window} shards"
 
     def stage(self, where: str, should_stop: Callable[[], bool] = lambda: False) -> None:
         """Copy all images once, in order, to `memory`, or to `disk` (the folder TMPDIR), one copy a node; none: leave them.
@@ -170,18 +199,26 @@ class Shards:
             copy = staging.shared(name, where, size, write)
             weakref.finalize(self, copy.close)
             # shared: a private map of a set beyond memory is refused
-            whole = torch.from_file(f"/proc/self/fd/{copy.fileno()}", True, size, dtype=torch.uint8)
+            whole = torch.from_file(
+                f"/proc/self/fd/{copy.fileno()}", True, size, dtype=torch.uint8
+            )
             self._rows, self._copy = whole.view(total, *self._shape), copy
         except (OSError, RuntimeError) as error:
             if not should_stop():
-                say(f"data.stage={where}: {error}; the images are read from {self.index.folder} instead.")
+                say(
+                    f"data.stage={where}: {error}; the images are read from {self.index.folder} instead."
+                )
 
-    def sweep(self, ids: Ids, swept: deque[int], ended: Callable[[], bool] = lambda: False) -> None:
+    def sweep(
+        self, ids: Ids, swept: deque[int], ended: Callable[[], bool] = lambda: False
+    ) -> None:
         """Read the files of these images' shards through, but for those `swept` lately: Linux then has them in memory."""
         shards = np.unique(np.searchsorted(self._starts, ids, side="right") - 1).tolist()
         for shard in [] if self._copy else [shard for shard in shards if shard not in swept]:
             swept.append(shard)
-            with open(self.index.folder / self._entries[shard]["file"], "rb", buffering=0) as stream:
+            with open(
+                self.index.folder / self._entries[shard]["file"], "rb", buffering=0
+            ) as stream:
                 buffer = bytearray(2**22)
                 while not ended() and stream.readinto(buffer):
                     pass
@@ -200,7 +237,9 @@ class Batch:
 
     images: torch.Tensor  # [b, H, W, C] uint8
     labels: dict[str, torch.Tensor]  # name -> [b] int64 or float32
-    before: dict[str, torch.Tensor]  # the same of the image before each, in the global batch, cyclic
+    before: dict[
+        str, torch.Tensor
+    ]  # the same of the image before each, in the global batch, cyclic
     positions: Ids  # [b] in the split
 
 
@@ -226,7 +265,10 @@ def batches(
     ring = [shards.space(steps * share, pinned) for _ in range(2 * READERS + 2)]
     swept = deque[int](maxlen=4 * order.window)
     sweeper, pool = ThreadPoolExecutor(1, "sweeper"), ThreadPoolExecutor(READERS, "loader")
-    room, ended = threading.Semaphore(4), threading.Event()  # sweeps that wait: what falls behind is left out
+    room, ended = (
+        threading.Semaphore(4),
+        threading.Event(),
+    )  # sweeps that wait: what falls behind is left out
 
     def sweep(ids: Ids) -> None:
         try:
@@ -237,7 +279,9 @@ def batches(
     def block(turn: int) -> tuple[Ids, Ids, torch.Tensor]:
         start = clock + turn * steps * size
         drawn = order.ids(start, start + steps * size)
-        if order.window:  # on parallel file systems reading single images is slow: whole shards, a window ahead
+        if (
+            order.window
+        ):  # on parallel file systems reading single images is slow: whole shards, a window ahead
             later = start + order.reach
             for ids in (drawn, order.ids(later, later + steps * size)):
                 if room.acquire(blocking=False):
@@ -256,7 +300,12 @@ def batches(
             ahead.append(pool.submit(block, turn))
             for positions, previous, images in zip(*found, strict=True):
                 labels = _rows({name: columns[name] for name in wanted}, positions)
-                yield Batch(images, labels, _rows({name: columns[name] for name in before}, previous), positions)
+                yield Batch(
+                    images,
+                    labels,
+                    _rows({name: columns[name] for name in before}, previous),
+                    positions,
+                )
     finally:  # waits: a thread inside torch while the interpreter ends would abort the process
         ended.set()  # no stop waits for a slow disk
         pool.shutdown(cancel_futures=True)
@@ -267,7 +316,10 @@ def _rows(columns: dict[str, torch.Tensor], positions: Ids) -> dict[str, torch.T
     """The values at positions; class numbers as int64."""
     chosen = torch.from_numpy(positions)
     found = {name: column[chosen] for name, column in columns.items()}
-    return {name: values if values.is_floating_point() else values.long() for name, values in found.items()}
+    return {
+        name: values if values.is_floating_point() else values.long()
+        for name, values in found.items()
+    }
 
 
 def on_device(stream: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
@@ -282,7 +334,9 @@ def on_device(stream: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
                 {name: column.to(device, non_blocking=True) for name, column in columns.items()}
                 for columns in (batch.labels, batch.before)
             )
-            moved = Batch(batch.images.to(device, non_blocking=True), labels, before, batch.positions)
+            moved = Batch(
+                batch.images.to(device, non_blocking=True), labels, before, batch.positions
+            )
             waiting.append((moved, side.record_event()))
         if len(waiting) == 2:
             ready, copied = waiting.popleft()

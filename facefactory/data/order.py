@@ -37,7 +37,9 @@ def permute(slots: Ids, size: int, *key: int, back: bool = False) -> Ids:
     seed = np.zeros(1, np.uint64)
     for part in key:
         seed = _mix(seed ^ np.uint64(part))
-    turn = -1 if back else 1  # a Feistel network with its halves and its keys the other way round is its own inverse
+    turn = (
+        -1 if back else 1
+    )  # a Feistel network with its halves and its keys the other way round is its own inverse
     round_keys = [_mix(seed + np.uint64(number)) for number in range(ROUNDS)][::turn]
     out = slots.astype(np.uint64)
     todo, walking = np.arange(len(slots)), out
@@ -100,7 +102,9 @@ class Order:
         weights = np.array(self.weights or [1] * len(self.strata))
         shares = self.count * weights / weights.sum()
         quotas = shares.astype(np.int64)
-        quotas[np.argsort(quotas - shares, kind="stable")[: self.count - quotas.sum()]] += 1  # the largest remainders
+        quotas[np.argsort(quotas - shares, kind="stable")[: self.count - quotas.sum()]] += (
+            1  # the largest remainders
+        )
         return quotas
 
     def _from_strata(self, drawn: Ids, epoch: int) -> Ids:
@@ -109,12 +113,18 @@ class Order:
         sizes = np.array([len(members) for members in self.strata])
         turns, places = np.divmod(drawn - (ends - self._quotas)[stratum], sizes[stratum])
         most = int(turns.max()) + 1
-        visits, group, counts = np.unique(stratum * most + turns, return_inverse=True, return_counts=True)
+        visits, group, counts = np.unique(
+            stratum * most + turns, return_inverse=True, return_counts=True
+        )
         parts = np.split(np.argsort(group, kind="stable"), np.cumsum(counts)[:-1])
-        for visit, part in zip(visits.tolist(), parts, strict=True):  # each turn visits every member of a stratum once
+        for visit, part in zip(
+            visits.tolist(), parts, strict=True
+        ):  # each turn visits every member of a stratum once
             number, turn = divmod(visit, most)
             members = self.strata[number]
-            chosen[part] = members[permute(places[part], len(members), self.seed, epoch, number, turn)]
+            chosen[part] = members[
+                permute(places[part], len(members), self.seed, epoch, number, turn)
+            ]
         return chosen
 
     def _visits(self, number: int, of: Ids, epoch: int) -> Ids:
@@ -145,8 +155,12 @@ def _dealt(order: Order, epoch: int) -> tuple[Ids, Ids]:
             for first in range(0, len(members), PART):
                 of = np.arange(first, min(first + PART, len(members)))
                 shard = np.searchsorted(starts, members[of], side="right") - 1
-                drawn += np.bincount(shard, order._visits(number, of, epoch), len(drawn)).astype(np.int64)
-    return shards, np.cumsum(np.add.reduceat(drawn[shards], np.arange(0, len(shards), order.window)))
+                drawn += np.bincount(shard, order._visits(number, of, epoch), len(drawn)).astype(
+                    np.int64
+                )
+    return shards, np.cumsum(
+        np.add.reduceat(drawn[shards], np.arange(0, len(shards), order.window))
+    )
 
 
 @functools.lru_cache(maxsize=4)

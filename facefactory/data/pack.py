@@ -58,13 +58,18 @@ def _write(
         array = np.asarray(image).reshape(options.resolution, options.resolution, -1)
 
         # what is noted of it
-        small = image.reduce(max(1, options.resolution // 32))  # the hash shrinks it to 17 x 16 anyway
+        small = image.reduce(
+            max(1, options.resolution // 32)
+        )  # the hash shrinks it to 17 x 16 anyway
         suspicion = pictures.fault(array)
         if suspicion:
             told[suspicion].append(len(highest))
         if picture.unseen:
             told["unseen"].append(len(highest))
-        marks.extend(np.packbits(imagehash.dhash(small, 16).hash).tobytes() + zlib.crc32(array.data).to_bytes(4))
+        marks.extend(
+            np.packbits(imagehash.dhash(small, 16).hash).tobytes()
+            + zlib.crc32(array.data).to_bytes(4)
+        )
         sizes[f"{picture.image.width}x{picture.image.height}"] += 1
         highest.append(picture.highest)
         return array
@@ -86,7 +91,9 @@ def _write(
 def _picture(item: Any, recipe: dict[str, Any], options: Pack, bits: int) -> pictures.Picture:
     """Decode an image of a source; raises whatever is wrong with it."""
     load = getattr(registry.module("data.sources", recipe["source"]), "load", sources.load)
-    content = functools.partial(sources.content, item, READ_AGAIN) if load is sources.load else None
+    content = (
+        functools.partial(sources.content, item, READ_AGAIN) if load is sources.load else None
+    )
     return pictures.read(functools.partial(load, item, options.resolution, recipe), content, bits)
 
 
@@ -132,8 +139,15 @@ def _done(stem: str, digest: str, bits: int | None) -> dict[str, Any] | None:
     if bits is not None and record["deep"]["images"] and record["bits"] != bits:
         return None
     folder, entry = Path(stem).parent, record["entry"]
-    files = {folder / entry["file"]: entry["sha256"], folder / entry["table"]: entry["table_sha256"]}
-    return record if all(path.is_file() and rundir.sha256(path) == wanted for path, wanted in files.items()) else None
+    files = {
+        folder / entry["file"]: entry["sha256"],
+        folder / entry["table"]: entry["table_sha256"],
+    }
+    return (
+        record
+        if all(path.is_file() and rundir.sha256(path) == wanted for path, wanted in files.items())
+        else None
+    )
 
 
 def shards(
@@ -158,7 +172,13 @@ def shards(
                 f"{split} has {len(members)} images; a split has at most {shard.MOST}: give pack.limit, or pack parts."
             )
         for number, first in enumerate(range(0, len(members), options.shard_images)):
-            parts.append((f"{folder}/{split}-{number:06d}", first, members[first : first + options.shard_images]))
+            parts.append(
+                (
+                    f"{folder}/{split}-{number:06d}",
+                    first,
+                    members[first : first + options.shard_images],
+                )
+            )
     parts = parts[part[0] :: part[1]]
     records = [_done(stem, digest, bits) for stem, _, _ in parts]
     taken_as = _guess(plan) if bits is None and None in records else bits or 16
@@ -197,14 +217,24 @@ def shards(
                 bad = f"{len(skipped)} of {len(plan.table)} images, so far, cannot be packed ({allowed}): {first_ones}"
                 mend = "Mend or remove them, or change what does not fit them (pack.crop)"
                 raise UserError(f"{bad}. {mend}; {folder / 'skipped.json'} has the list.")
-            progress(number + 1, len(parts), (time.monotonic() - began) / max(fresh, 1) * sum(one is None for one in records))
+            progress(
+                number + 1,
+                len(parts),
+                (time.monotonic() - began) / max(fresh, 1) * sum(one is None for one in records),
+            )
     return [record for record in records if record is not None]
 
 
-def pack(plan: recipes.Plan, folder: Path, progress: Callable[[int, int, float], None] = lambda *_: None) -> index.Index:
+def pack(
+    plan: recipes.Plan, folder: Path, progress: Callable[[int, int, float], None] = lambda *_: None
+) -> index.Index:
     """Write all shards that are not there yet, then index.json: a folder without it is no set. Raises what `shards` raises."""
     recipe, options, facts = plan.recipe, plan.options, plan.facts
-    counts = {name.replace("_", " "): its["count"] for name, its in facts.items() if name.endswith(("_row", "_image"))}
+    counts = {
+        name.replace("_", " "): its["count"]
+        for name, its in facts.items()
+        if name.endswith(("_row", "_image"))
+    }
     counts["people in several splits"] = facts.get("people_in_several_splits", 0)
     for note in [*facts["notes"], *(f"{count} {what}" for what, count in counts.items() if count)]:
         say(f"pack: {note}")
@@ -217,22 +247,49 @@ def pack(plan: recipes.Plan, folder: Path, progress: Callable[[int, int, float],
         found[record["entry"]["file"].rpartition("-")[0]].append(record["entry"])
     for name in [name for name, its in found.items() if not any(entry["count"] for entry in its)]:
         bad = found[name][0]["skipped"][0]
-        raise UserError(f"no image of split {name!r} can be read, as {bad['file']}: {bad['reason']}. Mend or replace them.")
+        raise UserError(
+            f"no image of split {name!r} can be read, as {bad['file']}: {bad['reason']}. Mend or replace them."
+        )
     skipped, sizes = [], Counter[str]()
     for record in records:
         skipped += record["entry"].pop("skipped")
         sizes.update(record["sizes"])
     if skipped:
-        say(f"pack: {len(skipped)} images skipped, e.g. {skipped[0]['file']}: {skipped[0]['reason']}")
-    made = {"resolution": options.resolution, "channels": 1 if options.color == "gray" else 3, "crop": recipe["crop"]}
+        say(
+            f"pack: {len(skipped)} images skipped, e.g. {skipped[0]['file']}: {skipped[0]['reason']}"
+        )
+    made = {
+        "resolution": options.resolution,
+        "channels": 1 if options.color == "gray" else 3,
+        "crop": recipe["crop"],
+    }
     told = {name: recipe[name] for name in ("group", "origin", "licence", "consent")}
-    counted = {name: {"count": sum(entry["count"] for entry in its), "shards": its} for name, its in found.items()}
+    counted = {
+        name: {"count": sum(entry["count"] for entry in its), "shards": its}
+        for name, its in found.items()
+    }
     storage = "raw" if options.storage == "raw" else "encoded"
-    content = {"format": index.FORMAT, "storage": storage, "dataset": recipe["name"], **made, "filter": "lanczos (Pillow)"}
-    content |= {"labels": plan.schema, **told, "recipe": recipe, "splits": counted, "skipped": skipped, **facts}
+    content = {
+        "format": index.FORMAT,
+        "storage": storage,
+        "dataset": recipe["name"],
+        **made,
+        "filter": "lanczos (Pillow)",
+    }
+    content |= {
+        "labels": plan.schema,
+        **told,
+        "recipe": recipe,
+        "splits": counted,
+        "skipped": skipped,
+        **facts,
+    }
     packed = sum(split["count"] for split in counted.values())
     content["account"] = {**facts["account"], "packed": packed, "skipped": len(skipped)}
-    content |= {"image_sizes": dict(sizes.most_common(recipes.NAMED)), "duplicates": _duplicates(records, folder)}
+    content |= {
+        "image_sizes": dict(sizes.most_common(recipes.NAMED)),
+        "duplicates": _duplicates(records, folder),
+    }
     content |= {"pictures": {**_told(records), "sixteen_bit": deep}, "alike": _alike(records)}
     index.write(folder, content)
     stems = {Path(record["entry"]["file"]).stem for record in records}
@@ -248,7 +305,11 @@ def _deep(records: list[dict[str, Any]]) -> dict[str, int]:
     """Pictures of 16 bits: how many, their highest value in the whole set, and the bits that hold it."""
     highest = max(record["deep"]["highest"] for record in records)
     images = sum(record["deep"]["images"] for record in records)
-    return {"images": images, "highest": highest, "bits": pictures.bits_of(highest) if images else 16}
+    return {
+        "images": images,
+        "highest": highest,
+        "bits": pictures.bits_of(highest) if images else 16,
+    }
 
 
 def _told(records: list[dict[str, Any]]) -> dict[str, Any]:
@@ -256,7 +317,9 @@ def _told(records: list[dict[str, Any]]) -> dict[str, Any]:
     deep, found = _deep(records), dict[str, Any]()
     if deep["bits"] < 16:
         one_of = f"{deep['images']} pictures have 16 bits, and no value above {deep['highest']}"
-        say(f"pack: {one_of}: they are taken as pictures of {deep['bits']} bits (0…{2 ** deep['bits'] - 1})")
+        say(
+            f"pack: {one_of}: they are taken as pictures of {deep['bits']} bits (0…{2 ** deep['bits'] - 1})"
+        )
     for kind, words in TOLD.items():
         names = [name for record in records for name in record["told"][kind]]
         found[kind] = {"count": len(names), "first": names[: recipes.NAMED]}
@@ -278,17 +341,27 @@ def _alike(records: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
         copies = len(rows) - found[split]["different"]
         if copies:
             more = f"{split} has {found[split]['different']} different ones"
-            say(f"pack: {copies} of {len(rows)} pictures in {split} are copies of others there, or nearly: {more}")
+            say(
+                f"pack: {copies} of {len(rows)} pictures in {split} are copies of others there, or nearly: {more}"
+            )
     return found
 
 
 def _duplicates(records: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
     """Pictures that lie in two splits: how many pairs, and the first of them by name."""
-    marks = np.frombuffer(b"".join(record["marks"] for record in records), np.uint8).reshape(-1, select.MARK)
-    entries, ends = [record["entry"] for record in records], np.cumsum([record["entry"]["count"] for record in records])
+    marks = np.frombuffer(b"".join(record["marks"] for record in records), np.uint8).reshape(
+        -1, select.MARK
+    )
+    entries, ends = (
+        [record["entry"] for record in records],
+        np.cumsum([record["entry"]["count"] for record in records]),
+    )
     sides = [entry["file"].rpartition("-")[0] for entry in entries]
     pairs = select.duplicates(
-        marks, np.repeat(np.unique(sides, return_inverse=True)[1].astype(np.int8), np.diff(ends, prepend=0))
+        marks,
+        np.repeat(
+            np.unique(sides, return_inverse=True)[1].astype(np.int8), np.diff(ends, prepend=0)
+        ),
     )
 
     def name(image: int) -> str:
@@ -296,9 +369,17 @@ def _duplicates(records: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
         files = pd.read_parquet(folder / entries[shard]["table"], columns=["file"])["file"]
         return f"{sides[shard]}/{files.iloc[image - ends[shard]]}"
 
-    listed = [[*map(name, pair), kind] for pair, kind in itertools.islice(pairs.items(), recipes.NAMED)]
+    listed = [
+        [*map(name, pair), kind] for pair, kind in itertools.islice(pairs.items(), recipes.NAMED)
+    ]
     kinds, cut = Counter(pairs.values()), len(pairs) > select.MOST
     if listed:
         (a, b, kind), most = listed[0], "at least " * cut
-        say(f"pack: {most}{len(pairs)} pairs of pictures in two splits are alike, e.g. {a} and {b} ({kind}); see index.json")
-    return {"across_splits": {"exact": kinds["exact"], "near": kinds["near"]}, "cut": cut, "first": listed}
+        say(
+            f"pack: {most}{len(pairs)} pairs of pictures in two splits are alike, e.g. {a} and {b} ({kind}); see index.json"
+        )
+    return {
+        "across_splits": {"exact": kinds["exact"], "near": kinds["near"]},
+        "cut": cut,
+        "first": listed,
+    }

@@ -17,7 +17,11 @@ from facefactory.data.sources import FORMATS
 
 BITS = (8, 10, 12, 14, 16)  # of cameras; files know 8 and 16 only
 TIFF_PHOTOMETRIC, WHITE_IS_ZERO = 262, 0
-DARK_MEAN, DARK_MOST, FLAT = 16, 64, 2.0  # of 255: mean, brightest value and deviation below which a picture is told
+DARK_MEAN, DARK_MOST, FLAT = (
+    16,
+    64,
+    2.0,
+)  # of 255: mean, brightest value and deviation below which a picture is told
 # an image is not bad for these: the machine is
 MACHINE = (
     errno.EDQUOT,
@@ -54,7 +58,9 @@ class Picture:
     unseen: bool  # nothing but transparent: its colours were taken
 
 
-def read(load: Callable[[], Image.Image], content: Callable[[], bytes] | None, bits: int) -> Picture:
+def read(
+    load: Callable[[], Image.Image], content: Callable[[], bytes] | None, bits: int
+) -> Picture:
     """Decode what `load` opens; where that fails, its bytes without metadata. Values of 16 bits are taken as of `bits`.
 
     Raises:
@@ -70,11 +76,16 @@ def read(load: Callable[[], Image.Image], content: Callable[[], bytes] | None, b
             whole = content()
         except Exception:  # it cannot be read twice
             raise error from None
-        for kept in ((b"tRNS", b"eXIf", b"Exif\0\0"), ()):  # metadata that draw or turn a picture; damaged ones go too
+        for kept in (
+            (b"tRNS", b"eXIf", b"Exif\0\0"),
+            (),
+        ):  # metadata that draw or turn a picture; damaged ones go too
             less = bare(whole, kept)
             if less != whole:
                 with contextlib.suppress(Exception):
-                    return _decoded(lambda less=less: Image.open(io.BytesIO(less), formats=FORMATS), bits)  # type: ignore[misc]
+                    return _decoded(
+                        lambda less=less: Image.open(io.BytesIO(less), formats=FORMATS), bits
+                    )  # type: ignore[misc]
         if isinstance(error, UnidentifiedImageError):
             raise Unreadable(what(whole)) from None
         raise
@@ -113,7 +124,9 @@ def bits_of(highest: int) -> int:
     return next(bits for bits in BITS if highest < 2**bits)
 
 
-def sixteen_bits(image: Image.Image, raw: str, load: Callable[[], Image.Image]) -> npt.NDArray[np.uint16] | None:
+def sixteen_bits(
+    image: Image.Image, raw: str, load: Callable[[], Image.Image]
+) -> npt.NDArray[np.uint16] | None:
     """The values [H, W, C] 0…65535 of an opened picture of 16 bits a channel (L, LA, RGB or RGBA), else None.
 
     Of colours Pillow keeps the upper byte alone; the lower ones are read in a second pass, as if the byte order were the other.
@@ -122,7 +135,9 @@ def sixteen_bits(image: Image.Image, raw: str, load: Callable[[], Image.Image]) 
         Unreadable: floating-point or signed numbers, or larger ones: nobody knows what is white.
     """
     if image.mode == "F":
-        raise Unreadable("floating-point picture: nobody knows what is white; convert it to 8 or 16 bits")
+        raise Unreadable(
+            "floating-point picture: nobody knows what is white; convert it to 8 or 16 bits"
+        )
     if image.mode.startswith("I"):
         return _integers(image, raw)
     if raw == "LA;16B":  # a PNG
@@ -131,7 +146,9 @@ def sixteen_bits(image: Image.Image, raw: str, load: Callable[[], Image.Image]) 
             halves = np.asarray(other).astype(np.uint16)
         return halves[..., ::2] * 256 + halves[..., 1::2]
     if raw.startswith("CMYK;16"):
-        raise Unreadable("picture of 16 bits an ink: it is not read; convert it to 8 bits, or to RGB")
+        raise Unreadable(
+            "picture of 16 bits an ink: it is not read; convert it to 8 bits, or to RGB"
+        )
     if not raw.startswith(("RGB;16", "RGBA;16")) or image.mode not in ("RGB", "RGBA"):
         return None
     big = raw.endswith("B") or (raw.endswith("N") and sys.byteorder == "big")
@@ -151,7 +168,9 @@ def _integers(image: Image.Image, raw: str) -> npt.NDArray[np.uint16]:
         raise Unreadable(
             f"picture of {kind}: values {least} to {most}, and nobody knows what is white; convert it to 8 or 16 bits"
         )
-    if getattr(image, "tag_v2", {}).get(TIFF_PHOTOMETRIC) == WHITE_IS_ZERO:  # Pillow turns 8 bits alone
+    if (
+        getattr(image, "tag_v2", {}).get(TIFF_PHOTOMETRIC) == WHITE_IS_ZERO
+    ):  # Pillow turns 8 bits alone
         values = 65535 - values
     return values.astype(np.uint16)[..., None]
 
@@ -183,7 +202,9 @@ def _opaque(image: Image.Image) -> tuple[Image.Image, bool]:
     if not image.has_transparency_data:
         return image, False
     seen = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
-    if np.asarray(seen.getchannel("A")).max() <= 1:  # of 255: some programs write 0 or 1, most readers ignore it
+    if (
+        np.asarray(seen.getchannel("A")).max() <= 1
+    ):  # of 255: some programs write 0 or 1, most readers ignore it
         return seen.convert("RGB"), True
     return Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen), False
 
@@ -200,7 +221,9 @@ def _from_lab(image: Image.Image) -> Image.Image:
 
 def orientation_of(image: Image.Image) -> int:
     """EXIF's (or XMP's) orientation 1…8; 1 where it is damaged, or nothing says it."""
-    if image.format == "JPEG" and not {"exif", "xmp"} & image.info.keys():  # looking there takes long
+    if (
+        image.format == "JPEG" and not {"exif", "xmp"} & image.info.keys()
+    ):  # looking there takes long
         return 1
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
@@ -210,7 +233,9 @@ def orientation_of(image: Image.Image) -> int:
     return number if 1 <= number <= 8 else 1
 
 
-def upright(picture: Picture, crop: str | int | list[int], resolution: int, color: str) -> Image.Image:
+def upright(
+    picture: Picture, crop: str | int | list[int], resolution: int, color: str
+) -> Image.Image:
     """A picture as it is packed: turned, cropped, shrunk with an antialiasing filter (Lanczos).
 
     ValueError: the crop does not fit.
@@ -277,8 +302,18 @@ STARTS = [  # first bytes -> what it is; what is read, damaged here, comes last
     (rb"BM", "BMP picture"),
     (rb"P[1-6]\s", "PPM picture"),
 ]
-OURS = ("JPEG picture", "PNG picture", "TIFF picture", "WebP picture", "BMP picture", "PPM picture")
-FETCH = {"pointer of git-lfs": "git lfs pull fetches it", "pointer of git-annex": "git annex get fetches it"}
+OURS = (
+    "JPEG picture",
+    "PNG picture",
+    "TIFF picture",
+    "WebP picture",
+    "BMP picture",
+    "PPM picture",
+)
+FETCH = {
+    "pointer of git-lfs": "git lfs pull fetches it",
+    "pointer of git-annex": "git annex get fetches it",
+}
 
 
 def what(content: bytes) -> str:
@@ -288,7 +323,9 @@ def what(content: bytes) -> str:
     head = content[:1024].removeprefix(b"\xef\xbb\xbf")
     if not head.strip(b"\0"):
         return f"file of zeros: its first {len(head)} bytes are 0, as after a copy that was cut; copy it again"
-    kind = next((name for start, name in STARTS if re.match(start, head, re.DOTALL | re.IGNORECASE)), None)
+    kind = next(
+        (name for start, name in STARTS if re.match(start, head, re.DOTALL | re.IGNORECASE)), None
+    )
     if kind in FETCH:
         return f"{kind}: the picture itself is not here; {FETCH[kind]}"
     if kind in OURS:

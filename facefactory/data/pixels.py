@@ -11,12 +11,26 @@ from facefactory import rundir
 
 def to_model(images: torch.Tensor) -> torch.Tensor:
     """[N, H, W, C] uint8 0…255 -> [N, C, H, W] float32 -1…1."""
-    return images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(127.5).sub_(1.0)
+    return (
+        images.permute(0, 3, 1, 2)
+        .to(torch.float32, memory_format=torch.contiguous_format)
+        .div_(127.5)
+        .sub_(1.0)
+    )
 
 
 def to_uint8(images: torch.Tensor) -> torch.Tensor:
     """[N, C, H, W] float -1…1 -> [N, H, W, C] uint8 0…255, rounded, clamped."""
-    return images.float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+    return (
+        images.float()
+        .add(1.0)
+        .mul(127.5)
+        .round()
+        .clamp(0, 255)
+        .to(torch.uint8)
+        .permute(0, 2, 3, 1)
+        .contiguous()
+    )
 
 
 def like(model: Any) -> torch.Tensor:
@@ -30,10 +44,18 @@ def shift(images: torch.Tensor, u: torch.Tensor, reach: int) -> torch.Tensor:
     places = []
     for side, draw in zip(images.shape[2:], u.T, strict=True):
         reach = min(reach, side - 1)
-        moved = torch.arange(side, device=u.device) + (draw * (2 * reach + 1)).floor().long()[:, None] - reach
+        moved = (
+            torch.arange(side, device=u.device)
+            + (draw * (2 * reach + 1)).floor().long()[:, None]
+            - reach
+        )
         places.append(side - 1 - (side - 1 - moved.abs()).abs())
     number = torch.arange(len(images), device=u.device)[:, None, None]
-    return images.permute(0, 2, 3, 1)[number, places[0][:, :, None], places[1][:, None, :]].permute(0, 3, 1, 2).contiguous()
+    return (
+        images.permute(0, 2, 3, 1)[number, places[0][:, :, None], places[1][:, None, :]]
+        .permute(0, 3, 1, 2)
+        .contiguous()
+    )
 
 
 def grid(images: torch.Tensor, columns: int) -> Image.Image:

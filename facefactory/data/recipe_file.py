@@ -9,7 +9,9 @@ from facefactory import UserError
 from facefactory.registry import nearest
 
 Word = str | int | float | bool  # as YAML reads a value of a label
-Name = Annotated[str, Field(pattern=r"^[\w.-]+$")]  # of a set or split: folders and files are called so
+Name = Annotated[
+    str, Field(pattern=r"^[\w.-]+$")
+]  # of a set or split: folders and files are called so
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -44,7 +46,9 @@ class Kind(Strict):
     @classmethod
     def _no_truths(cls, classes: list[Word] | None) -> list[Word] | None:
         if any(isinstance(word, bool) for word in classes or []):
-            raise ValueError("YAML reads yes, no, on, off, true and false as truths: put them in quotes, as 'yes'")
+            raise ValueError(
+                "YAML reads yes, no, on, off, true and false as truths: put them in quotes, as 'yes'"
+            )
         return classes
 
 
@@ -68,7 +72,9 @@ class Recipe(Strict):
     pattern: str | None = None
     values: dict[str, dict[Word, Word]] = {}
     kinds: dict[str, str | Kind] = {}
-    group: str | None = None  # None: people are looked for among the folders; "", which is null in the file: nobody is
+    group: str | None = (
+        None  # None: people are looked for among the folders; "", which is null in the file: nobody is
+    )
     split: Split | None = None  # the same of the set's own splits
     expect: dict[str, int] = {}
     origin: str | None = None
@@ -88,17 +94,35 @@ class Recipe(Strict):
 def whole(given: dict[str, Any], path: Path) -> dict[str, Any]:
     """A recipe with every key; UserError: a key that is missing or unknown, or a value that it cannot have."""
     source = str(given.get("source"))
-    section = {source: given[source]} if isinstance(given.get(source), dict) and source not in Recipe.model_fields else {}
-    decided: dict[str, Any] = {name: "" for name in ("group", "split") if name in given and given[name] is None}
+    section = (
+        {source: given[source]}
+        if isinstance(given.get(source), dict) and source not in Recipe.model_fields
+        else {}
+    )
+    decided: dict[str, Any] = {
+        name: "" for name in ("group", "split") if name in given and given[name] is None
+    }
     try:
-        read = Recipe.model_validate({name: value for name, value in given.items() if name not in section and value is not None})
+        read = Recipe.model_validate(
+            {
+                name: value
+                for name, value in given.items()
+                if name not in section and value is not None
+            }
+        )
     except ValidationError as error:
         found = error.errors()[-1]
         *_, last = place = [str(part) for part in found["loc"]]
         if found["type"] == "missing":
-            raise UserError(f"{path} has no key {'.'.join(place)!r}; copy it from shards/folder.yaml.") from None
+            raise UserError(
+                f"{path} has no key {'.'.join(place)!r}; copy it from shards/folder.yaml."
+            ) from None
         if found["type"] == "extra_forbidden":
             guess = nearest(last, Recipe.model_fields) if len(place) == 1 else ""
-            raise UserError(f"{path} has an unknown key {'.'.join(place)!r}.{guess} shards/README.md lists them.") from None
-        raise UserError(f"{path}: {'.'.join(place)} is {found['input']!r}. {found['msg']}; see shards/README.md.") from None
+            raise UserError(
+                f"{path} has an unknown key {'.'.join(place)!r}.{guess} shards/README.md lists them."
+            ) from None
+        raise UserError(
+            f"{path}: {'.'.join(place)} is {found['input']!r}. {found['msg']}; see shards/README.md."
+        ) from None
     return {**read.model_dump(), **decided, **section}

@@ -15,7 +15,11 @@ from facefactory import UserError
 from facefactory.data import order
 from facefactory.registry import nearest, unknown
 
-COMPARE: dict[type[ast.cmpop], Callable[..., Any]] = {ast.Eq: np.equal, ast.NotEq: np.not_equal, ast.Lt: np.less}
+COMPARE: dict[type[ast.cmpop], Callable[..., Any]] = {
+    ast.Eq: np.equal,
+    ast.NotEq: np.not_equal,
+    ast.Lt: np.less,
+}
 COMPARE |= {ast.LtE: np.less_equal, ast.Gt: np.greater, ast.GtE: np.greater_equal}
 MARK = 36  # bytes that know an image again: 32 of a difference hash, 4 of a checksum of its pixels
 # of 256 bits: on ORL, recompressed and resized copies differ in at most 16, other shots of a person in 17 or more, others in 52
@@ -24,7 +28,9 @@ PASSES, NEIGHBOURS = 16, 8
 MOST = 100_000  # pairs beyond which no more are looked for
 
 
-def where(expression: str, table: pd.DataFrame, schema: dict[str, dict[str, Any]]) -> npt.NDArray[np.bool_]:
+def where(
+    expression: str, table: pd.DataFrame, schema: dict[str, dict[str, Any]]
+) -> npt.NDArray[np.bool_]:
     """Images of an encoded table for which a condition holds: `and`, `or`, `not`, comparisons and `in` over label names.
 
     Words on the right need quotes, and names on the left `backticks`, only if they are no Python names. A label that is
@@ -52,20 +58,32 @@ def where(expression: str, table: pd.DataFrame, schema: dict[str, dict[str, Any]
         """1 where it holds, 0 where not, 0.5 where the label is missing."""
         name = word(node)
         if name not in schema:
-            raise wrong(f"there is no label {name!r}.{nearest(str(name), schema)} There are {', '.join(schema)}")
-        codes, classes, kind = table[name].to_numpy(np.float64), schema[name].get("classes"), schema[name]["kind"]
+            raise wrong(
+                f"there is no label {name!r}.{nearest(str(name), schema)} There are {', '.join(schema)}"
+            )
+        codes, classes, kind = (
+            table[name].to_numpy(np.float64),
+            schema[name].get("classes"),
+            schema[name]["kind"],
+        )
         known = ~np.isnan(codes) & ((codes >= 0) | (classes is None))
         try:
-            scale: npt.NDArray[Any] | None = None if classes is None else np.array(classes, np.float64)
+            scale: npt.NDArray[Any] | None = (
+                None if classes is None else np.array(classes, np.float64)
+            )
             value = float(value)
             if kind == "binary" and value not in (-1, 0, 1):
                 raise ValueError(value)
             value = max(value, 0.0) if kind == "binary" else value  # CelebA's -1
         except (ValueError, TypeError, OverflowError):  # classes are words, or the value is one
             if classes is None or str(value) not in classes:
-                raise wrong(f"{name} is never {value!r}, only {', '.join((classes or ['a number'])[:20])}") from None
+                raise wrong(
+                    f"{name} is never {value!r}, only {', '.join((classes or ['a number'])[:20])}"
+                ) from None
             if kind != "ordinal" and not isinstance(operator, ast.Eq | ast.NotEq):
-                raise wrong(f"the classes of {name} have no order (a recipe may give one: kind ordinal)") from None
+                raise wrong(
+                    f"the classes of {name} have no order (a recipe may give one: kind ordinal)"
+                ) from None
             scale, value = np.arange(len(classes)), classes.index(str(value))
         values = codes if scale is None else np.append(scale, 0)[codes.astype(int)]
         return np.where(known, COMPARE[type(operator)](values, value), 0.5)
@@ -77,7 +95,9 @@ def where(expression: str, table: pd.DataFrame, schema: dict[str, dict[str, Any]
                 return join.reduce([truth(part) for part in parts])
             case ast.UnaryOp(ast.Not(), part):
                 return 1 - truth(part)
-            case ast.Compare(left, [ast.In() | ast.NotIn() as op], [right]) if parts := getattr(right, "elts", [right]):
+            case ast.Compare(left, [ast.In() | ast.NotIn() as op], [right]) if parts := getattr(
+                right, "elts", [right]
+            ):
                 found = np.maximum.reduce([compared(left, ast.Eq(), word(part)) for part in parts])
                 return found if isinstance(op, ast.In) else 1 - found
             case ast.Compare(left, [op], [right]) if type(op) in COMPARE:
@@ -89,8 +109,14 @@ def where(expression: str, table: pd.DataFrame, schema: dict[str, dict[str, Any]
     try:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        odd = [f"`{name}`" for name in schema if (not name.isidentifier() or keyword.iskeyword(name)) and name in expression]
-        raise wrong(f"{', '.join(odd)} needs such quotes" if odd else "it is not readable") from None
+        odd = [
+            f"`{name}`"
+            for name in schema
+            if (not name.isidentifier() or keyword.iskeyword(name)) and name in expression
+        ]
+        raise wrong(
+            f"{', '.join(odd)} needs such quotes" if odd else "it is not readable"
+        ) from None
     return truth(tree) == 1
 
 
@@ -98,27 +124,45 @@ def balanced(codes: npt.NDArray[Any], splits: npt.NDArray[Any], classes: list[st
     """Positions that leave each class of each split with as many images as its smallest has; UserError: one has none."""
     kept = []
     for split in dict.fromkeys(splits.tolist()):
-        members = {number: np.flatnonzero((splits == split) & (codes == number)) for number in np.unique(codes[codes >= 0])}
+        members = {
+            number: np.flatnonzero((splits == split) & (codes == number))
+            for number in np.unique(codes[codes >= 0])
+        }
         if not members:
-            raise UserError(f"balance: no image of split {split!r} has that label; balance by another, or select others.")
+            raise UserError(
+                f"balance: no image of split {split!r} has that label; balance by another, or select others."
+            )
         least, rarest = min((len(its), number) for number, its in members.items())
         if not least:
-            raise UserError(f"balance: split {split!r} has no image of class {classes[rarest]!r}; balance by another label.")
+            raise UserError(
+                f"balance: split {split!r} has no image of class {classes[rarest]!r}; balance by another label."
+            )
         kept += [its[order.permute(np.arange(least), len(its), 0)] for its in members.values()]
     return np.sort(np.concatenate(kept))
 
 
-def counts(codes: npt.NDArray[Any], splits: npt.NDArray[Any], classes: list[str]) -> dict[str, dict[str, int]]:
+def counts(
+    codes: npt.NDArray[Any], splits: npt.NDArray[Any], classes: list[str]
+) -> dict[str, dict[str, int]]:
     """Images per split and class; those whose class is missing are not counted."""
     return {
-        str(split): {name: int(((splits == split) & (codes == number)).sum()) for number, name in enumerate(classes)}
+        str(split): {
+            name: int(((splits == split) & (codes == number)).sum())
+            for number, name in enumerate(classes)
+        }
         for split in dict.fromkeys(splits.tolist())
     }
 
 
-def left_out(table: pd.DataFrame, schema: dict[str, dict[str, Any]], recipe: dict[str, Any]) -> dict[str, str]:
+def left_out(
+    table: pd.DataFrame, schema: dict[str, dict[str, Any]], recipe: dict[str, Any]
+) -> dict[str, str]:
     """Label -> why it is not packed: `keep`, `drop` and `min_prevalence` of the recipe. The group always is."""
-    keep, drop, least = recipe["keep"] or list(schema), recipe["drop"] or [], recipe["min_prevalence"]
+    keep, drop, least = (
+        recipe["keep"] or list(schema),
+        recipe["drop"] or [],
+        recipe["min_prevalence"],
+    )
     for name in {*keep, *(recipe["drop"] or [])} - schema.keys():
         raise unknown(f"keep or drop: {name!r} is not a label", name, schema)
     found = {name: "dropped" for name in schema if name not in keep or name in drop}
@@ -144,7 +188,9 @@ def _orders(marks: npt.NDArray[np.uint8]) -> Iterator[npt.NDArray[np.int64]]:
     """PASSES orders of marks, each by another choice of 8 of their 32 bytes: near ones come side by side in some."""
     for number in range(PASSES):
         chosen = marks[:, order.permute(np.arange(32), 32, number)[:8]]
-        keys = np.ascontiguousarray(chosen).view(">u8")[:, 0].astype(np.uint64)  # NumPy sorts its own kind faster
+        keys = (
+            np.ascontiguousarray(chosen).view(">u8")[:, 0].astype(np.uint64)
+        )  # NumPy sorts its own kind faster
         yield np.argsort(keys, kind="stable")
 
 
@@ -159,7 +205,9 @@ def different(marks: npt.NDArray[np.uint8]) -> int:
     return len(marks) - int(copies.sum())
 
 
-def duplicates(marks: npt.NDArray[np.uint8], splits: npt.NDArray[Any]) -> dict[tuple[int, int], str]:
+def duplicates(
+    marks: npt.NDArray[np.uint8], splits: npt.NDArray[Any]
+) -> dict[tuple[int, int], str]:
     """Pairs of positions in different splits -> "exact" or "near", from one mark an image [N, MARK].
 
     Difference hashes at most NEAR bits apart, found among neighbours in orders by several choices of 8 of their 32 bytes

@@ -35,7 +35,12 @@ STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 def npy_header(shape: tuple[int, ...]) -> bytes:
     """The first 128 bytes of an .npy file (format 1.0) of uint8 in C order."""
     fields = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}"
-    return b"\x93NUMPY\x01\x00" + (NPY_HEADER - 10).to_bytes(2, "little") + fields.ljust(NPY_HEADER - 11).encode() + b"\n"
+    return (
+        b"\x93NUMPY\x01\x00"
+        + (NPY_HEADER - 10).to_bytes(2, "little")
+        + fields.ljust(NPY_HEADER - 11).encode()
+        + b"\n"
+    )
 
 
 @functools.lru_cache(maxsize=4)
@@ -62,7 +67,9 @@ def encode(image: np.ndarray, storage: str) -> tuple[str, bytes]:
     if storage == "raw":
         return "npy", npy_header(image.shape) + image.tobytes()
     stream = io.BytesIO()
-    Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(stream, **ENCODED[storage])
+    Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(
+        stream, **ENCODED[storage]
+    )
     return {"jpeg": "jpg"}.get(storage, storage), stream.getvalue()
 
 
@@ -101,14 +108,22 @@ def _follow_parent() -> None:
 
 
 def write_shard(
-    stem: str, first: int, paths: Sequence[Any], rows: pd.DataFrame, read: Callable[[Any], np.ndarray], storage: str = "raw"
+    stem: str,
+    first: int,
+    paths: Sequence[Any],
+    rows: pd.DataFrame,
+    read: Callable[[Any], np.ndarray],
+    storage: str = "raw",
 ) -> dict[str, Any]:
     """Write `<stem>.tar` and `.parquet`, images `first`… of a split; its entry in index.json, with the images `skipped`.
 
     `read` makes an image [H, W, C] uint8 of each of `paths`, one at a time: memory does not grow with the shard. `storage`
     is raw (a shard is then an array of fixed stride) or png, jpeg, webp (the table has `_offset` and `_length` of each file).
     """
-    known = [{name: None if value != value else value for name, value in row.items()} for row in rows.to_dict("records")]
+    known = [
+        {name: None if value != value else value for name, value in row.items()}
+        for row in rows.to_dict("records")
+    ]
     texts = [json.dumps(row, ensure_ascii=True, allow_nan=False) for row in known]
     longest, pixels, whole = max(map(len, texts), default=0), hashlib.sha256(), hashlib.sha256()
     kept: list[int] = []
@@ -121,9 +136,15 @@ def write_shard(
             except Exception as error:  # whatever a decoder raises on a bad file
                 if pictures.machine(error):
                     raise
-                skipped.append({"file": rows["file"].iloc[number], "reason": pictures.reason(error)})
+                skipped.append(
+                    {"file": rows["file"].iloc[number], "reason": pictures.reason(error)}
+                )
                 continue
-            key, text, (ending, content) = first + len(kept), texts[number].ljust(longest).encode(), encode(image, storage)
+            key, text, (ending, content) = (
+                first + len(kept),
+                texts[number].ljust(longest).encode(),
+                encode(image, storage),
+            )
             pixels.update(content if storage == "jpeg" else image.data)
             kept.append(number)
             spans.append((tar.tell() + BLOCK, len(content)))
@@ -145,4 +166,10 @@ def write_shard(
         tar_path.unlink()  # without its table it is no shard
         raise
     digests = {"sha256": whole.hexdigest(), "pixels_sha256": pixels.hexdigest()}
-    return {**entry, **digests, "table": table_path.name, "table_sha256": rundir.sha256(table_path), "skipped": skipped}
+    return {
+        **entry,
+        **digests,
+        "table": table_path.name,
+        "table_sha256": rundir.sha256(table_path),
+        "skipped": skipped,
+    }

@@ -28,14 +28,18 @@ def shared(name: str, where: str, size: int, write: Callable[[IO[bytes]], None])
         raise PermissionError(f"{folder} belongs to somebody else")
     here = f"{socket.gethostname()}-{os.stat('/proc/self/ns/pid').st_ino}"  # TMPDIR may be shared, numbers of processes are not
     holders = folder / f"{name}-{where}-{here}.jsonl"
-    with rundir.locked(folder / f"{where}-{here}.lock"):  # the first process that comes copies, the others wait for it
+    with rundir.locked(
+        folder / f"{where}-{here}.lock"
+    ):  # the first process that comes copies, the others wait for it
         stream = _held(holders)
         if stream is None:
             room = _free_memory() if where == "memory" else shutil.disk_usage(folder).free
             if size > 0.8 * room:
                 sizes = f"{size / 2**30:.3g} GiB of images do not fit into 80 % of the {room / 2**30:.3g} GiB"
                 raise OSError(f"{sizes} free in {where if where == 'memory' else folder}")
-            stream = os.fdopen(os.memfd_create(name) if where == "memory" else _nameless(folder), "w+b")
+            stream = os.fdopen(
+                os.memfd_create(name) if where == "memory" else _nameless(folder), "w+b"
+            )
             try:
                 write(stream)
                 stream.flush()

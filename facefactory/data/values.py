@@ -40,7 +40,10 @@ OWN_VALUE, FEW = (
 MANY = 10  # different numbers, from which on a word among them is a mistake
 LONGEST = 200  # bytes of a word
 DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([T ].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}( .*)?")
-INTEGER, THOUSANDS = re.compile(r"[+-]?\d{1,40}"), re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d+)?")
+INTEGER, THOUSANDS = (
+    re.compile(r"[+-]?\d{1,40}"),
+    re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d+)?"),
+)
 FRACTION = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf(inity)?", re.IGNORECASE)
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 
@@ -140,7 +143,9 @@ class _Values:
         return np.flatnonzero(self.codes == place)
 
 
-def _column(name: str, column: pd.Series, given: _Given, notes: list[str]) -> tuple[pd.Series, str]:
+def _column(
+    name: str, column: pd.Series, given: _Given, notes: list[str]
+) -> tuple[pd.Series, str]:
     """A column as numbers or words, or why it is no label."""
     is_complex = pd.api.types.is_complex_dtype(column)
     if pd.api.types.is_numeric_dtype(column) and not is_complex:  # of bools too
@@ -256,13 +261,19 @@ def _numbers(values: _Values, given: _Given, notes: list[str]) -> pd.Series | No
 
 def _others(values: _Values, numbers: list[Any]) -> dict[int, str]:
     """Place -> word of what is no number."""
-    return {place: word for place, word in enumerate(values.words) if numbers[place] is None and not values.missing[place]}
+    return {
+        place: word
+        for place, word in enumerate(values.words)
+        if numbers[place] is None and not values.missing[place]
+    }
 
 
 def _without_commas(values: _Values, notes: list[str]) -> list[str]:
     """Words without commas between thousands, or with a point instead of a decimal comma."""
     others = set(_others(values, [_number(word) for word in values.words]).values())
-    commas = {word for word in others if DECIMAL_COMMA.fullmatch(word) or THOUSANDS.fullmatch(word)}
+    commas = {
+        word for word in others if DECIMAL_COMMA.fullmatch(word) or THOUSANDS.fullmatch(word)
+    }
     if not commas or any(word.casefold() not in VAGUE for word in others - commas):
         return values.words
     thousands = all(THOUSANDS.fullmatch(word) for word in commas)
@@ -328,7 +339,8 @@ def _of_words(values: _Values, given: _Given, notes: list[str]) -> pd.Series:
     if not values.missing.any() and words == values.written:
         return values.column
     of_value = np.array(
-        [np.nan if gone else word for word, gone in zip(words, values.missing, strict=True)] + [np.nan],
+        [np.nan if gone else word for word, gone in zip(words, values.missing, strict=True)]
+        + [np.nan],
         object,
     )
     return pd.Series(of_value[values.codes], values.column.index, dtype="str")

@@ -24,10 +24,14 @@ if TYPE_CHECKING:
 class Interpret:
     """How latent dimensions are looked at."""
 
-    spaces: list[str] = key([], "latent spaces: files of interpret/spaces; [] = the one that fits the model")
+    spaces: list[str] = key(
+        [], "latent spaces: files of interpret/spaces; [] = the one that fits the model"
+    )
     samples: int = key(2000, "generated faces judged, for models without an encoder", low=50)
     traversed: int = key(8, "dimensions shown as traversals", low=1)
-    min_effect: float = key(0.3, "size of Cliff's delta from which an association is named", low=0.0, high=1.0)
+    min_effect: float = key(
+        0.3, "size of Cliff's delta from which an association is named", low=0.0, high=1.0
+    )
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,9 @@ def effects(space: Space) -> tuple[Array, Array, Array]:
     p = np.ones(shape)
     for number, label in enumerate(space.labels.T):
         kept = np.flatnonzero(label >= 0)
-        if len(np.unique(label[kept])) != 2:  # a generator that draws one face only: nothing to tell apart
+        if (
+            len(np.unique(label[kept])) != 2
+        ):  # a generator that draws one face only: nothing to tell apart
             continue
         measure = functools.partial(_delta, space.codes[kept], label[kept, None])
         found = intervals.student(measure, space.groups[kept], label[kept])
@@ -55,13 +57,19 @@ def dimensions(space: Space, labels: list[str], min_effect: float) -> list[Dimen
     found = []
     for number, row in enumerate(cells):
         table = {name: Effect(*cell) for name, cell in zip(labels, row, strict=True)}
-        named = [name for name, one in table.items() if one.q < MOST_Q and abs(one.effect) >= min_effect]
+        named = [
+            name for name, one in table.items() if one.q < MOST_Q and abs(one.effect) >= min_effect
+        ]
         activity = space.activity[number] if space.activity else None
         inactive = activity is not None and activity < ACTIVE_NATS
         if inactive:
             found.append(Dimension(number, activity, table, "inactive", ()))
         else:
-            found.append(Dimension(number, activity, table, "goes with" if named else "unnamed", tuple(named)))
+            found.append(
+                Dimension(
+                    number, activity, table, "goes with" if named else "unnamed", tuple(named)
+                )
+            )
     return found
 
 
@@ -86,11 +94,15 @@ def spaces_of(model: Any, options: Interpret) -> list[str]:
             raise registry.unknown(f"interpret.spaces: no {name!r}", name, known)
     fitting = [name for name in known if registry.module(PACKAGE, name).fits(model)]
     if not fitting:
-        raise UserError("interpret: this model draws no faces to look at; give run=… of a GAN or a VAE.")
+        raise UserError(
+            "interpret: this model draws no faces to look at; give run=… of a GAN or a VAE."
+        )
     return options.spaces or fitting
 
 
-def interpret(model: Any, judge: Any, index: Index, options: Interpret, seed: int, folder: Path) -> dict[str, Any]:
+def interpret(
+    model: Any, judge: Any, index: Index, options: Interpret, seed: int, folder: Path
+) -> dict[str, Any]:
     """What the dimensions of each latent space go with, and `traversals.png` (of the first space) in `folder`.
 
     UserError: the model has no latent space.
@@ -99,14 +111,18 @@ def interpret(model: Any, judge: Any, index: Index, options: Interpret, seed: in
     everyone = Shards(index, list(index.content["splits"]))
     groups = people(everyone.table, index.content["group"])
     counted = countable(everyone.table, index.content["labels"], groups)
-    labels = [name for name, fact in counted.items() if fact["scored"] and len(fact["classes"]) == 2]
+    labels = [
+        name for name, fact in counted.items() if fact["scored"] and len(fact["classes"]) == 2
+    ]
     context = Context(index, judge, options, seed, labels)
 
     found = {}
     for name in names:
         space = registry.module(PACKAGE, name).of(model, context)
         rows = dimensions(space, labels, options.min_effect)
-        strength = space.activity or [max((abs(one.effect) for one in row.effects.values()), default=0) for row in rows]
+        strength = space.activity or [
+            max((abs(one.effect) for one in row.effects.values()), default=0) for row in rows
+        ]
         shown = np.argsort(-np.array(strength), kind="stable")[: options.traversed].tolist()
         picture = folder / ("traversals.png" if name == names[0] else f"traversals-{name}.png")
         pixels.write(pixels.grid(walks(space, shown), len(WALK)), picture)
@@ -115,6 +131,14 @@ def interpret(model: Any, judge: Any, index: Index, options: Interpret, seed: in
             "dimensions": [dataclasses.asdict(row) for row in rows],
             "traversed": shown,
         }
-    reasons = {name: fact.get("reason", "has more than two classes") for name, fact in counted.items()}
+    reasons = {
+        name: fact.get("reason", "has more than two classes") for name, fact in counted.items()
+    }
     not_scored = {name: reason for name, reason in reasons.items() if name not in labels}
-    return {"space": names[0], "labels": labels, "not_scored": not_scored, "spaces": found, **found[names[0]]}
+    return {
+        "space": names[0],
+        "labels": labels,
+        "not_scored": not_scored,
+        "spaces": found,
+        **found[names[0]],
+    }

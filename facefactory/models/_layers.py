@@ -34,7 +34,9 @@ def smallest(facts: Facts, depth: int, kernel: int = 4, **sizes: int) -> tuple[i
     for pixels in (facts.height, facts.width):
         if depth < 1 or pixels % 2**depth or pixels < 2 ** (depth + 1):
             side = pixels / 2**depth
-            raise UserError(f"depth={depth} halves {pixels} pixels to {side:g}; it must stay a whole number ≥ 2.")
+            raise UserError(
+                f"depth={depth} halves {pixels} pixels to {side:g}; it must stay a whole number ≥ 2."
+            )
     if kernel not in (3, 4, 5, 6, 7):  # that a strided layer can mirror
         raise UserError(f"kernel={kernel}; allowed are 3 to 7 pixels.")
     for name, size in sizes.items():
@@ -47,7 +49,9 @@ def init_normal(module: nn.Module) -> None:
     """DCGAN's initialisation: weights N(0, 0.02²), norms' scales N(1, 0.02²) (Radford et al. 2016, §4)."""
     norms = (nn.BatchNorm2d, nn.GroupNorm)
     for layer in module.modules():
-        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.BatchNorm2d | nn.GroupNorm):
+        if isinstance(
+            layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.BatchNorm2d | nn.GroupNorm
+        ):
             nn.init.normal_(layer.weight, float(isinstance(layer, norms)), 0.02)
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # none of ours goes without
 

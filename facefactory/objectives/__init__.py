@@ -50,7 +50,9 @@ class Objective(Protocol):
     phases: tuple[Phase, ...]
     needs: tuple[str, ...]  # what a model must have to be trained by it
     averaged: tuple[str, ...] = (".",)  # networks of the model whose weights are averaged
-    uses_labels: bool = False  # whether it reads `batch.labels`; a change of them makes what it trained stale
+    uses_labels: bool = (
+        False  # whether it reads `batch.labels`; a change of them makes what it trained stale
+    )
 
     def loss(self, phase: str, model: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The phase's loss (a scalar, mean over the slice) and scalars worth a curve."""

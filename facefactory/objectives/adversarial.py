@@ -37,7 +37,11 @@ class Component(nn.Module, Objective):
 
     def loss(self, phase: str, model: GAN, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of `discriminator` or `generator`."""
-        due = {name: term for name, term in self.terms.items() if term.trains == phase and batch.iteration % term.interval == 0}
+        due = {
+            name: term
+            for name, term in self.terms.items()
+            if term.trains == phase and batch.iteration % term.interval == 0
+        }
         player = self._discriminator if phase == "discriminator" else self._generator
 
         # squared gradients lose too much in bfloat16
@@ -51,7 +55,9 @@ class Component(nn.Module, Objective):
                 value = value + extra * (term.weight(batch.kimg) * term.interval)
         return value, shown
 
-    def _discriminator(self, model: GAN, batch: Batch, due: dict[str, Term]) -> tuple[Seen, Tensor, dict[str, Tensor]]:
+    def _discriminator(
+        self, model: GAN, batch: Batch, due: dict[str, Term]
+    ) -> tuple[Seen, Tensor, dict[str, Tensor]]:
         needed = {images for term in due.values() for images in term.differentiates}
         with torch.no_grad():
             fake = model.generator(batch.draws.normal("z_discriminator", model.z_dim), batch.c)
@@ -63,16 +69,24 @@ class Component(nn.Module, Objective):
         fake_logits = model.discriminator(batch.augment(fake, "fake_discriminator"), batch.c)
         seen = Seen(real, fake, real_logits, fake_logits)
         value = self.critic.discriminator(seen).mean()
-        shown = {"loss_d": value, "logits_real": real_logits.mean(), "logits_fake": fake_logits.mean()}
+        shown = {
+            "loss_d": value,
+            "logits_real": real_logits.mean(),
+            "logits_fake": fake_logits.mean(),
+        }
         return seen, value, shown
 
-    def _generator(self, model: GAN, batch: Batch, due: dict[str, Term]) -> tuple[Seen, Tensor, dict[str, Tensor]]:
+    def _generator(
+        self, model: GAN, batch: Batch, due: dict[str, Term]
+    ) -> tuple[Seen, Tensor, dict[str, Tensor]]:
         fake = model.generator(batch.draws.normal("z_generator", model.z_dim), batch.c)
         fake_logits = model.discriminator(batch.augment(fake, "fake_generator"), batch.c)
         real_logits = fake_logits.new_empty(0)
         if self.critic.pairs:
             with torch.no_grad():
-                real_logits = model.discriminator(batch.augment(batch.images, "real_generator"), batch.c)
+                real_logits = model.discriminator(
+                    batch.augment(batch.images, "real_generator"), batch.c
+                )
         seen = Seen(batch.images, fake, real_logits, fake_logits)
         value = self.critic.generator(seen).mean()
         return seen, value, {"loss_g": value}

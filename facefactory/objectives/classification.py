@@ -29,9 +29,14 @@ class Component(nn.Module, Objective):
             raise UserError(
                 "classification needs a label with classes; the set has none. Give pack.labels=TABLE.csv or sub-folders."
             )
-        self.weights = {name: identity_weight if label.kind == "identity" else 1.0 for name, label in learned.items()}
+        self.weights = {
+            name: identity_weight if label.kind == "identity" else 1.0
+            for name, label in learned.items()
+        }
 
-    def loss(self, phase: str, model: Classifier, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(
+        self, phase: str, model: Classifier, batch: Batch
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Weighted mean cross-entropy [nats]."""
         logits = model.logits(batch.augment(batch.images, "real"))
         total = batch.images.new_zeros(())

@@ -29,7 +29,9 @@ class Component(nn.Module, Objective):
     def __init__(self, *, beta: Scheduled = 1.0, sigma: float = 0.15) -> None:
         super().__init__()
         if least(beta) < 0 or sigma <= 0:
-            raise UserError(f"elbo: beta={beta}, sigma={sigma}; beta must be at least 0 and sigma above 0.")
+            raise UserError(
+                f"elbo: beta={beta}, sigma={sigma}; beta must be at least 0 and sigma above 0."
+            )
         self.beta = beta
         self.sigma = sigma
 
@@ -37,7 +39,10 @@ class Component(nn.Module, Objective):
         """-log p(x|z) + β KL(q(z|x) ‖ N(0, I)), nats per image."""
         images = batch.augment(batch.images, "real")
         mu, logvar = model.encode(images, batch.c)
-        mu, logvar = mu.to(images), logvar.to(images)  # never narrower than the images: not bfloat16
+        mu, logvar = (
+            mu.to(images),
+            logvar.to(images),
+        )  # never narrower than the images: not bfloat16
         z = mu + (0.5 * logvar).exp() * batch.draws.normal("posterior", mu.shape[1])
 
         difference = model.decode(z, batch.c).to(images) - images

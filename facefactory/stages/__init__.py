@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from facefactory.facts import Facts
 
 PACKAGE = "stages"
-Outputs = tuple[dict[str, Any], list[Path]]  # what later stages depend on, and the files that must be there
+Outputs = tuple[
+    dict[str, Any], list[Path]
+]  # what later stages depend on, and the files that must be there
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,15 @@ class Stage(Protocol):
         """The keys that it depends on; `resumes=False`: those that may not change while it is interrupted."""
         flat = config.flat(run, resumes=resumes)
         found = {name: value for name, value in flat.items() if name.startswith(self.sections)}
-        components = {name: str(value.get("name")) for name, value in found.items() if isinstance(value, dict)}
+        components = {
+            name: str(value.get("name"))
+            for name, value in found.items()
+            if isinstance(value, dict)
+        }
         files = {name: path for name, path in components.items() if path.endswith(".py")}
-        return found | {f"{name} file": rundir.sha256(registry.own_file(path)) for name, path in files.items()}
+        return found | {
+            f"{name} file": rundir.sha256(registry.own_file(path)) for name, path in files.items()
+        }
 
     def check(self, run: Run, folder: RunDir, plan: Plan) -> None:
         """Find what cannot work before anything starts, and say what may not be meant: UserError."""
@@ -126,6 +134,8 @@ def outputs_of(folder: RunDir, *names: str) -> dict[str, Any]:
         stage, output = name.split(".")
         done = folder.done(stage) or {}
         if "outputs" not in done:
-            raise UserError(f"{folder.path.name} has no finished stage {stage!r}; run its job first (train_… or sweep_…).")
+            raise UserError(
+                f"{folder.path.name} has no finished stage {stage!r}; run its job first (train_… or sweep_…)."
+            )
         found[name] = done["outputs"][output]
     return found

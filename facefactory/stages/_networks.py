@@ -51,7 +51,9 @@ def task_of(run: Run, folder: RunDir, index: Index, label: str) -> Task:
         if hasattr(model, "sample"):
             asked = conditions.asked(model, shards, generator.SHOWN)
             images = generator.draw(model, asked, run.seed, "evaluation")
-            with rundir.atomic(folder.stage("train") / "samples" / f"{clock:012d}.png") as temporary:
+            with rundir.atomic(
+                folder.stage("train") / "samples" / f"{clock:012d}.png"
+            ) as temporary:
                 generator.grid(images, 8).save(temporary, "PNG")
 
     index.require_different("train")
@@ -80,7 +82,11 @@ def checkpoint_of(folder: RunDir) -> Outputs:
     assert newest is not None
     found = checkpoint.load(newest)
     relative = str(newest.relative_to(folder.path))
-    return {"checkpoint": checkpoint.digest(found), "kimg": found.clock / 1000, "path": relative}, [newest]
+    return {
+        "checkpoint": checkpoint.digest(found),
+        "kimg": found.clock / 1000,
+        "path": relative,
+    }, [newest]
 
 
 def network_of(run: Run, folder: RunDir, stage: str) -> Any:
@@ -88,7 +94,9 @@ def network_of(run: Run, folder: RunDir, stage: str) -> Any:
     from facefactory import checkpoint, ranks
 
     path = folder.path / outputs_of(folder, f"{stage}.path")[f"{stage}.path"]
-    return checkpoint.rebuild(path)[0].to(ranks.device_of(run.training.device, run.training.threads))
+    return checkpoint.rebuild(path)[0].to(
+        ranks.device_of(run.training.device, run.training.threads)
+    )
 
 
 def require_trainable(one: Run | Judge, found: FaceSet, plan: Plan) -> None:
@@ -110,7 +118,9 @@ def require_balance(run: Run, found: FaceSet) -> None:
     balance = run.data.balance
     classes = found.facts.classes
     if balance is not None and balance not in classes:
-        raise registry.unknown(f"data.balance={balance!r} is no label with classes", balance, classes)
+        raise registry.unknown(
+            f"data.balance={balance!r} is no label with classes", balance, classes
+        )
     labels.weights(run.data, list(found.facts.labels[balance].classes) if balance else [])
 
 
@@ -118,7 +128,9 @@ def say_doubts(run: Run, trainings: list[Run], found: FaceSet, plan: Plan) -> No
     """Say what works and may not be meant: few images, few people, copies."""
     from facefactory.data import enough
 
-    needs = [registry.module("objectives", one.objective["name"]).Component.needs for one in trainings]
+    needs = [
+        registry.module("objectives", one.objective["name"]).Component.needs for one in trainings
+    ]
     classifies = any("logits" in names for names in needs)
     batch_size = max((one.training.batch_size for one in trainings), default=None)
     held_out = run.evaluation.held_out if "judge" in plan.names else None
@@ -135,7 +147,9 @@ def _require_memory(one: Run | Judge, facts: Facts, profile: Profile | None) -> 
     copies = float(each * checkpoint.TRAINED)
     images = options.batch_per_rank() // options.accumulate
     pixels = facts.channels * facts.height * facts.width
-    beside = checkpoint.VALUE * each * images * 3.0 * pixels  # real and generated ones, and a gradient
+    beside = (
+        checkpoint.VALUE * each * images * 3.0 * pixels
+    )  # real and generated ones, and a gradient
 
     # on a GPU the machine's own memory holds the networks while they are built and saved, no more
     gpus = profile.gpus_per_node > 0 if profile else surroundings.sees_gpus()
@@ -147,7 +161,9 @@ def _require_memory(one: Run | Judge, facts: Facts, profile: Profile | None) -> 
         whose = "a process of the profile (memory_gb)"
     else:
         room = checkpoint.memory_here() / options.ranks
-        whose = "this machine" + (f", for each of {options.ranks} ranks," if options.ranks > 1 else "")
+        whose = "this machine" + (
+            f", for each of {options.ranks} ranks," if options.ranks > 1 else ""
+        )
     if beside > room:
         size = f"{facts.width} x {facts.height} pixels"
         raise UserError(

@@ -77,7 +77,9 @@ def require_splits(run: Run, found: FaceSet) -> None:
             continue
         if wanted in found.shares:
             raise enough.undivided(found.faces, found.shares, wanted)
-        others = [split for split in splits if name == "reference" or split != run.evaluation.reference]
+        others = [
+            split for split in splits if name == "reference" or split != run.evaluation.reference
+        ]
         way = f"give evaluation.{name}={others[-1]}" if others else "give the recipe another one"
         complaint = f"evaluation.{name}={wanted!r} is no split of this set: {way}"
         raise registry.unknown(complaint, wanted, splits)

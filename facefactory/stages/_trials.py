@@ -10,7 +10,9 @@ from facefactory.stages import of
 
 def open_training(path: Path, run: Run) -> RunDir:
     """The run folder of a trial or a finalist, owned by this process and ready to be trained."""
-    made = rundir.prepare(path, config.dump(run), config.flat(run), repeat_command(path, run), True)
+    made = rundir.prepare(
+        path, config.dump(run), config.flat(run), repeat_command(path, run), True
+    )
     made.claim()
     made.begin("train", config.digest(of("train").config(run, resumes=False)))
     return made

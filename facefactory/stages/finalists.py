@@ -49,7 +49,9 @@ class Component(Stage):
         runs = [_open(folder, place).path for place in self.places(run, folder)]
         logs = [path / "log.txt" for path in runs]
         where = folder.stage(self.name)
-        say(f"finalists: {len(runs)} runs to {run.training.total_kimg:g} kimg; logs: {where}/*/log.txt")
+        say(
+            f"finalists: {len(runs)} runs to {run.training.total_kimg:g} kimg; logs: {where}/*/log.txt"
+        )
         commands = [["facefactory", "stages", str(path), *STAGES] for path in runs]
         own = [{"FACEFACTORY_LOG": str(log)} for log in logs]
         codes = local.side_by_side(commands, run.sweep.parallel, logs, own, say)
@@ -107,7 +109,9 @@ class Component(Stage):
                 "trial": place.trial,
                 "folder": str(place.path.relative_to(folder.path)),
             }
-            scored = [runner.is_complete(place.run, own, of(name)) for name in ("evaluate", "interpret")]
+            scored = [
+                runner.is_complete(place.run, own, of(name)) for name in ("evaluate", "interpret")
+            ]
             if all(scored):
                 done.append(outputs_of(own, "evaluate.results", "interpret.results"))
                 facts.append({**fact, "state": "finished", "error": None, "log_tail": None})
@@ -126,7 +130,9 @@ def _open(folder: RunDir, place: Place) -> RunDir:
 
     made = open_training(place.path, place.run)
     own = place.path / "train" / "checkpoints"
-    source = checkpoint.latest(folder.stage("sweep") / "trials" / place.trial / "train" / "checkpoints")
+    source = checkpoint.latest(
+        folder.stage("sweep") / "trials" / place.trial / "train" / "checkpoints"
+    )
     if source is not None and checkpoint.latest(own) is None:
         with rundir.atomic(own / source.name) as temporary:
             temporary.write_bytes(source.read_bytes())

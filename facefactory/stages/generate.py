@@ -62,9 +62,19 @@ class Component(Stage):
         if run.generate.format == "shards":
             color: Literal["gray", "rgb"] = "gray" if image.shape[2] == 1 else "rgb"
             size = image.shape[0]
-            options = Pack(root=str(pictures), resolution=size, color=color, shard_images=run.pack.shard_images)
+            options = Pack(
+                root=str(pictures),
+                resolution=size,
+                color=color,
+                shard_images=run.pack.shard_images,
+            )
             origin = f"run {folder.path.name}"
-            given = {"name": "generated", "source": "folder", "splits": {"train": 1.0}, "origin": origin}
+            given = {
+                "name": "generated",
+                "source": "folder",
+                "splits": {"train": 1.0},
+                "origin": origin,
+            }
             pack.pack(recipes.plan(options, recipe_file.whole(given, target)), target)
         say(f"generate: {count} images in {target}")
         return {"images": count, "folder": str(target)}, []
@@ -77,5 +87,7 @@ def _target(run: Run, folder: RunDir) -> tuple[Path, dict[str, Any]]:
     made = {"run": folder.path.name, **outputs_of(folder, "train.checkpoint"), **options}
     used = (target / "index.json").exists() or any(target.glob("*.png"))
     if used and rundir.read_json(target / "generate.json") != made:
-        raise UserError(f"generate.out: {target} holds other pictures; remove it, or give another folder.")
+        raise UserError(
+            f"generate.out: {target} holds other pictures; remove it, or give another folder."
+        )
     return target, made

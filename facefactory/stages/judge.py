@@ -36,7 +36,9 @@ class Component(Stage):
 
         if run.judge.training.ranks != 1:
             ranks = run.judge.training.ranks
-            raise UserError(f"judge.training.ranks={ranks}; a judge is trained by one process, give 1.")
+            raise UserError(
+                f"judge.training.ranks={ranks}; a judge is trained by one process, give 1."
+            )
         if plan.faces is None:
             return
         require_splits(run, plan.faces)
@@ -46,7 +48,9 @@ class Component(Stage):
         require_different(run, folder)
         people = len(np.unique(labels.people(plan.faces.faces.table, plan.faces.recipe["group"])))
         if run.judge.folds > people:
-            raise UserError(f"judge.folds={run.judge.folds}, but the set has {people} people; give at most as many.")
+            raise UserError(
+                f"judge.folds={run.judge.folds}, but the set has {people} people; give at most as many."
+            )
         require_trainable(run.judge, plan.faces, plan)
 
     def work(self, run: Run, folder: RunDir) -> Outputs:
@@ -61,7 +65,9 @@ class Component(Stage):
             facts = self._made(run, index, home)
         newest = checkpoint.latest(home / "judge" / "checkpoints")
         if newest is None:
-            raise UserError(f"the judge in {home} lost its checkpoint; remove that folder, and it is trained again.")
+            raise UserError(
+                f"the judge in {home} lost its checkpoint; remove that folder, and it is trained again."
+            )
         target = folder.stage(self.name) / "results.json"
         rundir.write_json(target, {**facts, "folder": str(home)})
         return {"judge": facts["judge"], "path": str(newest)}, [target]
@@ -118,7 +124,9 @@ class Component(Stage):
         for number in range(run.judge.folds):
             inside = np.flatnonzero(fold != number)
             outside = np.flatnonzero(fold == number)
-            average = fit(f"fold-{number}", Shards(index, splits, inside), run.judge.fold_kimg).average
+            average = fit(
+                f"fold-{number}", Shards(index, splits, inside), run.judge.fold_kimg
+            ).average
             for name, values in features.logits(average, everyone, outside).items():
                 whole = parts.setdefault(name, torch.zeros(len(everyone), values.shape[1]))
                 whole[torch.from_numpy(outside)] = values

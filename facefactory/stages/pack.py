@@ -62,7 +62,11 @@ class Component(Stage):
             except UserError:
                 found = _packed(run, plan, target)
         _write_page(found)
-        outputs = {"folder": str(found.folder), "images": found.images_digest, "labels": found.labels_digest}
+        outputs = {
+            "folder": str(found.folder),
+            "images": found.images_digest,
+            "labels": found.labels_digest,
+        }
         return outputs, []
 
     def part(self, run: Run, folder: RunDir, arguments: Sequence[str]) -> None:
@@ -84,7 +88,9 @@ class Component(Stage):
         tasks = run.pack.tasks
         if tasks == 1 or run.data.shards:
             return [whole]
-        parts = [["part", str(folder.path), self.name, f"{number}/{tasks}"] for number in range(tasks)]
+        parts = [
+            ["part", str(folder.path), self.name, f"{number}/{tasks}"] for number in range(tasks)
+        ]
         return [Job(self.name, parts, "cpu", gpus=False), whole]
 
 
@@ -93,7 +99,9 @@ def _planned(run: Run, folder: RunDir) -> tuple["recipes.Plan", Path]:
     plan = plan_of(run, folder)
     workers = max(plan.options.workers, surroundings.cpus_granted())
     options = dataclasses.replace(plan.options, workers=workers)
-    return dataclasses.replace(plan, options=options), Path(run.paths.data) / "packed" / plan.folder_name
+    return dataclasses.replace(plan, options=options), Path(
+        run.paths.data
+    ) / "packed" / plan.folder_name
 
 
 def _packed(run: Run, plan: "recipes.Plan", target: Path) -> "Index":

@@ -30,9 +30,14 @@ class Component(Stage):
         """Write report.html and report.json."""
         from facefactory.report import pages
 
-        configs = [*folder.path.glob("sweep/trials/*/config.yaml"), *folder.path.glob("finalists/*/config.yaml")]
+        configs = [
+            *folder.path.glob("sweep/trials/*/config.yaml"),
+            *folder.path.glob("finalists/*/config.yaml"),
+        ]
         below = [path.parent for path in configs]
-        return {}, pages.write(folder.path, {path.name: repeat_command(path, load_run(path)) for path in below})
+        return {}, pages.write(
+            folder.path, {path.name: repeat_command(path, load_run(path)) for path in below}
+        )
 
     def jobs(self, run: Run, folder: RunDir, options: Sequence[str]) -> list[Job]:
         """A job that comes last, however the others ended."""

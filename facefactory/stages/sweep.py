@@ -27,7 +27,9 @@ from facefactory.stages._sets import index_of, require_different, require_splits
 from facefactory.stages._trials import open_training
 
 RESUMES = "each trial goes on from its last checkpoint"
-LIVES = 3  # a sweep whose Ray is lost so often in a row, with nothing trained in between, has failed
+LIVES = (
+    3  # a sweep whose Ray is lost so often in a row, with nothing trained in between, has failed
+)
 
 
 class Component(Stage):
@@ -79,7 +81,9 @@ class Component(Stage):
         trials = sweep.run(study)
         cut = [one["name"] for one in trials if one["state"] == "interrupted"]
         if cut and not stop():  # their processes were killed
-            raise Interrupted(f"trials {', '.join(cut)} ended before their time and go on from their last checkpoints")
+            raise Interrupted(
+                f"trials {', '.join(cut)} ended before their time and go on from their last checkpoints"
+            )
         if stop():
             raise Interrupted
 
@@ -87,7 +91,9 @@ class Component(Stage):
         if not sweep.best(trials, 1):
             errors = sorted({str(one["error"]) for one in trials})
             raise Failed(f"all {len(trials)} trials failed: {'; '.join(errors)[:500]}")
-        return {"trials": config.digest([_timeless(one) for one in trials])}, [target / "results.json"]
+        return {"trials": config.digest([_timeless(one) for one in trials])}, [
+            target / "results.json"
+        ]
 
     def part(self, run: Run, folder: RunDir, arguments: Sequence[str]) -> None:
         """The stage as the driver of a Ray cluster over a Slurm job's nodes."""
@@ -110,7 +116,9 @@ class Component(Stage):
     def jobs(self, run: Run, folder: RunDir, options: Sequence[str]) -> list[Job]:
         """One job over as many nodes as its parallel trials fill."""
         command = ["part", str(folder.path), self.name]
-        return [Job(self.name, [command], "sweep", on_gpu(run, "sweep"), processes=run.sweep.parallel)]
+        return [
+            Job(self.name, [command], "sweep", on_gpu(run, "sweep"), processes=run.sweep.parallel)
+        ]
 
 
 def _lives_left(folder: RunDir, began: float) -> int:
@@ -125,7 +133,9 @@ def _lives_left(folder: RunDir, began: float) -> int:
 
 def _timeless(trial: dict[str, Any]) -> list[Any]:
     """What a trial is known by, whenever it ran."""
-    scores = [{key: value for key, value in line.items() if key != "seconds"} for line in trial["scores"]]
+    scores = [
+        {key: value for key, value in line.items() if key != "seconds"} for line in trial["scores"]
+    ]
     return [trial["name"], trial["state"], scores]
 
 
@@ -166,7 +176,9 @@ def _trial(parent: str, path: str, params: dict[str, Any], report: sweep.Report)
             task.draw_samples(done.average, done.clock)
             report({"kimg": rung, **scores, "seconds": round(time.time() - began, 1)})
     except Exception as error:
-        if not isinstance(error, rundir.OwnerLost):  # a newer copy trains it: its state is not ours to write
+        if not isinstance(
+            error, rundir.OwnerLost
+        ):  # a newer copy trains it: its state is not ours to write
             why = f"{type(error).__name__}: {error}"
             rundir.write_json(folder.path / "state.json", {"state": "failed", "error": why})
         raise

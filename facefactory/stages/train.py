@@ -57,7 +57,9 @@ class Component(Stage):
             if stop() or code == local.INTERRUPTED:
                 raise Interrupted
             if code:
-                raise Failed(f"a rank of the training ended with exit code {code}; its message stands above.")
+                raise Failed(
+                    f"a rank of the training ended with exit code {code}; its message stands above."
+                )
         return checkpoint_of(folder)
 
     def follow(self, run: Run, folder: RunDir) -> None:

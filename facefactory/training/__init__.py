@@ -26,7 +26,9 @@ class Optimiser:
 class Training:
     """How long, how fast, on what."""
 
-    total_kimg: float = key(60.0, "images shown to the networks in all, thousands", low=0.001, resumes=True)
+    total_kimg: float = key(
+        60.0, "images shown to the networks in all, thousands", low=0.001, resumes=True
+    )
     batch_size: int = key(16, "images per iteration over all ranks", low=1)
     accumulate: int = key(1, "parts a rank's share of the batch is cut into to save memory", low=1)
     optimiser: OptimiserKind = key("adam", "adam, adamw, rmsprop or sgd")
@@ -38,8 +40,12 @@ class Training:
         high=1.0,
     )
     weight_decay: float = key(0.0, "weight decay", low=0.0)
-    modules: dict[str, dict[str, Any]] = key({}, "network -> what differs there, e.g. {discriminator: {lr: 4.0e-4}}")
-    precision: Literal["float32", "bfloat16", "float64"] = key("float32", "of the networks; bfloat16 = autocast")
+    modules: dict[str, dict[str, Any]] = key(
+        {}, "network -> what differs there, e.g. {discriminator: {lr: 4.0e-4}}"
+    )
+    precision: Literal["float32", "bfloat16", "float64"] = key(
+        "float32", "of the networks; bfloat16 = autocast"
+    )
     tf32: bool = key(False, "CUDA: let float32 products be rounded to TF32 (10 bits)")
     ema_half_lives_kimg: list[float] = key(
         [5.0], "half-lives of averaged weights, thousands of images; the first is scored", low=0.0
@@ -48,15 +54,25 @@ class Training:
         ["brightness", "contrast", "translation"],
         "DiffAugment: brightness contrast saturation translation cutout",
     )
-    checkpoint_kimg: float = key(10.0, "thousands of images between checkpoints", low=0.001, identity=False)
+    checkpoint_kimg: float = key(
+        10.0, "thousands of images between checkpoints", low=0.001, identity=False
+    )
     checkpoint_s: float = key(10.0, "and at least so many seconds", low=0.0, identity=False)
-    log_kimg: float = key(1.0, "thousands of images between metric lines; 0 = none", low=0.0, identity=False)
+    log_kimg: float = key(
+        1.0, "thousands of images between metric lines; 0 = none", low=0.0, identity=False
+    )
     log_s: float = key(1.0, "and at least so many seconds", low=0.0, identity=False)
-    sample_kimg: float = key(20.0, "thousands of images between sample grids; 0 = none", low=0.0, identity=False)
+    sample_kimg: float = key(
+        20.0, "thousands of images between sample grids; 0 = none", low=0.0, identity=False
+    )
     sample_s: float = key(10.0, "and at least so many seconds", low=0.0, identity=False)
-    ranks: int = key(1, "processes that share a batch (DistributedDataParallel)", low=1, resumes=True)
+    ranks: int = key(
+        1, "processes that share a batch (DistributedDataParallel)", low=1, resumes=True
+    )
     threads: int = key(1, "CPU threads per rank", low=1, resumes=True)
-    device: Literal["auto", "cpu", "cuda"] = key("auto", "auto = cuda where there is one", resumes=True)
+    device: Literal["auto", "cpu", "cuda"] = key(
+        "auto", "auto = cuda where there is one", resumes=True
+    )
     deterministic: bool = key(False, "CUDA: use deterministic kernels only, so that bits repeat")
 
     def check(self, modules: tuple[str, ...]) -> None:
@@ -67,11 +83,15 @@ class Training:
         """
         self.batch_per_rank()
         if not self.ema_half_lives_kimg:
-            raise UserError("training.ema_half_lives_kimg=[]; give at least one, 0 for the weights themselves.")
+            raise UserError(
+                "training.ema_half_lives_kimg=[]; give at least one, 0 for the weights themselves."
+            )
         for name in self.modules:
             if name not in modules:
                 guess = nearest(name, modules)
-                raise UserError(f"training.modules has {name!r}; trained here are {', '.join(modules)}.{guess}")
+                raise UserError(
+                    f"training.modules has {name!r}; trained here are {', '.join(modules)}.{guess}"
+                )
         for name in modules:
             self.optimiser_of(name)
 
@@ -87,7 +107,10 @@ class Training:
 
     def resolved(self) -> "Training":
         """The same with schedules as they are written down; UserError: one that cannot be."""
-        own = {path: {**one, **_lr(f"training.modules.{path}", one)} for path, one in self.modules.items()}
+        own = {
+            path: {**one, **_lr(f"training.modules.{path}", one)}
+            for path, one in self.modules.items()
+        }
         return dataclasses.replace(self, modules=own, **_lr("training", {"lr": self.lr}))
 
     def batch_per_rank(self) -> int:
@@ -138,6 +161,8 @@ def _optimiser(where: str, given: dict[str, Any]) -> Optimiser:
         raise UserError(f"{where}.kind={given['kind']!r}; allowed are {', '.join(kinds)}.")
     betas = given["betas"]
     if len(betas) != 2 or min(betas) < 0 or max(betas) >= 1:
-        raise UserError(f"{where}.betas={betas}; give two numbers from 0 to below 1, e.g. [0.0,0.99].")
+        raise UserError(
+            f"{where}.betas={betas}; give two numbers from 0 to below 1, e.g. [0.0,0.99]."
+        )
     lr = _lr(where, given)["lr"]
     return Optimiser(given["kind"], lr, (betas[0], betas[1]), float(given["weight_decay"]))

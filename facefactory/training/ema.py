@@ -14,7 +14,11 @@ def averaged_copy(model: nn.Module, paths: Sequence[str]) -> nn.Module:
     """A model whose networks at `paths` (`.` = all of it) are copies that need no gradient; the rest is shared."""
     roots = [model.get_submodule("" if path == "." else path) for path in paths]
     copied = {id(part) for root in roots for part in root.modules()}
-    shared = {id(part): part for part in model.modules() if id(part) not in copied and _holds_none(part, copied)}
+    shared = {
+        id(part): part
+        for part in model.modules()
+        if id(part) not in copied and _holds_none(part, copied)
+    }
     average = copy.deepcopy(model, shared)  # what the memo knows is not copied
     for path in paths:
         average.get_submodule("" if path == "." else path).eval().requires_grad_(False)
@@ -33,8 +37,12 @@ class Average:
         self.paths = ["" if path == "." else path for path in paths]
         self.half_life_kimg = half_life_kimg
         self.model = averaged_copy(model, paths)
-        pairs = [(self.model.get_submodule(path), model.get_submodule(path)) for path in self.paths]
-        self._old: list[torch.Tensor] = [tensor for kept, _ in pairs for tensor in kept.parameters()]
+        pairs = [
+            (self.model.get_submodule(path), model.get_submodule(path)) for path in self.paths
+        ]
+        self._old: list[torch.Tensor] = [
+            tensor for kept, _ in pairs for tensor in kept.parameters()
+        ]
         self._new = [tensor.detach() for _, now in pairs for tensor in now.parameters()]
         self._old_buffers = [tensor for kept, _ in pairs for tensor in kept.buffers()]
         self._new_buffers = [tensor for _, now in pairs for tensor in now.buffers()]
@@ -50,7 +58,9 @@ class Average:
 
     def state(self) -> dict[str, dict[str, torch.Tensor]]:
         """Path of a network -> its averaged state."""
-        return {path or ".": dict(self.model.get_submodule(path).state_dict()) for path in self.paths}
+        return {
+            path or ".": dict(self.model.get_submodule(path).state_dict()) for path in self.paths
+        }
 
     def load(self, state: dict[str, dict[str, torch.Tensor]]) -> None:
         """Go on from a saved state."""

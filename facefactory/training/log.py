@@ -15,7 +15,9 @@ from facefactory.ranks import World
 class Log:
     """Means of the scalars since the last line, written to metrics-<attempt>.jsonl by rank 0; `on=False`: says nothing."""
 
-    def __init__(self, folder: Path, world: World, label: str, clock: int, on: bool = True) -> None:
+    def __init__(
+        self, folder: Path, world: World, label: str, clock: int, on: bool = True
+    ) -> None:
         self.world = world
         self.on = on
         self.sums: dict[tuple[str, ...], Tensor] = {}  # of the scalars that came together
@@ -46,7 +48,9 @@ class Log:
         names, totals, counts = self._totals()
         means = (self.world.sum(totals) / self.world.sum(counts)).tolist()
         line: dict[str, Any] = {"kimg": clock / 1000, **dict(zip(names, means, strict=True))}
-        bad = [name for name, value in line.items() if value != value or abs(value) == float("inf")]
+        bad = [
+            name for name, value in line.items() if value != value or abs(value) == float("inf")
+        ]
         if bad:
             raise FloatingPointError(
                 f"{', '.join(bad)} not finite at {clock / 1000:g} kimg: the training diverged; lower training.lr."
@@ -66,7 +70,11 @@ class Log:
                 sums[name] = sums[name] + value if name in sums else value
                 counts[name] = counts.get(name, 0) + self.counts[names]
         totals = torch.stack(list(sums.values()))
-        return list(sums), totals, torch.tensor(list(counts.values()), device=totals.device, dtype=totals.dtype)
+        return (
+            list(sums),
+            totals,
+            torch.tensor(list(counts.values()), device=totals.device, dtype=totals.dtype),
+        )
 
     def rate(self, clock: int) -> float:
         """Images per second since this training began or went on."""

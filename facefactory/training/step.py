@@ -23,7 +23,11 @@ from facefactory.training.ema import Average
 from facefactory.training.log import Log
 
 OWN = "objective."  # begins the path of a network that is the objective's own
-DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}  # master weights
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.float32,
+    "float64": torch.float64,
+}  # master weights
 
 
 class PhaseModule(nn.Module):
@@ -32,7 +36,9 @@ class PhaseModule(nn.Module):
     Only what the phase trains is registered: gradients of the rest are neither computed nor reduced.
     """
 
-    def __init__(self, model: nn.Module, objective: Objective, name: str, trained: list[nn.Module]) -> None:
+    def __init__(
+        self, model: nn.Module, objective: Objective, name: str, trained: list[nn.Module]
+    ) -> None:
         super().__init__()
         self.trained = nn.ModuleList(trained)
         self._inside = (model, objective, name)  # a tuple hides the other networks from DDP
@@ -54,9 +60,13 @@ def parallel(module: PhaseModule, world: World) -> Any:
         return module
     # strides of 1 x 1 kernels: no copy is saved there; and a name that older versions of torch know alone
     warnings.filterwarnings("ignore", message="Grad strides do not match")
-    warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
+    warnings.filterwarnings(
+        "ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning
+    )
     devices = [world.device.index] if world.device.type == "cuda" else None
-    return DistributedDataParallel(module, device_ids=devices, broadcast_buffers=False, find_unused_parameters=True)
+    return DistributedDataParallel(
+        module, device_ids=devices, broadcast_buffers=False, find_unused_parameters=True
+    )
 
 
 @dataclass(frozen=True)
@@ -73,7 +83,14 @@ class Step:
     """Networks, optimisers and averages, moved by one batch at a time."""
 
     def __init__(
-        self, model: nn.Module, objective: Any, facts: Facts, options: Training, data: Data, seed: int, world: World
+        self,
+        model: nn.Module,
+        objective: Any,
+        facts: Facts,
+        options: Training,
+        data: Data,
+        seed: int,
+        world: World,
     ) -> None:
         self.model = model
         self.objective = objective
@@ -89,12 +106,16 @@ class Step:
         # one optimiser a network, one DDP a phase
         self.wanted = {path: options.optimiser_of(path) for path in trained_modules(objective)}
         self.optimisers = {
-            path: optimisers.build(wanted, self.network(path).parameters()) for path, wanted in self.wanted.items()
+            path: optimisers.build(wanted, self.network(path).parameters())
+            for path, wanted in self.wanted.items()
         }
         self.players = {phase.name: self._player(phase) for phase in objective.phases}
         for part in (model, objective):
             part.requires_grad_(False)  # what no phase names stays frozen
-        self.averages = [Average(model, objective.averaged, half_life) for half_life in options.ema_half_lives_kimg]
+        self.averages = [
+            Average(model, objective.averaged, half_life)
+            for half_life in options.ema_half_lives_kimg
+        ]
 
     def network(self, path: str) -> nn.Module:
         """The network at a phase's path."""
@@ -106,7 +127,9 @@ class Step:
     def _player(self, phase: Any) -> Player:
         networks = [self.network(path) for path in phase.modules]
         module = PhaseModule(self.model, self.objective, phase.name, networks)
-        return Player(phase.interval, parallel(module, self.world), list(module.parameters()), phase.modules)
+        return Player(
+            phase.interval, parallel(module, self.world), list(module.parameters()), phase.modules
+        )
 
     def __call__(self, loaded: Loaded, clock: int, log: Log) -> int:
         """All phases on one batch, then the averages; the clock after it."""
@@ -130,13 +153,17 @@ class Step:
     def parts(self, loaded: Loaded, clock: int) -> list[Batch]:
         """The rank's slice of a global batch, cut for gradient accumulation, flipped and shifted."""
         step = self.share // self.options.accumulate
-        return [self._part(loaded, clock, start, start + step) for start in range(0, self.share, step)]
+        return [
+            self._part(loaded, clock, start, start + step) for start in range(0, self.share, step)
+        ]
 
     def _part(self, loaded: Loaded, clock: int, start: int, end: int) -> Batch:
         options = self.options
         dtype = DTYPES[options.precision]
         device = self.world.device
-        draws = Draws(self.seed, clock, options.batch_size, self.lo + start, self.lo + end, device, dtype)
+        draws = Draws(
+            self.seed, clock, options.batch_size, self.lo + start, self.lo + end, device, dtype
+        )
 
         # what the set's own pictures go through
         images = pixels.to_model(loaded.images[start:end]).to(dtype)
@@ -157,7 +184,9 @@ class Step:
             augment=partial(augment, kinds=options.augment, uniform=draws.uniform),
         )
 
-    def _condition(self, columns: dict[str, Tensor], start: int, end: int, dtype: torch.dtype) -> Tensor:
+    def _condition(
+        self, columns: dict[str, Tensor], start: int, end: int, dtype: torch.dtype
+    ) -> Tensor:
         """The labels that the model is conditioned on, [b, columns]."""
         if not self.conditions:
             return torch.empty(end - start, 0, dtype=dtype, device=self.world.device)
@@ -176,7 +205,11 @@ class Step:
         low = self.options.precision == "bfloat16"
         for number, part in enumerate(parts):
             last = number == len(parts) - 1
-            quiet = contextlib.nullcontext() if last or self.world.size == 1 else player.forward.no_sync()
+            quiet = (
+                contextlib.nullcontext()
+                if last or self.world.size == 1
+                else player.forward.no_sync()
+            )
             with quiet:
                 with torch.autocast(self.world.device.type, torch.bfloat16, enabled=low):
                     loss, shown = player.forward(part)

@@ -41,14 +41,18 @@ class Task:
     draw_samples: Callable[[nn.Module, int], None] = lambda model, clock: None
 
 
-def check(model: dict[str, Any], objective: dict[str, Any], options: Training, facts: Facts) -> None:
+def check(
+    model: dict[str, Any], objective: dict[str, Any], options: Training, facts: Facts
+) -> None:
     """Build everything once, to find what cannot be trained before anything starts: UserError."""
     augmentations.check(options.augment)
     loss = registry.build("objectives", objective, facts.labels)
     made = checkpoint.build(model, facts)
     lacking = [name for name in loss.needs if not hasattr(made, name)]
     if lacking:
-        raise UserError(f"{objective['name']} trains no {model['name']}: that has no {', '.join(lacking)}.")
+        raise UserError(
+            f"{objective['name']} trains no {model['name']}: that has no {', '.join(lacking)}."
+        )
     conditions.width(getattr(made, "conditions", ()), facts.labels)
     options.check(trained_modules(loss))
 
@@ -68,7 +72,9 @@ class Trainer:
         place = (world.device, DTYPES[task.options.precision])
         self.model = checkpoint.build(task.model, self.facts, task.seed).to(*place).train()
         self.objective = registry.build("objectives", task.objective, self.facts.labels).to(*place)
-        self.step = Step(self.model, self.objective, self.facts, task.options, task.data, task.seed, world)
+        self.step = Step(
+            self.model, self.objective, self.facts, task.options, task.data, task.seed, world
+        )
 
         # what the clock counts: which images, in which order
         self.order, order = task.shards.order(task.data, task.seed)
@@ -126,7 +132,9 @@ class Trainer:
             return
         found = checkpoint.load(newest)
         if found.identity != self.task.identity:
-            raise UserError(f"{self.task.folder} holds checkpoints of another training; choose another run=… name.")
+            raise UserError(
+                f"{self.task.folder} holds checkpoints of another training; choose another run=… name."
+            )
         self.segments = self._segments_after(found)
 
         self.model.load_state_dict(found.networks)
@@ -144,7 +152,10 @@ class Trainer:
         if not changed:
             return found.segments
         if self.task.data.changed != "accept":
-            changes = "; ".join(f"{key} was {str(last[key])[:80]}, is {str(self.segment[key])[:80]}" for key in changed)
+            changes = "; ".join(
+                f"{key} was {str(last[key])[:80]}, is {str(self.segment[key])[:80]}"
+                for key in changed
+            )
             raise UserError(
                 f"the set changed since this training was interrupted at {found.clock / 1000:g} kimg ({changes}). "
                 "Put the old set back, start a new run=…, or give data.changed=accept to go on with the new one."
@@ -228,7 +239,10 @@ def _loop(trainer: Trainer, loaded: Any, log: Log, total: int) -> None:
 
     def wishes() -> list[bool]:
         # any rank may be told to stop; what is due, the first one's watch says
-        return [task.should_stop(), *(first and one.due(trainer.clock) for one in (lines, saves, samples))]
+        return [
+            task.should_stop(),
+            *(first and one.due(trainer.clock) for one in (lines, saves, samples)),
+        ]
 
     def act(answers: list[bool]) -> bool:
         stop, line_due, save_due, sample_due = answers

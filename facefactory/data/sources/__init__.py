@@ -24,7 +24,14 @@ if TYPE_CHECKING:
     import pandas as pd
     from PIL import Image
 
-FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # whatever a file is called: no EPS, which runs a program
+FORMATS = (
+    "BMP",
+    "JPEG",
+    "PNG",
+    "PPM",
+    "TIFF",
+    "WEBP",
+)  # whatever a file is called: no EPS, which runs a program
 LARGEST = 2**28  # bytes of a packed member: more is a bomb
 NAMED = 20  # of what is left out for one reason, so many are named
 
@@ -34,7 +41,9 @@ class LeftOut:
     """What a source came upon and did not take, for one reason."""
 
     count: int = 0
-    first: list[str] = field(default_factory=list)  # at most NAMED names, in the order in which they were met
+    first: list[str] = field(
+        default_factory=list
+    )  # at most NAMED names, in the order in which they were met
 
 
 class Account(dict[str, LeftOut]):
@@ -59,7 +68,9 @@ class Account(dict[str, LeftOut]):
 
     def told(self) -> str:
         """One line for a person; empty where nothing was left out."""
-        phrases = [f"{entry.count} {reason}, e.g. {entry.first[0]}" for reason, entry in self.items()]
+        phrases = [
+            f"{entry.count} {reason}, e.g. {entry.first[0]}" for reason, entry in self.items()
+        ]
         return f"left out: {'; '.join(phrases)}" if phrases else ""
 
 
@@ -67,10 +78,14 @@ class Account(dict[str, LeftOut]):
 class Found:
     """The images of a set in a fixed order, and what its own files say about them."""
 
-    names: "Sequence[str] | pd.Index[str]"  # unique file name of each image below the root, with `/`
+    names: (
+        "Sequence[str] | pd.Index[str]"  # unique file name of each image below the root, with `/`
+    )
     items: Sequence[Any]  # what `load` needs, picklable
     stamp: Any  # JSON that changes when an image does, e.g. sizes and times of the files
-    table: "pd.DataFrame | None" = None  # raw labels by name, in any order; rows without an image are counted and left out
+    table: "pd.DataFrame | None" = (
+        None  # raw labels by name, in any order; rows without an image are counted and left out
+    )
     notes: tuple[str, ...] = ()  # what a person should know of them
     left_out: Account = field(default_factory=Account)  # what else was there, by reason
     folders: bool = False  # the folders in the names are somebody's: they may be labels or people
@@ -82,16 +97,22 @@ def located(recipe: dict[str, Any], root: str | None) -> tuple[Path, str]:
     `images:` of the recipe are places below the root, the first that exists is taken. UserError: no root, or none exists.
     """
     if root is None:
-        raise UserError(f"no image folder given: pack.root=/path/to/faces, or a zip or tar. {recipe.get('get') or ''}".strip())
+        raise UserError(
+            f"no image folder given: pack.root=/path/to/faces, or a zip or tar. {recipe.get('get') or ''}".strip()
+        )
     top, given = Path(root).expanduser(), recipe.get("images") or "."
     wanted = ["."] if top.is_file() else [given] if isinstance(given, str) else given
     for path in [top / place for place in wanted]:
         if path.is_dir():
             return path, ""
         if archive := next((parent for parent in [path, *path.parents] if parent.is_file()), None):
-            return archive, path.relative_to(archive).as_posix().removeprefix(".") + "/" * (path != archive)
+            return archive, path.relative_to(archive).as_posix().removeprefix(".") + "/" * (
+                path != archive
+            )
     if wanted == ["."]:
-        raise UserError(f"pack.root={root} is not a folder, zip or tar; give what holds the images.")
+        raise UserError(
+            f"pack.root={root} is not a folder, zip or tar; give what holds the images."
+        )
     get = f" To get the set: {recipe['get']}" if recipe.get("get") else ""
     raise UserError(f"below pack.root={root} there is none of {', '.join(wanted)}.{get}")
 
@@ -100,7 +121,9 @@ def safe(name: str, where: Path) -> str:
     """A file name as labels may know it (composed Unicode); UserError: it leads out of the folder or archive `where`."""
     plain = name.replace("\\", "/")
     if plain.startswith("/") or ".." in plain.split("/") or plain[1:3] == ":/":
-        raise UserError(f"{where} names {name!r}; only places below pack.root are read. Mend or remove that entry.")
+        raise UserError(
+            f"{where} names {name!r}; only places below pack.root are read. Mend or remove that entry."
+        )
     if not plain.isascii():
         plain = unicodedata.normalize("NFC", os.fsencode(plain).decode(errors="backslashreplace"))
     return plain.removeprefix("./")
@@ -120,7 +143,9 @@ def load(item: Any, resolution: int, recipe: dict[str, Any]) -> "Image.Image":
     """
     from PIL import Image
 
-    return Image.open(item if isinstance(item, str) else io.BytesIO(content(item)), formats=FORMATS)
+    return Image.open(
+        item if isinstance(item, str) else io.BytesIO(content(item)), formats=FORMATS
+    )
 
 
 def content(item: Any, most: int | None = None) -> bytes:

@@ -14,7 +14,16 @@ from facefactory.data.sources import Account, Found, located, safe
 SUFFIXES = (".bmp", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 OTHERS = (  # pictures that are not read
     *(".avif", ".gif", ".heic", ".heif", ".ico", ".jp2", ".jxl", ".psd", ".svg", ".tga"),
-    *(".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".rw2"),  # of cameras: what Pillow reads is a thumbnail
+    *(
+        ".arw",
+        ".cr2",
+        ".cr3",
+        ".dng",
+        ".nef",
+        ".orf",
+        ".raf",
+        ".rw2",
+    ),  # of cameras: what Pillow reads is a thumbnail
 )
 # Endings of what lies beside pictures; files with any other ending, or none, are looked into
 BESIDE = """
@@ -25,17 +34,56 @@ BESIDE = """
 """
 NO_PICTURES = frozenset(BESIDE.split())
 BEGINS = re.compile(  # first bytes of pictures that are not read: GIF, HEIF and AVIF, JPEG XL, JPEG 2000
-    rb"GIF8|.{4}ftyp(heic|heix|hevc|heim|heis|mif1|msf1|avif|avis)|\xff\x0a|\0\0\0\x0c(JXL |jP  )", re.S
+    rb"GIF8|.{4}ftyp(heic|heix|hevc|heim|heis|mif1|msf1|avif|avis)|\xff\x0a|\0\0\0\x0c(JXL |jP  )",
+    re.S,
 )
-READ = re.compile(rb"\xff\xd8\xff|\x89PNG|BM|P[1-6]|II[*+]\0|MM\0[*+]|RIFF.{4}WEBP", re.S)  # first bytes of those that are
+READ = re.compile(
+    rb"\xff\xd8\xff|\x89PNG|BM|P[1-6]|II[*+]\0|MM\0[*+]|RIFF.{4}WEBP", re.S
+)  # first bytes of those that are
 LEFT_BEHIND = (  # by file servers, systems and tools; compared in lower case
-    *("@eadir", "@recycle", "@recently-snapshot", "@sharebin", "@tmp", "#recycle", "#snapshot", "~snapshot"),
-    *("__macosx", "lost+found", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "recycler", "icon\r"),
+    *(
+        "@eadir",
+        "@recycle",
+        "@recently-snapshot",
+        "@sharebin",
+        "@tmp",
+        "#recycle",
+        "#snapshot",
+        "~snapshot",
+    ),
+    *(
+        "__macosx",
+        "lost+found",
+        "thumbs.db",
+        "ehthumbs.db",
+        "desktop.ini",
+        "$recycle.bin",
+        "recycler",
+        "icon\r",
+    ),
     *("system volume information", "network trash folder", "temporary items", "__pycache__"),
-    *(".appledouble", ".appledb", ".appledesktop", ".ds_store", ".fseventsd", ".spotlight-v100", ".temporaryitems"),
-    *(".trash", ".trashes", ".snapshot", ".snapshots", ".zfs", ".ipynb_checkpoints", ".thumbnails"),
+    *(
+        ".appledouble",
+        ".appledb",
+        ".appledesktop",
+        ".ds_store",
+        ".fseventsd",
+        ".spotlight-v100",
+        ".temporaryitems",
+    ),
+    *(
+        ".trash",
+        ".trashes",
+        ".snapshot",
+        ".snapshots",
+        ".zfs",
+        ".ipynb_checkpoints",
+        ".thumbnails",
+    ),
 )
-SYSTEM = re.compile("|".join([*map(re.escape, LEFT_BEHIND), r"\._.*", r"\.trash-\d+", r"\.nfs[0-9a-f]+"]), re.I)
+SYSTEM = re.compile(
+    "|".join([*map(re.escape, LEFT_BEHIND), r"\._.*", r"\.trash-\d+", r"\.nfs[0-9a-f]+"]), re.I
+)
 SKIPPED = re.compile(rf"(?:^|/)((?:{SYSTEM.pattern})(?=/|$)|\.)", re.I)
 
 SYSTEMS = "files or folders of a file server, system or tool"
@@ -52,7 +100,11 @@ def find(recipe: dict[str, Any], root: str | None) -> Found:
     """Sorted naturally (s2/9 before s2/10). Raises UserError: no root, no image, or a name that leads out of the root."""
     top, inner = located(recipe, root)
     left_out, notes = Account(), list[str]()
-    entries = _walked(top, recipe.get("links") == "follow", left_out) if top.is_dir() else _listed(top, inner, left_out, notes)
+    entries = (
+        _walked(top, recipe.get("links") == "follow", left_out)
+        if top.is_dir()
+        else _listed(top, inner, left_out, notes)
+    )
 
     # Which of them are pictures
     files = dict[str, Any]()
@@ -69,7 +121,15 @@ def find(recipe: dict[str, Any], root: str | None) -> Found:
 
     names = sorted(files, key=_natural)
     stamps = [(name, files[name][1]) for name in names]
-    return Found(names, [files[name][0] for name in names], stamps, None, tuple(notes), left_out, folders=True)
+    return Found(
+        names,
+        [files[name][0] for name in names],
+        stamps,
+        None,
+        tuple(notes),
+        left_out,
+        folders=True,
+    )
 
 
 def _natural(name: str) -> list[tuple[int, Any]]:
@@ -101,7 +161,9 @@ def _no_picture(name: str, item: Any) -> str | None:
 # -- archives ------------------------------------------------------------------------------------------------------
 
 
-def _listed(archive: Path, inner: str, left_out: Account, notes: list[str]) -> Iterator[tuple[str, Any, list[int]]]:
+def _listed(
+    archive: Path, inner: str, left_out: Account, notes: list[str]
+) -> Iterator[tuple[str, Any, list[int]]]:
     """What lies below `inner` in an archive, without what is hidden: a folder of that counts once."""
     listing, stat = archives.listed(archive), archive.stat()
     left_out.join(listing.left_out)
@@ -180,7 +242,9 @@ def _entries(place: str) -> list[os.DirEntry[str]]:
         with os.scandir(place) as entries:
             return sorted(entries, key=lambda entry: entry.name)
     except PermissionError:
-        raise UserError(f"the folder {place} may not be read; ask for its permissions, or move it away.") from None
+        raise UserError(
+            f"the folder {place} may not be read; ask for its permissions, or move it away."
+        ) from None
 
 
 def _target(link: str, root: str) -> tuple[str, str | None]:

@@ -45,24 +45,43 @@ def find(recipe: dict[str, Any], root: str | None) -> Found:
         more = f" {left_out.told()}." if left_out else ""
         raise UserError(f"no picture ({endings}) in {paths[0]}; other members are not read.{more}")
 
-    stamp = [(tar, path.stat().st_size, path.stat().st_mtime_ns) for tar, path in zip(tars, paths, strict=True)]
+    stamp = [
+        (tar, path.stat().st_size, path.stat().st_mtime_ns)
+        for tar, path in zip(tars, paths, strict=True)
+    ]
     names = list(items)
-    return Found(names, list(items.values()), stamp, labels.table(names), (*notes, *labels.notes()), left_out)
+    return Found(
+        names,
+        list(items.values()),
+        stamp,
+        labels.table(names),
+        (*notes, *labels.notes()),
+        left_out,
+    )
 
 
 def _tars(root: str | None) -> list[Path]:
     from webdataset.shardlists import expand_urls
 
     if root is None:
-        raise UserError("no tars given: pack.root=FOLDER, or a pattern, e.g. pack.root='/data/faces-{000..011}.tar'.")
-    spans = [abs(int(last) - int(first)) + 1 for first, last in re.findall(r"\{(-?\d+)\.\.(-?\d+)", root)]
+        raise UserError(
+            "no tars given: pack.root=FOLDER, or a pattern, e.g. pack.root='/data/faces-{000..011}.tar'."
+        )
+    spans = [
+        abs(int(last) - int(first)) + 1
+        for first, last in re.findall(r"\{(-?\d+)\.\.(-?\d+)", root)
+    ]
     if math.prod(spans) > MOST_TARS:
-        raise UserError(f"pack.root={root} stands for {math.prod(spans)} tars; at most {MOST_TARS} are read.")
+        raise UserError(
+            f"pack.root={root} stands for {math.prod(spans)} tars; at most {MOST_TARS} are read."
+        )
     top = Path(root).expanduser()
     paths = _below(top) if top.is_dir() else [Path(name) for name in expand_urls(str(top))]
     absent = next((path for path in paths if not path.is_file()), None)
     if not paths or absent:
-        raise UserError(f"no tar {absent or top / '*.tar'}; pack.root takes a folder or local paths (no addresses).")
+        raise UserError(
+            f"no tar {absent or top / '*.tar'}; pack.root takes a folder or local paths (no addresses)."
+        )
     return paths
 
 
@@ -74,7 +93,11 @@ def _below(top: Path) -> list[Path]:
         if "index.json" in files:
             folders.clear()
             continue
-        paths += [Path(folder, name) for name in files if name.endswith(".tar") and not name.startswith(".")]
+        paths += [
+            Path(folder, name)
+            for name in files
+            if name.endswith(".tar") and not name.startswith(".")
+        ]
     return sorted(paths)
 
 
@@ -108,7 +131,9 @@ def _samples(tar: str, path: Path, left_out: Account, notes: list[str]) -> Itera
     left_out.join(listing.left_out, f"{tar}/")
     for name, place in listing.members:
         if name in seen:
-            raise UserError(f"{path}: {name!r} is there twice, a duplicate. Mend it or leave it out.")
+            raise UserError(
+                f"{path}: {name!r} is there twice, a duplicate. Mend it or leave it out."
+            )
         seen.add(name)
         if "/." in f"/{name}":
             left_out.add(HIDDEN, f"{tar}/{name}")
@@ -126,12 +151,16 @@ def _samples(tar: str, path: Path, left_out: Account, notes: list[str]) -> Itera
         elif f".{ending}" in OTHERS:
             left_out.add(UNREAD, f"{tar}/{name}")
         else:
-            left_out.add(f".{ending} files" if ending else "members without an ending", f"{tar}/{name}")
+            left_out.add(
+                f".{ending} files" if ending else "members without an ending", f"{tar}/{name}"
+            )
 
     used = set[str]()
     for key, (name, place) in pictures.items():
         first = _first_key(name)
-        if first != key and first in pictures and key not in labels:  # 0001.mask.png beside 0001.jpg
+        if (
+            first != key and first in pictures and key not in labels
+        ):  # 0001.mask.png beside 0001.jpg
             left_out.add("pictures that are a further part of their sample", f"{tar}/{name}")
             used.add(key)
             continue
@@ -169,7 +198,9 @@ class _Labels:
                 if key in self.ignored:
                     continue
                 if isinstance(value, list | dict):
-                    self.left.add(f"values of {key!r} are lists or objects, no labels", f"that of {name}")
+                    self.left.add(
+                        f"values of {key!r} are lists or objects, no labels", f"that of {name}"
+                    )
                 else:
                     label = " ".join(key.split()) or "without a name"
                     values = self.columns.setdefault(label, [])
@@ -185,7 +216,9 @@ class _Labels:
         return pd.DataFrame(columns, index=names)
 
     def notes(self) -> Iterator[str]:
-        return (f"{entry.count} {reason}, e.g. {entry.first[0]}" for reason, entry in self.left.items())
+        return (
+            f"{entry.count} {reason}, e.g. {entry.first[0]}" for reason, entry in self.left.items()
+        )
 
 
 def _decoded(ending: str, place: Member) -> dict[str, Any]:

@@ -35,7 +35,9 @@ def of(model: Any, context: Context) -> Space:
     with torch.inference_mode():
         for part, c in zip(z.to(like).split(CHUNK), asked.split(CHUNK), strict=True):
             faces = pixels.to_uint8(model.sample(part, c))
-            seen.append(context.judge.logits(pixels.to_model(faces).to(pixels.like(context.judge))))
+            seen.append(
+                context.judge.logits(pixels.to_model(faces).to(pixels.like(context.judge)))
+            )
     labels = np.zeros((count, len(context.labels)))
     for column, name in enumerate(context.labels):
         margin = torch.cat([part[name][:, 1] - part[name][:, 0] for part in seen]).cpu()

@@ -5,7 +5,15 @@ from collections import OrderedDict
 from torch import Tensor, nn
 
 from facefactory.facts import Facts
-from facefactory.models._layers import Norm, Unconditional, doubling, halving, init_normal, norm2d, smallest
+from facefactory.models._layers import (
+    Norm,
+    Unconditional,
+    doubling,
+    halving,
+    init_normal,
+    norm2d,
+    smallest,
+)
 
 
 class Component(nn.Module):

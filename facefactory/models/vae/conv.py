@@ -38,7 +38,12 @@ class Component(nn.Module):
 
         down = halving(facts.channels, width, depth, kernel, norm)
         self.encoder = nn.Sequential(down, nn.Flatten(), nn.Linear(flat, 2 * z_dim))
-        grow = [nn.Linear(z_dim, flat), nn.Unflatten(1, (top, *size)), norm2d(norm, top), nn.ReLU()]
+        grow = [
+            nn.Linear(z_dim, flat),
+            nn.Unflatten(1, (top, *size)),
+            norm2d(norm, top),
+            nn.ReLU(),
+        ]
         self.decoder = nn.Sequential(*grow, doubling(facts.channels, width, depth, kernel, norm))
 
     def encode(self, images: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,9 @@ class Term(Protocol):
     """A regulariser of one of the two players, from what the discriminator said already."""
 
     trains: Literal["discriminator", "generator"]
-    differentiates: tuple[str, ...] = ()  # images of `Seen` by which it takes derivatives: real, fake
+    differentiates: tuple[
+        str, ...
+    ] = ()  # images of `Seen` by which it takes derivatives: real, fake
     interval: int = 1  # lazy: in every so many iterations, with so many times its weight (Karras et al. 2020, §3.1)
 
     def weight(self, kimg: float) -> float:

@@ -25,7 +25,9 @@ class Component(Term):
 
     def __init__(self, *, gamma: Scheduled = 1.0, interval: int = 8) -> None:
         if least(gamma) < 0 or interval < 1:
-            raise UserError(f"r1: gamma={gamma}, interval={interval}; at least 0 and at least 1 are allowed.")
+            raise UserError(
+                f"r1: gamma={gamma}, interval={interval}; at least 0 and at least 1 are allowed."
+            )
         self.gamma = gamma
         self.interval = interval
 

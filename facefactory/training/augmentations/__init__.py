@@ -23,10 +23,14 @@ def check(kinds: Sequence[str]) -> None:
     for kind in kinds:
         if kind not in known:
             allowed = ", ".join(known)
-            raise UserError(f"training.augment has {kind!r}; allowed are {allowed} (or [] for none).")
+            raise UserError(
+                f"training.augment has {kind!r}; allowed are {allowed} (or [] for none)."
+            )
 
 
-def augment(images: Tensor, purpose: str, kinds: Sequence[str], uniform: Callable[[str, int], Tensor]) -> Tensor:
+def augment(
+    images: Tensor, purpose: str, kinds: Sequence[str], uniform: Callable[[str, int], Tensor]
+) -> Tensor:
     """Apply the kinds in order to images [N, C, H, W] in -1…1, with draws `uniform(purpose, 2)` [N, 2]."""
     for kind in kinds:
         images = registry.module(PACKAGE, kind).apply(images, uniform(f"{purpose}/{kind}", 2))
