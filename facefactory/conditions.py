@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from facefactory import UserError
-from facefactory.data.order import Ids, permute
+from facefactory.data.sets.order import Ids, permute
 from facefactory.facts import Label
 
 

@@ -33,17 +33,23 @@ class Sweep:
     space: str = key("dcgan", "search space: a file of jobs/spaces/ or the path of your own")
     trials: int = key(8, "architectures tried", low=1, resumes=True)
     parallel: int = key(2, "trials (and finalists) that run at once", low=1, identity=False)
-    sampler: Literal["tpe", "random", "grid"] = key("tpe", "how Optuna proposes; grid needs choices only")
+    sampler: Literal["tpe", "random", "grid"] = key(
+        "tpe", "how Optuna proposes; grid needs choices only"
+    )
     early_stopping: bool = key(True, "ASHA stops trials that are behind at a rung")
     min_kimg: float = key(4.0, "first rung, thousands of images", low=0.001)
     max_kimg: float = key(12.0, "last rung: the budget of a trial, thousands of images", low=0.001)
-    reduction: int = key(3, "factor between rungs, and share of trials that goes on (1 of so many)", low=2)
+    reduction: int = key(
+        3, "factor between rungs, and share of trials that goes on (1 of so many)", low=2
+    )
     finalists: int = key(2, "best trials that go on to training.total_kimg", low=1, resumes=True)
 
     def rungs(self) -> list[float]:
         """Budgets at which trials are scored and compared [kimg]; UserError: the last rung lies before the first."""
         if self.max_kimg < self.min_kimg:
-            raise UserError(f"sweep.max_kimg={self.max_kimg:g} is below sweep.min_kimg={self.min_kimg:g}; give at least as much.")
+            raise UserError(
+                f"sweep.max_kimg={self.max_kimg:g} is below sweep.min_kimg={self.min_kimg:g}; give at least as much."
+            )
         found = [self.min_kimg]
         while found[-1] * self.reduction < self.max_kimg * (1 - 1e-9):  # 0.7 * 3 < 2.1 in floats
             found.append(found[-1] * self.reduction)
@@ -61,7 +67,9 @@ def draw(trial: Any, name: str, entry: Any) -> Any:
             return trial.suggest_categorical(name, values)
         case "int", [int(low), int(high)]:
             return trial.suggest_int(name, low, high)
-        case "uniform" | "log_uniform", [int() | float() as low, int() | float() as high] if low <= high:
+        case "uniform" | "log_uniform", [int() | float() as low, int() | float() as high] if (
+            low <= high
+        ):
             return trial.suggest_float(name, low, high, log=kind == "log_uniform")
     raise ValueError(kind)
 
@@ -79,13 +87,18 @@ def check_space(space: Space, name: str) -> None:
                 "{log_uniform: [low, high]}, {int: [low, high]}, each with an optional when: {other.key: value}."
             ) from None
         for other in sorted(conditions - seen):
-            raise UserError(f"space {name}: {param} depends on {other}, which is not drawn before it; put {other} above it.")
+            raise UserError(
+                f"space {name}: {param} depends on {other}, which is not drawn before it; put {other} above it."
+            )
         seen.add(param)
 
 
 def _applies(entry: dict[str, Any], drawn: Params) -> bool:
     wanted = entry.get("when", {}).items()
-    return all(drawn.get(other) in (value if isinstance(value, list) else [value]) for other, value in wanted)
+    return all(
+        drawn.get(other) in (value if isinstance(value, list) else [value])
+        for other, value in wanted
+    )
 
 
 def propose(trial: Any, space: Space) -> Params:
@@ -101,11 +114,17 @@ def grid(space: Space) -> list[Params]:
     """All points of a space of choices, in order; UserError: the space has an entry that is no choice."""
     ranges = [name for name, entry in space.items() if "choice" not in entry]
     if ranges:
-        raise UserError(f"sweep.sampler=grid needs choices only, but {', '.join(ranges)} has a range; use tpe or random.")
+        raise UserError(
+            f"sweep.sampler=grid needs choices only, but {', '.join(ranges)} has a range; use tpe or random."
+        )
     points: list[Params] = [{}]
     for name, entry in space.items():
         more = [{name: value} for value in entry["choice"]]
-        points = [{**point, **one} for point in points for one in (more if _applies(entry, point) else [{}])]
+        points = [
+            {**point, **one}
+            for point in points
+            for one in (more if _applies(entry, point) else [{}])
+        ]
     return [point for number, point in enumerate(points) if point not in points[:number]]
 
 
@@ -166,15 +185,28 @@ def _tune(study: Study, planned: list[Params], wanted: int, known: list[str]) ->
     from ray.tune.search.optuna import OptunaSearch
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    options, rungs, cpus = study.options, study.options.rungs(), study.options.parallel * study.threads
+    options, rungs, cpus = (
+        study.options,
+        study.options.rungs(),
+        study.options.parallel * study.threads,
+    )
 
     # How the next trial is found, and which go on
-    samplers = optuna.samplers.RandomSampler if options.sampler == "random" else optuna.samplers.TPESampler
+    samplers = (
+        optuna.samplers.RandomSampler
+        if options.sampler == "random"
+        else optuna.samplers.TPESampler
+    )
     # with a seed of its own for each continuation the sampler does not propose its first points again
-    sampler, point = samplers(seed=study.seed * 1000 + len(known)), functools.partial(_point, space=study.space)
+    sampler, point = (
+        samplers(seed=study.seed * 1000 + len(known)),
+        functools.partial(_point, space=study.space),
+    )
     aim: dict[str, Any] = {"metric": METRIC, "mode": "min"}
     searcher = OptunaSearch(point, **aim, sampler=sampler, points_to_evaluate=planned or None)
-    asha = AsyncHyperBandScheduler("kimg", grace_period=rungs[0], max_t=rungs[-1], reduction_factor=options.reduction)
+    asha = AsyncHyperBandScheduler(
+        "kimg", grace_period=rungs[0], max_t=rungs[-1], reduction_factor=options.reduction
+    )
     scheduler = asha if options.early_stopping else FIFOScheduler()
 
     # A folder that no other user can reach: Ray opens its own, below it, to everybody
@@ -183,18 +215,35 @@ def _tune(study: Study, planned: list[Params], wanted: int, known: list[str]) ->
     lock = scratch.hold(private)
     try:
         # Ray: the job's, or one of this process alone, whatever runs on this machine
-        ours: dict[str, Any] = {"num_cpus": cpus, "object_store_memory": 100 * 2**20, "include_dashboard": False}
+        ours: dict[str, Any] = {
+            "num_cpus": cpus,
+            "object_store_memory": 100 * 2**20,
+            "include_dashboard": False,
+        }
         ours |= {"address": "local", "_temp_dir": f"{private}/ray"}
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, **({"address": study.ray} if study.ray else ours))
+        ray.init(
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **({"address": study.ray} if study.ray else ours),
+        )
         gpus = _resources(ray.cluster_resources, study, cpus)
 
         # The search
-        trainable = tune.with_parameters(_trainable, study=str(study.folder), trial=study.trial, known=known)
-        watch, amount = _watch(study, wanted), {"num_samples": wanted, "max_concurrent_trials": options.parallel}
+        trainable = tune.with_parameters(
+            _trainable, study=str(study.folder), trial=study.trial, known=known
+        )
+        watch, amount = (
+            _watch(study, wanted),
+            {"num_samples": wanted, "max_concurrent_trials": options.parallel},
+        )
         tune.Tuner(
             tune.with_resources(trainable, {"cpu": study.threads, "gpu": gpus}),
-            tune_config=tune.TuneConfig(**aim, **amount, search_alg=searcher, scheduler=scheduler, reuse_actors=True),
-            run_config=tune.RunConfig(storage_path=f"{private}/tune", verbose=0, callbacks=[watch], stop=watch),
+            tune_config=tune.TuneConfig(
+                **aim, **amount, search_alg=searcher, scheduler=scheduler, reuse_actors=True
+            ),
+            run_config=tune.RunConfig(
+                storage_path=f"{private}/tune", verbose=0, callbacks=[watch], stop=watch
+            ),
         ).fit()
     finally:
         ray.shutdown()
@@ -208,13 +257,19 @@ def _resources(resources: Callable[[], dict[str, float]], study: Study, cpus: in
     Failed: a GPU was asked for by name and Ray sees none, so that no trial could ever start.
     """
     deadline = time.monotonic() + NODES_S
-    while (there := resources()).get("CPU", 0) < cpus and time.monotonic() < deadline and not study.should_stop():
+    while (
+        (there := resources()).get("CPU", 0) < cpus
+        and time.monotonic() < deadline
+        and not study.should_stop()
+    ):
         time.sleep(0.5)
     if there.get("CPU", 0) < cpus:
         say(f"sweep: only {there.get('CPU', 0):g} of {cpus} CPUs came up; going on with them")
     if study.gpus and there.get("GPU", 0) < study.gpus:
         if study.needs_gpus:
-            raise Failed("training.device=cuda, but Ray sees no GPU here; check nvidia-smi, or give training.device=cpu.")
+            raise Failed(
+                "training.device=cuda, but Ray sees no GPU here; check nvidia-smi, or give training.device=cpu."
+            )
         say("sweep: Ray sees no GPU here; the trials run on CPUs")
         return 0.0
     return study.gpus
@@ -232,7 +287,11 @@ def trial_name(number: int, params: Params) -> str:
 def _number(proposed: int, known: list[str]) -> int:
     """A trial's number: that of its folder, if it is replayed (known ones are proposed first), else the next free one."""
     numbers = [int(folder.partition("-")[0]) for folder in known]  # a kill may have left gaps
-    return numbers[proposed] if proposed < len(known) else proposed - len(known) + max(numbers, default=-1) + 1
+    return (
+        numbers[proposed]
+        if proposed < len(known)
+        else proposed - len(known) + max(numbers, default=-1) + 1
+    )
 
 
 def _trainable(point: dict[str, Any], study: str, trial: TrialFunction, known: list[str]) -> None:
@@ -268,10 +327,21 @@ def _watch(study: Study, wanted: int) -> Any:
         def stop_all(self) -> bool:
             return study.should_stop()
 
-        def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
-            say(f"sweep: trial {result['trial']} at {result['kimg']:g} kimg: {METRIC} {result[METRIC]:.4g}")
+        def on_trial_result(
+            self,
+            iteration: int,
+            trials: list[Any],
+            trial: Any,
+            result: dict[str, Any],
+            **info: Any,
+        ) -> None:
+            say(
+                f"sweep: trial {result['trial']} at {result['kimg']:g} kimg: {METRIC} {result[METRIC]:.4g}"
+            )
 
-        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        def on_trial_complete(
+            self, iteration: int, trials: list[Any], trial: Any, **info: Any
+        ) -> None:
             name = trial.last_result.get("trial")
             if name is None or study.should_stop():
                 return
@@ -279,7 +349,9 @@ def _watch(study: Study, wanted: int) -> Any:
             path = study.folder / "trials" / name
             if not (path / "state.json").exists():
                 complete = (path / "train" / "DONE.json").exists()
-                rundir.write_json(path / "state.json", {"state": "finished" if complete else "stopped"})
+                rundir.write_json(
+                    path / "state.json", {"state": "finished" if complete else "stopped"}
+                )
             say(f"sweep: {self.ended} of {wanted} trials ended")
 
     return Watch()
@@ -289,18 +361,38 @@ def results(folder: Path, space: Space) -> list[dict[str, Any]]:
     """Name, number, params, Optuna distributions, state, scores and error of every trial, by number."""
     import optuna
 
-    found, written = [], [(rundir.read_json(path), path.parent) for path in (folder / "trials").glob("*/trial.json")]
+    found, written = (
+        [],
+        [
+            (rundir.read_json(path), path.parent)
+            for path in (folder / "trials").glob("*/trial.json")
+        ],
+    )
     for made, path in sorted(written, key=lambda one: one[0]["number"]):
         state = rundir.read_json(path / "state.json") or {"state": "interrupted"}
         fixed = optuna.trial.FixedTrial(made["params"])
         propose(fixed, space)
-        distributions = {name: optuna.distributions.distribution_to_json(kind) for name, kind in fixed.distributions.items()}
+        distributions = {
+            name: optuna.distributions.distribution_to_json(kind)
+            for name, kind in fixed.distributions.items()
+        }
         scores = rundir.read_jsonl(path / "scores.jsonl")
-        found.append({"name": path.name, **made, "distributions": distributions, "scores": scores, "error": None, **state})
+        found.append(
+            {
+                "name": path.name,
+                **made,
+                "distributions": distributions,
+                "scores": scores,
+                "error": None,
+                **state,
+            }
+        )
     return found
 
 
 def best(trials: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
     """The trials that got furthest, by score at their last rung."""
     scored = [one for one in trials if one["scores"] and one["state"] != "failed"]
-    return sorted(scored, key=lambda one: (-one["scores"][-1]["kimg"], one["scores"][-1][METRIC]))[:count]
+    return sorted(scored, key=lambda one: (-one["scores"][-1]["kimg"], one["scores"][-1][METRIC]))[
+        :count
+    ]

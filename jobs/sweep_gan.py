@@ -6,4 +6,8 @@ Example: python jobs/sweep_gan.py sweep.trials=32 sweep.parallel=8
 from facefactory.command import main
 
 if __name__ == "__main__":
-    main("sweep_gan", stages=("pack", "judge", "sweep", "finalists", "report"), preset="sweep-dcgan-orl32")
+    main(
+        "sweep_gan",
+        stages=("pack", "judge", "sweep", "finalists", "report"),
+        preset="sweep-dcgan-orl32",
+    )

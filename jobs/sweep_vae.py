@@ -6,4 +6,8 @@ Example: python jobs/sweep_vae.py sweep.sampler=random
 from facefactory.command import main
 
 if __name__ == "__main__":
-    main("sweep_vae", stages=("pack", "judge", "sweep", "finalists", "report"), preset="sweep-conv-orl32")
+    main(
+        "sweep_vae",
+        stages=("pack", "judge", "sweep", "finalists", "report"),
+        preset="sweep-conv-orl32",
+    )

@@ -26,9 +26,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from facefactory.data import Data, Pack, pack, recipes, shard
-from facefactory.data.index import FORMAT, Index, write
-from facefactory.data.shard import write_shard
+from facefactory.data import Data, Pack
+from facefactory.data.packing import pack, recipes
+from facefactory.data.sets import shard
+from facefactory.data.sets.index import FORMAT, Index, write
+from facefactory.data.sets.shard import write_shard
 
 SHARDS, BATCH, CORES = 24, 64, len(os.sched_getaffinity(0))
 
@@ -37,7 +39,9 @@ def pictures(seed: int, count: int, width: int, height: int) -> Iterator[Image.I
     """Smooth random pictures with some noise: JPEG finds in them about as much as in photographs."""
     rng = np.random.default_rng(seed)
     for _ in range(count):
-        smooth = Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
+        smooth = Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).resize(
+            (width, height), Image.Resampling.BICUBIC
+        )
         noise = rng.integers(-8, 9, (height, width, 1))
         yield Image.fromarray((np.asarray(smooth, np.int16) + noise).clip(0, 255).astype(np.uint8))
 
@@ -47,7 +51,9 @@ def make(folder: Path, side: int, per_shard: int) -> list[Index]:
     entries: dict[str, list[Any]] = {"raw": [], "jpeg": []}
     for number in range(SHARDS):
         arrays = []
-        with tarfile.open(folder / f"jpeg-{number:06d}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
+        with tarfile.open(
+            folder / f"jpeg-{number:06d}.tar", "w", format=tarfile.USTAR_FORMAT
+        ) as tar:
             for i, picture in enumerate(pictures(number, per_shard, side, side)):
                 arrays.append(np.asarray(picture))
                 picture.save(buffer := io.BytesIO(), "JPEG", quality=90)
@@ -57,7 +63,9 @@ def make(folder: Path, side: int, per_shard: int) -> list[Index]:
                 tar.addfile(member, buffer)
                 if number < 2:
                     (folder / "folders" / str(number)).mkdir(parents=True, exist_ok=True)
-                    (folder / "folders" / str(number) / f"{i:08d}.jpg").write_bytes(buffer.getvalue())
+                    (folder / "folders" / str(number) / f"{i:08d}.jpg").write_bytes(
+                        buffer.getvalue()
+                    )
         rows = pd.DataFrame({"file": [f"{i}.jpg" for i in range(per_shard)]})
         for storage, found in entries.items():
             (folder / storage).mkdir(exist_ok=True)
@@ -65,8 +73,14 @@ def make(folder: Path, side: int, per_shard: int) -> list[Index]:
             found.append(write_shard(stem, number * per_shard, arrays, rows, np.asarray, storage))
     made = {"format": FORMAT, "resolution": side, "channels": 3, "labels": {}, "group": None}
     kinds = {"raw": "raw", "jpeg": "encoded"}
-    splits = {name: {"train": {"count": SHARDS * per_shard, "shards": found}} for name, found in entries.items()}
-    return [write(folder / name, {**made, "storage": kind, "splits": splits[name]}) for name, kind in kinds.items()]
+    splits = {
+        name: {"train": {"count": SHARDS * per_shard, "shards": found}}
+        for name, found in entries.items()
+    }
+    return [
+        write(folder / name, {**made, "storage": kind, "splits": splits[name]})
+        for name, kind in kinds.items()
+    ]
 
 
 def peers(folder: Path) -> Iterator[tuple[str, Iterator[Any]]]:
@@ -76,12 +90,21 @@ def peers(folder: Path) -> Iterator[tuple[str, Iterator[Any]]]:
     from torchvision import datasets, transforms
 
     jpegs = sorted(map(str, folder.glob("jpeg-*.tar")))
-    tars = webdataset.WebDataset(jpegs * 1000, shardshuffle=False).shuffle(1000).decode("rgb8").to_tuple("jpg").batched(BATCH)
+    tars = (
+        webdataset.WebDataset(jpegs * 1000, shardshuffle=False)
+        .shuffle(1000)
+        .decode("rgb8")
+        .to_tuple("jpg")
+        .batched(BATCH)
+    )
     files = datasets.ImageFolder(str(folder / "folders"), transforms.PILToTensor())
     for workers in (0, CORES):
         load = functools.partial(torch.utils.data.DataLoader, num_workers=workers)
         yield f"webdataset + PIL, {workers} workers", iter(load(tars, None))
-        yield f"ImageFolder, {workers} workers", itertools.chain.from_iterable(itertools.repeat(load(files, BATCH, True)))
+        yield (
+            f"ImageFolder, {workers} workers",
+            itertools.chain.from_iterable(itertools.repeat(load(files, BATCH, True))),
+        )
 
 
 def rate(step: Callable[[], int], seconds: float) -> float:
@@ -97,7 +120,7 @@ def warm(raw: Index, encoded: Index) -> None:
     """Print images/s: shards and the gather from memory in turns, the others one after the other, and the ratios."""
     import torch
 
-    from facefactory.data.loader import Shards, batches
+    from facefactory.data.sets.loader import Shards, batches
 
     torch.set_num_threads(1)
     shards, clock = Shards(raw, "train"), [0]
@@ -110,20 +133,30 @@ def warm(raw: Index, encoded: Index) -> None:
         clock[0] += 64 * BATCH
         return 64 * BATCH
 
-    rounds = [(rate(gather, 0.5), rate(lambda: sum(len(next(ours).images) for _ in range(64)), 0.5)) for _ in range(15)]
+    rounds = [
+        (rate(gather, 0.5), rate(lambda: sum(len(next(ours).images) for _ in range(64)), 0.5))
+        for _ in range(15)
+    ]
     ours.close()
     base, mine = np.median(rounds, axis=0)
     low, ratio, high = np.percentile([ours / theirs for theirs, ours in rounds], [25, 50, 75])
     print(f"  gather from memory           {base:12,.0f} images/s")
-    print(f"  FaceFactory                  {mine:12,.0f} images/s   {ratio:.2f} of the gather (quartiles {low:.2f}, {high:.2f})")
+    print(
+        f"  FaceFactory                  {mine:12,.0f} images/s   {ratio:.2f} of the gather (quartiles {low:.2f}, {high:.2f})"
+    )
     jpegs = batches(Shards(encoded, "train"), order, 0, BATCH, 0, BATCH)
     for _ in range(4096 // BATCH):  # until the decoding processes have started
         next(jpegs)
     decoded = rate(lambda: len(next(jpegs).images), 4)
     jpegs.close()
-    others = {name: rate(functools.partial(_deliver, stream), 4) for name, stream in peers(raw.folder.parent)}
+    others = {
+        name: rate(functools.partial(_deliver, stream), 4)
+        for name, stream in peers(raw.folder.parent)
+    }
     for name, found in {"FaceFactory, JPEG shards": decoded, **others}.items():
-        print(f"  {name:28s} {found:12,.0f} images/s   FaceFactory is {mine / found:.0f} times as fast")
+        print(
+            f"  {name:28s} {found:12,.0f} images/s   FaceFactory is {mine / found:.0f} times as fast"
+        )
     print(f"  FaceFactory: {mine / max(others.values()):.0f} times the fastest of the others")
 
 
@@ -133,7 +166,7 @@ def _deliver(stream: Iterator[Any]) -> int:
 
 def cold(index: Index) -> None:
     """Print images/s of the first epoch when Linux holds nothing of the shards."""
-    from facefactory.data.loader import Shards, batches
+    from facefactory.data.sets.loader import Shards, batches
 
     count = index.split("train")["count"]
     tars = [index.folder / shard["file"] for shard in index.split("train")["shards"]]
@@ -163,7 +196,9 @@ def cold(index: Index) -> None:
 
     timed("the files read from end to end", through)
     timed("an epoch in random order", lambda: epoch(Data()))
-    timed("an epoch in windows of 4 shards", lambda: epoch(Data(window_images=4 * count // SHARDS)))
+    timed(
+        "an epoch in windows of 4 shards", lambda: epoch(Data(window_images=4 * count // SHARDS))
+    )
     timed("copied to memory first (copy and epoch)", lambda: epoch(Data(stage="memory")))
 
 
@@ -172,7 +207,9 @@ def loader(folder: Path) -> None:
     for side, per_shard in ((64, 2048), (128, 1024)):
         (folder / str(side)).mkdir()
         raw, encoded = make(folder / str(side), side, per_shard)
-        print(f"{SHARDS} shards x {per_shard} images, {side}x{side} RGB, batches of {BATCH}, {CORES} cores")
+        print(
+            f"{SHARDS} shards x {per_shard} images, {side}x{side} RGB, batches of {BATCH}, {CORES} cores"
+        )
         warm(raw, encoded)
         cold(raw)
 
@@ -181,7 +218,11 @@ def plain(paths: list[Path]) -> None:
     """What packing cannot do without: decode, crop, resize."""
     for path in paths:
         with Image.open(path) as image:
-            np.asarray(image.convert("RGB").resize((64, 64), Image.Resampling.LANCZOS, box=(0, 20, 178, 198)))
+            np.asarray(
+                image.convert("RGB").resize(
+                    (64, 64), Image.Resampling.LANCZOS, box=(0, 20, 178, 198)
+                )
+            )
 
 
 def packing(folder: Path, count: int = 48_000) -> None:
@@ -198,7 +239,14 @@ def packing(folder: Path, count: int = 48_000) -> None:
             start = time.perf_counter()
             list(pool.map(plain, [paths[number::workers] for number in range(workers)]))
             between = time.perf_counter()
-            options = Pack("folder", str(folder / "faces"), resolution=64, color="rgb", shard_images=2000, workers=workers)
+            options = Pack(
+                "folder",
+                str(folder / "faces"),
+                resolution=64,
+                color="rgb",
+                shard_images=2000,
+                workers=workers,
+            )
             pack.pack(recipes.plan(options), folder / "packed")
             rates.append((count / (between - start), count / (time.perf_counter() - between)))
             shutil.rmtree(folder / "packed")
@@ -206,8 +254,12 @@ def packing(folder: Path, count: int = 48_000) -> None:
     for workers, rates in found.items():
         base, mine = np.median(rates, axis=0)
         ratio = np.median([ours / theirs for theirs, ours in rates])
-        print(f"  {workers} process(es): packing {mine:,.0f} images/s, plain loops {base:,.0f}: {ratio:.2f} of them")
-    speedup = np.median([two / one for (_, one), (_, two) in zip(found[1], found[CORES], strict=True)])
+        print(
+            f"  {workers} process(es): packing {mine:,.0f} images/s, plain loops {base:,.0f}: {ratio:.2f} of them"
+        )
+    speedup = np.median(
+        [two / one for (_, one), (_, two) in zip(found[1], found[CORES], strict=True)]
+    )
     print(f"  {CORES} processes pack {speedup:.2f} times as fast as one")
 
 
@@ -246,22 +298,34 @@ def million(folder: Path) -> None:
     made = {}
     for count in (10**5, 10**6):
         recipe = folder / f"drawn-{count}.yaml"
-        recipe.write_text(f"name: drawn\nsource: drawn\nsplits: {{train: 1.0}}\ndrawn: {{images: {count}}}\n")
+        recipe.write_text(
+            f"name: drawn\nsource: drawn\nsplits: {{train: 1.0}}\ndrawn: {{images: {count}}}\n"
+        )
         with told_memory():
             start = time.perf_counter()
             plan = recipes.plan(Pack(str(recipe), resolution=32, color="rgb", workers=CORES))
             planned = time.perf_counter() - start
             made[count] = pack.pack(plan, folder / f"drawn-{count}")
             seconds = time.perf_counter() - start
-            print(f"{count} faces at 32x32: planned in {planned:.0f} s, packed in {seconds:.0f} s: {count / seconds:,.0f}/s")
+            print(
+                f"{count} faces at 32x32: planned in {planned:.0f} s, packed in {seconds:.0f} s: {count / seconds:,.0f}/s"
+            )
             del plan
-    from facefactory.data.loader import Shards, batches
+    from facefactory.data.sets.loader import Shards, batches
 
     for count, index in made.items():
         with told_memory():
             start = time.perf_counter()
             shards = Shards(index, "train")
-            stream = batches(shards, shards.order(Data(), 0)[0], 0, BATCH, 0, BATCH, wanted=index.content["labels"])
+            stream = batches(
+                shards,
+                shards.order(Data(), 0)[0],
+                0,
+                BATCH,
+                0,
+                BATCH,
+                wanted=index.content["labels"],
+            )
             for batch in itertools.islice(stream, count // BATCH):
                 assert len(batch.images) == BATCH
             stream.close()

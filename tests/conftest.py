@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
-from facefactory.data import Pack, pack, recipes
-from facefactory.data.index import Index
+from facefactory.data import Pack
+from facefactory.data.packing import pack, recipes
+from facefactory.data.sets.index import Index
 from facefactory.data.sources import orl as source
 from facefactory.rundir import RunDir
 
@@ -90,7 +91,9 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Faces:
             name = f"p{person:02d}/{number}.png"
             draw_face(person, number).save(top / "faces" / name)
             beard = has_beard(person, number)
-            rows.append([name, person, int(has_glasses(number)), "" if beard is None else int(beard)])
+            rows.append(
+                [name, person, int(has_glasses(number)), "" if beard is None else int(beard)]
+            )
     with open(top / "labels.csv", "w", newline="") as stream:
         csv.writer(stream).writerows([["file", "Person", "Glasses", "Beard"], *rows])
     (top / "drawn.yaml").write_text(RECIPE.format(root=top / "faces"))
@@ -106,7 +109,9 @@ def orl(tmp_path_factory: pytest.TempPathFactory) -> Faces:
         (top / "faces" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, top / "faces" / name)
     shutil.copyfile(shards / "orl_labels.csv", top / "labels.csv")
-    recipe = (shards / "orl.yaml").read_text().replace("orl_labels.csv", "labels.csv") + f"root: {top / 'faces'}\n"
+    recipe = (shards / "orl.yaml").read_text().replace(
+        "orl_labels.csv", "labels.csv"
+    ) + f"root: {top / 'faces'}\n"
     (top / "recipe.yaml").write_text(recipe)
     return Faces(top / "faces", top / "labels.csv", top / "recipe.yaml")
 
@@ -142,7 +147,9 @@ class Pretended:
     def command(self, name: str, shell: str = "") -> None:
         """Make or replace a command."""
         path = self.folder / "bin" / name
-        path.write_text(f"#!/bin/sh\ncd {self.folder}\nprintf '%s\\n' \"{name} $*\" >>calls\n{shell}\n")
+        path.write_text(
+            f"#!/bin/sh\ncd {self.folder}\nprintf '%s\\n' \"{name} $*\" >>calls\n{shell}\n"
+        )
         path.chmod(0o755)
 
     def prints(self, name: str, text: str, code: int = 0) -> None:
@@ -159,7 +166,9 @@ class Pretended:
 @pytest.fixture(autouse=True)
 def no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees the Slurm job that it runs in, nor the profiles of the person who runs it."""
-    for name in [name for name in os.environ if name.startswith(("SLURM_", "SBATCH_", "SUBMITIT_"))]:
+    for name in [
+        name for name in os.environ if name.startswith(("SLURM_", "SBATCH_", "SUBMITIT_"))
+    ]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 

@@ -7,7 +7,12 @@ from typing import Any
 from facefactory import registry
 from facefactory.facts import Facts, Label
 
-FACTS = Facts(16, 16, 1, {"Glasses": Label("binary", ("0", "1")), "Person": Label("identity", ("a", "b", "c"))})
+FACTS = Facts(
+    16,
+    16,
+    1,
+    {"Glasses": Label("binary", ("0", "1")), "Person": Label("identity", ("a", "b", "c"))},
+)
 SMALL = {"width": 4, "z_dim": 4, "depth": 2, "feature_dim": 8}
 LAZY = {"interval": 2}  # several times in six iterations
 Spec = dict[str, Any]
@@ -33,7 +38,11 @@ def objectives(name: str) -> dict[str, Spec]:
         nested = registry.nested_in(parameter.annotation)
         for inner in registry.names(nested.package) if nested else ():
             spec = small(nested.package, inner)
-            own = {inner: {option: value for option, value in spec.items() if option != "name"}} if nested.many else spec
+            own = (
+                {inner: {option: value for option, value in spec.items() if option != "name"}}
+                if nested.many
+                else spec
+            )
             found[f" {key} {inner}"] = {"name": name, key: own}
     return found
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from facefactory import UserError
-from facefactory.data import archives, sources
+from facefactory.data import sources
+from facefactory.data.packing import archives
 
 
 def word(number: int) -> bytes:
@@ -22,7 +23,9 @@ def word(number: int) -> bytes:
     return f"face {number} ".encode() * (100 + number)
 
 
-def write_tar(path: Path, members: dict[str, bytes | tuple[bytes, str]], form: int = tarfile.USTAR_FORMAT) -> bytes:
+def write_tar(
+    path: Path, members: dict[str, bytes | tuple[bytes, str]], form: int = tarfile.USTAR_FORMAT
+) -> bytes:
     """Files (bytes) and links (their type, their target); the bytes of the tar."""
     with tarfile.open(path, "w", format=form) as tar:
         for name, content in members.items():
@@ -74,7 +77,13 @@ def test_links_inside_a_tar_are_followed_and_others_are_named(tmp_path: Path) ->
     )
     first, fifth = word(0), word(5)
     assert contents(path) == {
-        **{"happy/0.jpg": first, "sad/1.jpg": first, "sad/2.jpg": first, "sad/3.jpg": first, "sad/7.jpg": first},
+        **{
+            "happy/0.jpg": first,
+            "sad/1.jpg": first,
+            "sad/2.jpg": first,
+            "sad/3.jpg": first,
+            "sad/7.jpg": first,
+        },
         **{"later/5.jpg": fifth, "sad/4.jpg": fifth, "sad/6.jpg": fifth},
     }
     assert left_out(path) == {
@@ -101,12 +110,17 @@ def test_a_hard_link_is_the_file_that_was_there_when_it_was_packed(tmp_path: Pat
 
 @pytest.mark.parametrize("form", [["gnu"], ["posix", "0.0"], ["posix", "0.1"], ["posix", "1.0"]])
 def test_sparse_members_are_read_at_their_right_places(tmp_path: Path, form: list[str]) -> None:
-    if b"GNU tar" not in subprocess.run(["tar", "--version"], capture_output=True, check=False).stdout:
+    if (
+        b"GNU tar"
+        not in subprocess.run(["tar", "--version"], capture_output=True, check=False).stdout
+    ):
         pytest.skip("this tar is not GNU's")
     whole = {}
     for number in range(3):
         content = bytearray(40 * 4096 + 7 * number)
-        for start in range(number, 40, 3 + 6 * number):  # the first has so many pieces that a header more is needed
+        for start in range(
+            number, 40, 3 + 6 * number
+        ):  # the first has so many pieces that a header more is needed
             content[4096 * start : 4096 * (start + 1)] = bytes([start + 1]) * 4096
         with open(tmp_path / f"{number}.bmp", "wb") as stream:
             for start in range(0, len(content), 4096):
@@ -133,28 +147,45 @@ def test_a_tar_that_was_cut_or_damaged_is_refused_wherever_it_was(tmp_path: Path
         header = tar.getmembers()[3].offset
     for end in (header - 600, header - 100, header, header + 100, header + 512, header + 700):
         path.write_bytes(whole[:end])
-        with pytest.raises(UserError, match=r"a\.tar is no whole zip or uncompressed tar: .*Copy it again"):
+        with pytest.raises(
+            UserError, match=r"a\.tar is no whole zip or uncompressed tar: .*Copy it again"
+        ):
             archives.listed(path)
     path.write_bytes(whole[:header] + b"x" * 512 + whole[header + 512 :])
-    with pytest.raises(UserError, match=rf"damaged at byte {header}, and what follows cannot be listed"):
+    with pytest.raises(
+        UserError, match=rf"damaged at byte {header}, and what follows cannot be listed"
+    ):
         archives.listed(path)
     path.write_bytes(whole[: header + 148] + b"0" * 8 + whole[header + 156 :])  # its checksum
     with pytest.raises(UserError, match=rf"damaged at byte {header}"):
         archives.listed(path)
 
 
-def test_tars_that_were_joined_are_read_whole_and_garbage_behind_the_end_is_told(tmp_path: Path) -> None:
-    parts = [write_tar(tmp_path / f"{part}.tar", {f"{part}/{n}.jpg": word(10 * part + n) for n in range(3)}) for part in range(3)]
+def test_tars_that_were_joined_are_read_whole_and_garbage_behind_the_end_is_told(
+    tmp_path: Path,
+) -> None:
+    parts = [
+        write_tar(
+            tmp_path / f"{part}.tar", {f"{part}/{n}.jpg": word(10 * part + n) for n in range(3)}
+        )
+        for part in range(3)
+    ]
     path = tmp_path / "all.tar"
     path.write_bytes(parts[0] + parts[1] + parts[2])
-    assert contents(path) == {f"{part}/{n}.jpg": word(10 * part + n) for part in range(3) for n in range(3)}
-    assert archives.listed(path).notes == ["all.tar is 3 tars joined, or has a gap inside; all are read"]
+    assert contents(path) == {
+        f"{part}/{n}.jpg": word(10 * part + n) for part in range(3) for n in range(3)
+    }
+    assert archives.listed(path).notes == [
+        "all.tar is 3 tars joined, or has a gap inside; all are read"
+    ]
     path.write_bytes(parts[0] + parts[1][:3000])
     with pytest.raises(UserError, match="is no whole zip or uncompressed tar"):
         archives.listed(path)
     path.write_bytes(parts[0] + b"<html>an error of the server</html>")
     assert len(contents(path)) == 3
-    assert archives.listed(path).notes == ["35 bytes behind the end of all.tar are no tar and are not read"]
+    assert archives.listed(path).notes == [
+        "35 bytes behind the end of all.tar are no tar and are not read"
+    ]
 
 
 def test_a_tar_whose_last_member_is_a_zip_is_a_tar(tmp_path: Path) -> None:
@@ -166,11 +197,15 @@ def test_a_tar_whose_last_member_is_a_zip_is_a_tar(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("ending", "form"), [("gz", "gzip"), ("bz2", "bzip2"), ("xz", "xz")])
-def test_a_tar_that_is_compressed_as_a_whole_says_what_unpacks_it(tmp_path: Path, ending: str, form: str) -> None:
+def test_a_tar_that_is_compressed_as_a_whole_says_what_unpacks_it(
+    tmp_path: Path, ending: str, form: str
+) -> None:
     path = tmp_path / f"a.tar.{ending}"
     with tarfile.open(path, f"w:{ending}") as tar:  # type: ignore[call-overload]
         tar.add(__file__, "a.jpg")
-    with pytest.raises(UserError, match=rf"is compressed as a whole \({form}\): .*un.* a\.tar\.{ending}\)"):
+    with pytest.raises(
+        UserError, match=rf"is compressed as a whole \({form}\): .*un.* a\.tar\.{ending}\)"
+    ):
         archives.listed(path)
 
 
@@ -192,7 +227,9 @@ def write_zip(path: Path, members: dict[str, bytes], method: int = zipfile.ZIP_S
     return path.read_bytes()
 
 
-@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize(
+    "method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+)
 def test_a_whole_zip_is_read_without_a_word(tmp_path: Path, method: int) -> None:
     members = {f"Zoë/{'long name ' * 9}{number}.jpg": word(number) for number in range(4)}
     write_zip(tmp_path / "a.zip", {"Zoë/": b"", **members}, method)
@@ -251,7 +288,9 @@ def test_a_zip_that_is_cut_or_one_volume_of_several_is_refused(tmp_path: Path) -
         with pytest.raises(UserError, match="is no whole zip or uncompressed tar"):
             archives.listed(path)
     path.write_bytes(whole[:-18] + b"\2\0\2\0" + whole[-14:])
-    with pytest.raises(UserError, match=r"is one volume of several; zip -s 0 a\.zip --out whole\.zip joins them"):
+    with pytest.raises(
+        UserError, match=r"is one volume of several; zip -s 0 a\.zip --out whole\.zip joins them"
+    ):
         archives.listed(path)
     path.write_bytes(whole[:-12] + b"\5\0" + whole[-10:])
     with pytest.raises(UserError, match="its end says that it has 5 members, and its list has 3"):
@@ -259,7 +298,9 @@ def test_a_zip_that_is_cut_or_one_volume_of_several_is_refused(tmp_path: Path) -
 
 
 def test_encrypted_members_and_unknown_methods_are_left_out_by_reason(tmp_path: Path) -> None:
-    whole = bytearray(write_zip(tmp_path / "a.zip", {f"{number}.jpg": word(number) for number in range(3)}))
+    whole = bytearray(
+        write_zip(tmp_path / "a.zip", {f"{number}.jpg": word(number) for number in range(3)})
+    )
     entries = [at for at in range(len(whole)) if whole[at : at + 4] == b"PK\1\2"]
     whole[entries[0] + 8] |= 1
     whole[entries[1] + 10] = 9

@@ -49,7 +49,9 @@ def test_a_training_is_two_jobs() -> None:
 
 def test_a_sweep_is_five_jobs() -> None:
     jobs = jobs_of(SWEEP)
-    assert shapes(jobs, lambda job: (job.kind, job.processes, job.gpus, len(job.commands), job.after)) == {
+    assert shapes(
+        jobs, lambda job: (job.kind, job.processes, job.gpus, len(job.commands), job.after)
+    ) == {
         "prepare": ("gpu", 1, True, 1, "ok"),  # packs and trains the judge: one wait in the queue
         "sweep": ("sweep", 8, True, 1, "ok"),
         "finalists": ("gpu", 4, True, 3, "ok"),
@@ -62,21 +64,31 @@ def test_a_sweep_is_five_jobs() -> None:
     assert jobs["sweep"].commands == [["part", "/shared/runs/r", "sweep", "opens=finalists"]]
     home = ["part", "/shared/runs/r", "finalists"]
     assert [command[:4] for command in trained] == [[*home, str(place)] for place in range(3)]
-    assert all(command[-1] == "train" for command in trained) and all("evaluate" in command for command in scored)
+    assert all(command[-1] == "train" for command in trained) and all(
+        "evaluate" in command for command in scored
+    )
 
 
 def test_scoring_and_meaning_are_one_job() -> None:
-    assert shapes(jobs_of(["evaluate", "interpret"]), lambda job: (job.commands, job.processes)) == {
-        "evaluate": ([["stages", "/shared/runs/r", "evaluate", "interpret"]], 1)
-    }
+    assert shapes(
+        jobs_of(["evaluate", "interpret"]), lambda job: (job.commands, job.processes)
+    ) == {"evaluate": ([["stages", "/shared/runs/r", "evaluate", "interpret"]], 1)}
     assert list(jobs_of(["pack", "judge", "evaluate"])) == ["prepare", "evaluate"]
     assert list(jobs_of(["generate"])) == ["generate"]
 
 
 @pytest.mark.parametrize("done", range(len(SWEEP) + 1))
 def test_complete_stages_submit_no_job(done: int) -> None:
-    expected = {0: "prepare sweep finalists evaluate report", 1: "prepare sweep finalists evaluate report"}
-    expected |= {2: "sweep finalists evaluate report", 3: "finalists evaluate report", 4: "report", 5: ""}
+    expected = {
+        0: "prepare sweep finalists evaluate report",
+        1: "prepare sweep finalists evaluate report",
+    }
+    expected |= {
+        2: "sweep finalists evaluate report",
+        3: "finalists evaluate report",
+        4: "report",
+        5: "",
+    }
     assert list(jobs_of(SWEEP[done:])) == expected[done].split()
 
 
@@ -87,10 +99,14 @@ def test_work_on_cpus_asks_for_no_gpu() -> None:
 def test_every_job_of_a_chain_can_be_asked_for() -> None:
     profile = Profile(gpus_per_node=4)
     for job in jobs_of(SWEEP).values():
-        assert f"#SBATCH --job-name=ff-r-{job.stage}\n" in launch.script(job, profile, Path("/shared/runs/r"))
+        assert f"#SBATCH --job-name=ff-r-{job.stage}\n" in launch.script(
+            job, profile, Path("/shared/runs/r")
+        )
 
 
-def test_an_array_of_jobs_packs_the_bytes_of_one(faces: Faces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_array_of_jobs_packs_the_bytes_of_one(
+    faces: Faces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(runner.stop, "listen", lambda: None)
     monkeypatch.setattr(local, "die_with_parent", lambda: None)
     common = [f"pack.recipe={faces.recipe}", "pack.shard_images=7", "pack.tasks=3"]
@@ -98,7 +114,9 @@ def test_an_array_of_jobs_packs_the_bytes_of_one(faces: Faces, tmp_path: Path, m
     for name in ("one", "three"):
         own = [f"paths.data={tmp_path / name}", f"paths.runs={tmp_path / 'runs'}"]
         run = resolve(config.load(Run, [*common, *own], []))
-        folder = rundir.prepare(tmp_path / "runs" / name, config.dump(run), config.flat(run), "command", False)
+        folder = rundir.prepare(
+            tmp_path / "runs" / name, config.dump(run), config.flat(run), "command", False
+        )
         jobs = chain.slurm_jobs(run, folder, [of("pack")])
         assert [(job.stage, job.kind, len(job.commands), job.after) for job in jobs] == [
             ("pack", "cpu", 3, "ok"),
@@ -107,7 +125,11 @@ def test_an_array_of_jobs_packs_the_bytes_of_one(faces: Faces, tmp_path: Path, m
         for command in [*(jobs[0].commands if name == "three" else []), *jobs[1].commands]:
             assert process.main(command) == 0
         (top,) = (tmp_path / name / "packed").glob("drawn-*/")
-        packed[name] = {path.name: path.read_bytes() for path in top.glob("*") if path.suffix in (".tar", ".parquet", ".json")}
+        packed[name] = {
+            path.name: path.read_bytes()
+            for path in top.glob("*")
+            if path.suffix in (".tar", ".parquet", ".json")
+        }
     assert len([name for name in packed["one"] if name.endswith(".tar")]) > 6
     assert packed["one"] == packed["three"]
 
@@ -130,18 +152,28 @@ def test_a_sweep_that_loses_ray_again_and_again_ends_and_a_stop_costs_nothing(
         assert [ends() for _ in range(LIVES)] == [runner.Interrupted] * (LIVES - 1) + [Failed]
     assert ends() is runner.Interrupted
     monkeypatch.setattr(runner.stop, "asked", True)
-    assert [ends() for _ in range(5)] == [runner.Interrupted] * 5  # preempted before anything was trained
+    assert [ends() for _ in range(5)] == [
+        runner.Interrupted
+    ] * 5  # preempted before anything was trained
     monkeypatch.setattr(runner.stop, "asked", False)
     assert [ends(), ends()] == [runner.Interrupted, Failed]
 
 
 @pytest.mark.parametrize(
     ("reason", "words"),
-    [(runner.Interrupted(), "what was done is saved"), (runner.Interrupted("each trial goes on"), "each trial goes on")],
+    [
+        (runner.Interrupted(), "what was done is saved"),
+        (runner.Interrupted("each trial goes on"), "each trial goes on"),
+    ],
 )
-def test_a_stop_says_what_becomes_of_the_work(reason: runner.Interrupted, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stop_says_what_becomes_of_the_work(
+    reason: runner.Interrupted, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     def work() -> None:
         raise reason
 
     assert chain.guarded(work) == local.INTERRUPTED
-    assert "".join(capsys.readouterr()) == f"interrupted; {words}. The same command goes on with it.\n"
+    assert (
+        "".join(capsys.readouterr())
+        == f"interrupted; {words}. The same command goes on with it.\n"
+    )

@@ -32,7 +32,10 @@ def test_a_total_of_processes_becomes_nodes_that_are_evenly_full(
 
 
 def test_processes_that_do_not_fill_nodes_are_refused_with_what_is_allowed() -> None:
-    with pytest.raises(UserError, match=r"6 processes do not fill nodes of 4 evenly .* 1 to 4, or a multiple of 4, e\.g\. 8\."):
+    with pytest.raises(
+        UserError,
+        match=r"6 processes do not fill nodes of 4 evenly .* 1 to 4, or a multiple of 4, e\.g\. 8\.",
+    ):
         Profile(gpus_per_node=4).nodes(6)
     with pytest.raises(UserError, match="processes_per_node"):
         Profile(gpus_per_node=0, processes_per_node=3).nodes(4)
@@ -59,22 +62,30 @@ def test_the_users_own_profile_comes_before_the_shipped_one(shipped: Path, tmp_p
     assert cluster.load_profile("lab").partition == "shipped lab"
 
 
-def test_a_profile_is_found_by_its_path_too(shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_profile_is_found_by_its_path_too(
+    shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write(tmp_path / "elsewhere" / "mine.yaml", gpus_per_node=8, environment={"A": "1"})
     assert cluster.load_profile(str(path)).gpus_per_node == 8
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cluster.load_profile("~/elsewhere/mine.yaml").environment == {"A": "1"}
 
 
-def test_without_a_name_the_users_default_is_taken_or_plain_values(shipped: Path, tmp_path: Path) -> None:
+def test_without_a_name_the_users_default_is_taken_or_plain_values(
+    shipped: Path, tmp_path: Path
+) -> None:
     assert cluster.load_profile(None) == Profile()
     write(tmp_path / "config" / "facefactory" / "default.yaml", account="faces")
     assert cluster.load_profile(None).account == "faces"
 
 
-def test_an_unknown_profile_is_refused_with_those_that_exist(shipped: Path, tmp_path: Path) -> None:
+def test_an_unknown_profile_is_refused_with_those_that_exist(
+    shipped: Path, tmp_path: Path
+) -> None:
     write(tmp_path / "config" / "facefactory" / "mine.yaml")
-    with pytest.raises(UserError, match=r"no profile 'camus' in .*; there are campus, lab, mine\.") as error:
+    with pytest.raises(
+        UserError, match=r"no profile 'camus' in .*; there are campus, lab, mine\."
+    ) as error:
         cluster.load_profile("camus")
     assert "\n" not in str(error.value)
     with pytest.raises(UserError, match=r"no file .*beside it are campus, lab"):
@@ -98,16 +109,24 @@ def test_a_wrong_key_or_value_of_a_profile_is_one_line(
     with pytest.raises(UserError, match=message) as error:
         cluster.load_profile(None)
     said = str(error.value)
-    assert "\n" not in said and "default.yaml" in said and "account" in said and "--help" not in said  # which shows no profiles
+    assert (
+        "\n" not in said and "default.yaml" in said and "account" in said and "--help" not in said
+    )  # which shows no profiles
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"signal_s": 600, "gpu_min": 10}, r"signal_s=600 seconds, but gpu_min=10 is a limit of 600 seconds.*below 600"),
+        (
+            {"signal_s": 600, "gpu_min": 10},
+            r"signal_s=600 seconds, but gpu_min=10 is a limit of 600 seconds.*below 600",
+        ),
         ({"cpu_min": 2}, r"signal_s=120 seconds, but cpu_min=2 is a limit of 120 seconds"),
         ({"sweep_min": 1, "signal_s": 61}, r"but sweep_min=1 is"),
-        ({"sbatch": {"job-name": "mine"}}, r"sbatch: job-name is set by the chain itself; leave it out"),
+        (
+            {"sbatch": {"job-name": "mine"}},
+            r"sbatch: job-name is set by the chain itself; leave it out",
+        ),
         ({"sbatch": {"job_name": "mine"}}, r"sbatch: job_name is set by the chain itself"),
         ({"sbatch": {"signal": "USR1@60"}}, r"sbatch: signal is set .*; use the key signal_s"),
         ({"sbatch": {"no-requeue": True}}, r"use the key requeue"),
@@ -123,8 +142,13 @@ def test_a_profile_that_can_work_nowhere_is_one_line(
 
 
 def test_a_job_may_be_told_just_after_it_starts(shipped: Path) -> None:
-    assert cluster.load_profile(str(write(shipped / "short.yaml", gpu_min=1, signal_s=59))).signal_s == 59
-    assert cluster.load_profile(str(write(shipped / "more.yaml", sbatch={"reservation": "r", "exclusive": True}))).sbatch
+    assert (
+        cluster.load_profile(str(write(shipped / "short.yaml", gpu_min=1, signal_s=59))).signal_s
+        == 59
+    )
+    assert cluster.load_profile(
+        str(write(shipped / "more.yaml", sbatch={"reservation": "r", "exclusive": True}))
+    ).sbatch
 
 
 def test_numbers_may_be_given_as_variables(shipped: Path) -> None:
@@ -157,7 +181,9 @@ def test_a_slurm_that_was_installed_and_never_set_up_is_no_cluster(slurm: Preten
 
 
 @pytest.mark.parametrize("wanted", ["auto", "slurm"])
-def test_where_the_controller_is_down_both_ways_out_are_named(slurm: Pretended, wanted: str) -> None:
+def test_where_the_controller_is_down_both_ways_out_are_named(
+    slurm: Pretended, wanted: str
+) -> None:
     slurm.prints("scontrol", captured("scontrol", "ping, down"), code=1)
     with pytest.raises(UserError, match=r"ctl is DOWN.*cluster=local .*login node") as error:
         cluster.choose(wanted)

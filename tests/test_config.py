@@ -46,12 +46,28 @@ def test_arguments_win_over_files_and_files_over_defaults() -> None:
     layers = [{"optics": {"focal_mm": 50, "shots": 7}}, {"optics": {"shots": 8, "lens": "tele"}}]
     loaded = load("optics.lens=macro", "seed=4", layers=layers)
     optics = loaded.optics
-    assert (optics.lens, optics.focal_mm, optics.shots, optics.colour, loaded.seed) == ("macro", 50.0, 8, "rgb", 4)
+    assert (optics.lens, optics.focal_mm, optics.shots, optics.colour, loaded.seed) == (
+        "macro",
+        50.0,
+        8,
+        "rgb",
+        4,
+    )
 
 
 def test_values_take_the_type_of_their_key() -> None:
-    loaded = load("optics.stops=[1.4,2]", "optics.title=null", "optics.quiet=true", "optics.focal_mm=1e2", "optics.body.name=a=b")
-    assert loaded.optics.stops == [1.4, 2.0] and loaded.optics.title is None and loaded.optics.quiet is True
+    loaded = load(
+        "optics.stops=[1.4,2]",
+        "optics.title=null",
+        "optics.quiet=true",
+        "optics.focal_mm=1e2",
+        "optics.body.name=a=b",
+    )
+    assert (
+        loaded.optics.stops == [1.4, 2.0]
+        and loaded.optics.title is None
+        and loaded.optics.quiet is True
+    )
     assert loaded.optics.focal_mm == 100.0 and loaded.optics.body == {"name": "a=b"}
 
 
@@ -103,8 +119,14 @@ def test_a_wrong_argument_is_one_clear_line(argument: str, message: str) -> None
         ("optics.body=" + "[" * 600 + "]" * 600, r"nested too deeply"),
         ("optics.body=&a [*a]", r"stands for 100000 values or more"),
         ("optics.body={a: [.nan]}", r"optics\.body is nan; it must be a finite number"),
-        ("optics.body={a: 99999999999999999999}", r"optics\.body has the number 99999999999999999999…; whole numbers reach"),
-        ("seed=9223372036854775808", r"seed has the number 9223372036854775808…; whole numbers reach"),
+        (
+            "optics.body={a: 99999999999999999999}",
+            r"optics\.body has the number 99999999999999999999…; whole numbers reach",
+        ),
+        (
+            "seed=9223372036854775808",
+            r"seed has the number 9223372036854775808…; whole numbers reach",
+        ),
         ("seed=" + "9" * 3000, r"seed has the number 9{20}…"),
         ("=3", r"not of the form key=value"),
         ("optics..lens=3", r"not of the form key=value"),
@@ -119,8 +141,14 @@ def test_a_hostile_argument_is_one_short_line(argument: str, message: str) -> No
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("optics.shots: 4", r"^optics\.shots: in a file write it as optics: \{shots: …\}; dots are for the command line"),
-        ("optics:\nseed: 3", r"^optics: is empty; give its keys, e\.g\. optics: \{lens: …\}, or remove that line"),
+        (
+            "optics.shots: 4",
+            r"^optics\.shots: in a file write it as optics: \{shots: …\}; dots are for the command line",
+        ),
+        (
+            "optics:\nseed: 3",
+            r"^optics: is empty; give its keys, e\.g\. optics: \{lens: …\}, or remove that line",
+        ),
         ("optics: {lens: '${oops'}", r"'\$\{' begins a reference|not readable YAML"),
         ("optics: {lens: '${seat}'}", r"'seat' not found.*'\$\{' begins a reference"),
         ("optics: {body: " + "[" * 600 + "]" * 600 + "}", r"nested too deeply"),
@@ -137,31 +165,42 @@ def test_a_file_of_aliases_is_not_unfolded(tmp_path: Path) -> None:
     lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
     (tmp_path / "a.yaml").write_text("\n".join(lines))
-    with pytest.raises(UserError, match=r"a\.yaml.*stands for 100000 values or more \(aliases count each time\)"):
+    with pytest.raises(
+        UserError, match=r"a\.yaml.*stands for 100000 values or more \(aliases count each time\)"
+    ):
         config.read_yaml(tmp_path / "a.yaml")
     (tmp_path / "b.yaml").write_text("a: &a {x: 1}\nb: [*a, *a]\n")
     assert config.read_yaml(tmp_path / "b.yaml") == {"a": {"x": 1}, "b": [{"x": 1}, {"x": 1}]}
 
 
 def test_an_unknown_key_of_a_file_is_refused_like_an_argument() -> None:
-    with pytest.raises(UserError, match=r"unknown key 'optics\.lense'.*Did you mean 'optics\.lens'"):
+    with pytest.raises(
+        UserError, match=r"unknown key 'optics\.lense'.*Did you mean 'optics\.lens'"
+    ):
         load(layers=[{"optics": {"lense": "x"}}])
 
 
 def test_a_yaml_file_is_read_as_plain_containers(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("optics: {shots: 4, stops: [1, 2]}\n7: x\n")
-    assert config.read_yaml(tmp_path / "a.yaml") == {"optics": {"shots": 4, "stops": [1, 2]}, "7": "x"}
+    assert config.read_yaml(tmp_path / "a.yaml") == {
+        "optics": {"shots": 4, "stops": [1, 2]},
+        "7": "x",
+    }
 
 
 def test_a_missing_yaml_file_names_its_neighbours(tmp_path: Path) -> None:
     (tmp_path / "dcgan-orl32.yaml").touch()
     (tmp_path / "vae-orl32.yaml").touch()
-    with pytest.raises(UserError, match=r"no file .*dcgan-orl64\.yaml; .*dcgan-orl32, vae-orl32\. Did you mean 'dcgan-orl32'\?"):
+    with pytest.raises(
+        UserError,
+        match=r"no file .*dcgan-orl64\.yaml; .*dcgan-orl32, vae-orl32\. Did you mean 'dcgan-orl32'\?",
+    ):
         config.read_yaml(tmp_path / "dcgan-orl64.yaml")
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("a: [1", "not readable YAML"), ("- 1\n- 2\n", "must hold 'key: value' lines, found list")]
+    ("text", "message"),
+    [("a: [1", "not readable YAML"), ("- 1\n- 2\n", "must hold 'key: value' lines, found list")],
 )
 def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "a.yaml").write_text(text)
@@ -170,7 +209,13 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str, message
 
 
 def test_a_dumped_tree_loads_as_itself(tmp_path: Path) -> None:
-    tree = load("optics.focal_mm=1e1", "optics.title=on", "optics.stops=[1.25]", "optics.body.width=8", "seed=12")
+    tree = load(
+        "optics.focal_mm=1e1",
+        "optics.title=on",
+        "optics.stops=[1.25]",
+        "optics.body.width=8",
+        "seed=12",
+    )
     (tmp_path / "config.yaml").write_text(config.dump(tree))
     assert load(layers=[config.read_yaml(tmp_path / "config.yaml")]) == tree
     assert list(yaml.safe_load(config.dump(tree))) == ["optics", "seed"]  # reading order
@@ -199,7 +244,8 @@ def test_help_shows_every_key_with_default_type_and_meaning() -> None:
 def test_a_batch_that_ranks_cannot_share_evenly_is_refused_with_a_size_that_fits() -> None:
     assert Training(batch_size=12, ranks=2, accumulate=3).batch_per_rank() == 6
     with pytest.raises(
-        UserError, match=r"training\.batch_size=10 .*ranks=4 x training\.accumulate=1; give a multiple of 4, e\.g\. 8\."
+        UserError,
+        match=r"training\.batch_size=10 .*ranks=4 x training\.accumulate=1; give a multiple of 4, e\.g\. 8\.",
     ):
         Training(batch_size=10, ranks=4).batch_per_rank()
 

@@ -14,8 +14,8 @@ import torch
 from test_training import ALONE, BATCH, make_task, newest, run_ranks, same, stop_after
 
 from facefactory import UserError, checkpoint, conditions, schedule
-from facefactory.data.index import Index
-from facefactory.data.loader import Shards, batches
+from facefactory.data.sets.index import Index
+from facefactory.data.sets.loader import Shards, batches
 from facefactory.facts import Label
 from facefactory.ranks import World
 from facefactory.training import Optimiser, Training, optimisers
@@ -113,7 +113,9 @@ class Component(nn.Module, Objective):
 VAE = {"name": "vae/conv", "width": 4, "z_dim": 4, "depth": 2}
 SCHEDULES: dict[str, Any] = {
     "lr": {"0": 0.01, "0.06": 0.001},
-    "modules": {"decoder": {"lr": {"0": 0.0, "0.036": 0.02}, "kind": "rmsprop", "betas": [0.0, 0.9]}},
+    "modules": {
+        "decoder": {"lr": {"0": 0.0, "0.036": 0.02}, "kind": "rmsprop", "betas": [0.0, 0.9]}
+    },
     "ema_half_lives_kimg": [0.001, 0.1],
 }
 
@@ -150,7 +152,9 @@ def toy(index: Index, folder: Path, toys: dict[str, Path], kind: str, **more: An
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_toy_goes_on_as_if_nothing_had_happened(index: Index, tmp_path: Path, toys: dict[str, Path], kind: str) -> None:
+def test_a_toy_goes_on_as_if_nothing_had_happened(
+    index: Index, tmp_path: Path, toys: dict[str, Path], kind: str
+) -> None:
     fit(toy(index, tmp_path / "whole", toys, kind), ALONE)
     for iterations in (1, 2):
         fit(toy(index, tmp_path / "parts", toys, kind, should_stop=stop_after(iterations)), ALONE)
@@ -158,15 +162,21 @@ def test_a_toy_goes_on_as_if_nothing_had_happened(index: Index, tmp_path: Path, 
     whole, parts = newest(tmp_path / "whole"), newest(tmp_path / "parts")
     assert whole.clock == 72 and same(vars(whole), vars(parts))
     start = checkpoint.build(whole.model, checkpoint.facts_of(whole), 3).state_dict()
-    assert all(not torch.equal(start[name], whole.networks[name]) for name in start if "bias" not in name)
+    assert all(
+        not torch.equal(start[name], whole.networks[name]) for name in start if "bias" not in name
+    )
     if kind == "stateful":
-        assert whole.own["level"] != 0 and not torch.equal(whole.own["critic.weight"], torch.full((1, 4), 0.1))
+        assert whole.own["level"] != 0 and not torch.equal(
+            whole.own["critic.weight"], torch.full((1, 4), 0.1)
+        )
         assert list(whole.averages) == ["0.001", "0.1"]
         assert not same(whole.averages["0.001"], whole.averages["0.1"])
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_two_ranks_train_a_toy_like_one(index: Index, tmp_path: Path, toys: dict[str, Path], kind: str) -> None:
+def test_two_ranks_train_a_toy_like_one(
+    index: Index, tmp_path: Path, toys: dict[str, Path], kind: str
+) -> None:
     fit(toy(index, tmp_path / "one", toys, kind, precision="float64"), ALONE)
     run_ranks(2, tmp_path, index, [], False, (toy, toys, kind))
     one, two = newest(tmp_path / "one"), newest(tmp_path / "two")
@@ -180,12 +190,16 @@ def test_wrong_labels_are_those_of_the_image_before_in_the_global_batch(index: I
     order, _ = shards.order(test_training.Data(), 0)
 
     def rows(lo: int, hi: int) -> Any:
-        return next(batches(shards, order, 36, BATCH, lo, hi, wanted=["Person"], before=["Person"]))
+        return next(
+            batches(shards, order, 36, BATCH, lo, hi, wanted=["Person"], before=["Person"])
+        )
 
     whole = rows(0, BATCH)
     assert torch.equal(whole.before["Person"], whole.labels["Person"].roll(1))
     halves = [rows(0, 6), rows(6, 12)]
-    assert torch.equal(torch.cat([half.before["Person"] for half in halves]), whole.before["Person"])
+    assert torch.equal(
+        torch.cat([half.before["Person"] for half in halves]), whole.before["Person"]
+    )
 
 
 # -- conditions, schedules, optimisers, cadence ----------------------------------------------------
@@ -204,21 +218,27 @@ def test_labels_become_one_vector_and_what_is_missing_is_zero() -> None:
     assert conditions.width(("Mood", "Glasses"), LABELS) == found.shape[1]
 
 
-@pytest.mark.parametrize(("name", "message"), [("Hat", "the set has no label 'Hat'"), ("Age", "'Age' has no classes")])
+@pytest.mark.parametrize(
+    ("name", "message"), [("Hat", "the set has no label 'Hat'"), ("Age", "'Age' has no classes")]
+)
 def test_a_condition_that_cannot_be_is_refused(name: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         conditions.width((name,), LABELS)
 
 
 @pytest.mark.parametrize(("kimg", "value"), [(0, 1.0), (5, 1.0), (15, 0.6), (20, 0.2), (99, 0.2)])
-def test_a_schedule_is_linear_between_its_points_and_flat_outside(kimg: float, value: float) -> None:
+def test_a_schedule_is_linear_between_its_points_and_flat_outside(
+    kimg: float, value: float
+) -> None:
     points = schedule.checked({20: 0.2, 10: 1})
     assert points == {"10": 1.0, "20": 0.2}
     assert schedule.at(points, kimg) == pytest.approx(value)
     assert schedule.at(0.3, kimg) == 0.3
 
 
-@pytest.mark.parametrize("value", ["fast", True, {}, {-1: 0.1}, {"start": 0.1}, {0: "x"}, float("nan"), [1]])
+@pytest.mark.parametrize(
+    "value", ["fast", True, {}, {-1: 0.1}, {"start": 0.1}, {0: "x"}, float("nan"), [1]]
+)
 def test_what_is_no_schedule_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match="kimg"):
         schedule.checked(value)
@@ -229,7 +249,12 @@ def test_each_network_has_its_own_optimiser() -> None:
     assert options.optimiser_of("discriminator") == Optimiser("sgd", 4e-4, (0.0, 0.99), 0.0)
     assert options.optimiser_of("generator") == Optimiser("adam", 8e-4, (0.0, 0.99), 0.0)
     weights = torch.nn.Parameter(torch.ones(2))
-    for kind, made in {"adam": "Adam", "adamw": "AdamW", "rmsprop": "RMSprop", "sgd": "SGD"}.items():
+    for kind, made in {
+        "adam": "Adam",
+        "adamw": "AdamW",
+        "rmsprop": "RMSprop",
+        "sgd": "SGD",
+    }.items():
         wanted = Optimiser(kind, {"0": 1.0, "10": 0.0}, (0.0, 0.9), 0.0)  # type: ignore[arg-type]
         optimiser = optimisers.build(wanted, [weights])
         optimisers.set_lr(optimiser, wanted, 5.0)
@@ -239,20 +264,30 @@ def test_each_network_has_its_own_optimiser() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"modules": {"generater": {}}}, r"training\.modules has 'generater'.*Did you mean 'generator'"),
-        ({"modules": {"generator": {"rl": 1}}}, r"training\.modules\.generator has 'rl'; allowed are kind, lr"),
+        (
+            {"modules": {"generater": {}}},
+            r"training\.modules has 'generater'.*Did you mean 'generator'",
+        ),
+        (
+            {"modules": {"generator": {"rl": 1}}},
+            r"training\.modules\.generator has 'rl'; allowed are kind, lr",
+        ),
         ({"modules": {"generator": {"lr": "x"}}}, r"training\.modules\.generator\.lr='x'"),
         ({"lr": -1.0}, r"training\.lr=-1\.0; a learning rate is at least 0"),
         ({"betas": [0.5]}, r"training\.betas=\[0\.5\]; give two numbers"),
         ({"ema_half_lives_kimg": []}, r"ema_half_lives_kimg=\[\]; give at least one"),
     ],
 )
-def test_settings_that_cannot_be_are_refused_by_name(options: dict[str, Any], message: str) -> None:
+def test_settings_that_cannot_be_are_refused_by_name(
+    options: dict[str, Any], message: str
+) -> None:
     with pytest.raises(UserError, match=message):
         Training(**options).check(("discriminator", "generator"))
 
 
-def test_something_is_due_when_its_images_and_its_seconds_are_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_something_is_due_when_its_images_and_its_seconds_are_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     now = 0.0
     monkeypatch.setattr("facefactory.training.trainer.time.monotonic", lambda: now)
     cadence = Cadence(every_kimg=0.1, least_s=10, clock=0)
@@ -265,7 +300,9 @@ def test_something_is_due_when_its_images_and_its_seconds_are_over(monkeypatch: 
     assert not Cadence(0.0, 0.0, 0).due(10**6)
 
 
-def test_what_no_phase_names_is_frozen(index: Index, tmp_path: Path, toys: dict[str, Path]) -> None:
+def test_what_no_phase_names_is_frozen(
+    index: Index, tmp_path: Path, toys: dict[str, Path]
+) -> None:
     trainer = Trainer(toy(index, tmp_path, toys, "stateful"), World(0, 1, torch.device("cpu")))
     assert not any(weights.requires_grad for weights in trainer.model.parameters())
     assert set(trainer.step.optimisers) == {"encoder", "decoder", "objective.critic"}

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from test_survey import BINARY, write_set
 
-from facefactory.data import survey
+from facefactory.data.packing import survey
 from facefactory.report import dataset
 
 EVIL = "<script>alert(1)</script>"
@@ -25,7 +25,10 @@ PACKED = {
         "found": 407,
         "packed": 200,
         "skipped": 2,
-        "left_out": {"hidden files": {"count": 5, "first": [".a"]}, f"{EVIL} files": {"count": 200, "first": ["b", "c"]}},
+        "left_out": {
+            "hidden files": {"count": 5, "first": [".a"]},
+            f"{EVIL} files": {"count": 200, "first": ["b", "c"]},
+        },
     },
     "pictures": {
         "dark": {"count": 3, "first": [f"{EVIL}.png", "n.png"]},
@@ -37,12 +40,19 @@ PACKED = {
     "rows_without_image": {"count": 1234, "first": ["gone.jpg"]},
     "images_without_row": {"count": 0, "first": []},
     "image_sizes": {"178x218": 90, "40x50": 10},
-    "duplicates": {"across_splits": {"exact": 1, "near": 2}, "first": [["train/a.jpg", "test/b.jpg", "near"]]},
+    "duplicates": {
+        "across_splits": {"exact": 1, "near": 2},
+        "first": [["train/a.jpg", "test/b.jpg", "near"]],
+    },
     "selection": {
         "found": 400,
         "of_no_split": 5,
         "where": 300,
-        "balance": {"label": "Age", "before": {"train": {"young": 70, "old": 30}}, "after": {"train": {"young": 30, "old": 30}}},
+        "balance": {
+            "label": "Age",
+            "before": {"train": {"young": 70, "old": 30}},
+            "after": {"train": {"young": 30, "old": 30}},
+        },
     },
     "labels_left_out": {"Necklace": "0.1 % of the images"},
     "notes": ["400 images found; the whole set has 500"],
@@ -50,13 +60,22 @@ PACKED = {
 }
 
 
-def write(folder: Path, *, leak: bool = False, people: bool = True, **packed: Any) -> tuple[str, dict[str, Any]]:
+def write(
+    folder: Path, *, leak: bool = False, people: bool = True, **packed: Any
+) -> tuple[str, dict[str, Any]]:
     """(the text of the page without scripts and tags, report.json read strictly) of 200 images with planted labels."""
     draws, number = np.random.default_rng(0), np.arange(200)
     smiling = draws.integers(0, 2, 200)
     cheeks = np.where(draws.random(200) < 0.95, smiling, 1 - smiling)
-    columns = {"Smiling": smiling, "High_Cheekbones": cheeks, "Bald": number == 7, "Male": draws.integers(0, 2, 200)}
-    table = pd.DataFrame({**columns, "Age": draws.integers(0, 2, 200), "Person": number // 10}).astype(np.int32)
+    columns = {
+        "Smiling": smiling,
+        "High_Cheekbones": cheeks,
+        "Bald": number == 7,
+        "Male": draws.integers(0, 2, 200),
+    }
+    table = pd.DataFrame(
+        {**columns, "Age": draws.integers(0, 2, 200), "Person": number // 10}
+    ).astype(np.int32)
     table.loc[:49, "Male"] = -1
     if leak:
         table.loc[199, "Person"] = 0
@@ -79,7 +98,9 @@ def read(folder: Path, out: Path | None = None) -> tuple[str, dict[str, Any]]:
     assert len(own) < len(text) - 1_000_000
     assert "<script>alert" not in own
     assert not re.search(r"(src|href)=[\"'](?!#|data:)|url\(|@import", own)
-    assert not re.search(r"https?://(?!plot\.ly)", re.sub(r"<script.*?</script>", "", own, flags=re.S))
+    assert not re.search(
+        r"https?://(?!plot\.ly)", re.sub(r"<script.*?</script>", "", own, flags=re.S)
+    )
     bare = re.sub(r"<(script|style).*?</\1>|<[^>]*>", " ", own, flags=re.S)
     return " ".join(bare.replace("&#39;", "'").replace("&lt;", "<").split()), json.loads(
         data.read_text(), parse_constant=pytest.fail
@@ -109,8 +130,13 @@ def test_the_page_begins_with_what_a_person_must_know(tmp_path: Path) -> None:
         assert sentence in verdict
     phi = labels_of(tmp_path)[["Smiling", "High_Cheekbones"]].corr().iloc[0, 1]
     found = re.findall(r"(\w+) and (\w+) go together \(phi ([0-9.]+)\)", verdict)
-    assert [({a, b}, value) for a, b, value in found] == [({"Smiling", "High_Cheekbones"}, f"{phi:.2f}")]
-    assert (data["survey"]["splits"], data["index"]["dataset"]) == ({"train": 150, "test": 50}, "made")
+    assert [({a, b}, value) for a, b, value in found] == [
+        ({"Smiling", "High_Cheekbones"}, f"{phi:.2f}")
+    ]
+    assert (data["survey"]["splits"], data["index"]["dataset"]) == (
+        {"train": 150, "test": 50},
+        "made",
+    )
 
 
 def labels_of(folder: Path) -> pd.DataFrame:
@@ -122,7 +148,10 @@ def test_what_packing_did_is_shown(tmp_path: Path) -> None:
     assert "1,234, e.g. gone.jpg" in text and "train/a.jpg test/b.jpg near" in text
     assert f"{EVIL}.jpg OSError: image file is truncated" in text.replace("&gt;", ">")
     assert "hidden files 5, e.g. .a" in text and "files 200, e.g. b, c" in text
-    assert "in no split, left out 5 images that fit the condition 300 images packed 200 images" in text
+    assert (
+        "in no split, left out 5 images that fit the condition 300 images packed 200 images"
+        in text
+    )
     assert "Balanced by Age young old train 70 → 30 30 → 30" in text
     assert "178x218 90 40x50 10" in text and "Not recorded" not in text and "Not drawn" not in text
 
@@ -134,12 +163,17 @@ def test_many_sizes_are_drawn(tmp_path: Path) -> None:
 
 def test_a_person_in_two_splits_is_named(tmp_path: Path) -> None:
     text, _ = write(tmp_path, leak=True)
-    assert "Caution: 1 person is in two splits: P0." in text and "person train test P0 10 1" in text
+    assert (
+        "Caution: 1 person is in two splits: P0." in text and "person train test P0 10 1" in text
+    )
 
 
 def test_a_set_that_is_too_small_says_so(tmp_path: Path) -> None:
     table = pd.DataFrame({"Person": [0, 0, 0, 1], "Smiling": 1}, dtype=np.int32)
-    schema: dict[str, Any] = {"Person": {"kind": "identity", "classes": ["a", "b"]}, "Smiling": BINARY}
+    schema: dict[str, Any] = {
+        "Person": {"kind": "identity", "classes": ["a", "b"]},
+        "Smiling": BINARY,
+    }
     survey.survey(write_set(tmp_path, {"train": table, "test": table[:1]}, schema, group="Person"))
     text, _ = read(tmp_path)
     assert "Caution: few images to learn or to score from: train (4), test (1)." in text
@@ -168,13 +202,18 @@ def test_what_is_not_recorded_is_said(tmp_path: Path) -> None:
 def test_a_set_without_labels_has_a_page(tmp_path: Path) -> None:
     survey.survey(write_set(tmp_path, {"train": pd.DataFrame(index=range(5))}, {}))
     text, data = read(tmp_path)
-    assert "This set has 5 images: train 5." in text and "This set has no labels whose classes could be counted." in text
+    assert (
+        "This set has 5 images: train 5." in text
+        and "This set has no labels whose classes could be counted." in text
+    )
     assert data["classes"] == [] and "Association" not in text
 
 
 def test_labels_with_strange_names_and_never_known_ones_have_a_page(tmp_path: Path) -> None:
     names = [EVIL, "ä b/c", "<b>", "100%"]
-    table = pd.DataFrame({name: np.arange(40) % 2 for name in names} | {"100%": -1}, dtype=np.int32)
+    table = pd.DataFrame(
+        {name: np.arange(40) % 2 for name in names} | {"100%": -1}, dtype=np.int32
+    )
     schema = dict.fromkeys(names, BINARY) | {
         "<b>": {"kind": "categorical", "classes": ["<i>", "</script>"]},
         "Yaw": {"kind": "real"},
@@ -188,7 +227,10 @@ def test_labels_with_strange_names_and_never_known_ones_have_a_page(tmp_path: Pa
 
 def test_names_are_no_markup_in_figures_and_long_ones_are_cut_where_they_stay_apart() -> None:
     long = "a rather long name of a label: " + "x" * 40
-    assert dataset.shown_as(["<b>&", long]) == ["&lt;b&gt;&amp;", "a rather long name of a la…xxxxxxxxxxxx"]
+    assert dataset.shown_as(["<b>&", long]) == [
+        "&lt;b&gt;&amp;",
+        "a rather long name of a la…xxxxxxxxxxxx",
+    ]
     assert dataset.shown_as([long, long.replace(":", ";")]) == [long, long.replace(":", ";")]
 
 

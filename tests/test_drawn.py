@@ -12,15 +12,31 @@ import pytest
 from PIL import Image
 
 from facefactory import UserError
-from facefactory.data import Pack, pack, recipes
+from facefactory.data import Pack
+from facefactory.data.packing import pack, recipes
 from facefactory.data.sources import drawn
-from facefactory.data.sources.drawn import ATTRIBUTES, COLORED, FREE, Options, attributes, draw, factors, table
+from facefactory.data.sources.drawn import (
+    ATTRIBUTES,
+    COLORED,
+    FREE,
+    Options,
+    attributes,
+    draw,
+    factors,
+    table,
+)
 
 MANY = 20_000
 PLAIN: dict[str, Any] = dict.fromkeys(
     [*FREE, "fringe", "glasses_size", "beard", "makeup", "lipstick", "smile", "mouth_open"], 0.0
 )
-PLAIN |= {"hair_color": "brown", "glasses": "none", "background": "blue", "skin_tone": 0.3, "brow": 0.2}  # seen from the front
+PLAIN |= {
+    "hair_color": "brown",
+    "glasses": "none",
+    "background": "blue",
+    "skin_tone": 0.3,
+    "brow": 0.2,
+}  # seen from the front
 
 
 def pixels(resolution: int = 64, **changes: Any) -> np.ndarray:
@@ -47,13 +63,18 @@ def test_factors_are_pinned() -> None:
         [-18.825986862182617, -0.09453604370355606, 0.061950962990522385, 0.8205305933952332],
         [29.247356414794922, 0.09478195011615753, 0.5950700640678406, 0.0],
     ]
-    assert found.loc[[0, 1, 999], ["yaw", "smile", "skin_tone", "beard"]].to_numpy().tolist() == pinned
+    assert (
+        found.loc[[0, 1, 999], ["yaw", "smile", "skin_tone", "beard"]].to_numpy().tolist()
+        == pinned
+    )
 
 
 @pytest.mark.parametrize("first", [0, 1, 2, 3, 4, 997])
 def test_a_face_does_not_depend_on_how_many_there_are(first: int) -> None:
     options = Options(correlate={"Smiling": ["Bangs", 0.3]}, noise=0.1)
-    pd.testing.assert_frame_equal(factors(options, 0, 1003).iloc[first : first + 5], factors(options, first, 5))
+    pd.testing.assert_frame_equal(
+        factors(options, 0, 1003).iloc[first : first + 5], factors(options, first, 5)
+    )
     few, many = (table(Options(images=n, noise=0.1)) for n in (10, 1000))
     pd.testing.assert_frame_equal(few, many.iloc[:10])
 
@@ -68,11 +89,15 @@ def test_another_seed_draws_other_faces() -> None:
 def test_factors_are_uniform_in_their_range_and_independent() -> None:
     found = factors(Options(), 0, MANY)
     for name, most in FREE.items():
-        assert found[name].abs().max() <= most and found[name].std() == pytest.approx(most / 3**0.5, rel=0.03)
+        assert found[name].abs().max() <= most and found[name].std() == pytest.approx(
+            most / 3**0.5, rel=0.03
+        )
     off_diagonal = found[list(FREE)].corr().to_numpy()[~np.eye(len(FREE), dtype=bool)]
     assert np.abs(off_diagonal).max() < 5 / MANY**0.5
     for _, factor, without, within in ATTRIBUTES.values():
-        there = found[factor].between(*np.float32(within)) | found[factor].between(*np.float32(without))
+        there = found[factor].between(*np.float32(within)) | found[factor].between(
+            *np.float32(without)
+        )
         assert there.all()
 
 
@@ -81,7 +106,9 @@ def test_shares_are_those_asked_for() -> None:
     labels = table(Options(images=MANY, prevalence=asked))
     default = COLORED | {name: entry[0] for name, entry in ATTRIBUTES.items()}
     for name, share in (default | asked).items():
-        assert labels[name].mean() == pytest.approx(share, abs=4 * (share * (1 - share) / MANY) ** 0.5)
+        assert labels[name].mean() == pytest.approx(
+            share, abs=4 * (share * (1 - share) / MANY) ** 0.5
+        )
     assert (labels["hair_color"] == "red").mean() == 0  # the four add up to 1
     dark = (labels["glasses"] == "dark").sum() / (labels["glasses"] != "none").sum()
     assert dark == pytest.approx(1 / 3, abs=0.02)
@@ -95,7 +122,9 @@ def test_a_planted_correlation_keeps_the_shares(phi: float) -> None:
     assert correlation(labels, "Smiling", "Bushy_Eyebrows") == pytest.approx(0.5, abs=0.03)
     assert correlation(labels, "Smiling", "Eyeglasses") == pytest.approx(0, abs=0.03)
     for name in ("Smiling", "Blond_Hair", "Bushy_Eyebrows"):
-        assert labels[name].mean() == pytest.approx(table(Options(images=MANY))[name].mean(), abs=0.015)
+        assert labels[name].mean() == pytest.approx(
+            table(Options(images=MANY))[name].mean(), abs=0.015
+        )
     plain = table(Options(images=MANY))
     unplanted = [name for name in plain if name not in {*correlate, "smile", "brow"}]
     pd.testing.assert_frame_equal(labels[unplanted], plain[unplanted])
@@ -120,7 +149,9 @@ def test_attributes_follow_a_factor_that_is_changed() -> None:
         for value, wanted in [(v, 0) for v in without] + [(v, 1) for v in within]:
             changed = attributes(rows.assign(**{factor: value}))
             assert (changed[name] == wanted).all()
-            pd.testing.assert_frame_equal(changed.drop(columns=name), attributes(rows).drop(columns=name))
+            pd.testing.assert_frame_equal(
+                changed.drop(columns=name), attributes(rows).drop(columns=name)
+            )
     assert attributes(rows.assign(hair_color="red"))[list(COLORED)].to_numpy().sum() == 0
 
 
@@ -143,8 +174,13 @@ def test_every_size_shows_the_same_face(resolution: int) -> None:
     rows = factors(Options(), 0, 6).to_dict("records")
     images = [draw(row, resolution) for row in rows]
     assert {(image.mode, image.size) for image in images} == {("RGB", (resolution, resolution))}
-    shrunk = [draw(row, 512).resize((resolution, resolution), Image.Resampling.BOX) for row in rows]
-    apart = [[np.abs(np.asarray(a, float) - np.asarray(b, float)).mean() for b in shrunk] for a in images]
+    shrunk = [
+        draw(row, 512).resize((resolution, resolution), Image.Resampling.BOX) for row in rows
+    ]
+    apart = [
+        [np.abs(np.asarray(a, float) - np.asarray(b, float)).mean() for b in shrunk]
+        for a in images
+    ]
     assert np.diag(apart).max() < 4 < 15 < (np.array(apart) + np.diag([np.inf] * 6)).min()
 
 
@@ -178,7 +214,9 @@ def test_a_factor_shows_in_its_place_and_nowhere_else(name: str, resolution: int
     assert change.max() > (20 if name != "iris" else 5)
 
 
-@pytest.mark.parametrize("name", [*FREE, "hair_color", "background", *(entry[1] for entry in ATTRIBUTES.values())])
+@pytest.mark.parametrize(
+    "name", [*FREE, "hair_color", "background", *(entry[1] for entry in ATTRIBUTES.values())]
+)
 def test_no_factor_is_without_effect(name: str) -> None:
     ends = {name: (-most, most) for name, most in FREE.items()}
     ends |= {factor: (without[0], within[1]) for _, factor, without, within in ATTRIBUTES.values()}
@@ -189,20 +227,30 @@ def test_no_factor_is_without_effect(name: str) -> None:
 
 
 def test_hair_colors_look_like_their_names() -> None:
-    crown = {color: pixels(hair_color=color, light=-1.0)[10:14, 36:40].mean(axis=(0, 1)) for color in drawn.HAIR}
+    crown = {
+        color: pixels(hair_color=color, light=-1.0)[10:14, 36:40].mean(axis=(0, 1))
+        for color in drawn.HAIR
+    }
     assert sorted(crown, key=lambda color: crown[color].sum())[:2] == ["black", "brown"]
     assert np.ptp(crown["gray"]) < 8 < 60 < np.ptp(crown["blond"])
-    assert crown["blond"].sum() > crown["gray"].sum() - 40 and crown["red"][0] > 2 * crown["red"][1]
+    assert (
+        crown["blond"].sum() > crown["gray"].sum() - 40 and crown["red"][0] > 2 * crown["red"][1]
+    )
 
 
 def test_a_turned_head_is_mirrored_and_shows_more_hair_on_one_side() -> None:
     for hair_length in (-0.8, 0.5):
         front, right, left = (
-            pixels(yaw=yaw, hair_length=hair_length, hair_color="red", background="gray") for yaw in (0.0, 35.0, -35.0)
+            pixels(yaw=yaw, hair_length=hair_length, hair_color="red", background="gray")
+            for yaw in (0.0, 35.0, -35.0)
         )
-        assert np.abs(right - left[:, ::-1]).mean() < 1  # all but the glint in the eyes and the shadow of the nose
+        assert (
+            np.abs(right - left[:, ::-1]).mean() < 1
+        )  # all but the glint in the eyes and the shadow of the nose
         hair = [np.abs(view - (178, 74, 32)).sum(axis=2) < 60 for view in (left, front, right)]
-        sides = [view[:, :32].sum() / view[:, 32:].sum() for view in hair]  # the image's left to its right
+        sides = [
+            view[:, :32].sum() / view[:, 32:].sum() for view in hair
+        ]  # the image's left to its right
         assert sides[0] < 0.7 < sides[1] < 1.4 < sides[2]
 
 
@@ -228,26 +276,47 @@ def write_recipe(folder: Path, **section: Any) -> str:
 
 def test_packed_factors_draw_the_packed_pixels(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, images=40, seed=3, noise=0.2)
-    index = pack.pack(recipes.plan(Pack(recipe=recipe, resolution=24, color="rgb", shard_images=16)), tmp_path / "shards")
+    index = pack.pack(
+        recipes.plan(Pack(recipe=recipe, resolution=24, color="rgb", shard_images=16)),
+        tmp_path / "shards",
+    )
     schema, true = index.content["labels"], table(Options(images=40, seed=3, noise=0.2))
-    assert {name for name in schema if schema[name]["kind"] == "real"} == {*FREE, *(entry[1] for entry in ATTRIBUTES.values())}
+    assert {name for name in schema if schema[name]["kind"] == "real"} == {
+        *FREE,
+        *(entry[1] for entry in ATTRIBUTES.values()),
+    }
     for split in ("train", "test"):
         images, rows = np.concatenate(index.maps(split)), index.table(split)
         for image, row in zip(images, rows.to_dict("records"), strict=True):
             file = row.pop("file")
-            shown = {name: row[name] if "classes" not in schema[name] else schema[name]["classes"][row[name]] for name in schema}
+            shown = {
+                name: row[name]
+                if "classes" not in schema[name]
+                else schema[name]["classes"][row[name]]
+                for name in schema
+            }
             assert np.array_equal(image, np.asarray(draw(shown, 24)))
             assert all(row[name] == true.loc[file, name] for name in [*COLORED, *ATTRIBUTES])
 
 
 def test_the_recipe_says_what_the_code_does() -> None:
     plan = recipes.plan(Pack(recipe="drawn"))
-    assert plan.recipe["drawn"] == {"images": 10_000, "seed": 0, "prevalence": {}, "correlate": {}, "noise": 0.0}
-    assert len(plan.table) == 10_000 and plan.recipe["splits"] == pytest.approx({"train": 0.9, "test": 0.1})
+    assert plan.recipe["drawn"] == {
+        "images": 10_000,
+        "seed": 0,
+        "prevalence": {},
+        "correlate": {},
+        "noise": 0.0,
+    }
+    assert len(plan.table) == 10_000 and plan.recipe["splits"] == pytest.approx(
+        {"train": 0.9, "test": 0.1}
+    )
 
 
 def test_other_options_or_drawing_are_other_images() -> None:
-    one, other = (drawn.find({"drawn": {"images": 5, "seed": seed}}, None).stamp for seed in (0, 1))
+    one, other = (
+        drawn.find({"drawn": {"images": 5, "seed": seed}}, None).stamp for seed in (0, 1)
+    )
     assert one != other
     assert one == json.loads(json.dumps(one))
 
@@ -261,17 +330,41 @@ def test_other_options_or_drawing_are_other_images() -> None:
         ({"seed": -1}, r"seed is -1; it must be at least 0"),
         ({"noise": 1.5}, r"noise is 1\.5; it must be at least 0 and at most 1"),
         ({"prevalence": {"Smilng": 0.5}}, r"prevalence has Smilng: 0\.5.*Smiling"),
-        ({"prevalence": {"Smiling": 1.5}}, r"prevalence has Smiling: 1\.5; it takes shares from 0 to 1"),
-        ({"prevalence": {"Black_Hair": 0.6}}, r"Black_Hair, Brown_Hair, Blond_Hair, Gray_Hair add up to 1\.2; at most 1"),
-        ({"correlate": {"Smiling": ["Blond", 0.3]}}, r"correlate has Smiling: \['Blond', 0\.3\].*Blond_Hair"),
+        (
+            {"prevalence": {"Smiling": 1.5}},
+            r"prevalence has Smiling: 1\.5; it takes shares from 0 to 1",
+        ),
+        (
+            {"prevalence": {"Black_Hair": 0.6}},
+            r"Black_Hair, Brown_Hair, Blond_Hair, Gray_Hair add up to 1\.2; at most 1",
+        ),
+        (
+            {"correlate": {"Smiling": ["Blond", 0.3]}},
+            r"correlate has Smiling: \['Blond', 0\.3\].*Blond_Hair",
+        ),
         ({"correlate": {"Smile": ["Blond_Hair", 0.3]}}, r"correlate has Smile"),
-        ({"correlate": {"Bangs": ["Smiling", 0.3]}}, r"correlate has Bangs: .* takes \[one before it, phi\]"),
-        ({"correlate": {"Gray_Hair": ["Black_Hair", 0.3]}}, r"correlate has Gray_Hair: .*no hair colour"),
+        (
+            {"correlate": {"Bangs": ["Smiling", 0.3]}},
+            r"correlate has Bangs: .* takes \[one before it, phi\]",
+        ),
+        (
+            {"correlate": {"Gray_Hair": ["Black_Hair", 0.3]}},
+            r"correlate has Gray_Hair: .*no hair colour",
+        ),
         ({"correlate": {"Smiling": ["Smiling", 0.3]}}, r"correlate has Smiling"),
         ({"correlate": {"Smiling": ["Bangs"]}}, r"correlate has Smiling: \['Bangs'\]"),
-        ({"correlate": {"Smiling": ["Bangs", "much"]}}, r"correlate has Smiling: \['Bangs', 'much'\]"),
-        ({"correlate": {"Smiling": ["Bangs", 0.6]}}, r"0\.5 of Smiling and 0\.25 of Bangs allow phi from -0\.577 to 0\.577"),
-        ({"correlate": {"Smiling": ["Bangs", 0.1]}, "prevalence": {"Bangs": 0.0}}, r"allow phi from 0\.000 to 0\.000"),
+        (
+            {"correlate": {"Smiling": ["Bangs", "much"]}},
+            r"correlate has Smiling: \['Bangs', 'much'\]",
+        ),
+        (
+            {"correlate": {"Smiling": ["Bangs", 0.6]}},
+            r"0\.5 of Smiling and 0\.25 of Bangs allow phi from -0\.577 to 0\.577",
+        ),
+        (
+            {"correlate": {"Smiling": ["Bangs", 0.1]}, "prevalence": {"Bangs": 0.0}},
+            r"allow phi from 0\.000 to 0\.000",
+        ),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(section: dict[str, Any], message: str) -> None:
@@ -285,5 +378,7 @@ def test_a_folder_given_for_drawn_faces_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_largest_possible_correlation_is_drawn() -> None:
-    labels = table(Options(images=MANY, prevalence={"Bangs": 0.5}, correlate={"Smiling": ["Bangs", 1.0]}))
+    labels = table(
+        Options(images=MANY, prevalence={"Bangs": 0.5}, correlate={"Smiling": ["Bangs", 1.0]})
+    )
     assert (labels["Smiling"] == labels["Bangs"]).all()

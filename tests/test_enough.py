@@ -12,38 +12,65 @@ from PIL import Image
 
 from facefactory import UserError, command, config, pipeline
 from facefactory.cluster import Profile
-from facefactory.data import enough, pack, recipes
+from facefactory.data.packing import enough, pack, recipes
 from facefactory.rundir import RunDir
 
 
-def faces(splits: str, group: str | None = None, kinds: dict[str, str] | None = None, **columns: list[int]) -> enough.Faces:
+def faces(
+    splits: str,
+    group: str | None = None,
+    kinds: dict[str, str] | None = None,
+    **columns: list[int],
+) -> enough.Faces:
     """A set of one image a letter: t is in train, v in the held-out split test; classes are called by their numbers."""
     schema: dict[str, Any] = {}
     for name, codes in columns.items():
-        schema[name] = {"kind": (kinds or {}).get(name, "categorical"), "classes": [f"c{n}" for n in range(max(codes) + 1)]}
+        schema[name] = {
+            "kind": (kinds or {}).get(name, "categorical"),
+            "classes": [f"c{n}" for n in range(max(codes) + 1)],
+        }
     table = pd.DataFrame({"file": [f"{n}.png" for n in range(len(splits))], **columns})
-    return enough.Faces(table, np.array([{"t": "train", "v": "test"}[side] for side in splits]), schema, group)
+    return enough.Faces(
+        table, np.array([{"t": "train", "v": "test"}[side] for side in splits]), schema, group
+    )
 
 
 @pytest.mark.parametrize(
     ("made", "message"),
     [
-        (faces("t" * 5), r"5 images are too few for the splits 0\.9 / 0\.1: none is left for 'test'\. Give at least 10, or"),
+        (
+            faces("t" * 5),
+            r"5 images are too few for the splits 0\.9 / 0\.1: none is left for 'test'\. Give at least 10, or",
+        ),
         (faces("t"), r"1 image is too few for the splits 0\.9 / 0\.1"),
-        (faces("tttt", "who", who=[0, 0, 0, 0]), r"1 person is too few for the splits 0\.9 / 0\.1"),
-        (faces("tttt", "who", who=[0, 0, 1, 2]), r"3 people are too few for the splits 0\.9 / 0\.1"),
+        (
+            faces("tttt", "who", who=[0, 0, 0, 0]),
+            r"1 person is too few for the splits 0\.9 / 0\.1",
+        ),
+        (
+            faces("tttt", "who", who=[0, 0, 1, 2]),
+            r"3 people are too few for the splits 0\.9 / 0\.1",
+        ),
     ],
 )
-def test_a_set_that_cannot_be_split_says_how_large_it_must_be(made: enough.Faces, message: str) -> None:
+def test_a_set_that_cannot_be_split_says_how_large_it_must_be(
+    made: enough.Faces, message: str
+) -> None:
     with pytest.raises(UserError, match=message):
         raise enough.undivided(made, {"train": 0.9, "test": 0.1}, "test")
 
 
 def test_the_size_that_is_named_is_enough() -> None:
-    from facefactory.data import recipes
+    from facefactory.data.packing import recipes
 
-    for shares in ({"train": 0.9, "test": 0.1}, {"train": 0.8, "val": 0.1, "test": 0.1}, {"train": 2 / 3, "test": 1 / 3}):
-        needed = int(str(enough.undivided(faces("tt"), shares, "test")).split("at least ")[1].split(",")[0])
+    for shares in (
+        {"train": 0.9, "test": 0.1},
+        {"train": 0.8, "val": 0.1, "test": 0.1},
+        {"train": 2 / 3, "test": 1 / 3},
+    ):
+        needed = int(
+            str(enough.undivided(faces("tt"), shares, "test")).split("at least ")[1].split(",")[0]
+        )
         recipe = {"group": None, "splits": shares, "name": "made"}
         assert "test" in recipes.dealt(recipe, pd.DataFrame({"file": range(needed)}))
         assert "test" not in recipes.dealt(recipe, pd.DataFrame({"file": range(needed - 1)}))
@@ -51,22 +78,32 @@ def test_the_size_that_is_named_is_enough() -> None:
 
 def test_a_split_with_too_few_images_is_refused() -> None:
     enough.require_images(faces("ttv"), {"train": 2, "test": 1})
-    with pytest.raises(UserError, match=r"the split 'test' has 1 image; at least 2 are needed\. Give more images"):
+    with pytest.raises(
+        UserError, match=r"the split 'test' has 1 image; at least 2 are needed\. Give more images"
+    ):
         enough.require_images(faces("ttv"), {"train": 2, "test": 2})
 
 
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"mood": [0, 0, 0, 0, 1]}, "mood has 1 class"),  # the other is in the held-out split alone
+        (
+            {"mood": [0, 0, 0, 0, 1]},
+            "mood has 1 class",
+        ),  # the other is in the held-out split alone
         ({"mood": [0, 1, 2, 3, 0]}, "mood has 4 classes for 4 images, one each"),
         ({"mood": [-1, -1, -1, -1, 0]}, "mood has 0 classes"),
-        ({"mood": [0, 0, 0, 0, 0], "name": [0, 1, 2, 3, 4]}, "mood has 1 class; name has 4 classes for 4 images"),
+        (
+            {"mood": [0, 0, 0, 0, 0], "name": [0, 1, 2, 3, 4]},
+            "mood has 1 class; name has 4 classes for 4 images",
+        ),
     ],
 )
 def test_a_classifier_of_nothing_is_refused(columns: dict[str, list[int]], message: str) -> None:
     made = faces("ttttv", **columns)
-    with pytest.raises(UserError, match=f"nothing can be classified: of the images in train, .*{message}"):
+    with pytest.raises(
+        UserError, match=f"nothing can be classified: of the images in train, .*{message}"
+    ):
         enough.require_classes(made, columns)
 
 
@@ -79,7 +116,10 @@ def test_one_label_that_can_be_learned_is_enough() -> None:
 @pytest.mark.parametrize(
     ("made", "sentence"),
     [
-        (faces("ttt" + "v" * 9), "training.batch_size=8, but train has 3 images: a batch shows some of them twice"),
+        (
+            faces("ttt" + "v" * 9),
+            "training.batch_size=8, but train has 3 images: a batch shows some of them twice",
+        ),
         (faces("t" * 9 + "v"), "the split 'test' has 1 images: scores will be about these few"),
         (
             faces("t" * 9 + "v" * 9, "who", {"who": "identity"}, who=[*range(9), *[9] * 9]),
@@ -105,7 +145,9 @@ def test_what_may_not_be_meant_is_said(made: enough.Faces, sentence: str) -> Non
 
 
 def test_a_sound_set_leaves_no_doubt() -> None:
-    made = faces("t" * 9 + "v" * 9, "who", {"who": "identity"}, who=list(range(18)), mood=[0, 1] * 9)
+    made = faces(
+        "t" * 9 + "v" * 9, "who", {"who": "identity"}, who=list(range(18)), mood=[0, 1] * 9
+    )
     assert enough.doubts(made, 8, "test", True) == []
     assert enough.doubts(faces("tt", name=[0, 1]), None, None, False) == []
 
@@ -113,9 +155,14 @@ def test_a_sound_set_leaves_no_doubt() -> None:
 # -- the command line ------------------------------------------------------------------------------------------------
 
 
-def checked(tmp_path: Path, stages: tuple[str, ...], *arguments: str, profile: Profile | None = None) -> None:
+def checked(
+    tmp_path: Path, stages: tuple[str, ...], *arguments: str, profile: Profile | None = None
+) -> None:
     """What a job finds before anything starts."""
-    small = {"training": {"batch_size": 4, "total_kimg": 0.1}, "model": {"name": "gan/dcgan", "width": 4, "depth": 2}}
+    small = {
+        "training": {"batch_size": 4, "total_kimg": 0.1},
+        "model": {"name": "gan/dcgan", "width": 4, "depth": 2},
+    }
     pictures = {"pack": {"recipe": "folder", "root": str(tmp_path / "in"), "resolution": 16}}
     run = pipeline.resolve(config.load(pipeline.Run, list(arguments), [small, pictures]))
     command.check(run, RunDir(tmp_path / "runs" / "r"), stages, profile)
@@ -128,12 +175,18 @@ def draw(folder: Path, names: list[str], same: bool = False) -> None:
         Image.fromarray(noise).save(folder / name)
 
 
-CLASSIFIER = ("model={name: classifier/convnet, width: 4, depth: 2}", "objective={name: classification}")
+CLASSIFIER = (
+    "model={name: classifier/convnet, width: 4, depth: 2}",
+    "objective={name: classification}",
+)
 
 
 def test_a_training_of_five_images_is_refused(tmp_path: Path) -> None:
     draw(tmp_path / "in", [f"{number}.png" for number in range(5)])
-    with pytest.raises(UserError, match=r"^5 images are too few for the splits 0\.9 / 0\.1: none is left for 'test'"):
+    with pytest.raises(
+        UserError,
+        match=r"^5 images are too few for the splits 0\.9 / 0\.1: none is left for 'test'",
+    ):
         checked(tmp_path, ("pack", "train"))
     checked(tmp_path, ("pack",))  # they can be packed, and looked at
 
@@ -154,7 +207,10 @@ def test_a_classifier_of_ids_is_refused_and_a_class_of_one_picture_is_said(
     assert "note:" not in capsys.readouterr().err
     draw(tmp_path / "in", [*names, "c/alone.png"])
     checked(tmp_path, ("pack", "train"), *CLASSIFIER)
-    assert "note: label 'folder': 'c' has a single image, which is either learned or tested." in capsys.readouterr().err
+    assert (
+        "note: label 'folder': 'c' has a single image, which is either learned or tested."
+        in capsys.readouterr().err
+    )
     recipe = tmp_path / "ids.yaml"
     table = "".join(f"{name},n{number}\n" for number, name in enumerate(names))
     (tmp_path / "ids.csv").write_text(f"file,name\n{table}")
@@ -162,16 +218,22 @@ def test_a_classifier_of_ids_is_refused_and_a_class_of_one_picture_is_said(
         f"name: ids\nsource: folder\nroot: {tmp_path / 'in'}\nlabels: ids.csv\nkinds: {{name: categorical}}\ngroup: null\n"
         "keep: [name]\nsplits: {train: 0.9, test: 0.1}\n"
     )
-    with pytest.raises(UserError, match=r"nothing can be classified: .* name has \d+ classes for \d+ images, one each"):
+    with pytest.raises(
+        UserError,
+        match=r"nothing can be classified: .* name has \d+ classes for \d+ images, one each",
+    ):
         checked(tmp_path, ("pack", "train"), f"pack.recipe={recipe}", *CLASSIFIER)
 
 
 def test_a_packed_set_of_one_picture_is_refused(tmp_path: Path) -> None:
     draw(tmp_path / "in", [f"{number}.png" for number in range(24)], same=True)
-    plan = recipes.plan(config.load(pipeline.Run, [f"pack.root={tmp_path / 'in'}", "pack.recipe=folder"], []).pack)
+    plan = recipes.plan(
+        config.load(pipeline.Run, [f"pack.root={tmp_path / 'in'}", "pack.recipe=folder"], []).pack
+    )
     folder = pack.pack(plan, tmp_path / "set").folder
     with pytest.raises(
-        UserError, match=r"of the split 'train' in .* are one picture, or nearly; a training needs different ones"
+        UserError,
+        match=r"of the split 'train' in .* are one picture, or nearly; a training needs different ones",
     ):
         checked(tmp_path, ("pack", "train"), f"data.shards={folder}")
 
@@ -182,7 +244,15 @@ def test_what_needs_more_memory_than_the_profile_gives_is_refused(tmp_path: Path
     checked(tmp_path, ("pack", "train"), "training.device=cpu", profile=small)
     told = r"gan/dcgan .* parameters and needs [0-9.]+ GB; a process of the profile \(memory_gb\) has 0\.1 GB: width=1024 is too large"
     with pytest.raises(UserError, match=told):
-        checked(tmp_path, ("pack", "train"), "training.device=cpu", "model.width=1024", profile=small)
+        checked(
+            tmp_path, ("pack", "train"), "training.device=cpu", "model.width=1024", profile=small
+        )
     told = r"1000000 images at once of 16 x 16 pixels need 3\.1 GB, .* has 0\.1 GB: give a smaller training\.batch_size"
     with pytest.raises(UserError, match=told):
-        checked(tmp_path, ("pack", "train"), "training.device=cpu", "training.batch_size=1000000", profile=small)
+        checked(
+            tmp_path,
+            ("pack", "train"),
+            "training.device=cpu",
+            "training.batch_size=1000000",
+            profile=small,
+        )

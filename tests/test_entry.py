@@ -28,10 +28,29 @@ class Task:
     folder: RunDir
     monkeypatch: pytest.MonkeyPatch
 
-    def run(self, child: str, requeue: str = "scontrol", scratch: str | None = None, rank: int = 0, **variables: str) -> int:
+    def run(
+        self,
+        child: str,
+        requeue: str = "scontrol",
+        scratch: str | None = None,
+        rank: int = 0,
+        **variables: str,
+    ) -> int:
         """The exit code of `entry.run`."""
-        usual = {"JOB_ID": "77", "JOB_NAME": "ff-r-train", "NTASKS": "2", "JOB_NUM_NODES": "2", "NODEID": str(rank)}
-        for name, value in {**usual, "PROCID": str(rank), "LOCALID": "0", "JOB_NODELIST": "n[1-2]", **variables}.items():
+        usual = {
+            "JOB_ID": "77",
+            "JOB_NAME": "ff-r-train",
+            "NTASKS": "2",
+            "JOB_NUM_NODES": "2",
+            "NODEID": str(rank),
+        }
+        for name, value in {
+            **usual,
+            "PROCID": str(rank),
+            "LOCALID": "0",
+            "JOB_NODELIST": "n[1-2]",
+            **variables,
+        }.items():
             self.monkeypatch.setenv(f"SLURM_{name}", value)
         self.monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
         self.monkeypatch.setenv("SUBMITIT_FOLDER", str(self.folder.path / "private" / "jobs"))
@@ -54,7 +73,10 @@ def task(slurm: Pretended, folder: RunDir, monkeypatch: pytest.MonkeyPatch) -> I
     slurm.command("scontrol", 'case "$*" in show*) cat shown;; esac')
     (slurm.folder / "shown").write_text(captured("scontrol", "requeued runs"))
     monkeypatch.setattr(entry, "AWAY_S", 0.01)
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)}
+    before = {
+        number: signal.getsignal(number)
+        for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
+    }
     environment = dict(os.environ)
     yield Task(slurm, folder, monkeypatch)
     os.environ.clear()
@@ -69,22 +91,39 @@ def test_a_task_ends_with_the_exit_code_of_its_work(task: Task, code: int) -> No
     assert not task.slurm.calls("scontrol")
 
 
-@pytest.mark.parametrize("ids", [{}, {"ARRAY_JOB_ID": "80", "ARRAY_TASK_ID": "3"}], ids=["plain", "array"])
-def test_the_job_ends_with_the_code_of_the_rank_that_ended_first(task: Task, tmp_path: Path, ids: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "ids", [{}, {"ARRAY_JOB_ID": "80", "ARRAY_TASK_ID": "3"}], ids=["plain", "array"]
+)
+def test_the_job_ends_with_the_code_of_the_rank_that_ended_first(
+    task: Task, tmp_path: Path, ids: dict[str, str]
+) -> None:
     before = {path for path in task.folder.path.rglob("*") if path.is_file()}
     assert task.run("exit 3", rank=1, **ids) == 3
     task.run("exit 1", **ids)  # what a rank says that lost its peer
     name = "80_3" if ids else "77"
-    assert status.log(task.folder, name) == task.folder.path / "private" / "jobs" / f"{name}_1_log.out"
-    made = {path for path in task.folder.path.rglob("*") if path.is_file() and path.suffix != ".alive"} - before
+    assert (
+        status.log(task.folder, name)
+        == task.folder.path / "private" / "jobs" / f"{name}_1_log.out"
+    )
+    made = {
+        path for path in task.folder.path.rglob("*") if path.is_file() and path.suffix != ".alive"
+    } - before
     kept = "\n".join(f"printf %s '{path.read_text()}' >'{path}'" for path in made)
-    (tmp_path / "job.sh").write_text(launch.script(Job("train", [["x"]], "gpu", True, 2), Profile(), task.folder.path))
-    for srun, code in ((f"{kept}\nexit 143", 3), ("exit 143", 143), ("exit 0", 0)):  # nor does a restart inherit it
+    (tmp_path / "job.sh").write_text(
+        launch.script(Job("train", [["x"]], "gpu", True, 2), Profile(), task.folder.path)
+    )
+    for srun, code in (
+        (f"{kept}\nexit 143", 3),
+        ("exit 143", 143),
+        ("exit 0", 0),
+    ):  # nor does a restart inherit it
         task.slurm.command("srun", srun)
         assert os.spawnv(os.P_WAIT, "/bin/bash", ["bash", str(tmp_path / "job.sh")]) == code
 
 
-def test_a_stop_that_srun_sends_because_another_task_failed_is_no_request(task: Task, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_stop_that_srun_sends_because_another_task_failed_is_no_request(
+    task: Task, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert task.run("exit 1", rank=1) == 1  # it raised, and srun now ends the others with TERM
     assert task.run("exit 75") == 1
     assert task.requeues == [] and not task.slurm.calls("sbatch")
@@ -116,7 +155,9 @@ def test_of_tasks_that_end_at_once_one_is_the_first(tmp_path: Path) -> None:
 def test_a_preemption_is_called_one(task: Task, capfd: pytest.CaptureFixture[str]) -> None:
     shown = captured("scontrol", "requeued runs")
     assert task.run("exit 75") == 75 and "preempted" not in capfd.readouterr().out
-    (task.slurm.folder / "shown").write_text(shown + "PreemptEligibleTime=2026-11-22T10:00:00 PreemptTime=2026-11-22T10:00:05\n")
+    (task.slurm.folder / "shown").write_text(
+        shown + "PreemptEligibleTime=2026-11-22T10:00:00 PreemptTime=2026-11-22T10:00:05\n"
+    )
     assert task.run("exit 75", RESTART_COUNT="1") == 75
     assert "job 77 is being preempted" in capfd.readouterr().out
 
@@ -155,7 +196,9 @@ def test_only_the_element_is_requeued_not_its_array(task: Task) -> None:
     # tried on 22.05.8: the last element to start has the array's own id, and `scontrol requeue <id>` takes the finished ones too
     (task.slurm.folder / "shown").write_text(captured("scontrol", "array, many lines"))
     task.run("exit 75", JOB_ID="73362", ARRAY_JOB_ID="73362", ARRAY_TASK_ID="2")
-    assert task.requeues == ["scontrol requeue 73362_2"] and task.slurm.calls("scontrol show") == ["scontrol show job 73362_2"]
+    assert task.requeues == ["scontrol requeue 73362_2"] and task.slurm.calls("scontrol show") == [
+        "scontrol show job 73362_2"
+    ]
 
 
 def test_the_first_rank_leaves_a_heartbeat(task: Task) -> None:
@@ -182,7 +225,12 @@ def test_ranks_find_each_other_and_the_work_knows_its_log(task: Task) -> None:
 
 
 def test_a_lone_task_starts_no_process_group(task: Task) -> None:
-    task.run('echo "${RANK-none} ${WORLD_SIZE-none}" >seen', NTASKS="1", JOB_NUM_NODES="1", JOB_NODELIST="n1")
+    task.run(
+        'echo "${RANK-none} ${WORLD_SIZE-none}" >seen',
+        NTASKS="1",
+        JOB_NUM_NODES="1",
+        JOB_NODELIST="n1",
+    )
     assert (task.slurm.folder / "seen").read_text() == "none none\n"
 
 
@@ -196,7 +244,10 @@ def test_a_controller_that_is_away_is_waited_for(task: Task) -> None:
     task.monkeypatch.setattr(entry, "AWAY_S", 10.0)
     task.monkeypatch.setattr(entry.time, "sleep", lambda seconds: None)
     away = refusal("slurm_load_jobs error: Unable to contact slurm controller (connect failure)\n")
-    task.slurm.command("scontrol", f'if [ ! -e tried ]; then echo >tried\n{away}\nfi\ncase "$*" in show*) cat shown;; esac')
+    task.slurm.command(
+        "scontrol",
+        f'if [ ! -e tried ]; then echo >tried\n{away}\nfi\ncase "$*" in show*) cat shown;; esac',
+    )
     assert task.run("exit 75") == 75 and task.requeues == ["scontrol requeue 77"]
 
 
@@ -205,7 +256,9 @@ DENIED = refusal("slurm_requeue error: Access/permission denied\n")
 
 @pytest.mark.parametrize("how", ["scontrol", "resubmit"])
 @pytest.mark.parametrize(
-    "shell", [None, DENIED, f'case "$*" in show*) cat shown;; *) {DENIED};; esac'], ids=["none", "no", "half"]
+    "shell",
+    [None, DENIED, f'case "$*" in show*) cat shown;; *) {DENIED};; esac'],
+    ids=["none", "no", "half"],
 )
 def test_what_cannot_be_requeued_is_told_in_a_line_and_is_no_failure(
     task: Task, capfd: pytest.CaptureFixture[str], how: str, shell: str | None
@@ -216,8 +269,15 @@ def test_what_cannot_be_requeued_is_told_in_a_line_and_is_no_failure(
         task.slurm.command("scontrol", shell)
     assert task.run("exit 75", requeue=how) == 75
     line = capfd.readouterr().out.splitlines()[-1]
-    assert line.startswith("job 77 saved its work, but could not be requeued: ") and "scontrol" in line
-    assert ("denied" if shell else "No such file") in line and "Give the same command again" in line and "set requeue: " in line
+    assert (
+        line.startswith("job 77 saved its work, but could not be requeued: ")
+        and "scontrol" in line
+    )
+    assert (
+        ("denied" if shell else "No such file") in line
+        and "Give the same command again" in line
+        and "set requeue: " in line
+    )
     assert "Traceback" not in line and not task.slurm.calls("sbatch")
 
 
@@ -235,7 +295,12 @@ def test_a_busy_controller_is_asked_again_but_nothing_is_submitted_twice(task: T
 def resubmitted(task: Task, waiting: str, **variables: str) -> dict[str, str]:
     """Submit again instead of requeueing; waiting job -> its new dependency."""
     task.slurm.prints("squeue", waiting)
-    name = "_".join(filter(None, (variables.get("ARRAY_JOB_ID", variables["JOB_ID"]), variables.get("ARRAY_TASK_ID"))))
+    name = "_".join(
+        filter(
+            None,
+            (variables.get("ARRAY_JOB_ID", variables["JOB_ID"]), variables.get("ARRAY_TASK_ID")),
+        )
+    )
     (task.folder.path / "private" / "jobs" / f"{name}_submitted.pkl").write_bytes(b"what to run")
     (task.slurm.folder / "shown").write_text("#!/bin/bash\n#SBATCH --mem=1G\n")
     shell = 'case "$*" in "show job"*) echo JobState=RUNNING;; write*) cat shown;; esac'
@@ -243,29 +308,46 @@ def resubmitted(task: Task, waiting: str, **variables: str) -> dict[str, str]:
     assert task.run("exit 75", requeue="resubmit", **variables) == 75
     assert task.requeues == []
     updates = [
-        re.fullmatch(r"scontrol update jobid=(\S+) dependency=(\S+)", line) for line in task.slurm.calls("scontrol update")
+        re.fullmatch(r"scontrol update jobid=(\S+) dependency=(\S+)", line)
+        for line in task.slurm.calls("scontrol update")
     ]
     return {found[1]: found[2] for found in updates if found}
 
 
-def test_where_requeueing_is_forbidden_the_job_is_submitted_again_and_its_dependants_wait_for_the_copy(task: Task) -> None:
-    moved = resubmitted(task, captured("squeue", "dependencies"), JOB_ID="73417", JOB_NAME="ff-r-sweep")
+def test_where_requeueing_is_forbidden_the_job_is_submitted_again_and_its_dependants_wait_for_the_copy(
+    task: Task,
+) -> None:
+    moved = resubmitted(
+        task, captured("squeue", "dependencies"), JOB_ID="73417", JOB_NAME="ff-r-sweep"
+    )
     assert moved == {f"73418_{place}": "afterok:101" for place in range(3)} | {
         "73420": "afterany:101,afterany:73418,afterany:73419"
     }
     assert (task.slurm.folder / "copy").read_text() == "#!/bin/bash\n#SBATCH --mem=1G\n"
-    assert (task.folder.path / "private" / "jobs" / "101_submitted.pkl").read_bytes() == b"what to run"
-    assert "--hold" in task.slurm.calls("sbatch")[0] and task.slurm.calls("scontrol")[-1] == "scontrol release 101"
+    assert (
+        task.folder.path / "private" / "jobs" / "101_submitted.pkl"
+    ).read_bytes() == b"what to run"
+    assert (
+        "--hold" in task.slurm.calls("sbatch")[0]
+        and task.slurm.calls("scontrol")[-1] == "scontrol release 101"
+    )
     (line,) = rundir.read_jsonl(task.folder.path / "jobs.jsonl")
     assert (line["stage"], line["job"], line["instead_of"]) == ("sweep", "101", "73417")
 
 
 def test_of_an_array_only_the_element_is_submitted_again(task: Task) -> None:
     ids = {"JOB_ID": "73424", "ARRAY_JOB_ID": "73424", "ARRAY_TASK_ID": "2"}
-    moved = resubmitted(task, captured("squeue", "dependencies of a running array"), JOB_NAME="ff-r-finalists", **ids)
+    moved = resubmitted(
+        task,
+        captured("squeue", "dependencies of a running array"),
+        JOB_NAME="ff-r-finalists",
+        **ids,
+    )
     assert moved["73425_2"] == "afterok:101" and "73425_1" not in moved
     assert set(moved["73428"].split(",")) == {"afterany:73424", "afterany:101", "afterany:73425"}
     assert "--array=2" in task.slurm.calls("sbatch")[0].split()
     assert (task.folder.path / "private" / "jobs" / "101_2_submitted.pkl").exists()
     assert rundir.read_jsonl(task.folder.path / "jobs.jsonl")[0]["instead_of"] == "73424_2"
-    assert all("73424_2" in line for line in task.slurm.calls("scontrol update") if "requeue=0" in line)  # not the whole array
+    assert all(
+        "73424_2" in line for line in task.slurm.calls("scontrol update") if "requeue=0" in line
+    )  # not the whole array

@@ -18,9 +18,9 @@ from torch import Tensor
 from torch_fidelity import feature_extractor_inceptionv3
 
 from facefactory import UserError
-from facefactory.data import labels, loader, pixels
-from facefactory.data.index import Index
-from facefactory.data.loader import Shards
+from facefactory.data.sets import labels, loader, pixels
+from facefactory.data.sets.index import Index
+from facefactory.data.sets.loader import Shards
 from facefactory.evaluation import Evaluation, features, judge, weights
 from facefactory.evaluation.protocols import classifier, generator
 from facefactory.interpret import Interpret, claims
@@ -67,9 +67,15 @@ def test_folds_are_cut_through_the_order_of_people_and_always_the_same() -> None
 def test_a_label_with_7_people_on_a_side_gets_counts_and_a_reason_and_no_score() -> None:
     people = np.repeat(np.arange(15), 2)
     table = table_of([int(person < 7) for person in people], people.tolist())
-    found = judge.scores({"Glasses": certain(table["Glasses"].tolist())}, table, BINARY, "Person")["Glasses"]
+    found = judge.scores({"Glasses": certain(table["Glasses"].tolist())}, table, BINARY, "Person")[
+        "Glasses"
+    ]
     assert found["images"] == [16, 14] and found["people"] == [8, 7]
-    assert found["scored"] is False and "7 people have 1" in found["reason"] and "8" in found["reason"]
+    assert (
+        found["scored"] is False
+        and "7 people have 1" in found["reason"]
+        and "8" in found["reason"]
+    )
     assert not {"balanced_accuracy", "auroc", "confusion"} & found.keys()
 
 
@@ -99,7 +105,12 @@ PEOPLE = np.repeat(np.arange(12), 5).tolist()
 GLASSES = [0, 0, 0, 1, 1] * 12  # everybody on both sides: 36 images without, 24 with
 
 
-def scored(logits: Tensor, values: list[int] = GLASSES, people: list[int] = PEOPLE, group: str | None = "Person") -> Any:
+def scored(
+    logits: Tensor,
+    values: list[int] = GLASSES,
+    people: list[int] = PEOPLE,
+    group: str | None = "Person",
+) -> Any:
     return judge.scores({"Glasses": logits}, table_of(values, people), BINARY, group)["Glasses"]
 
 
@@ -116,7 +127,9 @@ def test_mirrored_logits_score_0() -> None:
     assert found["confusion"] == [[0, 36], [24, 0]]
 
 
-def test_constant_logits_score_one_half_and_the_rows_of_the_confusion_are_the_true_classes() -> None:
+def test_constant_logits_score_one_half_and_the_rows_of_the_confusion_are_the_true_classes() -> (
+    None
+):
     found = scored(torch.tensor([[0.0, 1.0]]).expand(60, 2))  # always "1"
     assert found["balanced_accuracy"] == found["auroc"] == 0.5
     assert found["confusion"] == [[0, 36], [0, 24]]  # 36 true "0" taken for "1": row 0, column 1
@@ -125,7 +138,11 @@ def test_constant_logits_score_one_half_and_the_rows_of_the_confusion_are_the_tr
 def test_duplicated_images_change_neither_the_scores_nor_their_intervals() -> None:
     logits = torch.randn(60, 2, generator=torch.Generator().manual_seed(0))
     once = scored(logits)
-    twice = scored(logits.repeat_interleave(2, 0), np.repeat(GLASSES, 2).tolist(), np.repeat(PEOPLE, 2).tolist())
+    twice = scored(
+        logits.repeat_interleave(2, 0),
+        np.repeat(GLASSES, 2).tolist(),
+        np.repeat(PEOPLE, 2).tolist(),
+    )
     for name in ("balanced_accuracy", "auroc", "balanced_accuracy_interval", "auroc_interval"):
         assert twice[name] == pytest.approx(once[name], abs=1e-6)
     low, high = once["auroc_interval"]
@@ -134,7 +151,9 @@ def test_duplicated_images_change_neither_the_scores_nor_their_intervals() -> No
 
 def test_scores_leave_out_images_without_the_label() -> None:
     logits = certain(GLASSES)
-    missing = [-1 if number % 5 == 0 else value for number, value in enumerate(GLASSES)]  # each person's first image
+    missing = [
+        -1 if number % 5 == 0 else value for number, value in enumerate(GLASSES)
+    ]  # each person's first image
     logits[::5] = -logits[::5]  # where the label is missing the judge would be wrong
     found = scored(logits, missing)
     assert found["auroc"] == found["balanced_accuracy"] == 1
@@ -155,7 +174,10 @@ def test_intervals_by_person_are_wider_than_by_image_when_the_judge_errs_by_pers
     values = np.array(GLASSES)
     wrong = np.isin(PEOPLE, [0, 1, 2])
     logits = certain(np.where(wrong, 1 - values, values).tolist())
-    by_person, by_image = (np.ptp(scored(logits, group=group)["balanced_accuracy_interval"]) for group in ("Person", None))
+    by_person, by_image = (
+        np.ptp(scored(logits, group=group)["balanced_accuracy_interval"])
+        for group in ("Person", None)
+    )
     assert by_person > 1.5 * by_image > 0
 
 
@@ -167,12 +189,18 @@ def test_intervals_of_few_people_are_students_and_end_at_1() -> None:
 
     def right(ids: np.ndarray[Any, np.dtype[np.int64]]) -> float:
         sides = [ids[ids % 2 == side] for side in (0, 1)]
-        return float(np.mean([(side != 0).mean() for side in sides])) if all(map(len, sides)) else np.nan
+        return (
+            float(np.mean([(side != 0).mean() for side in sides]))
+            if all(map(len, sides))
+            else np.nan
+        )
 
     draws = intervals.bootstrap(right, people)
     low, high = found["balanced_accuracy_interval"]
     assert high == 1
-    assert low == pytest.approx(15 / 16 - 2.3646 * np.nanstd(draws, ddof=1), abs=1e-4)  # 8 people a side: t of 7 degrees
+    assert low == pytest.approx(
+        15 / 16 - 2.3646 * np.nanstd(draws, ddof=1), abs=1e-4
+    )  # 8 people a side: t of 7 degrees
 
 
 # -- images as pictures, draws ---------------------------------------------------------------------------------------
@@ -227,7 +255,10 @@ def test_a_grid_shows_whole_rows_left_to_right(channels: int) -> None:
     images = torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1).expand(5, 2, 3, channels)
     picture = np.array(generator.grid(images, 2))
     assert picture.shape == ((4, 6) if channels == 1 else (4, 6, 3))
-    assert picture.reshape(4, 6, channels)[::2, ::3, 0].tolist() == [[0, 1], [2, 3]]  # the fifth fills no row
+    assert picture.reshape(4, 6, channels)[::2, ::3, 0].tolist() == [
+        [0, 1],
+        [2, 3],
+    ]  # the fifth fills no row
 
 
 # -- scale -----------------------------------------------------------------------------------------------------------
@@ -243,31 +274,53 @@ def held_out(index: Index) -> Tensor:
     return Shards(index, "test").images()
 
 
-def test_pixels_put_other_people_below_blur_below_one_repeated_face_below_noise(real: Tensor, held_out: Tensor) -> None:
+def test_pixels_put_other_people_below_blur_below_one_repeated_face_below_noise(
+    real: Tensor, held_out: Tensor
+) -> None:
     marks = generator.scale(flattened, real, held_out, "pixels")
     assert marks["floor"] < marks["blur"] < marks["repeat"] < marks["noise"]
 
 
-def test_the_floor_is_the_distance_between_real_and_held_out(real: Tensor, held_out: Tensor) -> None:
+def test_the_floor_is_the_distance_between_real_and_held_out(
+    real: Tensor, held_out: Tensor
+) -> None:
     floor = generator.distances(flattened, real, held_out, "pixels")["kd_pixels"]
     assert generator.scale(flattened, real, held_out, "pixels")["floor"] == floor
 
 
-def test_a_perfect_generator_scores_the_floor_though_it_draws_more_faces_than_are_held_out() -> None:
-    real, fake = (generator.draw(LinearModel(), nothing(count), seed, "all alike") for count, seed in ((500, 0), (1000, 1)))
-    held_out = [generator.draw(LinearModel(), nothing(20), seed, "all alike") for seed in range(2, 42)]
-    score, *floors = [generator.distances(flattened, real, images, "pixels") for images in (fake, *held_out)]
+def test_a_perfect_generator_scores_the_floor_though_it_draws_more_faces_than_are_held_out() -> (
+    None
+):
+    real, fake = (
+        generator.draw(LinearModel(), nothing(count), seed, "all alike")
+        for count, seed in ((500, 0), (1000, 1))
+    )
+    held_out = [
+        generator.draw(LinearModel(), nothing(20), seed, "all alike") for seed in range(2, 42)
+    ]
+    score, *floors = [
+        generator.distances(flattened, real, images, "pixels") for images in (fake, *held_out)
+    ]
     by_kd = np.array([floor["kd_pixels"] for floor in floors])
     assert abs(by_kd.mean() - score["kd_pixels"]) < 3 * by_kd.std() / np.sqrt(len(floors))
-    assert min(floor["fd_pixels"] for floor in floors) > 3 * score["fd_pixels"]  # which is why this distance has no scale
+    assert (
+        min(floor["fd_pixels"] for floor in floors) > 3 * score["fd_pixels"]
+    )  # which is why this distance has no scale
 
 
-def test_constant_features_are_refused_with_the_command_that_may_help(real: Tensor, held_out: Tensor) -> None:
-    with pytest.raises(UserError, match=r"kd_judge puts held-out .* blur .*repeat .*noise .*judge\.training\.total_kimg"):
+def test_constant_features_are_refused_with_the_command_that_may_help(
+    real: Tensor, held_out: Tensor
+) -> None:
+    with pytest.raises(
+        UserError,
+        match=r"kd_judge puts held-out .* blur .*repeat .*noise .*judge\.training\.total_kimg",
+    ):
         generator.scale(lambda images: np.full((len(images), 4), 0.1), real, held_out, "judge")
 
 
-def test_features_to_which_noise_looks_more_real_than_faces_are_refused(real: Tensor, held_out: Tensor) -> None:
+def test_features_to_which_noise_looks_more_real_than_faces_are_refused(
+    real: Tensor, held_out: Tensor
+) -> None:
     def inverted(images: Tensor) -> Array:
         """Faces of the reference look like noise, and noise like itself."""
         noise = np.random.default_rng(0).random((len(images), 256))
@@ -277,7 +330,9 @@ def test_features_to_which_noise_looks_more_real_than_faces_are_refused(real: Te
         generator.scale(inverted, real, held_out, "judge")
 
 
-def test_features_that_do_not_see_blur_are_refused_for_blur_alone(real: Tensor, held_out: Tensor) -> None:
+def test_features_that_do_not_see_blur_are_refused_for_blur_alone(
+    real: Tensor, held_out: Tensor
+) -> None:
     def sharpness(images: Tensor) -> float:
         return float(images.float().diff(dim=2).abs().mean())
 
@@ -286,7 +341,9 @@ def test_features_that_do_not_see_blur_are_refused_for_blur_alone(real: Tensor, 
         soft = sharpness(images) < sharpness(held_out) and images.float().std(0).mean() > 0
         return flattened(real if soft else images)
 
-    with pytest.raises(UserError, match=r"kd_judge puts held-out real faces \([^)]*\) above blur \([^)]*\):"):
+    with pytest.raises(
+        UserError, match=r"kd_judge puts held-out real faces \([^)]*\) above blur \([^)]*\):"
+    ):
         generator.scale(blind, real, held_out, "judge")
 
 
@@ -305,14 +362,18 @@ def test_upside_down_faces_are_no_copies(real: Tensor, held_out: Tensor) -> None
     assert not torch.equal(twins, real[:5].flip(1)) and ratio > 0
 
 
-def test_faces_as_new_as_those_of_other_people_have_ratio_1(real: Tensor, held_out: Tensor) -> None:
+def test_faces_as_new_as_those_of_other_people_have_ratio_1(
+    real: Tensor, held_out: Tensor
+) -> None:
     twins, ratio = generator.nearest(held_out, real, held_out)
     assert ratio == 1 and twins.shape == held_out.shape
 
 
 def test_the_ratio_is_of_median_distances() -> None:
     flat = torch.zeros(1, 2, 2, 1, dtype=torch.uint8)
-    fake, other = (torch.cat([flat + value for value in values]) for values in ([1, 3, 200], [6, 6, 9]))
+    fake, other = (
+        torch.cat([flat + value for value in values]) for values in ([1, 3, 200], [6, 6, 9])
+    )
     assert generator.nearest(fake, flat, other)[1] == pytest.approx(3 / 6)
 
 
@@ -343,26 +404,39 @@ def test_a_file_with_other_content_is_refused_with_both_hashes(store: Path) -> N
     (store / weights.FILE).write_bytes(b"cut short")
     with pytest.raises(UserError) as caught:
         weights.find()
-    for named in (hashlib.sha256(b"cut short").hexdigest()[:16], weights.SHA256[:16], str(store / weights.FILE), weights.URL):
+    for named in (
+        hashlib.sha256(b"cut short").hexdigest()[:16],
+        weights.SHA256[:16],
+        str(store / weights.FILE),
+        weights.URL,
+    ):
         assert named in str(caught.value)
 
 
-def test_without_a_store_of_its_own_weights_lie_in_the_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_store_of_its_own_weights_lie_in_the_cache_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("FACEFACTORY_WEIGHTS", raising=False)
     assert weights.store() == tmp_path / "cache" / "facefactory" / "weights"
 
 
-def test_inception_features_are_torch_fidelitys(store: Path, monkeypatch: pytest.MonkeyPatch, real: Tensor) -> None:
+def test_inception_features_are_torch_fidelitys(
+    store: Path, monkeypatch: pytest.MonkeyPatch, real: Tensor
+) -> None:
     published = feature_extractor_inceptionv3.FeatureExtractorInceptionV3
     path = store / weights.FILE
     with warnings.catch_warnings(), monkeypatch.context() as patch:
         warnings.simplefilter("ignore")
-        patch.setattr(feature_extractor_inceptionv3, "load_state_dict_from_url", lambda *_, **__: {})
+        patch.setattr(
+            feature_extractor_inceptionv3, "load_state_dict_from_url", lambda *_, **__: {}
+        )
         patch.setattr(published, "load_state_dict", lambda *_: None)
         torch.manual_seed(0)
         direct = published("random", ["2048"])  # never the real weights: the store is empty
     for layer in direct.modules():
-        if isinstance(layer, torch.nn.Conv2d):  # torch's own scale would let the features fade to 1e-8
+        if isinstance(
+            layer, torch.nn.Conv2d
+        ):  # torch's own scale would let the features fade to 1e-8
             torch.nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     torch.save(direct.state_dict(), path)
     monkeypatch.setattr(weights, "SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
@@ -380,7 +454,9 @@ def test_inception_features_are_torch_fidelitys(store: Path, monkeypatch: pytest
     np.testing.assert_allclose(extract(colour), coloured, rtol=1e-3, atol=1e-4 * coloured.mean())
 
 
-def test_judge_features_are_the_classifiers_in_float64(monkeypatch: pytest.MonkeyPatch, real: Tensor) -> None:
+def test_judge_features_are_the_classifiers_in_float64(
+    monkeypatch: pytest.MonkeyPatch, real: Tensor
+) -> None:
     monkeypatch.setattr(features, "CHUNK", 7)
     found = features.of_judge(PixelJudge())(real)
     assert found.dtype == np.float64
@@ -402,7 +478,9 @@ def evaluate(model: Any, index: Index, folder: Path, **options: Any) -> dict[str
     return generator.evaluate(model, PixelJudge(), "0123456789abcdef", index, asked, 3, folder)
 
 
-def test_the_generator_protocol_writes_pictures_and_strict_json(index: Index, tmp_path: Path) -> None:
+def test_the_generator_protocol_writes_pictures_and_strict_json(
+    index: Index, tmp_path: Path
+) -> None:
     found = evaluate(LinearModel(), index, tmp_path)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert {"kd_judge", "fd_judge", "precision_judge", "recall_judge"} == found["scores"].keys()
@@ -410,7 +488,12 @@ def test_the_generator_protocol_writes_pictures_and_strict_json(index: Index, tm
     assert found["not_staged"].keys() == {"fid", "kid"} and "curl" in found["not_staged"]["fid"]
     assert sorted(path.name for path in tmp_path.glob("*.png")) == ["nearest.png", "samples.png"]
     protocol = found["protocol"]
-    assert (protocol["fakes"], protocol["reals"], protocol["held_out"], protocol["seed"]) == (80, 45, 15, 3)
+    assert (protocol["fakes"], protocol["reals"], protocol["held_out"], protocol["seed"]) == (
+        80,
+        45,
+        15,
+        3,
+    )
     assert protocol["judge"] == "01234567" and protocol["dataset"] == index.images_digest[:12]
 
 
@@ -419,7 +502,9 @@ def test_the_pictures_show_the_first_draws_and_below_them_their_nearest_faces(
 ) -> None:
     evaluate(LinearModel(), index, tmp_path)
     fake = generator.draw(LinearModel(), nothing(80), 3, "evaluation")
-    samples, pairs = (np.array(Image.open(tmp_path / f"{name}.png")) for name in ("samples", "nearest"))
+    samples, pairs = (
+        np.array(Image.open(tmp_path / f"{name}.png")) for name in ("samples", "nearest")
+    )
     assert samples.shape == (8 * 16, 8 * 16) and pairs.shape == (2 * 16, 12 * 16)
     np.testing.assert_array_equal(samples[16:32, 16:32], fake[9, ..., 0])
     twins, _ = generator.nearest(fake, real, held_out)
@@ -427,20 +512,33 @@ def test_the_pictures_show_the_first_draws_and_below_them_their_nearest_faces(
     np.testing.assert_array_equal(pairs[16:, 48:64], twins[3, ..., 0])
 
 
-def test_a_generator_that_draws_training_faces_scores_as_well_as_can_be(index: Index, tmp_path: Path, real: Tensor) -> None:
-    memory = SimpleNamespace(z_dim=2, sample=lambda z, c: pixels.to_model(real[(z[:, 0].abs() * 1e5).long() % len(real)]))
+def test_a_generator_that_draws_training_faces_scores_as_well_as_can_be(
+    index: Index, tmp_path: Path, real: Tensor
+) -> None:
+    memory = SimpleNamespace(
+        z_dim=2,
+        sample=lambda z, c: pixels.to_model(real[(z[:, 0].abs() * 1e5).long() % len(real)]),
+    )
     found = evaluate(memory, index, tmp_path, fakes=400)
     assert found["memorisation_ratio"] == 0
     assert found["scores"]["precision_judge"] == 1
     assert found["scores"]["kd_judge"] < found["scale"]["kd_judge"]["floor"]
     worse = evaluate(LinearModel(), index, tmp_path)
-    assert worse["scores"]["kd_judge"] > found["scores"]["kd_judge"] and worse["memorisation_ratio"] > 0.5
+    assert (
+        worse["scores"]["kd_judge"] > found["scores"]["kd_judge"]
+        and worse["memorisation_ratio"] > 0.5
+    )
 
 
-def test_models_with_an_encoder_also_show_reconstructions(index: Index, tmp_path: Path, held_out: Tensor) -> None:
+def test_models_with_an_encoder_also_show_reconstructions(
+    index: Index, tmp_path: Path, held_out: Tensor
+) -> None:
     evaluate(LinearVAE(), index, tmp_path)
     shown = np.array(Image.open(tmp_path / "reconstructions.png"))
-    assert shown.shape == (4 * 16, 12 * 16)  # training faces, what becomes of them, people never seen, what becomes of them
+    assert shown.shape == (
+        4 * 16,
+        12 * 16,
+    )  # training faces, what becomes of them, people never seen, what becomes of them
     np.testing.assert_array_equal(shown[32:48, :16], held_out[0, ..., 0])
     mean_face = pixels.to_uint8(LinearVAE().decode(torch.zeros(1, 4), nothing(1)))[0, ..., 0]
     np.testing.assert_array_equal(shown[16:32, -16:], mean_face)
@@ -454,11 +552,16 @@ def test_staged_inception_weights_add_fid_and_kid_with_their_scale(
     monkeypatch.setattr(features, "of_inception", lambda path, device: flattened)
     found = evaluate(LinearModel(), index, tmp_path)
     assert found["not_staged"] == {}
-    assert found["scores"]["fid"] == pytest.approx(found["scores"]["fd_judge"], rel=1e-3)  # here both look at pixels
+    assert found["scores"]["fid"] == pytest.approx(
+        found["scores"]["fd_judge"], rel=1e-3
+    )  # here both look at pixels
     assert found["scores"]["kid"] == pytest.approx(found["scores"]["kd_judge"], rel=1e-3)
     assert found["scores"].keys() >= {"precision_inception", "recall_inception"}
     assert found["scale"].keys() == {"kd_judge", "kid"}
-    assert found["protocol"]["inception"] == weights.SHA256[:8] and "299" in found["protocol"]["inception_resize"]
+    assert (
+        found["protocol"]["inception"] == weights.SHA256[:8]
+        and "299" in found["protocol"]["inception_resize"]
+    )
 
 
 def test_every_set_of_images_is_looked_at_once(index: Index, tmp_path: Path) -> None:
@@ -471,7 +574,14 @@ def test_every_set_of_images_is_looked_at_once(index: Index, tmp_path: Path) -> 
 
     asked = Evaluation(fakes=80)
     generator.evaluate(LinearModel(), CountingJudge(), "", index, asked, 3, tmp_path)
-    assert sorted(seen) == [15, 15, 15, 15, 45, 80]  # held-out people and three ways to spoil them, the reference, the fakes
+    assert sorted(seen) == [
+        15,
+        15,
+        15,
+        15,
+        45,
+        80,
+    ]  # held-out people and three ways to spoil them, the reference, the fakes
 
 
 def test_the_nearest_face_is_the_same_whatever_the_chunks(
@@ -484,7 +594,9 @@ def test_the_nearest_face_is_the_same_whatever_the_chunks(
     assert torch.equal(parts[0], whole[0]) and parts[1] == whole[1]
 
 
-def test_fakes_stand_above_their_nearest_faces_however_few_they_are(index: Index, tmp_path: Path) -> None:
+def test_fakes_stand_above_their_nearest_faces_however_few_they_are(
+    index: Index, tmp_path: Path
+) -> None:
     evaluate(LinearModel(), index, tmp_path, fakes=8)
     assert np.array(Image.open(tmp_path / "nearest.png")).shape == (2 * 16, 8 * 16)
 
@@ -503,8 +615,12 @@ class Elsewhere(Tensor):
         if moved or func.__name__ == "cpu":
             with torch._C.DisableTorchFunctionSubclass():
                 return args[0].as_subclass(cls if moved else Tensor)
-        parts = [part for one in args for part in (one if isinstance(one, list | tuple) else [one])]
-        if func.__name__ in ("numpy", "tolist", "__array__") or any(type(part) is Tensor and part.ndim for part in parts):
+        parts = [
+            part for one in args for part in (one if isinstance(one, list | tuple) else [one])
+        ]
+        if func.__name__ in ("numpy", "tolist", "__array__") or any(
+            type(part) is Tensor and part.ndim for part in parts
+        ):
             raise RuntimeError(f"{func.__name__}: expected all tensors to be on the same device")
         return super().__torch_function__(func, types, args, kwargs or {})
 
@@ -540,7 +656,9 @@ class PlacedVAE(Placed):
 
 
 @pytest.mark.parametrize("model", [Placed, PlacedVAE])
-def test_images_go_to_where_a_model_computes_and_come_back(model: Any, index: Index, tmp_path: Path) -> None:
+def test_images_go_to_where_a_model_computes_and_come_back(
+    model: Any, index: Index, tmp_path: Path
+) -> None:
     with pytest.raises(RuntimeError, match="same device"):
         Placed(Elsewhere).sample(torch.zeros(1, 4), nothing(1))
     found = []
@@ -564,20 +682,33 @@ class LookingUp:
 
     def logits(self, images: Tensor) -> dict[str, Tensor]:
         rows = [self.known[face.numpy().tobytes()] for face in images]
-        return {name: certain(self.table[name].iloc[rows].clip(0).tolist()) for name in ("Glasses", "Beard")}
+        return {
+            name: certain(self.table[name].iloc[rows].clip(0).tolist())
+            for name in ("Glasses", "Beard")
+        }
 
 
 def test_the_classifier_protocol_scores_the_held_out_split(index: Index, tmp_path: Path) -> None:
     options = Evaluation(protocol="classifier", held_out="train")  # 9 people; the test split has 3
-    found = classifier.evaluate(LookingUp(Shards(index, "train")), None, "", index, options, 0, tmp_path)
+    found = classifier.evaluate(
+        LookingUp(Shards(index, "train")), None, "", index, options, 0, tmp_path
+    )
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert found["labels"].keys() == {"Glasses", "Beard"}  # a person is no attribute
-    assert found["labels"]["Glasses"]["auroc"] == found["labels"]["Glasses"]["balanced_accuracy"] == 1
+    assert (
+        found["labels"]["Glasses"]["auroc"] == found["labels"]["Glasses"]["balanced_accuracy"] == 1
+    )
     assert found["labels"]["Beard"]["scored"] is False and "auroc" not in found["labels"]["Beard"]
-    assert found["protocol"] == {"split": "train", "images": 45, "dataset": index.images_digest[:12]}
+    assert found["protocol"] == {
+        "split": "train",
+        "images": 45,
+        "dataset": index.images_digest[:12],
+    }
 
 
-def test_a_classifier_sees_a_split_chunk_by_chunk(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_classifier_sees_a_split_chunk_by_chunk(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shards, sizes = Shards(index, "train"), []
 
     class Remembering(LookingUp):
@@ -590,11 +721,17 @@ def test_a_classifier_sees_a_split_chunk_by_chunk(index: Index, monkeypatch: pyt
     found = features.logits(Remembering(shards), shards)
     assert sizes == [20, 20, 5] and all(torch.equal(found[name], whole[name]) for name in whole)
     some = np.array([44, 0, 7])
-    assert torch.equal(features.logits(LookingUp(shards), shards, some)["Glasses"], whole["Glasses"][some])
+    assert torch.equal(
+        features.logits(LookingUp(shards), shards, some)["Glasses"], whole["Glasses"][some]
+    )
 
 
-def test_the_classifier_protocol_gives_counts_only_when_the_split_has_too_few_people(index: Index, tmp_path: Path) -> None:
+def test_the_classifier_protocol_gives_counts_only_when_the_split_has_too_few_people(
+    index: Index, tmp_path: Path
+) -> None:
     model = LookingUp(Shards(index, "test"))
-    found = classifier.evaluate(model, None, "", index, Evaluation(protocol="classifier"), 0, tmp_path)["labels"]
+    found = classifier.evaluate(
+        model, None, "", index, Evaluation(protocol="classifier"), 0, tmp_path
+    )["labels"]
     assert found["Glasses"]["people"] == [3, 3] and found["Glasses"]["images"] == [9, 6]
     assert not any(fact["scored"] for fact in found.values())

@@ -26,7 +26,9 @@ import pytest
 from PIL import Image
 
 from facefactory import UserError
-from facefactory.data import Pack, index, pack, recipes
+from facefactory.data import Pack
+from facefactory.data.packing import pack, recipes
+from facefactory.data.sets import index
 from facefactory.data.sources import drawn
 
 SIDE, POOL = 16, 40
@@ -57,7 +59,9 @@ def file_of(face: int, ending: str) -> bytes:
     stream = io.BytesIO()
     more = {"lossless": True} if ending == "webp" else {}
     form = LOSSLESS.get(ending, "JPEG")
-    Image.fromarray(faces()[face]).save(stream, form, **more, **({"quality": 98, "subsampling": 0} if form == "JPEG" else {}))
+    Image.fromarray(faces()[face]).save(
+        stream, form, **more, **({"quality": 98, "subsampling": 0} if form == "JPEG" else {})
+    )
     return stream.getvalue()
 
 
@@ -93,14 +97,20 @@ class Set:
     table: list[str] | None = None  # columns, if there is one
     story: list[str] = field(default_factory=list)
     options: dict[str, Any] = field(default_factory=dict)
-    after: list[Callable[[Path], None]] = field(default_factory=list)  # what is done to the archive
+    after: list[Callable[[Path], None]] = field(
+        default_factory=list
+    )  # what is done to the archive
     may_refuse: tuple[str, ...] = ()  # words of a refusal that is right
     form: dict[str, str] = field(default_factory=dict)  # of the table: mark, newline, bom
 
     @property
     def plain(self) -> list[File]:
         """Files that nothing was done to."""
-        return [file for file in self.files if file.readable and file.face is not None and file.link is None]
+        return [
+            file
+            for file in self.files
+            if file.readable and file.face is not None and file.link is None
+        ]
 
 
 # -- sets ----------------------------------------------------------------------------------------------------------
@@ -109,25 +119,38 @@ class Set:
 def make(dice: random.Random) -> Set:
     """A set without a fault."""
     count = dice.randint(4, 30)
-    layout = dice.choice(["flat", "classes", "splits", "splits and classes", "table", "deep table"])
-    classes, splits = dice.sample(CLASSES, dice.randint(2, 4)), dice.sample(["train", "val", "test"], 3)
+    layout = dice.choice(
+        ["flat", "classes", "splits", "splits and classes", "table", "deep table"]
+    )
+    classes, splits = (
+        dice.sample(CLASSES, dice.randint(2, 4)),
+        dice.sample(["train", "val", "test"], 3),
+    )
     splits = ["train", *[name for name in splits if name != "train"][: dice.randint(1, 2)]]
     files = []
     for number, face in enumerate(dice.sample(range(POOL), count)):
         ending = dice.choice([*LOSSLESS, "jpg", "png", "jpg"])
         file = File(f"{number}.{ending}", file_of(face, ending), face)
         if "splits" in layout:
-            file.split = splits[number % len(splits)] if number < 2 * len(splits) else dice.choice(splits)
+            file.split = (
+                splits[number % len(splits)] if number < 2 * len(splits) else dice.choice(splits)
+            )
         if "classes" in layout:
             file.label = classes[number // len(splits) % len(classes)]
         if layout == "deep table":
             file.name = f"{dice.choice('ab')}/{file.name}"
         if "table" in layout:
-            file.row = {"Smile": dice.choice("01"), "Hair": dice.choice(HAIR), "Age": str(dice.randint(10, 14) + 0.5)}
+            file.row = {
+                "Smile": dice.choice("01"),
+                "Hair": dice.choice(HAIR),
+                "Age": str(dice.randint(10, 14) + 0.5),
+            }
         file.name = "/".join(part for part in (file.split, file.label, file.name) if part)
         files.append(file)
     table = ["Smile", "Hair", "Age"] if "table" in layout else None
-    return Set(dice, files, dice.choice(["folder", "zip", "tar"]), table, [f"{count} faces, {layout}"])
+    return Set(
+        dice, files, dice.choice(["folder", "zip", "tar"]), table, [f"{count} faces, {layout}"]
+    )
 
 
 # -- mutations -----------------------------------------------------------------------------------------------------
@@ -142,13 +165,18 @@ def cut(made: Set) -> str:
 
 def overwritten(made: Set) -> str:
     file = made.dice.choice(made.plain)
-    file.content, file.readable = made.dice.choice([*NO_PICTURES, b"GIF89a" + bytes(50), b"%PDF-1.4 "]), False
+    file.content, file.readable = (
+        made.dice.choice([*NO_PICTURES, b"GIF89a" + bytes(50), b"%PDF-1.4 "]),
+        False,
+    )
     return f"{file.name} is {file.content[:12]!r}"
 
 
 def no_picture_beside(made: Set) -> str:
     place = made.dice.choice(made.files).name.rpartition("/")[0]
-    name = made.dice.choice(["readme.txt", "notes", "list.csv", "faces.heic", "Thumbs.db", "film.mp4", "broken.jpg"])
+    name = made.dice.choice(
+        ["readme.txt", "notes", "list.csv", "faces.heic", "Thumbs.db", "film.mp4", "broken.jpg"]
+    )
     name = f"{place}/{name}" if place else name
     if name not in {file.name for file in made.files}:
         made.files.append(File(name, made.dice.choice(NO_PICTURES[1:]), None, False))
@@ -169,7 +197,13 @@ def renamed(made: Set) -> str:
     file = made.dice.choice(made.plain)
     place, _, name = file.name.rpartition("/")
     stem, _, ending = name.partition(".")
-    ways = [f"{stem}.{ending.upper()}", f"{stem}é ü.{ending}", f"face {stem}.v2.{ending}", f"{stem}.jpeg", f"{stem}.png"]
+    ways = [
+        f"{stem}.{ending.upper()}",
+        f"{stem}é ü.{ending}",
+        f"face {stem}.v2.{ending}",
+        f"{stem}.jpeg",
+        f"{stem}.png",
+    ]
     new = made.dice.choice(ways if made.table else [*ways, f"face_{stem}"])
     new = f"{place}/{new}" if place else new
     if new not in {one.name for one in made.files}:
@@ -200,7 +234,9 @@ def linked(made: Set) -> str:
     name = f"{place}/link.png" if place else "link.png"
     if name not in {one.name for one in made.files}:
         hard = made.dice.random() < 0.5
-        link = File(name, b"", target.face, True, beside.split, beside.label, {}, target.name, hard)
+        link = File(
+            name, b"", target.face, True, beside.split, beside.label, {}, target.name, hard
+        )
         made.files.append(link)
     return f"{name} -> {target.name}"
 
@@ -214,7 +250,9 @@ def again(made: Set) -> str:
         return "nothing again"
     used = {file.face for file in made.files}
     face = next(number for number in range(POOL) if number not in used or number == POOL - 1)
-    made.files.append(File(first.name, file_of(face, "png"), face, True, first.split, first.label, first.row))
+    made.files.append(
+        File(first.name, file_of(face, "png"), face, True, first.split, first.label, first.row)
+    )
     first.face, first.readable = None, False
     return f"{first.name} comes again"
 
@@ -302,12 +340,32 @@ def limited(made: Set) -> str:
 def chosen(made: Set) -> str:
     if not made.table:
         return "no where"
-    made.options["where"] = made.dice.choice(["Smile", "not Smile", "Hair in (black, brown)", "Age > 12"])
-    made.may_refuse += ("no image of folder is left", "no label", "is never", "there is no label", "have no order", "where=")
+    made.options["where"] = made.dice.choice(
+        ["Smile", "not Smile", "Hair in (black, brown)", "Age > 12"]
+    )
+    made.may_refuse += (
+        "no image of folder is left",
+        "no label",
+        "is never",
+        "there is no label",
+        "have no order",
+        "where=",
+    )
     return f"where {made.options['where']}"
 
 
-MUTATIONS = [cut, overwritten, no_picture_beside, hidden, renamed, metadata, linked, again, archive_cut, archive_joined]
+MUTATIONS = [
+    cut,
+    overwritten,
+    no_picture_beside,
+    hidden,
+    renamed,
+    metadata,
+    linked,
+    again,
+    archive_cut,
+    archive_joined,
+]
 MUTATIONS += [row_lost, cell_lost, cell_padded, table_form, limited, chosen]
 
 
@@ -326,11 +384,15 @@ def write(made: Set, folder: Path) -> tuple[Path, Path | None]:
             else:
                 path.write_bytes(content_of(made, file))
     elif made.container == "zip":
-        with zipfile.ZipFile(root, "w", made.dice.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])) as archive:
+        with zipfile.ZipFile(
+            root, "w", made.dice.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+        ) as archive:
             for file in made.files:
                 archive.writestr(zipfile.ZipInfo(file.name), file.content)
     else:
-        with tarfile.open(root, "w", format=made.dice.choice([tarfile.USTAR_FORMAT, tarfile.PAX_FORMAT])) as tar:
+        with tarfile.open(
+            root, "w", format=made.dice.choice([tarfile.USTAR_FORMAT, tarfile.PAX_FORMAT])
+        ) as tar:
             for file in made.files:
                 tar.addfile(*member(file))
     for change in made.after:
@@ -384,7 +446,9 @@ def check_account(made: Set, found: index.Index) -> set[str]:
     packed = sum(split["count"] for split in found.content["splits"].values())
     left_out = account["left_out"]
     assert account["packed"] == packed and account["skipped"] == len(skipped)
-    assert account["found"] == packed + len(skipped) + sum(entry["count"] for entry in left_out.values())
+    assert account["found"] == packed + len(skipped) + sum(
+        entry["count"] for entry in left_out.values()
+    )
     hiding = {where_hidden(file.name) for file in made.files} - {None}
     open_files = [file for file in made.files if where_hidden(file.name) is None]
     assert account["found"] == len(hiding) + len(open_files)
@@ -394,8 +458,14 @@ def check_account(made: Set, found: index.Index) -> set[str]:
 def check_files(made: Set, found: index.Index, table: pd.DataFrame, named: set[str]) -> None:
     """Each file is packed as it is, or named."""
     skipped = {one["file"]: one["reason"] for one in found.content["skipped"]}
-    unnamed = sum(entry["count"] - len(entry["first"]) for entry in found.content["account"]["left_out"].values())
-    shown = {name: face_in(picture) for name, picture in zip(table["file"], table["picture"], strict=True)}
+    unnamed = sum(
+        entry["count"] - len(entry["first"])
+        for entry in found.content["account"]["left_out"].values()
+    )
+    shown = {
+        name: face_in(picture)
+        for name, picture in zip(table["file"], table["picture"], strict=True)
+    }
     last = {file.name: file for file in made.files}
     assert set(shown) <= set(last), "a picture came from nowhere"
     for name, file in last.items():
@@ -403,7 +473,9 @@ def check_files(made: Set, found: index.Index, table: pd.DataFrame, named: set[s
         hider = where_hidden(name)
         if name in shown:
             assert hider is None and target.readable is not False, f"{name} is packed"
-            assert shown[name] == target.face, f"{name} shows face {shown[name]}, not {target.face}"
+            assert shown[name] == target.face, (
+                f"{name} shows face {shown[name]}, not {target.face}"
+            )
         elif hider or name in named:
             assert hider is None or hider in named, f"{hider} is not named"
         elif name in skipped:
@@ -424,7 +496,9 @@ def check_meaning(made: Set, found: index.Index, table: pd.DataFrame) -> None:
             assert row["split"] == SPLITS[file.split], f"{file.name} is in {row['split']}"
         if file.label is not None and "folder" in found.content["labels"]:
             assert row["folder"] == file.label, f"{file.name} is of class {row['folder']}"
-    labelled = {file.label for file in made.files if file.label and where_hidden(file.name) is None}
+    labelled = {
+        file.label for file in made.files if file.label and where_hidden(file.name) is None
+    }
     if len(labelled) > 1 and len({last[name].label for name in table["file"]}) > 1:
         assert "folder" in found.content["labels"], "classes were lost"
 
@@ -466,7 +540,16 @@ def run_case(number: int, folder: Path) -> str:
     folder.mkdir()
     root, table = write(made, folder)
     try:
-        options = Pack("folder", str(root), str(table) if table else None, SIDE, "rgb", 7, max_bad=1.0, **made.options)
+        options = Pack(
+            "folder",
+            str(root),
+            str(table) if table else None,
+            SIDE,
+            "rgb",
+            7,
+            max_bad=1.0,
+            **made.options,
+        )
         try:
             found = pack.pack(recipes.plan(options), folder / "packed")
         except UserError as refusal:
@@ -477,7 +560,9 @@ def run_case(number: int, folder: Path) -> str:
         check_files(made, found, rows, named)
         check_meaning(made, found, rows)
     except Exception as error:
-        pytest.fail(f"case {number} ({made.container}; {'; '.join(made.story)}): {type(error).__name__}: {error}")
+        pytest.fail(
+            f"case {number} ({made.container}; {'; '.join(made.story)}): {type(error).__name__}: {error}"
+        )
     return "packed"
 
 

@@ -13,9 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from facefactory import UserError
-from facefactory.data import loader
-from facefactory.data.index import Index
-from facefactory.data.loader import Shards
+from facefactory.data.sets import loader
+from facefactory.data.sets.index import Index
+from facefactory.data.sets.loader import Shards
 from facefactory.interpret import Context, Interpret, Space, claims
 from facefactory.interpret.spaces import mu
 
@@ -27,7 +27,16 @@ def codes_of(codes: Any, labels: Any, groups: Any = PEOPLE) -> Space:
     columns = found.shape[1]
     known = np.asarray(labels, np.float64)
     start = torch.zeros(columns)
-    return Space(found, known, np.asarray(groups), np.ones(columns), start, None, "made up", lambda codes: codes)
+    return Space(
+        found,
+        known,
+        np.asarray(groups),
+        np.ones(columns),
+        start,
+        None,
+        "made up",
+        lambda codes: codes,
+    )
 
 
 # -- effects ---------------------------------------------------------------------------------------------------------
@@ -44,12 +53,16 @@ def test_a_planted_dimension_is_found_and_noise_is_not() -> None:
     others = np.ones((5, 2), bool)
     others[3, 1] = False
     assert (q[others] > 0.05).all()
-    assert ((bounds[0] < 0) & (bounds[1] > 0))[others].sum() >= 8  # of 9: intervals are not corrected for testing
+    assert ((bounds[0] < 0) & (bounds[1] > 0))[
+        others
+    ].sum() >= 8  # of 9: intervals are not corrected for testing
 
 
 def test_a_perfect_code_has_effect_1_its_mirror_minus_1_and_a_constant_none() -> None:
     labels = (np.arange(180) % 2).astype(float)
-    delta, bounds, q = claims.effects(codes_of(np.stack([labels, -labels, np.full(180, 0.3)], 1), labels[:, None]))
+    delta, bounds, q = claims.effects(
+        codes_of(np.stack([labels, -labels, np.full(180, 0.3)], 1), labels[:, None])
+    )
     assert delta[:, 0].tolist() == [1, -1, 0]
     assert bounds[:, :, 0].T.tolist() == [[1, 1], [-1, -1], [0, 0]]
     assert q[0, 0] == q[1, 0] < 1e-6 and q[2, 0] == 1
@@ -60,7 +73,9 @@ def test_q_values_are_the_larger_the_more_is_tested() -> None:
     labels = rng.integers(0, 2, (180, 1)).astype(float)
     planted = rng.normal(size=(180, 1)) + 0.6 * labels
     alone = claims.effects(codes_of(planted, labels))[2][0, 0]
-    among_noise = claims.effects(codes_of(np.hstack([planted, rng.normal(size=(180, 40))]), labels))[2][0, 0]
+    among_noise = claims.effects(
+        codes_of(np.hstack([planted, rng.normal(size=(180, 40))]), labels)
+    )[2][0, 0]
     assert alone < among_noise
 
 
@@ -110,7 +125,9 @@ class FakeVAE:
         everyone = Shards(index, list(index.content["splits"]))
         glasses = everyone.labels(["Glasses"])["Glasses"].float()
         noise = torch.randn(len(everyone), generator=torch.Generator().manual_seed(2))
-        noise = (noise - noise.mean()) / noise.std(correction=0)  # mean of squares 1: KL 0.5 when the posterior's variance is 1
+        noise = (noise - noise.mean()) / noise.std(
+            correction=0
+        )  # mean of squares 1: KL 0.5 when the posterior's variance is 1
         self.mu = torch.stack([2 * glasses - 1, noise, 0 * glasses, 0.3 * noise], 1)
 
     def encode(self, images: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
@@ -163,7 +180,9 @@ def test_a_vae_gets_a_status_per_dimension(index: Index, tmp_path: Path) -> None
         "inactive",
         "inactive",
     ]
-    assert [row["kl_nats"] for row in found["dimensions"]] == pytest.approx([0.5, 0.5, 0, 0.045], abs=1e-5)
+    assert [row["kl_nats"] for row in found["dimensions"]] == pytest.approx(
+        [0.5, 0.5, 0, 0.045], abs=1e-5
+    )
     planted = found["dimensions"][0]["effects"]["Glasses"]
     assert planted["effect"] == planted["low"] == planted["high"] == 1 and planted["q"] < 0.05
 
@@ -179,7 +198,10 @@ def test_codes_do_not_depend_on_the_chunks(index: Index, monkeypatch: pytest.Mon
         monkeypatch.setattr(loader, "CHUNK", chunk)
         found.append(mu.of(Pixels(), Context(index, None, Interpret(), 0, ["Glasses"])))
     np.testing.assert_array_equal(found[0].codes, found[1].codes)
-    assert found[0].activity == found[1].activity and len(found[0].codes) == len(found[0].labels) == 60
+    assert (
+        found[0].activity == found[1].activity
+        and len(found[0].codes) == len(found[0].labels) == 60
+    )
 
 
 def test_a_model_that_draws_nothing_is_refused(index: Index, tmp_path: Path) -> None:
@@ -189,17 +211,22 @@ def test_a_model_that_draws_nothing_is_refused(index: Index, tmp_path: Path) -> 
 
 def test_labels_of_too_few_people_are_listed_with_the_reason(index: Index, tmp_path: Path) -> None:
     found = interpret(FakeVAE(index), index, tmp_path)
-    assert found["labels"] == ["Glasses"] and found["dimensions"][0]["effects"].keys() == {"Glasses"}
+    assert found["labels"] == ["Glasses"] and found["dimensions"][0]["effects"].keys() == {
+        "Glasses"
+    }
     assert found["not_scored"].keys() == {"Beard"} and "6 people" in found["not_scored"]["Beard"]
 
 
 def test_an_association_below_the_min_effect_is_not_named(index: Index, tmp_path: Path) -> None:
     model = FakeVAE(index)
     model.mu[:, 0] += 3 * torch.randn(len(model.mu), generator=torch.Generator().manual_seed(1))
-    effect = interpret(model, index, tmp_path, min_effect=0.0)["dimensions"][0]["effects"]["Glasses"]["effect"]
+    effect = interpret(model, index, tmp_path, min_effect=0.0)["dimensions"][0]["effects"][
+        "Glasses"
+    ]["effect"]
     assert 0.2 < effect < 0.9
     statuses = [
-        words(interpret(model, index, tmp_path, min_effect=least)["dimensions"][0]) for least in (effect - 0.01, effect + 0.01)
+        words(interpret(model, index, tmp_path, min_effect=least)["dimensions"][0])
+        for least in (effect - 0.01, effect + 0.01)
     ]
     assert statuses == ["goes with Glasses", "unnamed"]
 
@@ -213,7 +240,9 @@ def test_a_gan_is_named_by_what_the_judge_sees(index: Index, tmp_path: Path) -> 
     assert found["traversed"][0] == 0
 
 
-def test_traversals_walk_from_minus_3_to_3_along_the_strongest_dimensions(index: Index, tmp_path: Path) -> None:
+def test_traversals_walk_from_minus_3_to_3_along_the_strongest_dimensions(
+    index: Index, tmp_path: Path
+) -> None:
     model = FakeVAE(index)
     model.mu[:, 1] *= 2  # now the noise carries most nats
     found = interpret(model, index, tmp_path, traversed=2)
@@ -221,8 +250,12 @@ def test_traversals_walk_from_minus_3_to_3_along_the_strongest_dimensions(index:
     picture = np.array(Image.open(tmp_path / "traversals.png"))
     assert picture.shape == (2 * 16, 9 * 16)
     brightness = np.round((np.linspace(-3, 3, 9) / 4 + 1) * 127.5)
-    np.testing.assert_allclose(picture[16, ::16], brightness, atol=1)  # row 2: dimension 0, from the prior's mean
-    assert (picture[0] == 128).all() and len(set(picture[15, ::16])) == 9  # row 1: dimension 1, the lower half only
+    np.testing.assert_allclose(
+        picture[16, ::16], brightness, atol=1
+    )  # row 2: dimension 0, from the prior's mean
+    assert (picture[0] == 128).all() and len(
+        set(picture[15, ::16])
+    ) == 9  # row 1: dimension 1, the lower half only
 
 
 def test_a_gans_walk_starts_from_a_face_not_from_the_mean(index: Index, tmp_path: Path) -> None:
@@ -235,12 +268,22 @@ def test_a_gans_walk_starts_from_a_face_not_from_the_mean(index: Index, tmp_path
     assert len(np.unique(still)) == 1 and still[0, 0] not in (127, 128)
 
 
-def test_a_set_without_scorable_labels_still_has_walks_and_activity(index: Index, tmp_path: Path) -> None:
-    content = {**index.content, "labels": {name: index.content["labels"][name] for name in ("Beard", "Person")}}
+def test_a_set_without_scorable_labels_still_has_walks_and_activity(
+    index: Index, tmp_path: Path
+) -> None:
+    content = {
+        **index.content,
+        "labels": {name: index.content["labels"][name] for name in ("Beard", "Person")},
+    }
     bare = Index(index.folder, content)
     found = interpret(FakeVAE(index), bare, tmp_path)
     assert found["labels"] == [] and found["not_scored"].keys() == {"Beard"}
-    assert [words(row) for row in found["dimensions"]] == ["unnamed", "unnamed", "inactive", "inactive"]
+    assert [words(row) for row in found["dimensions"]] == [
+        "unnamed",
+        "unnamed",
+        "inactive",
+        "inactive",
+    ]
     found = interpret(FakeGAN(), bare, tmp_path)
     assert [words(row) for row in found["dimensions"]] == ["unnamed"] * 3
     assert (tmp_path / "traversals.png").is_file()

@@ -23,7 +23,7 @@ from conftest import BATCH, Faces, Pretended
 from PIL import Image
 
 from facefactory import UserError, command, config, process, rundir, runner, starting
-from facefactory.data import recipes
+from facefactory.data.packing import recipes
 from facefactory.run import Run, resolve, space_of
 from facefactory.stages import _networks, of
 
@@ -50,7 +50,10 @@ PRESETS = {
 @pytest.fixture(autouse=True)
 def quiet_signals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Jobs set signal handlers and work below the current folder."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)}
+    before = {
+        number: signal.getsignal(number)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+    }
     monkeypatch.chdir(tmp_path)
     runner.stop.asked = False
     yield
@@ -71,7 +74,9 @@ def base(faces: Faces) -> list[str]:
 
 def stages_run(capsys: pytest.CaptureFixture[str]) -> set[str]:
     """The stages whose work was done since the last look."""
-    return {line.split(":")[0] for line in capsys.readouterr().err.splitlines() if ": done in" in line}
+    return {
+        line.split(":")[0] for line in capsys.readouterr().err.splitlines() if ": done in" in line
+    }
 
 
 # -- help and plans --------------------------------------------------------------------------------------------------
@@ -80,9 +85,15 @@ def stages_run(capsys: pytest.CaptureFixture[str]) -> set[str]:
 @pytest.mark.parametrize("job", JOBS)
 def test_help_of_every_job_names_keys_and_needs_no_torch(job: str) -> None:
     code = "import sys, runpy; sys.argv = ['x', '--help']\ntry: runpy.run_path({!r}, run_name='__main__')\nexcept SystemExit: pass\nassert 'torch' not in sys.modules and 'ray' not in sys.modules"
-    shown = subprocess.run([sys.executable, "-c", code.format(str(ROOT / "jobs" / f"{job}.py"))], capture_output=True, text=True)
+    shown = subprocess.run(
+        [sys.executable, "-c", code.format(str(ROOT / "jobs" / f"{job}.py"))],
+        capture_output=True,
+        text=True,
+    )
     assert shown.returncode == 0, shown.stderr
-    named = {"status": "watch=False", "check": "wait_min=10.0"}.get(job, "training.total_kimg=60.0")
+    named = {"status": "watch=False", "check": "wait_min=10.0"}.get(
+        job, "training.total_kimg=60.0"
+    )
     assert named in shown.stdout and "usage: python" in shown.stdout
 
 
@@ -91,7 +102,18 @@ def test_help_of_every_job_answers_within_a_second(job: str) -> None:
     """CPU time, so that a busy machine does not fail the test; wall time is about the same on an idle one."""
     timed = "import resource, subprocess, sys; subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True); u = resource.getrusage(resource.RUSAGE_CHILDREN); print(u.ru_utime + u.ru_stime)"
     seconds = [
-        float(subprocess.check_output([sys.executable, "-c", timed, sys.executable, str(ROOT / "jobs" / f"{job}.py"), "--help"]))
+        float(
+            subprocess.check_output(
+                [
+                    sys.executable,
+                    "-c",
+                    timed,
+                    sys.executable,
+                    str(ROOT / "jobs" / f"{job}.py"),
+                    "--help",
+                ]
+            )
+        )
         for _ in range(2)
     ]
     assert min(seconds) < 1.0
@@ -102,22 +124,44 @@ def test_help_of_a_model_lists_its_options(capsys: pytest.CaptureFixture[str]) -
     assert "model.width=16" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("preset", sorted(path.stem for path in (ROOT / "jobs" / "presets").glob("*.yaml")))
-@pytest.mark.parametrize("job", [job for job in JOBS if job.startswith(("train", "sweep", "pack"))])
+@pytest.mark.parametrize(
+    "preset", sorted(path.stem for path in (ROOT / "jobs" / "presets").glob("*.yaml"))
+)
+@pytest.mark.parametrize(
+    "job", [job for job in JOBS if job.startswith(("train", "sweep", "pack"))]
+)
 def test_dry_run_of_every_job_and_preset_plans_and_starts_nothing(
-    job: str, preset: str, faces: Faces, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    job: str,
+    preset: str,
+    faces: Faces,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     found: dict[str, tuple[str, tuple[str, ...], str]] = {}
-    monkeypatch.setattr(command, "main", lambda name, stages, preset: found.update({"job": (name, stages, preset)}))
+    monkeypatch.setattr(
+        command, "main", lambda name, stages, preset: found.update({"job": (name, stages, preset)})
+    )
     import runpy
 
     runpy.run_path(str(ROOT / "jobs" / f"{job}.py"), run_name="__main__")
     name, names, default = found["job"]
-    trains = config.read_yaml(ROOT / "jobs" / "presets" / f"{preset}.yaml").get("model", {}).get("name")
-    usual = config.read_yaml(ROOT / "jobs" / "presets" / f"{default}.yaml").get("model", {}).get("name")
+    trains = (
+        config.read_yaml(ROOT / "jobs" / "presets" / f"{preset}.yaml").get("model", {}).get("name")
+    )
+    usual = (
+        config.read_yaml(ROOT / "jobs" / "presets" / f"{default}.yaml")
+        .get("model", {})
+        .get("name")
+    )
     if trains and usual and trains != usual:
         pytest.skip(f"{preset} trains {trains}, the job {usual}")
-    command.start(name, names, default, [f"config={preset}", "dry_run=true", "cluster=local", f"pack.recipe={faces.recipe}"])
+    command.start(
+        name,
+        names,
+        default,
+        [f"config={preset}", "dry_run=true", "cluster=local", f"pack.recipe={faces.recipe}"],
+    )
     shown = capsys.readouterr().out
     assert all(f"  {stage}: to run" in shown for stage in names)
     assert not (tmp_path / "runs").exists() and not (tmp_path / "shards").exists()
@@ -150,7 +194,9 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_one_clear_line_and_exit_code_2(mistake: str, faces: Faces, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_mistake_is_one_clear_line_and_exit_code_2(
+    mistake: str, faces: Faces, capsys: pytest.CaptureFixture[str]
+) -> None:
     if "cuda" in mistake:
         import torch
 
@@ -159,24 +205,36 @@ def test_a_mistake_is_one_clear_line_and_exit_code_2(mistake: str, faces: Faces,
     recipe = [] if "pack.recipe" in mistake else [f"pack.recipe={faces.recipe}"]
     config = [] if "config=" in mistake else ["config=tiny"]
     assert run("train_gan", *config, *recipe, *mistake.split()) == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith(("run folder", "pack:"))]
+    lines = [
+        line
+        for line in capsys.readouterr().err.splitlines()
+        if not line.startswith(("run folder", "pack:"))
+    ]
     assert len(lines) == 1 and lines[0].startswith("error: ") and MISTAKES[mistake] in lines[0]
     assert not list(Path("runs").glob("*/train/checkpoints/*"))
 
 
 def test_a_mistake_shows_no_traceback_in_a_real_process(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, str(ROOT / "jobs" / "train_gan.py"), "model.nam=x"], capture_output=True, text=True, cwd=tmp_path
+        [sys.executable, str(ROOT / "jobs" / "train_gan.py"), "model.nam=x"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
     )
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
 
 
-def test_jobs_on_runs_name_the_runs_that_exist(faces: Faces, capsys: pytest.CaptureFixture[str]) -> None:
+def test_jobs_on_runs_name_the_runs_that_exist(
+    faces: Faces, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run("evaluate") == 2 and "run=NAME" in capsys.readouterr().err
     run("train_gan", *base(faces))
     capsys.readouterr()
     assert run("evaluate", "run=s") == 2 and "there are r" in capsys.readouterr().err
-    assert run("evaluate", "run=r", "training.lr=1") == 2 and "cannot change any more" in capsys.readouterr().err
+    assert (
+        run("evaluate", "run=r", "training.lr=1") == 2
+        and "cannot change any more" in capsys.readouterr().err
+    )
 
 
 NAMES = {
@@ -198,7 +256,9 @@ NAMES = {
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_name_that_no_folder_or_job_can_have_is_refused(name: str, faces: Faces, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_name_that_no_folder_or_job_can_have_is_refused(
+    name: str, faces: Faces, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run("train_gan", *base(faces), f"run={name}") == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ") and said.count("\n") == 1 and NAMES[name] in said
@@ -212,10 +272,16 @@ def test_other_names_are_folders(faces: Faces) -> None:
 
 
 @pytest.mark.parametrize("key", ["paths.runs", "paths.data"])
-def test_a_place_that_can_hold_nothing_is_said_first(key: str, faces: Faces, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_place_that_can_hold_nothing_is_said_first(
+    key: str, faces: Faces, capsys: pytest.CaptureFixture[str]
+) -> None:
     Path("file").touch()
     Path("link").symlink_to("gone")
-    for place, words in {"file": "is a file", "file/below": "is a file", "link": "is a link to gone"}.items():
+    for place, words in {
+        "file": "is a file",
+        "file/below": "is a file",
+        "link": "is a link to gone",
+    }.items():
         assert run("train_gan", *base(faces), f"{key}={place}") == 2
         assert re.search(rf"^error: {key}=.*{words}", capsys.readouterr().err, re.M)
     assert sorted(path.name for path in Path().iterdir()) == ["file", "link"]
@@ -225,7 +291,12 @@ def test_a_place_that_can_hold_nothing_is_said_first(key: str, faces: Faces, cap
 
 
 @pytest.fixture
-def trained(orl: Faces, tmp_path: Path, capsys: pytest.CaptureFixture[str], tmp_path_factory: pytest.TempPathFactory) -> Faces:
+def trained(
+    orl: Faces,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Faces:
     """A copy of the faces, and a GAN of them that is trained, scored, interpreted and reported."""
     shutil.copytree(orl.root.parent, tmp_path / "own")
     recipe = tmp_path / "own" / "recipe.yaml"
@@ -246,19 +317,25 @@ def everything(faces: Faces, *more: str) -> list[int]:
     return codes + [run(job, "run=r") for job in ("evaluate", "interpret", "report")]
 
 
-def test_run_again_nothing_is_done_again(trained: Faces, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_again_nothing_is_done_again(
+    trained: Faces, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert everything(trained) == [0, 0, 0, 0]
     assert stages_run(capsys) == set()
 
 
-def test_dry_run_of_jobs_on_a_run_plans_and_starts_nothing(trained: Faces, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_of_jobs_on_a_run_plans_and_starts_nothing(
+    trained: Faces, capsys: pytest.CaptureFixture[str]
+) -> None:
     for job in ("evaluate", "interpret", "report", "generate"):
         assert run(job, "run=r", "dry_run=true") == 0
         assert "  generate: to run" in capsys.readouterr().out or job != "generate"
     assert not Path("runs/r/generate").exists()
 
 
-def test_a_changed_config_is_refused_with_the_difference(trained: Faces, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_changed_config_is_refused_with_the_difference(
+    trained: Faces, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run("train_gan", *base(trained), "training.lr=0.001") == 2
     assert "training.lr was 0.0008, now 0.001" in capsys.readouterr().err
 
@@ -270,18 +347,28 @@ def test_an_accepted_change_runs_exactly_what_depends_on_it_and_keeps_the_old(
     assert stages_run(capsys) == {"interpret", "report"}
     everything(trained, "interpret.samples=100", "evaluation.fakes=100", "changed=accept")
     assert stages_run(capsys) == {"evaluate", "report"}
-    everything(trained, "interpret.samples=100", "evaluation.fakes=100", "training.lr=0.001", "changed=accept")
+    everything(
+        trained,
+        "interpret.samples=100",
+        "evaluation.fakes=100",
+        "training.lr=0.001",
+        "changed=accept",
+    )
     assert stages_run(capsys) == {"train", "evaluate", "interpret", "report"}
     assert Path("runs/r/train.old-1/DONE.json").exists()
 
 
-def test_a_longer_budget_goes_on_from_the_last_checkpoint(trained: Faces, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_longer_budget_goes_on_from_the_last_checkpoint(
+    trained: Faces, capsys: pytest.CaptureFixture[str]
+) -> None:
     run("train_gan", *base(trained)[:-1], "training.total_kimg=0.24", "changed=accept")
     assert "train: 0.12 of 0.24 kimg" in capsys.readouterr().err
     assert not Path("runs/r/train.old-1").exists()
 
 
-def test_a_changed_label_spares_what_depends_on_pixels_only(trained: Faces, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_changed_label_spares_what_depends_on_pixels_only(
+    trained: Faces, capsys: pytest.CaptureFixture[str]
+) -> None:
     with open(trained.labels, newline="") as stream:
         rows = list(csv.reader(stream))
     rows[1][3] = str(1 - int(rows[1][3]))
@@ -291,23 +378,38 @@ def test_a_changed_label_spares_what_depends_on_pixels_only(trained: Faces, caps
     assert stages_run(capsys) == {"pack", "judge", "evaluate", "interpret", "report"}
 
 
-def test_a_changed_image_runs_everything_again(trained: Faces, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_changed_image_runs_everything_again(
+    trained: Faces, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = trained.root / "s1" / "1.pgm"
     Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
     everything(trained)
     assert stages_run(capsys) == {"pack", "train", "judge", "evaluate", "interpret", "report"}
 
 
-def test_an_interrupted_training_refuses_changed_images_until_told(trained: Faces, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interrupted_training_refuses_changed_images_until_told(
+    trained: Faces, capsys: pytest.CaptureFixture[str]
+) -> None:
     Path("runs/r/train/DONE.json").unlink()
     path = trained.root / "s1" / "1.pgm"
     Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
     assert run("train_gan", *base(trained)) == 2
     assert "data.changed=accept" in capsys.readouterr().err
-    assert run("train_gan", *base(trained)[:-1], "training.total_kimg=0.24", "changed=accept", "data.changed=accept") == 0
+    assert (
+        run(
+            "train_gan",
+            *base(trained)[:-1],
+            "training.total_kimg=0.24",
+            "changed=accept",
+            "data.changed=accept",
+        )
+        == 0
+    )
 
 
-def test_a_damaged_shard_is_named_and_packed_anew(trained: Faces, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_shard_is_named_and_packed_anew(
+    trained: Faces, capsys: pytest.CaptureFixture[str]
+) -> None:
     (shard,) = Path("shards").glob("packed/*/train-000000.tar")
     content = bytearray(shard.read_bytes())
     content[2000] ^= 1
@@ -332,11 +434,22 @@ def test_a_damaged_shard_of_others_stops_the_training_before_it_starts(
 def test_generated_images_become_files_or_shards_and_repeat(trained: Faces) -> None:
     assert run("generate", "run=r", "generate.images=10", "generate.out=a") == 0
     assert run("generate", "run=r", "generate.images=300", "generate.out=b") == 0
-    assert sorted(path.name for path in Path("a").iterdir()) == [*(f"{i:08d}.png" for i in range(10)), "generate.json"]
-    assert run("generate", "run=r", "generate.images=10", "generate.out=b") == 2  # 290 others would stay
+    assert sorted(path.name for path in Path("a").iterdir()) == [
+        *(f"{i:08d}.png" for i in range(10)),
+        "generate.json",
+    ]
+    assert (
+        run("generate", "run=r", "generate.images=10", "generate.out=b") == 2
+    )  # 290 others would stay
     assert len(list(Path("b").glob("*.png"))) == 300
-    assert all((Path("a") / f"{i:08d}.png").read_bytes() == (Path("b") / f"{i:08d}.png").read_bytes() for i in range(10))
-    assert run("generate", "run=r", "generate.images=10", "generate.out=c", "generate.format=shards") == 0
+    assert all(
+        (Path("a") / f"{i:08d}.png").read_bytes() == (Path("b") / f"{i:08d}.png").read_bytes()
+        for i in range(10)
+    )
+    assert (
+        run("generate", "run=r", "generate.images=10", "generate.out=c", "generate.format=shards")
+        == 0
+    )
     with tarfile.open("c/train-000000.tar") as tar:
         member = tar.extractfile("00000000.npy")
         assert member is not None
@@ -344,8 +457,15 @@ def test_generated_images_become_files_or_shards_and_repeat(trained: Faces) -> N
     assert (first[..., 0] == np.asarray(Image.open("a/00000000.png"))).all()
 
 
-def test_packing_alone_asks_for_nothing_that_a_training_needs(faces: Faces, capsys: pytest.CaptureFixture[str]) -> None:
-    chosen = ["cluster=local", "config=tiny", f"pack.recipe={faces.recipe}", "pack.limit=1"]  # none of the test split
+def test_packing_alone_asks_for_nothing_that_a_training_needs(
+    faces: Faces, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = [
+        "cluster=local",
+        "config=tiny",
+        f"pack.recipe={faces.recipe}",
+        "pack.limit=1",
+    ]  # none of the test split
     assert process.guarded(lambda: command.start("pack_shards", ("pack",), "orl32", chosen)) == 0
     assert run("train_gan", *base(faces), "data.balance=Glasses", "data.weights={1: 3.0}") == 2
     assert "put numbers in quotes" in capsys.readouterr().err
@@ -386,7 +506,9 @@ def test_a_set_that_is_packed_is_only_read(
     access = os.access
 
     def refuse(path: Any, mode: int) -> bool:
-        return not Path(path).absolute().is_relative_to(Path("shards").absolute()) and access(path, mode)
+        return not Path(path).absolute().is_relative_to(Path("shards").absolute()) and access(
+            path, mode
+        )
 
     def fail(*_: Any) -> Any:
         raise OSError(30, "Read-only file system")
@@ -394,14 +516,27 @@ def test_a_set_that_is_packed_is_only_read(
     monkeypatch.setattr(os, "access", refuse)
     monkeypatch.setattr(rundir, "locked", fail)
     assert run("train_gan", *base(faces), "run=second") == 0
-    assert run("train_gan", "config=tiny", f"data.shards={packed}", "run=third", "training.total_kimg=0.012") == 0
+    assert (
+        run(
+            "train_gan",
+            "config=tiny",
+            f"data.shards={packed}",
+            "run=third",
+            "training.total_kimg=0.012",
+        )
+        == 0
+    )
     assert {path: path.stat().st_mtime_ns for path in Path("shards").rglob("*")} == before
     capsys.readouterr()
     assert run("train_gan", *base(faces), "pack.resolution=8", "run=fourth") == 2
-    assert re.search(r"^error: paths\.data=.*cannot be written by you", capsys.readouterr().err, re.M)
+    assert re.search(
+        r"^error: paths\.data=.*cannot be written by you", capsys.readouterr().err, re.M
+    )
 
 
-def test_a_judge_that_is_trained_is_only_read(trained: Faces, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_judge_that_is_trained_is_only_read(
+    trained: Faces, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: Any) -> Any:
         raise OSError(30, "Read-only file system")
 
@@ -422,20 +557,41 @@ def test_a_run_that_is_complete_is_only_read(
     assert "train: complete" in said and "report: complete" in said and "FINISHED" in said
     assert {path: path.stat().st_mtime_ns for path in Path("runs").rglob("*")} == before
     access = os.access
-    monkeypatch.setattr(os, "access", lambda path, mode: "runs" not in str(path) and access(path, mode))
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: "runs" not in str(path) and access(path, mode)
+    )
     assert run("train_gan", *base(faces), "training.total_kimg=0.2", "changed=accept") == 2
     assert "cannot be written by you" in capsys.readouterr().err
 
 
-def test_a_crash_may_empty_or_cut_any_file_of_a_run(faces: Faces, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_crash_may_empty_or_cut_any_file_of_a_run(
+    faces: Faces, capsys: pytest.CaptureFixture[str]
+) -> None:
     def again() -> list[int]:
         return [run("train_gan", *base(faces)), run("report", "run=r")]
 
     assert again() == [0, 0]
-    kept = {path: path.read_bytes() for top in ("runs", "shards") for path in Path(top).rglob("*") if path.is_file()}
-    states = [path for path in kept if path.suffix in (".json", ".jsonl", ".yaml") and ".old-" not in str(path)]
+    kept = {
+        path: path.read_bytes()
+        for top in ("runs", "shards")
+        for path in Path(top).rglob("*")
+        if path.is_file()
+    }
+    states = [
+        path
+        for path in kept
+        if path.suffix in (".json", ".jsonl", ".yaml") and ".old-" not in str(path)
+    ]
     names = {path.name for path in states}
-    assert {"DONE.json", "STAGE.json", "owner.json", "identity.json", "config.yaml", "jobs.jsonl", "index.json"} <= names
+    assert {
+        "DONE.json",
+        "STAGE.json",
+        "owner.json",
+        "identity.json",
+        "config.yaml",
+        "jobs.jsonl",
+        "index.json",
+    } <= names
     weights = json.loads(Path("runs/r/train/DONE.json").read_text())["outputs"]["checkpoint"]
     for number, path in enumerate(sorted(states)):
         path.write_bytes(b"" if number % 2 else kept[path][: len(kept[path]) // 2])
@@ -448,16 +604,27 @@ def test_a_crash_may_empty_or_cut_any_file_of_a_run(faces: Faces, capsys: pytest
         else:
             assert codes == [0, 0], (path, said)
         if path.name == "DONE.json":
-            assert f"{path.absolute()} is empty or cut" in said and f"{path.parent.name}: done in" in said
-        assert json.loads(Path("runs/r/train/DONE.json").read_text())["outputs"]["checkpoint"] == weights
+            assert (
+                f"{path.absolute()} is empty or cut" in said
+                and f"{path.parent.name}: done in" in said
+            )
+        assert (
+            json.loads(Path("runs/r/train/DONE.json").read_text())["outputs"]["checkpoint"]
+            == weights
+        )
 
 
-def test_a_config_that_was_cut_is_not_filled_with_defaults(faces: Faces, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_config_that_was_cut_is_not_filled_with_defaults(
+    faces: Faces, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run("train_gan", *base(faces)) == 0
     path = Path("runs/r/config.yaml")
     path.write_text(path.read_text().partition("training:")[0])
     assert process.main(["stages", "runs/r", "train"]) == run("report", "run=r") == 2
-    assert re.search(r"config\.yaml is empty or cut.*it has no training\..*command\.txt", capsys.readouterr().err)
+    assert re.search(
+        r"config\.yaml is empty or cut.*it has no training\..*command\.txt",
+        capsys.readouterr().err,
+    )
     assert run("train_gan", *base(faces), "training.total_kimg=0.2", "changed=accept") == 0
     assert run("report", "run=r") == 0
 
@@ -469,7 +636,12 @@ def test_a_run_made_under_umask_000_is_its_owners(faces: Faces, slurm: Pretended
         assert run("train_gan", *base(faces)) == run("train_gan", *base(faces)) == 0
         os.umask(0)
         line = [*base(faces), "run=s", "cluster=slurm"]
-        assert process.guarded(lambda: command.start("train_gan", CHAINS["train_gan"], "dcgan-orl32", line)) == 0
+        assert (
+            process.guarded(
+                lambda: command.start("train_gan", CHAINS["train_gan"], "dcgan-orl32", line)
+            )
+            == 0
+        )
     finally:
         os.umask(before)
     made = [Path("runs"), Path("shards"), *Path("runs").rglob("*"), *Path("shards").rglob("*")]
@@ -481,13 +653,20 @@ def test_a_run_made_under_umask_000_is_its_owners(faces: Faces, slurm: Pretended
     assert process.main(["stages", "runs/r", "train"]) == run("report", "run=r") == 2
 
 
-def test_a_second_copy_says_that_the_first_is_running(faces: Faces, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_copy_says_that_the_first_is_running(
+    faces: Faces, capsys: pytest.CaptureFixture[str]
+) -> None:
     run("train_gan", *base(faces))
     other = subprocess.Popen(["sleep", "60"])
     try:
         rundir.write_json(
             Path("runs/r/owner.json"),
-            {"host": __import__("socket").gethostname(), "pid": other.pid, "started": rundir.started(other.pid), "token": "x"},
+            {
+                "host": __import__("socket").gethostname(),
+                "pid": other.pid,
+                "started": rundir.started(other.pid),
+                "token": "x",
+            },
         )
         capsys.readouterr()
         assert run("train_gan", *base(faces)) == 0
@@ -513,7 +692,9 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def test_the_same_command_on_two_login_nodes_at_once_submits_one_chain(faces: Faces, slurm: Pretended) -> None:
+def test_the_same_command_on_two_login_nodes_at_once_submits_one_chain(
+    faces: Faces, slurm: Pretended
+) -> None:
     for tool, path in TOOLS.items():
         (slurm.folder / "bin" / tool).symlink_to(path)
     slurm.prints("scontrol", "Slurmctld(primary) at c1 is UP\n")
@@ -521,15 +702,24 @@ def test_the_same_command_on_two_login_nodes_at_once_submits_one_chain(faces: Fa
     slurm.command("squeue", "cat queue 2>/dev/null; true")
     line = [str(ROOT / "jobs" / "train_gan.py"), *base(faces), "cluster=slurm"]
     commands = [
-        subprocess.Popen([sys.executable, "-c", LOGIN, host, *line], stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", LOGIN, host, *line], stderr=subprocess.PIPE, text=True
+        )
         for host in ("login1", "login2", "login1")
     ]
     said = [command.communicate(timeout=300)[1] for command in commands]
     assert [command.returncode for command in commands] == [0, 0, 0], "\n".join(said)
     assert len(slurm.calls("sbatch /")) == 2 and len(slurm.calls("scontrol release")) == 1
-    assert sorted(text.count("already running: Slurm jobs 101, 102; nothing was started.") for text in said) == [0, 1, 1]
-    assert all("ff-r-" not in text and "prepare" in text and "PENDING" in text for text in said)  # each shows them
-    assert len(rundir.read_jsonl(Path("runs/r/jobs.jsonl"))) == 2 and not Path("runs/r", starting.MARK).exists()
+    assert sorted(
+        text.count("already running: Slurm jobs 101, 102; nothing was started.") for text in said
+    ) == [0, 1, 1]
+    assert all(
+        "ff-r-" not in text and "prepare" in text and "PENDING" in text for text in said
+    )  # each shows them
+    assert (
+        len(rundir.read_jsonl(Path("runs/r/jobs.jsonl"))) == 2
+        and not Path("runs/r", starting.MARK).exists()
+    )
 
 
 def test_where_slurm_does_not_answer_nothing_is_submitted_twice(
@@ -537,11 +727,24 @@ def test_where_slurm_does_not_answer_nothing_is_submitted_twice(
 ) -> None:
     slurm.prints("scontrol", "Slurmctld(primary) at c1 is UP\n")
     line = [*base(faces), "cluster=slurm"]
-    assert process.guarded(lambda: command.start("train_gan", CHAINS["train_gan"], "dcgan-orl32", line)) == 0
+    assert (
+        process.guarded(
+            lambda: command.start("train_gan", CHAINS["train_gan"], "dcgan-orl32", line)
+        )
+        == 0
+    )
     submitted = slurm.calls("sbatch /")
     assert len(submitted) == 2
-    assert process.guarded(lambda: command.start("train_gan", CHAINS["train_gan"], "dcgan-orl32", line)) == 2
-    assert "squeue does not answer" in capsys.readouterr().err and slurm.calls("sbatch /") == submitted
+    assert (
+        process.guarded(
+            lambda: command.start("train_gan", CHAINS["train_gan"], "dcgan-orl32", line)
+        )
+        == 2
+    )
+    assert (
+        "squeue does not answer" in capsys.readouterr().err
+        and slurm.calls("sbatch /") == submitted
+    )
 
 
 def test_a_ledger_that_a_crash_emptied_lets_nothing_be_submitted_twice(
@@ -551,31 +754,38 @@ def test_a_ledger_that_a_crash_emptied_lets_nothing_be_submitted_twice(
     line = [*base(faces), "cluster=slurm"]
 
     def submit() -> tuple[int, int]:
-        code = process.guarded(lambda: command.start("train_gan", CHAINS["train_gan"], "dcgan-orl32", line))
+        code = process.guarded(
+            lambda: command.start("train_gan", CHAINS["train_gan"], "dcgan-orl32", line)
+        )
         return code, len(slurm.calls("sbatch /"))
 
     assert submit() == (0, 2)
     Path("runs/r/jobs.jsonl").write_text("")
     slurm.prints("squeue", "7\n102\n")
     assert submit() == (0, 2)
-    assert "already running: Slurm jobs 102, of which jobs.jsonl has lost its lines" in capsys.readouterr().err
+    assert (
+        "already running: Slurm jobs 102, of which jobs.jsonl has lost its lines"
+        in capsys.readouterr().err
+    )
     slurm.prints("squeue", "7\n")
     assert submit() == (0, 4)
 
 
 def test_a_report_loads_no_torch(faces: Faces) -> None:
     assert run("train_gan", *base(faces)) == 0
-    code = (
-        "import sys; from facefactory import chain; print(chain.process(['stages', 'runs/r', 'report']), 'torch' in sys.modules)"
-    )
+    code = "import sys; from facefactory import chain; print(chain.process(['stages', 'runs/r', 'report']), 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "0 False\n" and "report: done" in done.stderr
 
 
-def test_a_connection_lost_while_jobs_are_submitted_leaves_none_in_the_queue(faces: Faces, slurm: Pretended) -> None:
+def test_a_connection_lost_while_jobs_are_submitted_leaves_none_in_the_queue(
+    faces: Faces, slurm: Pretended
+) -> None:
     (slurm.folder / "bin" / "sleep").symlink_to(TOOLS["sleep"])
     slurm.prints("scontrol", "Slurmctld(primary) at c1 is UP\n")
-    slurm.command("sbatch", f"{BATCH.format(refuse='', refuse_test='')}\n[ $last != 102 ] || sleep 2")
+    slurm.command(
+        "sbatch", f"{BATCH.format(refuse='', refuse_test='')}\n[ $last != 102 ] || sleep 2"
+    )
     line = [str(ROOT / "jobs" / "train_gan.py"), *base(faces), "cluster=slurm"]
     job = subprocess.Popen([sys.executable, *line], stderr=subprocess.PIPE, text=True)
     while len(slurm.calls("sbatch /")) < 2:
@@ -625,13 +835,26 @@ def test_what_would_break_later_is_said_before_anything_starts(
     assert MORE_MISTAKES[mistake] in capsys.readouterr().err
 
 
-def test_a_job_on_a_run_takes_its_own_options_to_the_cluster(trained: Faces, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_job_on_a_run_takes_its_own_options_to_the_cluster(
+    trained: Faces, capsys: pytest.CaptureFixture[str]
+) -> None:
     capsys.readouterr()
     line = ["run=r", "generate.images=7", "generate.out=faces", "dry_run=true", "cluster=slurm"]
     assert process.guarded(lambda: command.start("generate", CHAINS["generate"], None, line)) == 0
     shown = capsys.readouterr().out
     assert "generate.images=7" in shown and f"{Path.cwd()}/faces" in shown
-    assert process.main(["stages", "runs/r", "generate", "generate.images=7", f'generate.out="{Path.cwd()}/faces"']) == 0
+    assert (
+        process.main(
+            [
+                "stages",
+                "runs/r",
+                "generate",
+                "generate.images=7",
+                f'generate.out="{Path.cwd()}/faces"',
+            ]
+        )
+        == 0
+    )
     assert len(list(Path("faces").glob("*.png"))) == 7
 
 

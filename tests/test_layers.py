@@ -44,7 +44,11 @@ def imports(name: str) -> frozenset[str]:
 
 def ours(name: str) -> set[str]:
     """What a module imports of the project; the bare package (its exception and version) is free for all."""
-    return {found for found in imports(name) if found.startswith((f"{PACKAGE}.", "jobs")) and found != PACKAGE}
+    return {
+        found
+        for found in imports(name)
+        if found.startswith((f"{PACKAGE}.", "jobs")) and found != PACKAGE
+    }
 
 
 def below(*tops: str) -> list[str]:
@@ -57,11 +61,17 @@ def is_in(name: str, top: str) -> bool:
 
 
 def importers(library: str) -> set[str]:
-    return {name for name in modules() if any(found.split(".")[0] == library for found in imports(name))}
+    return {
+        name
+        for name in modules()
+        if any(found.split(".")[0] == library for found in imports(name))
+    }
 
 
 def test_the_reader_of_imports_sees_what_is_there() -> None:
-    assert {"facefactory.rundir", "facefactory.registry", "torch", "facefactory.facts"} <= imports("facefactory.checkpoint")
+    assert {"facefactory.rundir", "facefactory.registry", "torch", "facefactory.facts"} <= imports(
+        "facefactory.checkpoint"
+    )
     assert "omegaconf" in imports("facefactory.config")  # a lazy one
     assert len(modules()) > 30
 
@@ -99,13 +109,54 @@ ALLOWED = {  # package -> what its files may import of ours, beside their own pa
     "conditions": {"facts", "data"},
     "checkpoint": {"facts", "models", "registry", "rundir"},
     "training": {
-        *("data", "models", "objectives", "checkpoint", "config", "registry", "rundir", "progress"),
+        *(
+            "data",
+            "models",
+            "objectives",
+            "checkpoint",
+            "config",
+            "registry",
+            "rundir",
+            "progress",
+        ),
         *("facts", "schedule", "draws", "ranks", "conditions"),
     },
-    "evaluation": {"results", "checkpoint", "data", "metrics", "models", "registry", "rundir", "config", "draws", "conditions"},
-    "interpret": {"results", "checkpoint", "data", "metrics", "models", "registry", "rundir", "config", "draws", "conditions"},
+    "evaluation": {
+        "results",
+        "checkpoint",
+        "data",
+        "metrics",
+        "models",
+        "registry",
+        "rundir",
+        "config",
+        "draws",
+        "conditions",
+    },
+    "interpret": {
+        "results",
+        "checkpoint",
+        "data",
+        "metrics",
+        "models",
+        "registry",
+        "rundir",
+        "config",
+        "draws",
+        "conditions",
+    },
     "sweep": {
-        *("training", "evaluation", "config", "registry", "rundir", "checkpoint", "data", "models", "objectives"),
+        *(
+            "training",
+            "evaluation",
+            "config",
+            "registry",
+            "rundir",
+            "checkpoint",
+            "data",
+            "models",
+            "objectives",
+        ),
         *("scratch", "surroundings", "results"),
     },
 }
@@ -124,11 +175,24 @@ def test_imports_only_point_down(package: str) -> None:
 
 def test_every_module_has_its_layer() -> None:
     tops = {name.split(".")[1] for name in modules() if name.startswith(f"{PACKAGE}.")}
-    assert tops - ALLOWED.keys() <= {"run", "runner", "stages", "chain", "process", "command", "__main__"}
+    assert tops - ALLOWED.keys() <= {
+        "run",
+        "runner",
+        "stages",
+        "chain",
+        "process",
+        "command",
+        "__main__",
+    }
 
 
 READS_THE_ENVIRONMENT = {  # why: what speaks to Slurm itself, and who is told by its launcher who it is
-    *("facefactory.surroundings", "facefactory.rundir", "facefactory.scratch", "facefactory.sweep"),
+    *(
+        "facefactory.surroundings",
+        "facefactory.rundir",
+        "facefactory.scratch",
+        "facefactory.sweep",
+    ),
     *("facefactory.ranks", "facefactory.evaluation.weights", "facefactory.command"),
 }
 
@@ -142,7 +206,11 @@ def test_few_read_the_environment() -> None:
 def test_who_runs_stages_knows_none_by_name(name: str) -> None:
     stages = {path.stem for path in (ROOT / PACKAGE / "stages").glob("[!_]*.py")}
     tree = ast.parse(modules()[f"{PACKAGE}.{name}"].read_text())
-    words = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    words = {
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
     assert len(stages) >= 9
     sections = {"sweep"} if name == "command" else set()  # of the config tree, which presets fill
     assert not stages & words - sections
@@ -153,7 +221,9 @@ def test_jobs_import_the_command_line_and_nothing_else_of_ours() -> None:
         if name.startswith("jobs"):
             assert ours(name) <= {"facefactory.command"}, name
         else:
-            assert not any(found.startswith("jobs") for found in ours(name)), f"{name} imports a job"
+            assert not any(found.startswith("jobs") for found in ours(name)), (
+                f"{name} imports a job"
+            )
 
 
 def test_there_is_no_cycle_of_imports_not_even_a_lazy_one() -> None:
@@ -165,13 +235,26 @@ def test_there_is_no_cycle_of_imports_not_even_a_lazy_one() -> None:
 
 
 def test_the_config_tree_and_the_contracts_load_without_torch_and_ray() -> None:
-    sections = [name for name, path in modules().items() if name.startswith(f"{PACKAGE}.") and path.name == "__init__.py"]
+    sections = [
+        name
+        for name, path in modules().items()
+        if name.startswith(f"{PACKAGE}.") and path.name == "__init__.py"
+    ]
     known = [
         *sections,
         *(f"facefactory.{name}" for name in ("run", "runner", "process", "chain", "command")),
     ]
-    assert {"facefactory.data", "facefactory.models", "facefactory.objectives", "facefactory.training"} <= set(known)
+    assert {
+        "facefactory.data",
+        "facefactory.models",
+        "facefactory.objectives",
+        "facefactory.training",
+    } <= set(known)
     heavy = ("torch", "ray", "pandas", "PIL", "matplotlib")
-    code = f"import {', '.join(known)}, sys; print([name for name in {heavy} if name in sys.modules])"
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    code = (
+        f"import {', '.join(known)}, sys; print([name for name in {heavy} if name in sys.modules])"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60
+    )
     assert (ran.returncode, ran.stdout.strip()) == (0, "[]"), ran.stderr

@@ -28,11 +28,12 @@ import torch
 from test_shard import pack_arrays, smooth
 
 from facefactory import UserError
-from facefactory.data import Data, loader, staging
-from facefactory.data.index import Index
-from facefactory.data.loader import Batch, Shards, batches, on_device
-from facefactory.data.order import Ids, Order
-from facefactory.data.pixels import shift, to_model, to_uint8
+from facefactory.data import Data
+from facefactory.data.sets import loader, staging
+from facefactory.data.sets.index import Index
+from facefactory.data.sets.loader import Batch, Shards, batches, on_device
+from facefactory.data.sets.order import Ids, Order
+from facefactory.data.sets.pixels import shift, to_model, to_uint8
 
 
 @pytest.fixture
@@ -58,16 +59,22 @@ def read_tars(index: Index, split: str) -> tuple[np.ndarray, list[dict[str, Any]
 
 @pytest.mark.parametrize("clock", [0, 8, 44, 45, 1003])
 @pytest.mark.parametrize("balance", [None, "Glasses"])
-def test_batches_are_the_orders_images(index: Index, short_blocks: int, clock: int, balance: str | None) -> None:
+def test_batches_are_the_orders_images(
+    index: Index, short_blocks: int, clock: int, balance: str | None
+) -> None:
     images, rows = read_tars(index, "train")
     shards = Shards(index, "train")
     order, wanted = shards.order(Data(balance=balance), 3)[0], ("Person", "Glasses", "Beard")
-    for number, batch in enumerate(itertools.islice(batches(shards, order, clock, 8, 0, 8, False, wanted), 30)):  # over 5 epochs
+    for number, batch in enumerate(
+        itertools.islice(batches(shards, order, clock, 8, 0, 8, False, wanted), 30)
+    ):  # over 5 epochs
         ids = order.ids(clock + 8 * number, clock + 8 * number + 8)
         assert batch.positions.tolist() == ids.tolist()
         assert np.array_equal(batch.images.numpy(), images[ids])
         for name in ("Person", "Glasses", "Beard"):
-            assert batch.labels[name].dtype == torch.int64  # tensors of a smaller type are no index and soon overflow
+            assert (
+                batch.labels[name].dtype == torch.int64
+            )  # tensors of a smaller type are no index and soon overflow
             assert batch.labels[name].tolist() == [rows[i][name] for i in ids]
 
 
@@ -100,7 +107,10 @@ def test_the_ranks_slices_make_up_the_global_batch_also_after_a_break(
         ids = order.ids(7 + 24 * number, 31 + 24 * number)
         assert np.concatenate([found.positions for found in slices]).tolist() == ids.tolist()
         assert torch.equal(torch.cat([found.images for found in slices]), shards.images(ids))
-        assert torch.equal(torch.cat([found.labels["Person"] for found in slices]), shards.labels(["Person"])["Person"][ids])
+        assert torch.equal(
+            torch.cat([found.labels["Person"] for found in slices]),
+            shards.labels(["Person"])["Person"][ids],
+        )
 
 
 def test_options_become_an_order_and_its_definition(index: Index) -> None:
@@ -129,7 +139,10 @@ def test_options_become_an_order_and_its_definition(index: Index) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (Data(balance="Glasses", weights={"2": 1.0}), "give numbers from 0 on, not all 0, to the classes .*Glasses: 0, 1"),
+        (
+            Data(balance="Glasses", weights={"2": 1.0}),
+            "give numbers from 0 on, not all 0, to the classes .*Glasses: 0, 1",
+        ),
         (Data(balance="Glasses", weights={"0": -1.0}), "from 0 on"),
         (Data(balance="Glasses", weights={"0": 0.0, "1": 0.0}), "not all 0"),
         (Data(weights={"1": 1.0}), "those of a label's classes; say which by data.balance=LABEL"),
@@ -140,9 +153,13 @@ def test_weights_that_do_not_fit_are_refused(index: Index, options: Data, messag
         Shards(index, "train").order(options, 0)
 
 
-def test_windows_read_whole_shards_ahead_once(index: Index, short_blocks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_windows_read_whole_shards_ahead_once(
+    index: Index, short_blocks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shards, read = Shards(index, "train"), list[str]()
-    monkeypatch.setattr("builtins.open", lambda path, *_, **__: read.append(path.name) or io.BytesIO(b"x" * 10))
+    monkeypatch.setattr(
+        "builtins.open", lambda path, *_, **__: read.append(path.name) or io.BytesIO(b"x" * 10)
+    )
     order, swept = shards.order(Data(window_images=16), 0)[0], deque[int](maxlen=4)
     shards.sweep(order.ids(0, 5), swept)
     assert len(read) == 1
@@ -152,7 +169,9 @@ def test_windows_read_whole_shards_ahead_once(index: Index, short_blocks: int, m
     assert len(read) == len(set(read)) == 2
 
 
-def test_no_stop_waits_for_what_is_read_ahead(index: Index, short_blocks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_stop_waits_for_what_is_read_ahead(
+    index: Index, short_blocks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shards, began = Shards(index, "train"), threading.Event()
 
     class Slow(io.BytesIO):
@@ -180,7 +199,9 @@ def test_staging_gives_the_same_bits(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    set_ = index if kind == "raw" else pack_arrays(tmp_path / "set", smooth(400, 16, 3), "png", 300)
+    set_ = (
+        index if kind == "raw" else pack_arrays(tmp_path / "set", smooth(400, 16, 3), "png", 300)
+    )
     plain, staged = Shards(set_, "train"), Shards(set_, "train", np.arange(40)[::-1].copy())
     whole = Shards(set_, "train")
     whole.stage(where)
@@ -190,7 +211,9 @@ def test_staging_gives_the_same_bits(
     assert capsys.readouterr().err == ""
     order = whole.order(Data(balance=next(iter(set_.content["labels"]))), 3)[0]
     for ours, theirs in zip(
-        range(5), zip(batches(whole, order, 9, 8, 0, 8), batches(plain, order, 9, 8, 0, 8), strict=False), strict=False
+        range(5),
+        zip(batches(whole, order, 9, 8, 0, 8), batches(plain, order, 9, 8, 0, 8), strict=False),
+        strict=False,
     ):
         assert torch.equal(theirs[0].images, theirs[1].images), ours
 
@@ -208,7 +231,9 @@ def test_a_copy_is_mapped_shared_so_that_it_may_be_larger_than_memory(
     shards = Shards(index, "train")
     shards.stage(where)
     maps = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
-    assert [rights[3] for _, rights, _, _, inode, *_ in maps if int(inode) == copy_of(shards)[0]] == ["s"]  # p: private
+    assert [
+        rights[3] for _, rights, _, _, inode, *_ in maps if int(inode) == copy_of(shards)[0]
+    ] == ["s"]  # p: private
 
 
 @pytest.mark.parametrize("where", ["memory", "disk"])
@@ -224,15 +249,19 @@ def test_the_ranks_of_a_node_share_one_copy_that_ends_with_them(
     assert {copy_of(shards) for shards in ranks} == {(copy_of(ranks[0])[0], 45 * 16 * 16)}
     (folder,) = tmp_path.iterdir()
     assert folder.stat().st_mode & 0o777 == 0o700
-    assert sum(path.stat().st_size for path in folder.iterdir()) < 2000  # a list of those who hold it
+    assert (
+        sum(path.stat().st_size for path in folder.iterdir()) < 2000
+    )  # a list of those who hold it
     held, _ = copy_of(ranks[0])
     script = (
-        "import sys, time\nfrom pathlib import Path\nfrom facefactory.data import index\nfrom facefactory.data.loader import Shards\n"
+        "import sys, time\nfrom pathlib import Path\nfrom facefactory.data import index\nfrom facefactory.data.sets.loader import Shards\n"
         f"shards = Shards(index.read(Path({str(index.folder)!r})), 'train')\nshards.stage({where!r})\n"
         "import os\nprint(os.fstat(shards._copy.fileno()).st_ino, flush=True)\ntime.sleep(60)"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, env={**os.environ, "TMPDIR": str(tmp_path)}
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
     ) as other:
         assert int(other.stdout.readline()) == held  # type: ignore[union-attr]
         ranks.clear()
@@ -252,7 +281,10 @@ def test_the_ranks_of_a_node_share_one_copy_that_ends_with_them(
 
 
 def test_a_copy_in_a_container_that_cannot_be_looked_into_is_not_made_again(
-    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    index: Index,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     first, second, plain = Shards(index, "train"), Shards(index, "train"), Shards(index, "train")
@@ -265,13 +297,16 @@ def test_a_copy_in_a_container_that_cannot_be_looked_into_is_not_made_again(
     second.stage("memory")
     monkeypatch.undo()
     assert re.search(
-        r"^data.stage=memory: .*Permission denied: '/proc/\d+/fd/\d+'; the images are read from", capsys.readouterr().err
+        r"^data.stage=memory: .*Permission denied: '/proc/\d+/fd/\d+'; the images are read from",
+        capsys.readouterr().err,
     )
     assert second._copy is None and torch.equal(second.images(), plain.images())
     assert torch.equal(first.images(), plain.images())
 
 
-def test_a_stop_ends_a_long_copy(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_blocks: int) -> None:
+def test_a_stop_ends_a_long_copy(
+    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_blocks: int
+) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     asked, shards = iter([False, True, True]), Shards(index, "train")
     shards.stage("disk", lambda: next(asked))
@@ -282,7 +317,12 @@ def test_a_stop_ends_a_long_copy(index: Index, tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize("where", ["memory", "disk"])
 @pytest.mark.parametrize("trouble", ["room", "rights", "full"])
 def test_staging_without_room_says_so_and_reads_from_the_shards(
-    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, trouble: str, capsys: pytest.CaptureFixture[str]
+    index: Index,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
+    trouble: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     if trouble == "room":
@@ -301,7 +341,8 @@ def test_staging_without_room_says_so_and_reads_from_the_shards(
     shards.stage(where)
     monkeypatch.undo()
     assert re.search(
-        rf"^data.stage={where}: .*{message}.*; the images are read from {index.folder} instead\.$", capsys.readouterr().err
+        rf"^data.stage={where}: .*{message}.*; the images are read from {index.folder} instead\.$",
+        capsys.readouterr().err,
     )
     assert torch.equal(shards.images(), Shards(index, "train").images())
     assert not list(tmp_path.glob("facefactory-*/.*"))
@@ -338,13 +379,19 @@ def test_strata_are_the_classes_without_missing_labels(index: Index) -> None:
     shards = Shards(index, "train")
     beard = shards.labels(["Beard"])["Beard"].numpy()
     assert -1 in beard
-    assert [found.tolist() for found in shards.strata("Beard").values()] == [np.flatnonzero(beard == c).tolist() for c in (0, 1)]
+    assert [found.tolist() for found in shards.strata("Beard").values()] == [
+        np.flatnonzero(beard == c).tolist() for c in (0, 1)
+    ]
 
 
 def test_labels_have_the_types_of_their_kind(index: Index) -> None:
     shards = Shards(index, "test")
-    assert {str(kind) for kind in shards.table.dtypes} == {"int8"}  # as small as their classes allow
-    assert {str(kind) for kind in index.table("test").drop(columns="file").dtypes} == {"int32"}  # in the files
+    assert {str(kind) for kind in shards.table.dtypes} == {
+        "int8"
+    }  # as small as their classes allow
+    assert {str(kind) for kind in index.table("test").drop(columns="file").dtypes} == {
+        "int32"
+    }  # in the files
     assert shards.labels([]) == {}
 
 
@@ -402,7 +449,9 @@ def test_batches_on_the_cpu_are_handed_through(index: Index, short_blocks: int) 
     assert len(given) == 5  # zip asked once more
 
 
-def test_batches_reach_a_device_in_order_one_ahead(index: Index, short_blocks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_reach_a_device_in_order_one_ahead(
+    index: Index, short_blocks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No GPU here: streams and events are stand-ins, and the device is torch's `meta`."""
     done: list[int] = []
 
@@ -430,7 +479,10 @@ def test_batches_reach_a_device_in_order_one_ahead(index: Index, short_blocks: i
     for number in range(6):
         batch = next(loaded)
         assert batch.positions.tolist() == order.ids(8 * number, 8 * number + 8).tolist()
-        assert {batch.images.device.type, *(column.device.type for column in batch.labels.values())} == {"meta"}
+        assert {
+            batch.images.device.type,
+            *(column.device.type for column in batch.labels.values()),
+        } == {"meta"}
         assert asked == number + 2 and done[-1] == number + 1
 
 
@@ -439,7 +491,9 @@ def test_shifting_moves_and_mirrors() -> None:
     moved = shift(image, torch.tensor([[0.5, 0.5], [0.0, 0.99], [0.99, 0.5]]), 1)
     assert torch.equal(moved[0], image[0])
     padded = torch.nn.functional.pad(image[:1], (1, 1, 1, 1), mode="reflect")[0]
-    assert torch.equal(moved[1], padded[:, 0:4, 2:6]) and torch.equal(moved[2], padded[:, 2:6, 1:5])
+    assert torch.equal(moved[1], padded[:, 0:4, 2:6]) and torch.equal(
+        moved[2], padded[:, 2:6, 1:5]
+    )
     assert moved.is_contiguous()
     assert shift(image, torch.rand(3, 2), 99).shape == image.shape
 
@@ -454,7 +508,9 @@ def test_pixels_survive_the_way_to_the_model_and_back() -> None:
 
 
 def test_pixels_beyond_the_range_are_clamped() -> None:
-    assert to_uint8(torch.tensor([-3.0, -1.0, 0.0, 1.0, 9.0]).view(5, 1, 1, 1)).flatten().tolist() == [
+    assert to_uint8(
+        torch.tensor([-3.0, -1.0, 0.0, 1.0, 9.0]).view(5, 1, 1, 1)
+    ).flatten().tolist() == [
         0,
         0,
         128,

@@ -45,7 +45,11 @@ def exact(rows: int, mean: list[float], deviations: list[float], seed: int = 0) 
 # -- Fréchet distance ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(50, 4), (2, 1), (10, 30)], ids=["usual", "smallest", "fewer rows than columns"])
+@pytest.mark.parametrize(
+    ("rows", "columns"),
+    [(50, 4), (2, 1), (10, 30)],
+    ids=["usual", "smallest", "fewer rows than columns"],
+)
 def test_frechet_distance_of_a_set_to_itself_is_0(rows: int, columns: int) -> None:
     features = drawn(rows, columns)
     assert fd(features, features) == pytest.approx(0, abs=1e-6 * features.var(0).sum())
@@ -62,16 +66,25 @@ def test_frechet_distance_does_not_change_when_rows_are_shuffled_or_sides_swappe
     assert fd(fake, real) == pytest.approx(fd(real, fake), rel=1e-9)
 
 
-def test_frechet_distance_of_diagonal_normals_is_the_sum_of_squared_differences_of_means_and_deviations() -> None:
-    real, fake = exact(40, [0.0, 1.0, -2.0], [1.0, 0.5, 3.0]), exact(60, [1.0, 1.0, 0.0], [2.0, 0.25, 3.0], seed=1)
+def test_frechet_distance_of_diagonal_normals_is_the_sum_of_squared_differences_of_means_and_deviations() -> (
+    None
+):
+    real, fake = (
+        exact(40, [0.0, 1.0, -2.0], [1.0, 0.5, 3.0]),
+        exact(60, [1.0, 1.0, 0.0], [2.0, 0.25, 3.0], seed=1),
+    )
     assert fd(real, fake) == pytest.approx((1 + 0 + 4) + (1 + 0.0625 + 0), rel=1e-9)
 
 
 def test_frechet_distance_of_single_features_is_that_of_diagonal_normals() -> None:
-    assert fd(exact(9, [0.0], [1.0]), exact(9, [2.0], [4.0], seed=1)) == pytest.approx(4 + 9, rel=1e-9)
+    assert fd(exact(9, [0.0], [1.0]), exact(9, [2.0], [4.0], seed=1)) == pytest.approx(
+        4 + 9, rel=1e-9
+    )
 
 
-def test_frechet_distance_to_one_repeated_image_is_the_spread_of_the_others_and_the_squared_shift() -> None:
+def test_frechet_distance_to_one_repeated_image_is_the_spread_of_the_others_and_the_squared_shift() -> (
+    None
+):
     real, repeated = exact(30, [0.0, 0.0], [1.0, 2.0]), np.full((20, 2), 1.0)
     assert fd(real, repeated) == pytest.approx(2 + 1 + 4, rel=1e-6)
 
@@ -81,9 +94,16 @@ def test_frechet_distance_agrees_with_the_matrix_root_and_with_torch_fidelity() 
     real, fake = drawn(200, 12) @ mixing, drawn(300, 12, seed=1) @ mixing.T + 0.3
     cov_real, cov_fake = np.cov(real, rowvar=False), np.cov(fake, rowvar=False)
     shift = real.mean(0) - fake.mean(0)
-    by_root = shift @ shift + np.trace(cov_real + cov_fake - 2 * scipy.linalg.sqrtm(cov_real @ cov_fake).real)
-    first, second = (metric_fid.fid_features_to_statistics(torch.from_numpy(features)) for features in (real, fake))
-    published = metric_fid.fid_statistics_to_metric(first, second, verbose=False)[metric_fid.KEY_METRIC_FID]
+    by_root = shift @ shift + np.trace(
+        cov_real + cov_fake - 2 * scipy.linalg.sqrtm(cov_real @ cov_fake).real
+    )
+    first, second = (
+        metric_fid.fid_features_to_statistics(torch.from_numpy(features))
+        for features in (real, fake)
+    )
+    published = metric_fid.fid_statistics_to_metric(first, second, verbose=False)[
+        metric_fid.KEY_METRIC_FID
+    ]
     assert fd(real, fake) == pytest.approx(by_root, rel=1e-6)
     assert fd(real, fake) == pytest.approx(published, rel=1e-6)
 
@@ -108,7 +128,10 @@ def test_kernel_distance_is_what_a_loop_over_all_pairs_gives() -> None:
 
 
 def test_kernel_distance_of_points_is_known_by_hand() -> None:
-    zeros, ones = np.zeros((2, 2)), np.ones((3, 2))  # kernels: 0·0 -> 1, 0·1 -> 1, 1·1 -> (2/2 + 1)³ = 8
+    zeros, ones = (
+        np.zeros((2, 2)),
+        np.ones((3, 2)),
+    )  # kernels: 0·0 -> 1, 0·1 -> 1, 1·1 -> (2/2 + 1)³ = 8
     assert kd(zeros, ones) == pytest.approx(1 + 8 - 2 * 1)
     assert kd(ones, ones) == pytest.approx(0, abs=1e-12)
 
@@ -116,12 +139,16 @@ def test_kernel_distance_of_points_is_known_by_hand() -> None:
 def test_kernel_distance_agrees_with_torch_fidelity_when_its_one_subset_is_the_whole_set() -> None:
     real, fake = drawn(60, 16), drawn(60, 16, seed=1) * 1.2 + 0.2
     both = [torch.from_numpy(features) for features in (real, fake)]
-    published = metric_kid.kid_features_to_metric(*both, kid_subsets=1, kid_subset_size=60, verbose=False)
+    published = metric_kid.kid_features_to_metric(
+        *both, kid_subsets=1, kid_subset_size=60, verbose=False
+    )
     assert kd(real, fake) == pytest.approx(published[metric_kid.KEY_METRIC_KID_MEAN], rel=1e-6)
 
 
 @pytest.mark.parametrize(("reals", "fakes"), [(40, 40), (40, 10)])
-def test_kernel_distance_of_one_distribution_is_0_on_average_whatever_the_set_sizes(reals: int, fakes: int) -> None:
+def test_kernel_distance_of_one_distribution_is_0_on_average_whatever_the_set_sizes(
+    reals: int, fakes: int
+) -> None:
     values = np.array([kd(drawn(reals, 4, 2 * n), drawn(fakes, 4, 2 * n + 1)) for n in range(600)])
     error = values.std() / np.sqrt(len(values))
     assert abs(values.mean()) < 4 * error
@@ -131,7 +158,9 @@ def test_kernel_distance_of_one_distribution_is_0_on_average_whatever_the_set_si
 
 
 @pytest.mark.parametrize("rows", [1, 7, 20, 1000])
-def test_kernel_distance_does_not_depend_on_the_chunks(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernel_distance_does_not_depend_on_the_chunks(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real, fake = drawn(20, 3), drawn(33, 3, seed=1) + 1
     monkeypatch.setattr(kernel_distance, "ROWS", rows)
     assert kd(real, fake) == pytest.approx(naive_kernel_distance(real, fake), rel=1e-9)
@@ -158,23 +187,31 @@ def test_a_generator_of_some_modes_has_precision_1_and_their_share_as_recall() -
     assert pr(np.concatenate(modes), modes[1]) == (1, 0.25)
 
 
-def test_a_generator_that_adds_modes_has_recall_1_and_the_share_of_real_ones_as_precision() -> None:
+def test_a_generator_that_adds_modes_has_recall_1_and_the_share_of_real_ones_as_precision() -> (
+    None
+):
     modes = [drawn(20, 3, seed) + 100 * seed for seed in range(4)]
     assert pr(modes[1], np.concatenate(modes)) == (0.25, 1)
 
 
 def test_a_ball_reaches_to_the_third_neighbour_and_includes_its_edge() -> None:
-    real = np.array([[0.0], [1.0], [2.0], [3.0]])  # radii 3, 2, 2, 3: together they reach from -3 to 6
+    real = np.array(
+        [[0.0], [1.0], [2.0], [3.0]]
+    )  # radii 3, 2, 2, 3: together they reach from -3 to 6
     fake = np.array([[-3.0], [6.0], [-3.01], [6.01]])
     precision, _ = pr(real, fake)
     assert precision == 0.5
 
 
 @pytest.mark.parametrize("rows", [3, 4096])
-def test_precision_and_recall_agree_with_torch_fidelity_in_chunks_of_any_size(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_precision_and_recall_agree_with_torch_fidelity_in_chunks_of_any_size(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(precision_recall, "ROWS", rows)
     real, fake = drawn(80, 3), drawn(50, 3, seed=1) * [0.3, 2.0, 1.0] + 0.5
-    published = metric_prc.calculate_precision_recall_full(torch.from_numpy(fake), torch.from_numpy(real), 3)
+    published = metric_prc.calculate_precision_recall_full(
+        torch.from_numpy(fake), torch.from_numpy(real), 3
+    )
     found = pr(real, fake)
     assert found == pytest.approx(published, abs=1e-6)
     assert min(found) > 0.1 and max(found) < 1
@@ -186,14 +223,19 @@ def test_precision_and_recall_agree_with_torch_fidelity_in_chunks_of_any_size(ro
 def pair_counting_auroc(codes: Array, labels: Array) -> float:
     """P(a 1 lies above a 0), ties counted half, by looking at every pair."""
     pairs = itertools.product(codes[labels == 1], codes[labels == 0])
-    return float(np.mean([1.0 if one > zero else 0.5 if one == zero else 0.0 for one, zero in pairs]))
+    return float(
+        np.mean([1.0 if one > zero else 0.5 if one == zero else 0.0 for one, zero in pairs])
+    )
 
 
 def test_cliffs_delta_is_twice_the_auroc_less_1_with_ties() -> None:
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 5, (40, 3)).astype(float)  # many ties
     labels = (rng.random((40, 2)) < [0.3, 0.6]).astype(float)
-    wanted = [[2 * pair_counting_auroc(codes[:, d], labels[:, n]) - 1 for n in range(2)] for d in range(3)]
+    wanted = [
+        [2 * pair_counting_auroc(codes[:, d], labels[:, n]) - 1 for n in range(2)]
+        for d in range(3)
+    ]
     np.testing.assert_allclose(cliffs_delta.score(codes, labels), wanted, atol=1e-12)
 
 
@@ -230,12 +272,16 @@ def test_the_bootstrap_draws_whole_people_as_often_as_there_are_people() -> None
 
     intervals.bootstrap(statistic, GROUPS, 50)
     assert len(chosen) == 50 and all(sum(times) == 4 for times in chosen)
-    assert max(map(max, chosen)) > 1 and len(set(chosen)) > 10  # with replacement, not one permutation after another
+    assert (
+        max(map(max, chosen)) > 1 and len(set(chosen)) > 10
+    )  # with replacement, not one permutation after another
 
 
 def test_the_bootstrap_keeps_the_shape_of_the_statistic_and_repeats_itself() -> None:
     values = drawn(10, 3)
-    first, second = (intervals.bootstrap(lambda ids: values[ids].mean(0), GROUPS, 20) for _ in range(2))
+    first, second = (
+        intervals.bootstrap(lambda ids: values[ids].mean(0), GROUPS, 20) for _ in range(2)
+    )
     assert first.shape == (20, 3)
     np.testing.assert_array_equal(first, second)
     assert intervals.bootstrap(lambda ids: float(values[ids].mean()), GROUPS, 20).shape == (20,)
@@ -245,7 +291,9 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says_even_for_8_peop
     rng, covered, by_percentiles = np.random.default_rng(0), 0, 0
     people, classes = np.repeat(np.arange(8), 5), np.zeros(40)
     for _ in range(300):
-        values = rng.normal(size=8)[people] + 0.1 * rng.normal(size=40)  # a person's images are alike
+        values = rng.normal(size=8)[people] + 0.1 * rng.normal(
+            size=40
+        )  # a person's images are alike
 
         def mean(ids: npt.NDArray[np.int64], values: Array = values) -> float:
             return float(values[ids].mean())
@@ -255,10 +303,14 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says_even_for_8_peop
         low, high = np.quantile(intervals.bootstrap(mean, people), [0.025, 0.975])
         by_percentiles += low <= 0 <= high
     assert 0.91 * 300 < covered < 0.98 * 300
-    assert by_percentiles < covered  # about 0.89; by image instead of by person it would be below 0.6
+    assert (
+        by_percentiles < covered
+    )  # about 0.89; by image instead of by person it would be below 0.6
 
 
-def test_the_rarest_class_gives_the_degrees_of_freedom_and_draws_without_a_value_are_left_out() -> None:
+def test_the_rarest_class_gives_the_degrees_of_freedom_and_draws_without_a_value_are_left_out() -> (
+    None
+):
     people, classes = np.arange(40), np.array([1] * 3 + [0] * 30 + [2] * 7)
 
     def share(ids: npt.NDArray[np.int64]) -> float:
@@ -268,10 +320,18 @@ def test_the_rarest_class_gives_the_degrees_of_freedom_and_draws_without_a_value
     assert 0 < np.isnan(draws).sum() < 100
     value, reach, p = intervals.student(share, people, classes)
     error = np.nanstd(draws, ddof=1)
-    assert value == 0.5 and reach == pytest.approx(4.3027 * error, rel=1e-4)  # Student's t with 3 - 1 degrees of freedom
+    assert value == 0.5 and reach == pytest.approx(
+        4.3027 * error, rel=1e-4
+    )  # Student's t with 3 - 1 degrees of freedom
     assert p == pytest.approx(2 * scipy.stats.t.sf(0.5 / error, 2))
 
 
 def test_p_is_1_for_a_constant_0_and_0_for_a_constant_of_another_value() -> None:
-    value, reach, p = intervals.student(lambda ids: np.array([0.0, 0.5]), np.arange(10), np.arange(10) % 2)
-    assert value.tolist() == [0, 0.5] and reach.tolist() == [0, 0] and p.tolist() == [1, pytest.approx(0, abs=1e-9)]
+    value, reach, p = intervals.student(
+        lambda ids: np.array([0.0, 0.5]), np.arange(10), np.arange(10) % 2
+    )
+    assert (
+        value.tolist() == [0, 0.5]
+        and reach.tolist() == [0, 0]
+        and p.tolist() == [1, pytest.approx(0, abs=1e-9)]
+    )

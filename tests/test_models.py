@@ -16,8 +16,13 @@ CLASSES = {"Glasses": 2, "Person": 7}
 every_model = pytest.mark.parametrize("name", registry.names("models"))
 
 
-def facts(side: int = 16, channels: int = 1, width: int = 0, classes: dict[str, int] = CLASSES) -> Facts:
-    labels = {name: Label("categorical", tuple(map(str, range(count)))) for name, count in classes.items()}
+def facts(
+    side: int = 16, channels: int = 1, width: int = 0, classes: dict[str, int] = CLASSES
+) -> Facts:
+    labels = {
+        name: Label("categorical", tuple(map(str, range(count))))
+        for name, count in classes.items()
+    }
     return Facts(side, width or side, channels, labels)
 
 
@@ -33,7 +38,9 @@ def build(name: str, known: Facts, seed: int = 0, **wanted: Any) -> Any:
 
 
 def with_option(option: str) -> Any:
-    return pytest.mark.parametrize("name", [n for n in registry.names("models") if option in registry.options("models", n)])
+    return pytest.mark.parametrize(
+        "name", [n for n in registry.names("models") if option in registry.options("models", n)]
+    )
 
 
 def check(model: Any, known: Facts) -> None:
@@ -62,8 +69,13 @@ def check(model: Any, known: Facts) -> None:
 
 
 @every_model
-@pytest.mark.parametrize(("side", "channels", "width"), [(16, 1, 16), (16, 3, 16), (32, 1, 32), (32, 3, 32), (48, 3, 32)])
-def test_outputs_have_the_images_shape_and_range(name: str, side: int, channels: int, width: int) -> None:
+@pytest.mark.parametrize(
+    ("side", "channels", "width"),
+    [(16, 1, 16), (16, 3, 16), (32, 1, 32), (32, 3, 32), (48, 3, 32)],
+)
+def test_outputs_have_the_images_shape_and_range(
+    name: str, side: int, channels: int, width: int
+) -> None:
     known = facts(side, channels, width)
     check(build(name, known), known)
 
@@ -95,7 +107,12 @@ def test_every_possible_depth_fits(name: str, side: int, depth: int) -> None:
 
 
 def test_stages_gives_the_smallest_side() -> None:
-    assert [smallest(facts(32), depth) for depth in (1, 2, 3, 4)] == [(16, 16), (8, 8), (4, 4), (2, 2)]
+    assert [smallest(facts(32), depth) for depth in (1, 2, 3, 4)] == [
+        (16, 16),
+        (8, 8),
+        (4, 4),
+        (2, 2),
+    ]
     assert smallest(facts(48, 1, 32), 3) == (6, 4)
 
 
@@ -104,7 +121,10 @@ def test_the_seed_decides_the_weights_and_nothing_else_is_touched(name: str) -> 
     before = torch.get_rng_state()
     first = build(name, facts(), seed=1).state_dict()
     torch.randn(5)
-    again, other = build(name, facts(), seed=1).state_dict(), build(name, facts(), seed=2).state_dict()
+    again, other = (
+        build(name, facts(), seed=1).state_dict(),
+        build(name, facts(), seed=2).state_dict(),
+    )
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert any(not torch.equal(first[key], other[key]) for key in first)
     torch.set_rng_state(before)
@@ -117,7 +137,12 @@ def test_without_batch_norm_an_image_does_not_see_its_batch(name: str) -> None:
     norms = {key: "group" for key in registry.options("models", name) if key.endswith("norm")}
     model = build(name, facts(), **norms).train()
     images, z = torch.rand(4, 1, 16, 16), torch.randn(4, getattr(model, "z_dim", 1))
-    for method, inputs in (("sample", z), ("discriminator", images), ("decode", z), ("features", images)):
+    for method, inputs in (
+        ("sample", z),
+        ("discriminator", images),
+        ("decode", z),
+        ("features", images),
+    ):
         if hasattr(model, method):
             c = [conditions(model, 4)] if method != "features" else []
             whole = getattr(model, method)(inputs, *c)
@@ -160,8 +185,13 @@ def test_a_label_may_have_any_name(name: str) -> None:
     again = build(name, facts(classes=classes), seed=1)
     again.load_state_dict(model.state_dict())
     assert all(torch.equal(found, logits[label]) for label, found in again.logits(images).items())
-    plain = build(name, facts(classes={f"label_{number}": count for number, count in enumerate(classes.values())}))
-    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), model.parameters(), strict=True))
+    plain = build(
+        name,
+        facts(classes={f"label_{number}": count for number, count in enumerate(classes.values())}),
+    )
+    assert all(
+        torch.equal(a, b) for a, b in zip(plain.parameters(), model.parameters(), strict=True)
+    )
 
 
 # -- memory ----------------------------------------------------------------------------------------------------------
@@ -171,15 +201,15 @@ def test_a_label_may_have_any_name(name: str) -> None:
 def test_parameters_are_counted_without_building(name: str) -> None:
     built = checkpoint.build({"name": name}, facts())
     state = torch.get_rng_state()
-    assert checkpoint.parameters({"name": name}, facts()) == sum(weights.numel() for weights in built.parameters())
+    assert checkpoint.parameters({"name": name}, facts()) == sum(
+        weights.numel() for weights in built.parameters()
+    )
     assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize("width", [10**9, 10**30])
 def test_a_network_beyond_memory_is_refused_before_it_is_built(width: int) -> None:
-    told = (
-        rf"gan/dcgan .* has more than 9e18 parameters .*; this machine has .* GB: width={width} is too large, width=\d+ would fit"
-    )
+    told = rf"gan/dcgan .* has more than 9e18 parameters .*; this machine has .* GB: width={width} is too large, width=\d+ would fit"
     with pytest.raises(UserError, match=told):
         checkpoint.build({"name": "gan/dcgan", "width": width}, facts())
 
@@ -191,9 +221,13 @@ def test_the_option_that_would_fit_is_the_greatest_power_of_two() -> None:
         return 5 * 4 * count + 1000
 
     room = needed(64)
-    told = r"needs [0-9.]+ GB; the profile has [0-9.]+ GB: width=100 is too large, width=64 would fit"
+    told = (
+        r"needs [0-9.]+ GB; the profile has [0-9.]+ GB: width=100 is too large, width=64 would fit"
+    )
     with pytest.raises(UserError, match=told):
-        checkpoint.require_memory({"name": "gan/dcgan", "width": 100}, facts(), 5, 1000, room, "the profile")
+        checkpoint.require_memory(
+            {"name": "gan/dcgan", "width": 100}, facts(), 5, 1000, room, "the profile"
+        )
     checkpoint.require_memory({"name": "gan/dcgan", "width": 64}, facts(), 5, 1000, room)
 
 

@@ -34,7 +34,9 @@ def batch_of(
     class Known:
         @staticmethod
         def normal(purpose: str, columns: int) -> Tensor:
-            return torch.randn(len(images), columns, generator=torch.Generator().manual_seed(len(purpose)))
+            return torch.randn(
+                len(images), columns, generator=torch.Generator().manual_seed(len(purpose))
+            )
 
     none = torch.empty(len(images), 0)
     draws: Any = Known
@@ -66,8 +68,12 @@ IMAGES = torch.rand(5, 2, 4, 4, generator=torch.Generator().manual_seed(1)) * 2 
 # -- adversarial -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("kind", "d_value", "g_value"), [("non_saturating", 2 * LN2, LN2), ("hinge", 2.0, 0.0)])
-def test_adversarial_losses_where_the_discriminator_knows_nothing(kind: str, d_value: float, g_value: float) -> None:
+@pytest.mark.parametrize(
+    ("kind", "d_value", "g_value"), [("non_saturating", 2 * LN2, LN2), ("hinge", 2.0, 0.0)]
+)
+def test_adversarial_losses_where_the_discriminator_knows_nothing(
+    kind: str, d_value: float, g_value: float
+) -> None:
     model, made = LinearGAN(scale=0.0), objective("adversarial", critic=kind)
     d_loss, shown = made.loss("discriminator", model, batch_of(IMAGES))
     g_loss, _ = made.loss("generator", model, batch_of(IMAGES))
@@ -87,19 +93,27 @@ def test_adversarial_losses_of_a_discriminator_that_is_right_or_wrong() -> None:
         kind: objective("adversarial", critic=kind).loss("discriminator", model, batch_of(real))[0]
         for kind in ("hinge", "non_saturating")
     }
-    assert right["hinge"] == 0 and right["non_saturating"].item() == pytest.approx(2 * math.log1p(math.exp(-3)))
+    assert right["hinge"] == 0 and right["non_saturating"].item() == pytest.approx(
+        2 * math.log1p(math.exp(-3))
+    )
     model.sign = -1.0
     wrong = {
         kind: objective("adversarial", critic=kind).loss("discriminator", model, batch_of(real))[0]
         for kind in ("hinge", "non_saturating")
     }
-    assert wrong["hinge"] == 8 and wrong["non_saturating"].item() == pytest.approx(2 * math.log1p(math.exp(3)))
-    assert objective("adversarial", critic="hinge").loss("generator", model, batch_of(real))[0] == -3
+    assert wrong["hinge"] == 8 and wrong["non_saturating"].item() == pytest.approx(
+        2 * math.log1p(math.exp(3))
+    )
+    assert (
+        objective("adversarial", critic="hinge").loss("generator", model, batch_of(real))[0] == -3
+    )
 
 
 @pytest.mark.parametrize("size", [1, 5])
 @pytest.mark.parametrize("name", ["r1", "r2"])
-def test_r1_and_r2_of_a_linear_discriminator_are_the_norm_of_its_weight(name: str, size: int) -> None:
+def test_r1_and_r2_of_a_linear_discriminator_are_the_norm_of_its_weight(
+    name: str, size: int
+) -> None:
     model = LinearGAN()
     made = objective("adversarial", terms={name: {"gamma": 3.0, "interval": 4}})
     plain, _ = made.loss("discriminator", model, batch_of(IMAGES[:size], iteration=5))
@@ -108,13 +122,17 @@ def test_r1_and_r2_of_a_linear_discriminator_are_the_norm_of_its_weight(name: st
     assert (loss - plain).item() == pytest.approx(3.0 / 2 * 4 * norm)  # γ/2 · interval · ‖w‖²
     assert shown[name].item() == pytest.approx(norm)
     (gradient,) = torch.autograd.grad(loss - plain, model.head.weight)
-    assert torch.allclose(gradient, 3.0 * 4 * model.head.weight, atol=1e-5)  # it is differentiable, as the phase needs
+    assert torch.allclose(
+        gradient, 3.0 * 4 * model.head.weight, atol=1e-5
+    )  # it is differentiable, as the phase needs
 
 
 def test_r1_goes_through_the_augmentation() -> None:
     model = LinearGAN()
     halved = batch_of(IMAGES, augment=lambda images, purpose: images / 2)
-    _, shown = objective("adversarial", terms={"r1": {"interval": 1}}).loss("discriminator", model, halved)
+    _, shown = objective("adversarial", terms={"r1": {"interval": 1}}).loss(
+        "discriminator", model, halved
+    )
     assert shown["r1"].item() == pytest.approx(model.head.weight.square().sum().item() / 4)
 
 
@@ -154,7 +172,10 @@ def test_phases_say_what_is_trained_and_terms_when() -> None:
         "discriminator": ("discriminator",),
         "generator": ("generator",),
     }
-    due = ["r1" in made.loss("discriminator", LinearGAN(), batch_of(IMAGES, iteration=number))[1] for number in range(33)]
+    due = [
+        "r1" in made.loss("discriminator", LinearGAN(), batch_of(IMAGES, iteration=number))[1]
+        for number in range(33)
+    ]
     assert [number for number, is_due in enumerate(due) if is_due] == [0, 16, 32]
 
 
@@ -179,7 +200,9 @@ class KnownVAE(nn.Module):
 
 @pytest.mark.parametrize(("dtype", "precision"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
 @pytest.mark.parametrize("beta", [0.0, 1.0, 4.0])
-def test_elbo_is_that_of_torch_distributions(beta: float, dtype: torch.dtype, precision: float) -> None:
+def test_elbo_is_that_of_torch_distributions(
+    beta: float, dtype: torch.dtype, precision: float
+) -> None:
     model, batch = KnownVAE(5), batch_of(IMAGES.to(dtype))
     loss, shown = objective("elbo", beta=beta, sigma=0.3).loss("vae", model, batch)
     posterior = Normal(model.mu.double(), (model.logvar.double() / 2).exp())
@@ -207,7 +230,11 @@ SCHEMA = {
     "Who": {"kind": "identity", "classes": ["a", "b", "c"]},
     "Score": {"kind": "real"},
 }
-LABELS = {"Glasses": torch.tensor([1, -1, 0, 1]), "Who": torch.tensor([-1, -1, 2, -1]), "Score": torch.rand(4)}
+LABELS = {
+    "Glasses": torch.tensor([1, -1, 0, 1]),
+    "Who": torch.tensor([-1, -1, 2, -1]),
+    "Score": torch.rand(4),
+}
 
 
 class KnownClassifier(nn.Module):
@@ -223,8 +250,12 @@ class KnownClassifier(nn.Module):
 
 
 def test_classification_is_the_cross_entropy_counted_by_hand() -> None:
-    loss, shown = objective("classification", SCHEMA).loss("classifier", KnownClassifier(), batch_of(IMAGES[:4], LABELS))
-    glasses = (LN2 + math.log1p(math.exp(-1)) + math.log1p(math.exp(-2))) / 4  # three labelled of four images
+    loss, shown = objective("classification", SCHEMA).loss(
+        "classifier", KnownClassifier(), batch_of(IMAGES[:4], LABELS)
+    )
+    glasses = (
+        LN2 + math.log1p(math.exp(-1)) + math.log1p(math.exp(-2))
+    ) / 4  # three labelled of four images
     who = math.log(3) / 4  # one labelled of four
     assert shown["nats_Glasses"].item() == pytest.approx(glasses)
     assert shown["nats_Who"].item() == pytest.approx(who)
@@ -234,19 +265,25 @@ def test_classification_is_the_cross_entropy_counted_by_hand() -> None:
 def test_identity_has_its_own_weight() -> None:
     made = objective("classification", SCHEMA, identity_weight=0.5)
     loss, shown = made.loss("classifier", KnownClassifier(), batch_of(IMAGES[:4], LABELS))
-    assert loss.item() == pytest.approx(((shown["nats_Glasses"] + 0.5 * shown["nats_Who"]) / 1.5).item())
+    assert loss.item() == pytest.approx(
+        ((shown["nats_Glasses"] + 0.5 * shown["nats_Who"]) / 1.5).item()
+    )
 
 
 def test_an_image_without_a_label_teaches_nothing_about_it() -> None:
     model = KnownClassifier()
-    objective("classification", SCHEMA).loss("classifier", model, batch_of(IMAGES[:4], LABELS))[0].backward()
+    objective("classification", SCHEMA).loss("classifier", model, batch_of(IMAGES[:4], LABELS))[
+        0
+    ].backward()
     assert model.glasses.grad[1].abs().sum() == 0 and model.glasses.grad[0].abs().sum() > 0
     assert [row.abs().sum().item() > 0 for row in model.who.grad] == [False, False, True, False]
 
 
 def test_a_label_nobody_has_costs_nothing_and_stays_finite() -> None:
     nobody = {name: torch.full((4,), -1) for name in ("Glasses", "Who")}
-    loss, _ = objective("classification", SCHEMA).loss("classifier", KnownClassifier(), batch_of(IMAGES[:4], nobody))
+    loss, _ = objective("classification", SCHEMA).loss(
+        "classifier", KnownClassifier(), batch_of(IMAGES[:4], nobody)
+    )
     assert loss == 0
 
 
@@ -269,10 +306,17 @@ def test_parts_of_a_batch_average_to_the_whole_wherever_labels_are_missing() -> 
 
 
 def test_classification_keeps_the_precision_it_is_given() -> None:
-    loss, _ = objective("classification", SCHEMA).loss("classifier", KnownClassifier(), batch_of(IMAGES[:4].double(), LABELS))
+    loss, _ = objective("classification", SCHEMA).loss(
+        "classifier", KnownClassifier(), batch_of(IMAGES[:4].double(), LABELS)
+    )
     assert loss.dtype == torch.float64
     target = LABELS["Glasses"]
-    expected = F.cross_entropy(KnownClassifier().glasses.double(), target, ignore_index=-1, reduction="sum") / 4
+    expected = (
+        F.cross_entropy(
+            KnownClassifier().glasses.double(), target, ignore_index=-1, reduction="sum"
+        )
+        / 4
+    )
     assert loss.item() == pytest.approx((expected.item() + math.log(3) / 4) / 2, rel=1e-12)
 
 

@@ -9,10 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from facefactory.data.order import ALGORITHM, Order, permute
+from facefactory.data.sets.order import ALGORITHM, Order, permute
 
 SIZES = np.array([7, 7, 7, 7, 2])  # images per shard of 30
-STRATA = (np.array([3, 4, 29]), np.arange(5, 22), np.array([0, 1, 2, 25, 26]))  # of 30 images; some are in no stratum
+STRATA = (
+    np.array([3, 4, 29]),
+    np.arange(5, 22),
+    np.array([0, 1, 2, 25, 26]),
+)  # of 30 images; some are in no stratum
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 64, 65, 1000])
@@ -41,7 +45,9 @@ def test_slots_that_do_not_divide_go_to_the_first_strata() -> None:
 
 def test_which_members_get_the_odd_slots_changes_with_the_epoch() -> None:
     order = Order(30, seed=5, strata=STRATA)
-    epochs = np.array([np.bincount(order.ids(30 * e, 30 * e + 30), minlength=30) for e in range(200)])
+    epochs = np.array(
+        [np.bincount(order.ids(30 * e, 30 * e + 30), minlength=30) for e in range(200)]
+    )
     assert np.allclose(epochs[:, STRATA[1]].mean(axis=0), 10 / 17, atol=0.2)
     assert np.allclose(epochs[:, STRATA[0]].mean(axis=0), 10 / 3, atol=0.2)
 
@@ -49,8 +55,40 @@ def test_which_members_get_the_odd_slots_changes_with_the_epoch() -> None:
 def test_the_first_values_never_change() -> None:
     # A file format: checkpoints rely on these values. A change needs a new algorithm name, and this test a new case.
     assert ALGORITHM == "feistel-6-v1"
-    assert Order(10, seed=0).ids(0, 20).tolist() == [8, 1, 9, 0, 5, 2, 3, 7, 4, 6, 6, 2, 7, 9, 8, 5, 1, 0, 3, 4]
-    assert Order(400, seed=7).ids(795, 805).tolist() == [215, 370, 19, 93, 35, 106, 19, 99, 398, 396]
+    assert Order(10, seed=0).ids(0, 20).tolist() == [
+        8,
+        1,
+        9,
+        0,
+        5,
+        2,
+        3,
+        7,
+        4,
+        6,
+        6,
+        2,
+        7,
+        9,
+        8,
+        5,
+        1,
+        0,
+        3,
+        4,
+    ]
+    assert Order(400, seed=7).ids(795, 805).tolist() == [
+        215,
+        370,
+        19,
+        93,
+        35,
+        106,
+        19,
+        99,
+        398,
+        396,
+    ]
     assert Order(10**9, seed=1).ids(0, 4).tolist() == [798852050, 251899624, 963026017, 448653993]
     assert permute(np.arange(5), 1000, 1, 2, 3).tolist() == [316, 658, 742, 349, 672]
     drawn = [8, 20, 26, 29, 7, 3, 29, 0, 29, 18, 19, 13, 12, 26, 17, 21, 4, 3, 26, 3]
@@ -65,13 +103,21 @@ def test_weights_share_the_slots_of_a_virtual_epoch() -> None:
         assert set(counts[STRATA[0]]) == {3, 4} and set(counts[STRATA[2]]) == {4}
     whole = Order(30, 5, STRATA).ids(0, 90)
     assert Order(30, 5, STRATA, (2.0, 2.0, 2.0)).ids(0, 90).tolist() == whole.tolist()
-    quotas = np.bincount(Order(10, 0, (np.array([0]), np.array([1]), np.array([2])), (1.0, 1.0, 4.0)).ids(0, 10))
-    assert quotas.tolist() == [2, 1, 7]  # of 1.67, 1.67 and 6.67: the largest remainders first, then the first ones
+    quotas = np.bincount(
+        Order(10, 0, (np.array([0]), np.array([1]), np.array([2])), (1.0, 1.0, 4.0)).ids(0, 10)
+    )
+    assert quotas.tolist() == [
+        2,
+        1,
+        7,
+    ]  # of 1.67, 1.67 and 6.67: the largest remainders first, then the first ones
 
 
 @pytest.mark.parametrize("strata", [(), STRATA])
 @pytest.mark.parametrize("window", [1, 2, 3])
-def test_windows_draw_the_same_images_as_often_from_few_shards_at_a_time(strata: tuple[np.ndarray, ...], window: int) -> None:
+def test_windows_draw_the_same_images_as_often_from_few_shards_at_a_time(
+    strata: tuple[np.ndarray, ...], window: int
+) -> None:
     shard_of, seen = np.repeat(np.arange(5), SIZES), set()
     for epoch in range(12):
         drawn = Order(30, 2, strata, None, SIZES, window).ids(30 * epoch, 30 * epoch + 30)
@@ -89,9 +135,14 @@ def test_a_window_is_shuffled_and_the_shards_are_dealt_anew_each_epoch() -> None
     order = Order(400, 1, sizes=np.full(8, 50), window=4)
     for epoch in range(5):
         first = order.ids(400 * epoch, 400 * epoch + 200)
-        assert len(set((first // 50).tolist())) == 4  # half of the epoch comes from half of the shards
+        assert (
+            len(set((first // 50).tolist())) == 4
+        )  # half of the epoch comes from half of the shards
         assert len(set((first[:20] // 50).tolist())) >= 3
-    dealt = {frozenset((order.ids(400 * epoch, 400 * epoch + 200) // 50).tolist()) for epoch in range(20)}
+    dealt = {
+        frozenset((order.ids(400 * epoch, 400 * epoch + 200) // 50).tolist())
+        for epoch in range(20)
+    }
     assert len(dealt) > 10
 
 
@@ -99,12 +150,18 @@ WINDOWED: dict[str, Any] = {"sizes": SIZES, "window": 2}
 
 
 @pytest.mark.parametrize("strata", [(), STRATA])
-@pytest.mark.parametrize("more", [{}, WINDOWED, {"weights": (1.0, 2.0, 3.0)}, {"weights": (1.0, 2.0, 3.0), **WINDOWED}])
-def test_the_sequence_does_not_depend_on_how_it_is_cut(strata: tuple[np.ndarray, ...], more: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "more", [{}, WINDOWED, {"weights": (1.0, 2.0, 3.0)}, {"weights": (1.0, 2.0, 3.0), **WINDOWED}]
+)
+def test_the_sequence_does_not_depend_on_how_it_is_cut(
+    strata: tuple[np.ndarray, ...], more: dict[str, Any]
+) -> None:
     order = Order(30, seed=1, strata=strata, **more)
     whole = order.ids(7, 200)
     for cuts in ([7, 8, 200], [7, 30, 60, 200], [7, 29, 31, 31 + 64, 200]):
-        assert np.concatenate([order.ids(a, b) for a, b in pairwise(cuts)]).tolist() == whole.tolist()
+        assert (
+            np.concatenate([order.ids(a, b) for a, b in pairwise(cuts)]).tolist() == whole.tolist()
+        )
 
 
 def test_the_first_values_of_windows_and_weights_never_change() -> None:
@@ -157,11 +214,18 @@ def test_the_first_values_of_windows_and_weights_never_change() -> None:
     drawn = [29, 4, 26, 11, 4, 14, 13, 7, 21, 17, 10, 29, 0, 14, 6, 3, 26, 3, 20, 17]
     assert Order(30, 4, STRATA, (1.0, 2.0, 0.5)).ids(20, 40).tolist() == drawn
     drawn = [424816742, 395093497, 318490932, 74627457]
-    assert Order(10**9, 1, sizes=np.full(10**5, 10**4), window=50).ids(10**9 - 2, 10**9 + 2).tolist() == drawn
+    assert (
+        Order(10**9, 1, sizes=np.full(10**5, 10**4), window=50).ids(10**9 - 2, 10**9 + 2).tolist()
+        == drawn
+    )
 
 
 def test_seeds_and_epochs_differ() -> None:
-    orders = {tuple(Order(50, seed).ids(50 * epoch, 50 * epoch + 50)) for seed in range(10) for epoch in range(10)}
+    orders = {
+        tuple(Order(50, seed).ids(50 * epoch, 50 * epoch + 50))
+        for seed in range(10)
+        for epoch in range(10)
+    }
     assert len(orders) == 100
 
 
@@ -176,7 +240,10 @@ def test_a_billion_images_cost_no_memory(window: int) -> None:
     tracemalloc.stop()
     assert peak < (20_000_000 if window else 1_000_000)  # a few numbers a shard
     if window:
-        assert [len(set((part // 10**4).tolist())) for part in (drawn[:300], drawn[300:])] == [50, 50]
+        assert [len(set((part // 10**4).tolist())) for part in (drawn[:300], drawn[300:])] == [
+            50,
+            50,
+        ]
         return
     assert drawn.min() >= 0 and drawn.max() < count
     assert len(set(drawn[:300])) == 300 and len(set(drawn[300:])) == 724
@@ -195,7 +262,9 @@ def test_balanced_windows_hold_no_epoch_in_memory() -> None:
     order = Order(count, 2, strata, sizes=np.full(200, 10**4), window=5)
     order.ids(0, 1)
     tracemalloc.start()
-    drawn = np.concatenate([order.ids(clock, clock + 4096) for clock in (count - 2000, count + 2096)])
+    drawn = np.concatenate(
+        [order.ids(clock, clock + 4096) for clock in (count - 2000, count + 2096)]
+    )
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 8 * count  # what a list of the epoch takes
@@ -208,7 +277,9 @@ def test_every_image_is_equally_likely_at_every_place() -> None:
     counts = np.zeros((size, size))
     for seed in range(seeds):
         counts[np.arange(size), permute(np.arange(size), size, seed, 0)] += 1
-    statistic = ((counts - seeds / size) ** 2 / (seeds / size)).sum()  # chi-square, (size - 1)² degrees of freedom
+    statistic = (
+        (counts - seeds / size) ** 2 / (seeds / size)
+    ).sum()  # chi-square, (size - 1)² degrees of freedom
     assert statistic < 25 + 5 * np.sqrt(2 * 25)
 
 
@@ -219,7 +290,9 @@ def test_every_permutation_of_four_is_equally_likely() -> None:
         order = tuple(permute(np.arange(4), 4, seed, 1).tolist())
         found[order] = found.get(order, 0) + 1
     assert len(found) == 24
-    assert sum((n - seeds / 24) ** 2 / (seeds / 24) for n in found.values()) < 23 + 5 * np.sqrt(2 * 23)
+    assert sum((n - seeds / 24) ** 2 / (seeds / 24) for n in found.values()) < 23 + 5 * np.sqrt(
+        2 * 23
+    )
 
 
 def test_neighbouring_slots_land_anywhere() -> None:

@@ -27,12 +27,16 @@ from conftest import EACH, PEOPLE, Faces, has_beard, has_glasses
 from PIL import Image
 
 from facefactory import UserError
-from facefactory.data import Pack, pack, recipes
-from facefactory.data.index import BLOCK, Index, padded, read
+from facefactory.data import Pack
+from facefactory.data.packing import pack, recipes
+from facefactory.data.sets.index import BLOCK, Index, padded, read
 
 
 def bytes_of(folder: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.iterdir())
+    }
 
 
 def options_for(faces: Faces, **changes: Any) -> Pack:
@@ -45,19 +49,36 @@ def shard_members(index: Index, split: str) -> list[tuple[np.ndarray, dict[str, 
     for shard in index.split(split)["shards"]:
         with tarfile.open(index.folder / shard["file"]) as tar:
             contents = [tar.extractfile(info).read() for info in tar.getmembers()]  # type: ignore[union-attr]
-        found += [(np.load(io.BytesIO(a)), json.loads(b)) for a, b in zip(contents[::2], contents[1::2], strict=True)]
+        found += [
+            (np.load(io.BytesIO(a)), json.loads(b))
+            for a, b in zip(contents[::2], contents[1::2], strict=True)
+        ]
     return found
 
 
 def write_recipe(folder: Path, **changes: Any) -> Path:
     """A recipe beside `folder`/images, with some keys changed."""
-    fields = {"name": "mine", "source": "folder", "root": str(folder / "images"), "splits": {"train": 1.0}, **changes}
+    fields = {
+        "name": "mine",
+        "source": "folder",
+        "root": str(folder / "images"),
+        "splits": {"train": 1.0},
+        **changes,
+    }
     path = folder / "mine.yaml"
-    path.write_text("".join(f"{key}: {json.dumps(value)}\n" for key, value in fields.items() if value != "leave out"))
+    path.write_text(
+        "".join(
+            f"{key}: {json.dumps(value)}\n"
+            for key, value in fields.items()
+            if value != "leave out"
+        )
+    )
     return path
 
 
-def pack_images(folder: Path, images: dict[str, Image.Image], color: str = "gray", **recipe: Any) -> np.ndarray:
+def pack_images(
+    folder: Path, images: dict[str, Image.Image], color: str = "gray", **recipe: Any
+) -> np.ndarray:
     """Save images, pack them at their own size as one shard, answer the array [N, H, W, C]."""
     for name, image in images.items():
         (folder / "images" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +100,9 @@ def test_tar_and_numpy_read_what_the_mapping_shows(index: Index, split: str) -> 
         assert row == labelled.to_dict()
 
 
-@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # webdataset leaves its tars to the collector
+@pytest.mark.filterwarnings(
+    "ignore:unclosed file:ResourceWarning"
+)  # webdataset leaves its tars to the collector
 def test_webdataset_reads_the_same_images_and_labels(index: Index) -> None:
     import webdataset
 
@@ -87,7 +110,9 @@ def test_webdataset_reads_the_same_images_and_labels(index: Index) -> None:
     samples = list(webdataset.WebDataset(shards, shardshuffle=False).decode())
     gc.collect()
     members = shard_members(index, "train")
-    assert [sample["__key__"] for sample in samples] == [f"{number:08d}" for number in range(len(members))]
+    assert [sample["__key__"] for sample in samples] == [
+        f"{number:08d}" for number in range(len(members))
+    ]
     for sample, (image, row) in zip(samples, members, strict=True):
         assert np.array_equal(sample["npy"], image) and sample["json"] == row
 
@@ -96,8 +121,14 @@ def test_all_members_have_one_size_and_a_fixed_stride(index: Index) -> None:
     for shard in index.split("train")["shards"]:
         with tarfile.open(index.folder / shard["file"]) as tar:
             infos = tar.getmembers()
-        assert len({info.size for info in infos[::2]}) == len({info.size for info in infos[1::2]}) == 1
-        assert [info.offset for info in infos[::2]] == [shard["stride"] * number for number in range(shard["count"])]
+        assert (
+            len({info.size for info in infos[::2]})
+            == len({info.size for info in infos[1::2]})
+            == 1
+        )
+        assert [info.offset for info in infos[::2]] == [
+            shard["stride"] * number for number in range(shard["count"])
+        ]
         assert {(info.mtime, info.uid, info.gid, info.uname) for info in infos} == {(0, 0, 0, "")}
         assert shard["stride"] == 2 * BLOCK + padded(infos[0].size) + padded(infos[1].size)
         assert shard["bytes"] == (index.folder / shard["file"]).stat().st_size
@@ -139,11 +170,19 @@ def test_each_person_is_on_one_side(index: Index) -> None:
 
 
 def test_images_without_a_person_are_groups_of_their_own(tmp_path: Path) -> None:
-    (tmp_path / "table.csv").write_text("file,Who\n" + "".join(f"{n}.png,{n // 10 if n < 20 else ''}\n" for n in range(40)))
+    (tmp_path / "table.csv").write_text(
+        "file,Who\n" + "".join(f"{n}.png,{n // 10 if n < 20 else ''}\n" for n in range(40))
+    )
     for number in range(40):
         (tmp_path / "images").mkdir(exist_ok=True)
         Image.new("L", (8, 8)).save(tmp_path / "images" / f"{number}.png")
-    recipe = write_recipe(tmp_path, labels="table.csv", kinds={"Who": "identity"}, group="Who", splits={"a": 0.5, "b": 0.5})
+    recipe = write_recipe(
+        tmp_path,
+        labels="table.csv",
+        kinds={"Who": "identity"},
+        group="Who",
+        splits={"a": 0.5, "b": 0.5},
+    )
     plan = recipes.plan(Pack(str(recipe)))
     sides = plan.splits
     assert len(set(sides[:10])) == len(set(sides[10:20])) == 1
@@ -154,7 +193,9 @@ def test_images_without_a_person_are_groups_of_their_own(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_packing_again_gives_the_same_bytes(index: Index, faces: Faces, tmp_path: Path, workers: int) -> None:
+def test_packing_again_gives_the_same_bytes(
+    index: Index, faces: Faces, tmp_path: Path, workers: int
+) -> None:
     done: list[tuple[int, int]] = []
     plan = recipes.plan(options_for(faces, workers=workers))
     pack.pack(plan, tmp_path / "again", lambda n, total, left: done.append((n, total)))
@@ -162,10 +203,19 @@ def test_packing_again_gives_the_same_bytes(index: Index, faces: Faces, tmp_path
     assert done == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
-def test_array_tasks_write_their_parts_and_the_last_step_joins_them(index: Index, faces: Faces, tmp_path: Path) -> None:
+def test_array_tasks_write_their_parts_and_the_last_step_joins_them(
+    index: Index, faces: Faces, tmp_path: Path
+) -> None:
     plan, folder = recipes.plan(options_for(faces)), tmp_path / "again"
-    names = [[record["entry"]["file"] for record in pack.shards(plan, folder, part=(k, 3))] for k in range(3)]
-    assert names == [["train-000000.tar", "test-000000.tar"], ["train-000001.tar"], ["train-000002.tar"]]
+    names = [
+        [record["entry"]["file"] for record in pack.shards(plan, folder, part=(k, 3))]
+        for k in range(3)
+    ]
+    assert names == [
+        ["train-000000.tar", "test-000000.tar"],
+        ["train-000001.tar"],
+        ["train-000002.tar"],
+    ]
     assert not (folder / "index.json").exists()
     before = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.tar")}
     pack.pack(plan, folder)
@@ -174,7 +224,9 @@ def test_array_tasks_write_their_parts_and_the_last_step_joins_them(index: Index
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_packing_that_was_stopped_goes_on_where_it_was(index: Index, faces: Faces, tmp_path: Path, workers: int) -> None:
+def test_a_packing_that_was_stopped_goes_on_where_it_was(
+    index: Index, faces: Faces, tmp_path: Path, workers: int
+) -> None:
     class Interrupted(Exception):
         pass
 
@@ -194,7 +246,9 @@ def test_a_packing_that_was_stopped_goes_on_where_it_was(index: Index, faces: Fa
     assert bytes_of(folder) == bytes_of(index.folder)
 
 
-def test_a_packing_that_was_killed_goes_on_and_gives_the_same_bytes(index: Index, faces: Faces, tmp_path: Path) -> None:
+def test_a_packing_that_was_killed_goes_on_and_gives_the_same_bytes(
+    index: Index, faces: Faces, tmp_path: Path
+) -> None:
     code = (
         "import os, sys\nfrom pathlib import Path\nfrom facefactory.data import Pack, pack, recipes, shard\n"
         "written, member = [], shard.member\n"
@@ -206,7 +260,9 @@ def test_a_packing_that_was_killed_goes_on_and_gives_the_same_bytes(index: Index
         "pack.pack(recipes.plan(Pack(recipe=sys.argv[1], resolution=16, shard_images=16)), Path(sys.argv[2]))"
     )
     folder = tmp_path / "again"
-    killed = subprocess.run([sys.executable, "-c", code, str(faces.recipe), str(folder)], check=False)
+    killed = subprocess.run(
+        [sys.executable, "-c", code, str(faces.recipe), str(folder)], check=False
+    )
     assert killed.returncode == -9
     names = {path.name for path in folder.iterdir()}
     assert {"train-000000.tar", "train-000000.json"} <= names and "train-000001.tar" not in names
@@ -221,7 +277,9 @@ def test_a_packing_that_was_killed_goes_on_and_gives_the_same_bytes(index: Index
     assert bytes_of(folder) == bytes_of(index.folder)
 
 
-def test_shards_of_another_plan_or_with_other_bytes_are_packed_anew(index: Index, faces: Faces, tmp_path: Path) -> None:
+def test_shards_of_another_plan_or_with_other_bytes_are_packed_anew(
+    index: Index, faces: Faces, tmp_path: Path
+) -> None:
     folder = tmp_path / "again"
     pack.shards(recipes.plan(options_for(faces, drop=["Beard"])), folder, part=(0, 4))
     pack.shards(recipes.plan(options_for(faces)), folder, part=(1, 4))
@@ -245,15 +303,28 @@ def test_a_full_disk_leaves_no_half_shard_and_says_so(faces: Faces, workers: int
     with tempfile.TemporaryDirectory() as top:
         (Path(top) / "disk").mkdir()
         (Path(top) / "main.py").write_text(code)
-        command = ["unshare", "--mount", sys.executable, f"{top}/main.py", str(faces.recipe), f"{top}/disk", str(workers)]
+        command = [
+            "unshare",
+            "--mount",
+            sys.executable,
+            f"{top}/main.py",
+            str(faces.recipe),
+            f"{top}/disk",
+            str(workers),
+        ]
         ran = subprocess.run(command, capture_output=True, text=True, check=False)
     if "unshare failed" in ran.stderr or "mount:" in ran.stderr:
         pytest.skip("no file system of its own can be mounted here")
     message, left = ran.stdout.splitlines()
-    assert re.match(r"no room left in .*/disk/set; make room, or give another paths\.data", message)
+    assert re.match(
+        r"no room left in .*/disk/set; make room, or give another paths\.data", message
+    )
     names = ast.literal_eval(left)
     assert not any(".tmp" in name or name == "index.json" for name in names)
-    tars, tables, records = ({name[: -len(end)] for name in names if name.endswith(end)} for end in (".tar", ".parquet", ".json"))
+    tars, tables, records = (
+        {name[: -len(end)] for name in names if name.endswith(end)}
+        for end in (".tar", ".parquet", ".json")
+    )
     assert records and tars == tables >= records  # what is whole stays for the next time
     assert workers > 1 or "train-000000" in records
 
@@ -262,14 +333,22 @@ def test_other_options_and_labels_get_another_folder(faces: Faces, tmp_path: Pat
     shutil.copytree(faces.root.parent, tmp_path / "copy")
     table = tmp_path / "copy" / "labels.csv"
     table.write_text(table.read_text().replace("p00/0.png,0,0", "p00/0.png,0,1"))
-    variants = [{}, {"resolution": 8}, {"color": "rgb"}, {"shard_images": 8}, {"labels": str(table)}]
+    variants = [
+        {},
+        {"resolution": 8},
+        {"color": "rgb"},
+        {"shard_images": 8},
+        {"labels": str(table)},
+    ]
     names = [recipes.plan(options_for(faces, **changes)).folder_name for changes in variants]
     assert len(set(names)) == len(names)
     assert recipes.plan(options_for(faces, workers=2)).folder_name == names[0]
     assert names[0].startswith("drawn-16-")
 
 
-def test_labels_do_not_change_the_images_digest(index: Index, faces: Faces, tmp_path: Path) -> None:
+def test_labels_do_not_change_the_images_digest(
+    index: Index, faces: Faces, tmp_path: Path
+) -> None:
     table = tmp_path / "table.csv"
     table.write_text(faces.labels.read_text().replace("p00/0.png,0,0", "p00/0.png,0,1"))
     other = pack.pack(recipes.plan(options_for(faces, labels=str(table))), tmp_path / "other")
@@ -296,7 +375,9 @@ def test_a_flipped_byte_is_named_by_file(copied: Index, name: str) -> None:
         byte = stream.read(1)[0]
         stream.seek(700)
         stream.write(bytes([byte ^ 1]))
-    with pytest.raises(UserError, match=rf"{name} has SHA-256 .* its bytes changed\. Pack the set again"):
+    with pytest.raises(
+        UserError, match=rf"{name} has SHA-256 .* its bytes changed\. Pack the set again"
+    ):
         copied.verify(full=True)
 
 
@@ -314,9 +395,13 @@ def test_a_missing_file_is_named(copied: Index, name: str) -> None:
         copied.verify()
 
 
-def test_a_good_verdict_is_remembered_until_the_file_changes(copied: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_good_verdict_is_remembered_until_the_file_changes(
+    copied: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
     read_files: list[str] = []
-    monkeypatch.setattr("facefactory.rundir.sha256", lambda path: read_files.append(path.name) or "other bytes")
+    monkeypatch.setattr(
+        "facefactory.rundir.sha256", lambda path: read_files.append(path.name) or "other bytes"
+    )
     copied.verify()
     assert read_files == []
     (copied.folder / "test-000000.tar").touch()
@@ -326,7 +411,9 @@ def test_a_good_verdict_is_remembered_until_the_file_changes(copied: Index, monk
 
 
 def test_a_folder_that_is_not_a_set_is_refused(index: Index, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"holds no index\.json; give a folder that jobs/pack_shards\.py made"):
+    with pytest.raises(
+        UserError, match=r"holds no index\.json; give a folder that jobs/pack_shards\.py made"
+    ):
         read(tmp_path)
     (tmp_path / "index.json").write_text("{")
     with pytest.raises(UserError, match="is not JSON"):
@@ -342,14 +429,20 @@ def test_a_split_of_which_nothing_can_be_read_or_that_is_too_large_is_refused(
     (tmp_path / "images").mkdir()
     for number in range(120):
         Image.new("L", (8, 8), number).save(tmp_path / "images" / f"{number:03d}.png")
-    options = Pack(str(write_recipe(tmp_path, splits={"train": 0.99, "test": 0.01}, max_bad=0.1)), resolution=8)
+    options = Pack(
+        str(write_recipe(tmp_path, splits={"train": 0.99, "test": 0.01}, max_bad=0.1)),
+        resolution=8,
+    )
     plan = recipes.plan(options)
     (alone,) = plan.table["file"][plan.splits == "test"]
     for name in (alone, plan.table["file"][plan.splits == "train"].iloc[0]):
         (tmp_path / "images" / name).write_bytes(b"not an image")
-    with pytest.raises(UserError, match=f"no image of split 'test' can be read, as {alone}: text: it begins with 'not an image'"):
+    with pytest.raises(
+        UserError,
+        match=f"no image of split 'test' can be read, as {alone}: text: it begins with 'not an image'",
+    ):
         pack.pack(recipes.plan(options), tmp_path / "shards")
-    monkeypatch.setattr("facefactory.data.shard.MOST", 100)
+    monkeypatch.setattr("facefactory.data.sets.shard.MOST", 100)
     with pytest.raises(UserError, match="train has 119 images; a split has at most 100"):
         pack.pack(plan, tmp_path / "others")
 
@@ -365,7 +458,9 @@ def test_an_unreadable_image_is_skipped_with_its_reason(tmp_path: Path) -> None:
     (skipped,) = index.content["skipped"]
     assert skipped == {"file": "007.png", "reason": "text: it begins with 'not an image'"}
     assert [shard["count"] for shard in index.split("train")["shards"]] == [49, 50, 20]
-    assert np.concatenate(index.maps("train"))[:, 0, 0, 0].tolist() == [n for n in range(120) if n != 7]
+    assert np.concatenate(index.maps("train"))[:, 0, 0, 0].tolist() == [
+        n for n in range(120) if n != 7
+    ]
     assert index.table("train")["file"].tolist() == sorted(images.keys() - {"007.png"})
 
 
@@ -376,7 +471,10 @@ def test_too_many_unreadable_images_are_refused_with_a_list(tmp_path: Path) -> N
     for number in (5, 77):
         (tmp_path / "images" / f"{number:03d}.png").write_bytes(b"")
     plan = recipes.plan(Pack(str(write_recipe(tmp_path)), resolution=8))
-    with pytest.raises(UserError, match=r"2 of 120 images, so far, cannot be packed \(at most 1%.*005\.png: .*; 077\.png: "):
+    with pytest.raises(
+        UserError,
+        match=r"2 of 120 images, so far, cannot be packed \(at most 1%.*005\.png: .*; 077\.png: ",
+    ):
         pack.pack(plan, tmp_path / "shards")
     assert not (tmp_path / "shards" / "index.json").exists()
 
@@ -390,7 +488,10 @@ def test_wrong_recipes_are_refused_with_the_fix(faces: Faces, tmp_path: Path) ->
     (tmp_path / "empty").mkdir()
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"recipe": "orll"}, r"no file .*orll\.yaml; beside it are .*orl.* Did you mean 'orl'\?"),
-        ({"labels": str(tmp_path / "none.csv")}, r"no label table .*none\.csv; give pack\.labels=PATH"),
+        (
+            {"labels": str(tmp_path / "none.csv")},
+            r"no label table .*none\.csv; give pack\.labels=PATH",
+        ),
         (
             {"labels": str(tmp_path / "other.csv")},
             r"no row of .*other\.csv names an image.*'somebody\.png'.*'p00/0\.png'",
@@ -409,15 +510,28 @@ def test_wrong_recipes_are_refused_with_the_fix(faces: Faces, tmp_path: Path) ->
     ("changes", "message"),
     [
         ({"group": "Who"}, r"group 'Who' is not a label; there are Person, Glasses, Beard"),
-        ({"kinds": {"Who": "identity"}}, r"label 'Who' of the recipe is not in the table.*Person, Glasses, Beard"),
-        ({"kinds": {"Person": "person"}}, r"kind 'person'; allowed are binary, categorical, ordinal, identity, real"),
-        ({"source": "foldr"}, r"no 'foldr'; there are drawn, folder, orl, rows, webdataset\. Did you mean 'folder'\?"),
+        (
+            {"kinds": {"Who": "identity"}},
+            r"label 'Who' of the recipe is not in the table.*Person, Glasses, Beard",
+        ),
+        (
+            {"kinds": {"Person": "person"}},
+            r"kind 'person'; allowed are binary, categorical, ordinal, identity, real",
+        ),
+        (
+            {"source": "foldr"},
+            r"no 'foldr'; there are drawn, folder, orl, rows, webdataset\. Did you mean 'folder'\?",
+        ),
         ({"source": "leave out"}, r"mine\.yaml.*source"),
         ({"splits": "leave out"}, r"mine\.yaml.*splits"),
     ],
 )
-def test_a_recipe_that_does_not_fit_is_refused(faces: Faces, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    recipe = write_recipe(tmp_path, **{"root": str(faces.root), "labels": str(faces.labels), **changes})
+def test_a_recipe_that_does_not_fit_is_refused(
+    faces: Faces, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    recipe = write_recipe(
+        tmp_path, **{"root": str(faces.root), "labels": str(faces.labels), **changes}
+    )
     with pytest.raises(UserError, match=message):
         recipes.plan(Pack(str(recipe)))
 
@@ -425,22 +539,43 @@ def test_a_recipe_that_does_not_fit_is_refused(faces: Faces, tmp_path: Path, cha
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"splits": ["train", "test"]}, r"splits is \['train', 'test'\]\. Input should be a valid dictionary; see shards/README"),
+        (
+            {"splits": ["train", "test"]},
+            r"splits is \['train', 'test'\]\. Input should be a valid dictionary; see shards/README",
+        ),
         ({"splits": {"train": "all"}}, r"splits\.train is 'all'\. Input should be a valid number"),
-        ({"splits": {"train": -1}}, r"splits\.train is -1\. Input should be greater than or equal to 0"),
+        (
+            {"splits": {"train": -1}},
+            r"splits\.train is -1\. Input should be greater than or equal to 0",
+        ),
         ({"splits": {"a/b": 1.0}}, r"splits\.a/b.* is 'a/b'\. String should match"),
         ({"tables": "t.csv"}, r"tables is 't\.csv'\. Input should be a valid list"),
         ({"tables": [{"fil": "t.csv"}]}, r"unknown key 'tables\.0\.fil'"),
-        ({"values": {"Person": ["a"]}}, r"values\.Person is \['a'\]\. Input should be a valid dictionary"),
+        (
+            {"values": {"Person": ["a"]}},
+            r"values\.Person is \['a'\]\. Input should be a valid dictionary",
+        ),
         ({"values": {"Who": {1: "a"}}}, r"values has 'Who', which is not a label"),
         ({"split": {"by": "Person"}}, r"no key 'split\.names'"),
-        ({"kinds": {"Age": {"kind": "ordinal", "class": [1]}}}, r"unknown key 'kinds\.Age\.Kind\.class'"),
-        ({"expect": {"imges": 3}}, r"expect has 'imges', which is no split; there are .*Did you mean 'images'"),
+        (
+            {"kinds": {"Age": {"kind": "ordinal", "class": [1]}}},
+            r"unknown key 'kinds\.Age\.Kind\.class'",
+        ),
+        (
+            {"expect": {"imges": 3}},
+            r"expect has 'imges', which is no split; there are .*Did you mean 'images'",
+        ),
         ({"max_bad": "1%"}, r"max_bad is '1%'\. Input should be a valid number"),
         ({"limit": 0.5}, r"limit is 0\.5\. Input should be a valid integer"),
-        ({"min_prevalence": 5}, r"min_prevalence is 5\. Input should be less than or equal to 0\.5"),
+        (
+            {"min_prevalence": 5},
+            r"min_prevalence is 5\. Input should be less than or equal to 0\.5",
+        ),
         ({"layouts": [{"crop": "none"}]}, r"no key 'layouts\.0\.needs'"),
-        ({"layouts": [{"needs": ".", "corp": "none"}]}, r"unknown key 'corp'\. Did you mean 'crop'\?"),
+        (
+            {"layouts": [{"needs": ".", "corp": "none"}]},
+            r"unknown key 'corp'\. Did you mean 'crop'\?",
+        ),
         ({"source": "drawn", "drawn": 3}, r"unknown key 'drawn'"),
     ],
 )
@@ -451,20 +586,37 @@ def test_a_value_that_a_key_of_a_recipe_cannot_have_is_refused(
         recipes.plan(Pack(str(write_recipe(tmp_path, **{"root": str(faces.root), **changes}))))
 
 
-def test_the_command_line_beats_a_layout_and_an_optional_table_needs_no_columns(faces: Faces, tmp_path: Path) -> None:
-    more = {"layouts": [{"needs": ".", "crop": "none"}], "tables": [{"file": "absent.csv", "optional": True}]}
+def test_the_command_line_beats_a_layout_and_an_optional_table_needs_no_columns(
+    faces: Faces, tmp_path: Path
+) -> None:
+    more = {
+        "layouts": [{"needs": ".", "crop": "none"}],
+        "tables": [{"file": "absent.csv", "optional": True}],
+    }
     recipe = str(write_recipe(tmp_path, root=str(faces.root), **more))
-    assert recipes.plan(Pack(recipe)).recipe["crop"] == "none" and recipes.plan(Pack(recipe, crop="4")).recipe["crop"] == 4
+    assert (
+        recipes.plan(Pack(recipe)).recipe["crop"] == "none"
+        and recipes.plan(Pack(recipe, crop="4")).recipe["crop"] == 4
+    )
 
 
 def test_selection_changes_no_kind(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     for number in range(6):
         Image.new("L", (8, 8), number).save(tmp_path / "images" / f"{number}.png")
-    pd.DataFrame({"Score": [0, 0.5, 1] * 2, "Emotion": range(6)}, [f"{n}.png" for n in range(6)]).to_csv(tmp_path / "t.csv")
-    options = Pack(str(write_recipe(tmp_path, labels="t.csv")), resolution=8, where="Score != 0.5 and Emotion in (0, 1, 2, 3)")
+    pd.DataFrame(
+        {"Score": [0, 0.5, 1] * 2, "Emotion": range(6)}, [f"{n}.png" for n in range(6)]
+    ).to_csv(tmp_path / "t.csv")
+    options = Pack(
+        str(write_recipe(tmp_path, labels="t.csv")),
+        resolution=8,
+        where="Score != 0.5 and Emotion in (0, 1, 2, 3)",
+    )
     schema = recipes.plan(options).schema
-    assert schema == {"Score": {"kind": "real"}, "Emotion": {"kind": "categorical", "classes": ["0", "2", "3"]}}
+    assert schema == {
+        "Score": {"kind": "real"},
+        "Emotion": {"kind": "categorical", "classes": ["0", "2", "3"]},
+    }
 
 
 def test_shares_that_do_not_add_up_are_refused(faces: Faces, tmp_path: Path) -> None:
@@ -477,8 +629,14 @@ def test_shares_that_do_not_add_up_are_refused(faces: Faces, tmp_path: Path) -> 
 
 
 def test_gray_and_rgb_become_what_was_asked_for(tmp_path: Path) -> None:
-    images = {"a.png": Image.new("RGB", (8, 8), (200, 100, 0)), "b.png": Image.new("L", (8, 8), 77)}
-    assert pack_images(tmp_path / "rgb", images, "rgb")[:, 3, 3].tolist() == [[200, 100, 0], [77, 77, 77]]
+    images = {
+        "a.png": Image.new("RGB", (8, 8), (200, 100, 0)),
+        "b.png": Image.new("L", (8, 8), 77),
+    }
+    assert pack_images(tmp_path / "rgb", images, "rgb")[:, 3, 3].tolist() == [
+        [200, 100, 0],
+        [77, 77, 77],
+    ]
     luma = round(0.299 * 200 + 0.587 * 100)
     gray = pack_images(tmp_path / "gray", images, "gray")
     assert gray.shape == (2, 8, 8, 1) and gray[:, 3, 3, 0].tolist() == [luma, 77]
@@ -500,7 +658,9 @@ def test_a_rotated_photograph_is_packed_upright(tmp_path: Path) -> None:
 
 
 def test_the_crop_is_the_centred_square_or_the_given_box(tmp_path: Path) -> None:
-    columns = Image.fromarray(np.tile(np.arange(24, dtype=np.uint8) * 10, (8, 1)))  # 24 wide, 8 high
+    columns = Image.fromarray(
+        np.tile(np.arange(24, dtype=np.uint8) * 10, (8, 1))
+    )  # 24 wide, 8 high
     square = pack_images(tmp_path / "square", {"a.png": columns})
     assert square[0, 0, :, 0].tolist() == [10 * x for x in range(8, 16)]
     box = pack_images(tmp_path / "box", {"a.png": columns}, crop=[2, 0, 10, 8])
@@ -514,7 +674,11 @@ def test_shrinking_averages_and_does_not_alias(tmp_path: Path) -> None:
 
 
 def test_files_are_sorted_naturally_and_folders_become_a_label(tmp_path: Path) -> None:
-    images = {f"{person}/{number}.png": Image.new("L", (8, 8)) for person in ("s10", "s2") for number in (10, 9)}
+    images = {
+        f"{person}/{number}.png": Image.new("L", (8, 8))
+        for person in ("s10", "s2")
+        for number in (10, 9)
+    }
     pack_images(tmp_path, images)
     table = read(tmp_path / "shards").table("train")
     assert table["file"].tolist() == ["s2/9.png", "s2/10.png", "s10/9.png", "s10/10.png"]
@@ -533,28 +697,41 @@ def deep_set(folder: Path, number_of_images: int = 40) -> list[np.ndarray]:
     draws = np.random.default_rng(0)
     values = [draws.integers(200, 1000, (8, 8)).astype(np.uint16) for _ in range(number_of_images)]
     values[0] //= 40
-    values[-2] = draws.integers(200, 4096, (8, 8)).astype(np.uint16)  # not among those that are looked at first
+    values[-2] = draws.integers(200, 4096, (8, 8)).astype(
+        np.uint16
+    )  # not among those that are looked at first
     values[-2][0, 0] = 4095
     (folder / "images").mkdir(parents=True)
     for number, its in enumerate(values):
         Image.fromarray(its).save(folder / "images" / f"{number:03d}.png")
-    Image.fromarray((values[-1] // 4).astype(np.uint8)).save(folder / "images" / f"{number_of_images:03d}.png")  # 8 bits
+    Image.fromarray((values[-1] // 4).astype(np.uint8)).save(
+        folder / "images" / f"{number_of_images:03d}.png"
+    )  # 8 bits
     return values
 
 
-def test_a_set_of_twelve_bits_is_packed_by_one_scale(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_set_of_twelve_bits_is_packed_by_one_scale(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     values = deep_set(tmp_path)
     recipe = write_recipe(tmp_path)
-    index = pack.pack(recipes.plan(Pack(str(recipe), resolution=8, shard_images=10)), tmp_path / "one")
+    index = pack.pack(
+        recipes.plan(Pack(str(recipe), resolution=8, shard_images=10)), tmp_path / "one"
+    )
     packed = np.concatenate(index.maps("train"))[..., 0].astype(int)
     for image, its in zip(packed, values, strict=False):  # the dark one too
         assert np.abs(image - its / 4095 * 255).max() <= 1
     assert np.array_equal(packed[40], values[-1] // 4)
     assert index.content["pictures"]["sixteen_bit"] == {"images": 40, "highest": 4095, "bits": 12}
-    dark = [f"{number:03d}.png" for number in range(40) if number != 38]  # no value above a quarter of the set's range
+    dark = [
+        f"{number:03d}.png" for number in range(40) if number != 38
+    ]  # no value above a quarter of the set's range
     assert index.content["pictures"]["dark"] == {"count": 39, "first": dark}
     said = capsys.readouterr().err
-    assert "40 pictures have 16 bits, and no value above 4095: they are taken as pictures of 12 bits (0…4095)" in said
+    assert (
+        "40 pictures have 16 bits, and no value above 4095: they are taken as pictures of 12 bits (0…4095)"
+        in said
+    )
     assert "39 pictures are nearly black: look at them before you train, e.g. 000.png" in said
 
 
@@ -607,7 +784,11 @@ def test_pictures_that_are_dark_flat_or_transparent_are_counted_and_told(
         "unseen": ["d.png"],
     }
     said = capsys.readouterr().err
-    for words in ("nearly black", "nearly of one colour", "transparent everywhere; their colours are taken"):
+    for words in (
+        "nearly black",
+        "nearly of one colour",
+        "transparent everywhere; their colours are taken",
+    ):
         assert words in said
 
 
@@ -620,11 +801,17 @@ def test_copies_are_counted_and_a_set_of_one_picture_is_refused_to_trainings(
     index = read(tmp_path / "same" / "shards")
     assert index.content["alike"] == {"train": {"images": 24, "different": 1}}
     assert (
-        "23 of 24 pictures in train are copies of others there, or nearly: train has 1 different ones" in capsys.readouterr().err
+        "23 of 24 pictures in train are copies of others there, or nearly: train has 1 different ones"
+        in capsys.readouterr().err
     )
-    with pytest.raises(UserError, match=r"all 24 pictures of the split 'train' in .* are one picture, or nearly"):
+    with pytest.raises(
+        UserError, match=r"all 24 pictures of the split 'train' in .* are one picture, or nearly"
+    ):
         index.require_different("train")
-    pack_images(tmp_path / "two", same | {"30.png": Image.fromarray(noise[1]), "31.png": Image.fromarray(noise[2])})
+    pack_images(
+        tmp_path / "two",
+        same | {"30.png": Image.fromarray(noise[1]), "31.png": Image.fromarray(noise[2])},
+    )
     index = read(tmp_path / "two" / "shards")
     assert index.content["alike"] == {"train": {"images": 26, "different": 3}}
     index.require_different("train")
@@ -637,15 +824,27 @@ def test_the_same_input_gives_the_same_index(tmp_path: Path) -> None:
         with zipfile.ZipFile(top / "a.zip", "w") as archive:
             for number in range(30):
                 stream = io.BytesIO()
-                Image.fromarray(np.random.default_rng(number).integers(0, 256, (8, 8), np.uint8)).save(stream, "PNG")
-                content = {3: b"no picture", 4: stream.getvalue()[:-30], 5: b"", 6: b"GIF89a"}.get(number, stream.getvalue())
+                Image.fromarray(
+                    np.random.default_rng(number).integers(0, 256, (8, 8), np.uint8)
+                ).save(stream, "PNG")
+                content = {3: b"no picture", 4: stream.getvalue()[:-30], 5: b"", 6: b"GIF89a"}.get(
+                    number, stream.getvalue()
+                )
                 archive.writestr(f"{number % 2}/{number}.png", content)
-        options = Pack("folder", str(top / "a.zip"), resolution=8, max_bad=0.5, workers=1 if place == "here" else 2)
+        options = Pack(
+            "folder",
+            str(top / "a.zip"),
+            resolution=8,
+            max_bad=0.5,
+            workers=1 if place == "here" else 2,
+        )
         pack.pack(recipes.plan(options), top / "set")
     one, other = (tmp_path / "here" / "set", tmp_path / "there/and/deeper" / "set")
     assert (one / "index.json").read_bytes() == (other / "index.json").read_bytes()
     reasons = [skipped["reason"] for skipped in read(one).content["skipped"]]
-    assert len(reasons) == 4 and not any("0x" in reason or str(tmp_path) in reason for reason in reasons)
+    assert len(reasons) == 4 and not any(
+        "0x" in reason or str(tmp_path) in reason for reason in reasons
+    )
 
 
 # -- labels ----------------------------------------------------------------------------------------------------------
@@ -659,7 +858,9 @@ def test_a_missing_real_label_is_null_in_the_tar(tmp_path: Path) -> None:
     assert [row["Score"] for row in rows] == [0.5, None]
 
 
-def test_a_fault_of_the_machine_is_not_a_bad_image(faces: Faces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_of_the_machine_is_not_a_bad_image(
+    faces: Faces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def tired(*_: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
@@ -674,14 +875,24 @@ def test_labels_that_no_packed_table_can_hold_are_renamed_or_missing(tmp_path: P
         Image.new("RGB", (8, 8), (40 * number, 9, 9)).save(tmp_path / "faces" / f"{number}.png")
     table = tmp_path / "table.csv"
     options = Pack(recipe="folder", root=str(tmp_path / "faces"), labels=str(table), resolution=8)
-    table.write_text("name,file\n" + "".join(f"{number}.png,x{number % 2}\n" for number in range(4)))
+    table.write_text(
+        "name,file\n" + "".join(f"{number}.png,x{number % 2}\n" for number in range(4))
+    )
     plan = recipes.plan(options)
     assert plan.table["file"].tolist() == [f"{number}.png" for number in range(4)]
-    assert plan.table["file_"].tolist() == [0, 1, 0, 1] and plan.schema["file_"]["classes"] == ["x0", "x1"]
-    assert "label 'file' is called 'file_', because packed tables have a column of that name" in plan.facts["notes"]
+    assert plan.table["file_"].tolist() == [0, 1, 0, 1] and plan.schema["file_"]["classes"] == [
+        "x0",
+        "x1",
+    ]
+    assert (
+        "label 'file' is called 'file_', because packed tables have a column of that name"
+        in plan.facts["notes"]
+    )
     table.write_text("name,score\n0.png,inf\n1.png,0.25\n2.png,0.5\n3.png,0.75\n")
     index = pack.pack(recipes.plan(options), tmp_path / "set")
-    scores = pd.concat([index.table(split) for split in index.content["splits"]]).set_index("file")["score"]
+    scores = pd.concat([index.table(split) for split in index.content["splits"]]).set_index(
+        "file"
+    )["score"]
     assert np.isnan(scores["0.png"]) and scores["3.png"] == 0.75
 
 
@@ -689,7 +900,10 @@ def test_packed_sets_and_runs_below_the_root_are_no_faces(faces: Faces, tmp_path
     root = tmp_path / "faces"
     shutil.copytree(faces.root, root)
     before = len(recipes.plan(Pack(recipe="folder", root=str(root))).table)
-    for folder, mark in (("shards/packed/x-8-12345678", "index.json"), ("runs/r", "identity.json")):
+    for folder, mark in (
+        ("shards/packed/x-8-12345678", "index.json"),
+        ("runs/r", "identity.json"),
+    ):
         (root / folder / "samples").mkdir(parents=True)
         (root / folder / mark).write_text("{}")
         Image.new("L", (8, 8)).save(root / folder / "samples" / "0.png")

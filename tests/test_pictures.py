@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 
-from facefactory.data import pictures
+from facefactory.data.packing import pictures
 from facefactory.data.sources import FORMATS
 
 RED_AS_LAB = (138, 81, 70)  # L* 54.3 (of 255), a* 80.8, b* 69.9, under the light D50 of profiles
@@ -31,7 +31,9 @@ def file_of(image: Image.Image, form: str = "JPEG", **more: object) -> bytes:
 
 def read(content: bytes, bits: int = 16) -> pictures.Picture:
     """As packing reads it."""
-    return pictures.read(lambda: Image.open(io.BytesIO(content), formats=FORMATS), lambda: content, bits)
+    return pictures.read(
+        lambda: Image.open(io.BytesIO(content), formats=FORMATS), lambda: content, bits
+    )
 
 
 def refused(content: bytes) -> str:
@@ -45,7 +47,12 @@ def refused(content: bytes) -> str:
 
 def chunk(name: bytes, content: bytes) -> bytes:
     """A chunk of a PNG."""
-    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+    return (
+        struct.pack(">I", len(content))
+        + name
+        + content
+        + struct.pack(">I", zlib.crc32(name + content))
+    )
 
 
 def png16(values: np.ndarray) -> bytes:
@@ -54,10 +61,17 @@ def png16(values: np.ndarray) -> bytes:
     kind = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
     header = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
 
 
-def tiff(values: np.ndarray, photometric: int = 1, sample_format: int = 1, order: str = "<") -> bytes:
+def tiff(
+    values: np.ndarray, photometric: int = 1, sample_format: int = 1, order: str = "<"
+) -> bytes:
     """A TIFF without compression: values [H, W, C] of any type."""
     height, width, channels = values.shape
     pixels = values.astype(values.dtype.newbyteorder(order)).tobytes()  # type: ignore[arg-type]
@@ -72,7 +86,10 @@ def tiff(values: np.ndarray, photometric: int = 1, sample_format: int = 1, order
         words = struct.pack(f"{order}{channels}H", *[value] * channels)
         return entry(tag, 3, channels, words if channels <= 2 else struct.pack(f"{order}I", place))
 
-    short, long = (lambda value: struct.pack(f"{order}H", value)), (lambda value: struct.pack(f"{order}I", value))
+    short, long = (
+        (lambda value: struct.pack(f"{order}H", value)),
+        (lambda value: struct.pack(f"{order}I", value)),
+    )
     entries = [
         entry(256, 4, 1, long(width)),
         entry(257, 4, 1, long(height)),
@@ -102,7 +119,10 @@ def ramp(most: int, channels: int = 1) -> np.ndarray:
 # -- depths --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("most", "bits"), [(1, 8), (255, 8), (256, 10), (1023, 10), (4095, 12), (16383, 14), (16384, 16)])
+@pytest.mark.parametrize(
+    ("most", "bits"),
+    [(1, 8), (255, 8), (256, 10), (1023, 10), (4095, 12), (16383, 14), (16384, 16)],
+)
 def test_the_bits_of_a_set_are_the_least_that_hold_its_highest_value(most: int, bits: int) -> None:
     assert pictures.bits_of(most) == bits
 
@@ -125,10 +145,17 @@ def test_sixteen_bits_of_a_tiff_keep_their_brightness(order: str) -> None:
         values = ramp(4095, channels)
         found = read(tiff(values, photometric, order=order), 12)
         assert found.highest == 4095
-        assert np.abs(np.asarray(found.image).reshape(values.shape) - values / 4095 * 255).max() <= 1
+        assert (
+            np.abs(np.asarray(found.image).reshape(values.shape) - values / 4095 * 255).max() <= 1
+        )
     packed = io.BytesIO()
     Image.fromarray(ramp(4095)[..., 0]).save(packed, "TIFF", compression="tiff_lzw")
-    assert np.abs(np.asarray(read(packed.getvalue(), 12).image) - ramp(4095)[..., 0] / 4095 * 255).max() <= 1
+    assert (
+        np.abs(
+            np.asarray(read(packed.getvalue(), 12).image) - ramp(4095)[..., 0] / 4095 * 255
+        ).max()
+        <= 1
+    )
 
 
 def test_a_tiff_whose_zero_is_white_is_no_negative() -> None:
@@ -152,11 +179,23 @@ def test_a_pgm_says_its_range_itself() -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (tiff(np.ones((8, 8, 1), np.float32), sample_format=3), "floating-point picture: nobody knows what is white"),
-        (tiff(np.full((8, 8, 1), 70000, np.int32), sample_format=2), "signed or 32-bit integers: values 70000 to 70000"),
-        (tiff(np.full((8, 8, 1), -3, np.int16), sample_format=2), "signed or 32-bit integers: values -3 to -3"),
+        (
+            tiff(np.ones((8, 8, 1), np.float32), sample_format=3),
+            "floating-point picture: nobody knows what is white",
+        ),
+        (
+            tiff(np.full((8, 8, 1), 70000, np.int32), sample_format=2),
+            "signed or 32-bit integers: values 70000 to 70000",
+        ),
+        (
+            tiff(np.full((8, 8, 1), -3, np.int16), sample_format=2),
+            "signed or 32-bit integers: values -3 to -3",
+        ),
         (tiff(np.ones((8, 8, 4), np.uint16), photometric=5), "16 bits an ink"),
-        (tiff(np.ones((8, 8, 1), np.float64), sample_format=3), "TIFF picture: it is damaged, or of a kind that is not read"),
+        (
+            tiff(np.ones((8, 8, 1), np.float64), sample_format=3),
+            "TIFF picture: it is damaged, or of a kind that is not read",
+        ),
     ],
     ids=["float", "32 bits", "signed", "inks", "double"],
 )
@@ -179,7 +218,10 @@ def test_other_kinds_of_pixels_become_what_they_show() -> None:
     for content, color in wanted.items():
         shown = pictures.upright(read(content, 8), "square", 8, "rgb")
         assert np.abs(np.array(shown.getpixel((3, 3))) - color).max() <= 6
-    assert np.array_equal(np.asarray(pictures.upright(read(file_of(bits, "PNG")), "square", 8, "gray")), np.eye(8) * 255)
+    assert np.array_equal(
+        np.asarray(pictures.upright(read(file_of(bits, "PNG")), "square", 8, "gray")),
+        np.eye(8) * 255,
+    )
 
 
 # -- transparency ----------------------------------------------------------------------------------------------------
@@ -201,7 +243,9 @@ def test_a_picture_that_nobody_could_see_shows_its_colours(alpha: int) -> None:
     found = read(bmp_with_alpha(image, alpha))
     assert found.unseen and np.array_equal(np.asarray(found.image), np.asarray(image))
     image.putalpha(alpha)
-    assert np.array_equal(np.asarray(read(file_of(image, "PNG")).image), np.asarray(image.convert("RGB")))
+    assert np.array_equal(
+        np.asarray(read(file_of(image, "PNG")).image), np.asarray(image.convert("RGB"))
+    )
 
 
 def test_what_is_partly_transparent_lies_on_white() -> None:
@@ -209,7 +253,10 @@ def test_what_is_partly_transparent_lies_on_white() -> None:
     image.paste((10, 20, 30, 255), (0, 0, 4, 8))
     found = read(file_of(image, "PNG"))
     assert not found.unseen
-    assert [found.image.getpixel(place)[:3] for place in ((1, 1), (6, 6))] == [(10, 20, 30), (255, 255, 255)]  # type: ignore[index]
+    assert [found.image.getpixel(place)[:3] for place in ((1, 1), (6, 6))] == [
+        (10, 20, 30),
+        (255, 255, 255),
+    ]  # type: ignore[index]
 
 
 # -- metadata --------------------------------------------------------------------------------------------------------
@@ -218,7 +265,10 @@ def test_what_is_partly_transparent_lies_on_white() -> None:
 def jpeg_with(*segments: tuple[int, bytes]) -> bytes:
     """A JPEG of `blurred` with application segments (number, content) in front."""
     content = file_of(blurred(), quality=95)
-    made = [bytes([0xFF, 0xE0 + number]) + struct.pack(">H", len(its) + 2) + its for number, its in segments]
+    made = [
+        bytes([0xFF, 0xE0 + number]) + struct.pack(">H", len(its) + 2) + its
+        for number, its in segments
+    ]
     return content[:2] + b"".join(made) + content[2:]
 
 
@@ -246,11 +296,21 @@ def raw_profile(words: str) -> bytes:
 XMP = b"http://ns.adobe.com/xap/1.0/\0"
 LARGE = zlib.compress(bytes(3 << 20))
 DAMAGED = {  # name -> (file, orientation that it still says)
-    "resolution of -1/0": (exif(turned(6), struct.pack("<HHII", 0x11A, 10, 1, 38), tail=struct.pack("<ii", -1, 0)), 6),
+    "resolution of -1/0": (
+        exif(turned(6), struct.pack("<HHII", 0x11A, 10, 1, 38), tail=struct.pack("<ii", -1, 0)),
+        6,
+    ),
     "resolution out of the file": (exif(turned(6), struct.pack("<HHII", 0x11A, 5, 1, 99999)), 6),
     "an unknown type": (exif(turned(6), struct.pack("<HHII", 0x9999, 77, 1, 26)), 6),
     "four billion letters": (exif(turned(6), struct.pack("<HHII", 0x10F, 2, 0xFFFFFFFF, 26)), 6),
-    "no number": (exif(turned(6), struct.pack("<HHII", 0x9999, 12, 1, 38), tail=struct.pack("<d", float("nan"))), 6),
+    "no number": (
+        exif(
+            turned(6),
+            struct.pack("<HHII", 0x9999, 12, 1, 38),
+            tail=struct.pack("<d", float("nan")),
+        ),
+        6,
+    ),
     "a folder in itself": (exif(turned(6), struct.pack("<HHII", 0x8769, 4, 1, 8)), 6),
     "orientation as a byte": (exif(struct.pack("<HHIBxxx", 0x112, 1, 1, 6)), 6),
     "orientation as a long": (exif(struct.pack("<HHII", 0x112, 4, 1, 6)), 6),
@@ -263,7 +323,10 @@ DAMAGED = {  # name -> (file, orientation that it still says)
     "EXIF of nothing": (jpeg_with((1, b"Exif\0\0")), 1),
     "EXIF of junk": (jpeg_with((1, b"Exif\0\0" + b"\x99" * 50)), 1),
     "XMP cut": (jpeg_with((1, XMP + b'<x:xmpmeta tiff:Orientation="')), 1),
-    "XMP of no letters": (jpeg_with((1, XMP + b'\xff\xfe<x:xmpmeta tiff:Orientation="6"></x:xmpmeta>')), 6),
+    "XMP of no letters": (
+        jpeg_with((1, XMP + b'\xff\xfe<x:xmpmeta tiff:Orientation="6"></x:xmpmeta>')),
+        6,
+    ),
     "profile cut": (jpeg_with((2, b"ICC_PROFILE\0\1")), 1),
     "profile of junk": (jpeg_with((2, b"ICC_PROFILE\0\1\1" + b"x" * 40)), 1),
     "profile cut, turned": (jpeg_with((1, exif(turned(8))[6:40]), (2, b"ICC_PROFILE\0\1")), 8),
@@ -280,10 +343,16 @@ DAMAGED = {  # name -> (file, orientation that it still says)
     "PNG size cut": (png_with((b"pHYs", b"\0")), 1),
     "PNG transparency cut": (png_with((b"tRNS", b"\0")), 1),
     "PNG film cut, turned": (png_with((b"acTL", b"\0"), (b"eXIf", exif(turned(3))[12:40])), 3),
-    "PNG checksum of a text": (png_with((b"tEXt", b"k\0v")).replace(chunk(b"tEXt", b"k\0v")[-4:], b"\0\0\0\0"), 1),
+    "PNG checksum of a text": (
+        png_with((b"tEXt", b"k\0v")).replace(chunk(b"tEXt", b"k\0v")[-4:], b"\0\0\0\0"),
+        1,
+    ),
     "PNG EXIF of junk": (png_with((b"eXIf", b"junk")), 1),
     "PNG EXIF as text": (raw_profile("\nexif\n 10\nzzzz"), 1),
-    "WebP of junk": (file_of(blurred(), "WEBP", quality=95, exif=b"Exif\0\0junk", icc_profile=b"x", xmp=b"<x"), 1),
+    "WebP of junk": (
+        file_of(blurred(), "WEBP", quality=95, exif=b"Exif\0\0junk", icc_profile=b"x", xmp=b"<x"),
+        1,
+    ),
 }
 
 
@@ -321,7 +390,11 @@ def test_every_orientation_is_undone(orientation: int) -> None:
 
 
 def test_a_picture_that_is_cut_stays_unreadable() -> None:
-    for content in (file_of(blurred())[:-200], file_of(blurred(), "PNG")[:-200], file_of(blurred(), "WEBP")[:-200]):
+    for content in (
+        file_of(blurred())[:-200],
+        file_of(blurred(), "PNG")[:-200],
+        file_of(blurred(), "WEBP")[:-200],
+    ):
         with pytest.raises(Exception, match=r"truncated|decode|read"):
             read(content)
 
@@ -349,7 +422,10 @@ def ftyp(brand: bytes) -> bytes:
     ("content", "reason"),
     [
         (b"", "empty file: copy it again"),
-        (bytes(5000), "file of zeros: its first 1024 bytes are 0, as after a copy that was cut; copy it again"),
+        (
+            bytes(5000),
+            "file of zeros: its first 1024 bytes are 0, as after a copy that was cut; copy it again",
+        ),
         (ftyp(b"heic"), "HEIC picture: not read; convert it, e.g. to PNG"),
         (ftyp(b"mif1"), "HEIC picture: not read; convert it, e.g. to PNG"),
         (ftyp(b"avif"), "AVIF picture: not read; convert it, e.g. to PNG"),
@@ -376,8 +452,14 @@ def ftyp(brand: bytes) -> bytes:
         (b"\0\5\x16\7\0\2\0\0Mac OS X", "resource file of a Mac: no picture that is read"),
         (b"404: Not Found\n", "text: it begins with '404: Not Found'"),
         (b"\xff\xd8\xff\xe0\0\x10JFIF", "OSError: Truncated File Read"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(9), "PNG picture: it is damaged, or of a kind that is not read"),
-        (b"\x91\x92\x93\x94\x95\x96\x97\x98\x99", "unknown file: it begins with the bytes 91 92 93 94 95 96 97 98"),
+        (
+            b"\x89PNG\r\n\x1a\n" + bytes(9),
+            "PNG picture: it is damaged, or of a kind that is not read",
+        ),
+        (
+            b"\x91\x92\x93\x94\x95\x96\x97\x98\x99",
+            "unknown file: it begins with the bytes 91 92 93 94 95 96 97 98",
+        ),
     ],
 )
 def test_a_file_that_is_no_picture_says_what_it_is(content: bytes, reason: str) -> None:
@@ -386,7 +468,10 @@ def test_a_file_that_is_no_picture_says_what_it_is(content: bytes, reason: str) 
 
 def test_a_reason_holds_no_address_and_no_place() -> None:
     stream = io.BytesIO(b"x")
-    assert pictures.reason(ValueError(f"cannot read {stream!r}\n twice")) == "ValueError: cannot read its bytes twice"
+    assert (
+        pictures.reason(ValueError(f"cannot read {stream!r}\n twice"))
+        == "ValueError: cannot read its bytes twice"
+    )
     away = FileNotFoundError(2, "No such file or directory", "/place/of/mine.png")
     assert pictures.reason(away) == "FileNotFoundError: No such file or directory"
 
@@ -401,9 +486,16 @@ def same(value: int) -> Callable[[], np.ndarray]:
 def test_dark_and_flat_pictures_are_suspected_and_faces_are_not() -> None:
     draws = np.random.default_rng(0)
     assert pictures.fault(np.asarray(blurred(width=64, height=64))) is None
-    assert pictures.fault(np.asarray(blurred(width=64, height=64)) // 16) == "dark"  # 12 bits, taken as 16
+    assert (
+        pictures.fault(np.asarray(blurred(width=64, height=64)) // 16) == "dark"
+    )  # 12 bits, taken as 16
     assert pictures.fault(np.asarray(blurred(width=64, height=64)) // 2 + 60) is None
-    assert [pictures.fault(same(value)()) for value in (0, 40, 128, 255)] == ["dark", "dark", "flat", "flat"]
+    assert [pictures.fault(same(value)()) for value in (0, 40, 128, 255)] == [
+        "dark",
+        "dark",
+        "flat",
+        "flat",
+    ]
     noise = (128 + draws.integers(-2, 3, (64, 64, 1))).astype(np.uint8)
     assert pictures.fault(noise) == "flat"
     assert pictures.fault(draws.integers(0, 256, (8, 8, 3), np.uint8)) is None

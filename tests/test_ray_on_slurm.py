@@ -64,33 +64,61 @@ def started(job: Path, host: str) -> list[list[str]]:
     return [command for node, command in calls if node == host and command[0] != "rm"]
 
 
-def led(job: Path, until: dict[str, int], monkeypatch: pytest.MonkeyPatch, code: int = 0, stopped: bool = False) -> int:
+def led(
+    job: Path,
+    until: dict[str, int],
+    monkeypatch: pytest.MonkeyPatch,
+    code: int = 0,
+    stopped: bool = False,
+) -> int:
     """The answer of a run whose driver ends with `code` when so many steps have been started on each node."""
-    lines = ["import json, pathlib, sys, time", f"calls = pathlib.Path({str(job / 'calls')!r})", f"until = {until!r}"]
-    lines += ["def hosts(): return [json.loads(line)[0] for line in calls.read_text().splitlines()]"]
-    lines += ["while any(hosts().count(host) < times for host, times in until.items()): time.sleep(0.05)"]
+    lines = [
+        "import json, pathlib, sys, time",
+        f"calls = pathlib.Path({str(job / 'calls')!r})",
+        f"until = {until!r}",
+    ]
+    lines += [
+        "def hosts(): return [json.loads(line)[0] for line in calls.read_text().splitlines()]"
+    ]
+    lines += [
+        "while any(hosts().count(host) < times for host, times in until.items()): time.sleep(0.05)"
+    ]
     lines += ["time.sleep(0.5)", f"sys.exit({code})"]
     (job / "drive.py").write_text("\n".join(lines))
     monkeypatch.setenv("PYTHONPATH", str(job))
     return ray_on_slurm.run(["drive"], job, 2, 0, lambda: stopped)
 
 
-def test_each_start_has_a_folder_of_its_own_which_is_removed(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_start_has_a_folder_of_its_own_which_is_removed(
+    job: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert led(job, {"n1": 1, "n2": 1, "n3": 1}, monkeypatch) == 0
     folders = []
     for host in ("n1", "n2", "n3"):
         (command,) = started(job, host)
-        assert command[:3] == [sys.executable, "-m", "facefactory.scratch"] and f"--temp-dir={command[3]}/ray" in command
+        assert (
+            command[:3] == [sys.executable, "-m", "facefactory.scratch"]
+            and f"--temp-dir={command[3]}/ray" in command
+        )
         folders.append(command[3])
     assert len(set(folders)) == 3
-    removed = [json.loads(line) for line in (job / "calls").read_text().splitlines() if '"rm"' in line]
-    assert sorted(removed) == [[host, ["rm", "-rf", folder]] for host, folder in zip(("n1", "n2", "n3"), folders, strict=True)]
+    removed = [
+        json.loads(line) for line in (job / "calls").read_text().splitlines() if '"rm"' in line
+    ]
+    assert sorted(removed) == [
+        [host, ["rm", "-rf", folder]]
+        for host, folder in zip(("n1", "n2", "n3"), folders, strict=True)
+    ]
     assert not list((job / "private").glob("*.token"))
 
 
-@pytest.mark.parametrize("plan", ["dumb up", "dumb dumb up", "refused up", "refused refused refused refused up"])
+@pytest.mark.parametrize(
+    "plan", ["dumb up", "dumb dumb up", "refused up", "refused refused refused refused up"]
+)
 @pytest.mark.parametrize("host", ["n1", "n3"])
-def test_what_never_came_up_is_started_again(job: Path, monkeypatch: pytest.MonkeyPatch, host: str, plan: str) -> None:
+def test_what_never_came_up_is_started_again(
+    job: Path, monkeypatch: pytest.MonkeyPatch, host: str, plan: str
+) -> None:
     (job / host).write_text(plan)
     times = len(plan.split())
     assert led(job, {"n1": 1, "n2": 1, "n3": 1, host: times}, monkeypatch) == 0
@@ -110,7 +138,13 @@ def test_what_never_came_up_is_started_again(job: Path, monkeypatch: pytest.Monk
     ],
 )
 def test_what_is_given_up_is_said_with_its_log(
-    job: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, host: str, plan: str, code: int, words: str
+    job: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
+    host: str,
+    plan: str,
+    code: int,
+    words: str,
 ) -> None:
     (job / host).write_text(plan)
     assert led(job, {host: 1000}, monkeypatch) == code
@@ -120,7 +154,9 @@ def test_what_is_given_up_is_said_with_its_log(
         assert len(started(job, host)) == 3
 
 
-def test_at_a_stop_nothing_is_said_of_a_lost_node(job: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_at_a_stop_nothing_is_said_of_a_lost_node(
+    job: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
     (job / "n2").write_text("dies")
     assert led(job, {"n2": 1000}, monkeypatch, stopped=True) == INTERRUPTED
     assert capsys.readouterr().err == "the job was told to stop, and Ray with it\n"

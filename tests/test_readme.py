@@ -17,7 +17,12 @@ from facefactory import command, config
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-LINES = [line for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line in block.splitlines() if line.strip()]
+LINES = [
+    line
+    for block in re.findall(r"```sh\n(.*?)```", README, re.S)
+    for line in block.splitlines()
+    if line.strip()
+]
 TINY = [
     f"{name}={value}"
     for name, value in {
@@ -34,19 +39,30 @@ def job(line: str, *more: str) -> None:
     _, script, *arguments = shlex.split(line.split("#")[0])
     found: list[tuple[str, tuple[str, ...], str | None]] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "main", lambda name, stages, preset=None: found.append((name, stages, preset)))
+        patch.setattr(
+            command, "main", lambda name, stages, preset=None: found.append((name, stages, preset))
+        )
         runpy.run_path(str(ROOT / script), run_name="__main__")
     name, stages, preset = found[0]
     command.start(name, stages, preset, ["cluster=local", *arguments, *more])
 
 
-def test_commands_on_runs_work_in_the_order_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_on_runs_work_in_the_order_of_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)}
+    before = {
+        number: signal.getsignal(number)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+    }
     lines = [line for line in LINES if "run=first" in line]
     assert len(lines) == 5
     for line in lines:
-        more = ["training.total_kimg=0.16", "pack.resolution=16", "model.depth=2", *TINY] if "train_" in line else []
+        more = (
+            ["training.total_kimg=0.16", "pack.resolution=16", "model.depth=2", *TINY]
+            if "train_" in line
+            else []
+        )
         job(line, *more)
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -58,13 +74,24 @@ OTHERS = [line for line in LINES if line.startswith("python") and "run=first" no
 ON_A_CLUSTER = ("jobs/status.py", "jobs/check.py")  # run by tests/slurm
 
 
-@pytest.mark.parametrize("line", [line for line in OTHERS if not any(job in line for job in ON_A_CLUSTER)])
+@pytest.mark.parametrize(
+    "line", [line for line in OTHERS if not any(job in line for job in ON_A_CLUSTER)]
+)
 def test_other_commands_plan(
-    line: str, faces: Faces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    line: str,
+    faces: Faces,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     celeba(tmp_path / "celeba", "folder", "txt")
-    job(line.replace("/path/to/faces", str(faces.root)).replace("/path/to/celeba", str(tmp_path / "celeba")), "dry_run=true")
+    job(
+        line.replace("/path/to/faces", str(faces.root)).replace(
+            "/path/to/celeba", str(tmp_path / "celeba")
+        ),
+        "dry_run=true",
+    )
     shown = capsys.readouterr().out
     assert "pack: to run" in shown
     assert ("#SBATCH --job-name=ff-" in shown and "srun" in shown) == ("cluster=slurm" in line)
@@ -73,7 +100,9 @@ def test_other_commands_plan(
 def test_the_two_make_commands_exist() -> None:
     for line in [line for line in LINES if line.startswith("make")]:
         target = line.split()[1]
-        assert subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True).returncode == 0
+        assert (
+            subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True).returncode == 0
+        )
 
 
 def test_an_old_python_gets_the_ways_out(tmp_path: Path) -> None:
@@ -81,10 +110,17 @@ def test_an_old_python_gets_the_ways_out(tmp_path: Path) -> None:
     old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo "Python 3.9.2" && exit 0\nexit 1\n')
     old.chmod(0o755)
     done = subprocess.run(
-        ["make", "install", f"PYTHON={old}", f"VENV={tmp_path / 'venv'}"], cwd=ROOT, capture_output=True, text=True
+        ["make", "install", f"PYTHON={old}", f"VENV={tmp_path / 'venv'}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     shown = done.stdout + done.stderr
-    assert done.returncode != 0 and "Python 3.9.2" in shown and all(way in shown for way in ("module", "uv", "conda"))
+    assert (
+        done.returncode != 0
+        and "Python 3.9.2" in shown
+        and all(way in shown for way in ("module", "uv", "conda"))
+    )
 
 
 def test_the_table_of_jobs_is_the_folder_of_jobs() -> None:
@@ -97,6 +133,11 @@ def test_links_and_keys_of_the_page_exist() -> None:
         assert (ROOT / target).exists(), target
     from facefactory.run import Run
 
-    known = {name for name, _, _ in config.leaves(Run)} | {"run", "config", "model.width", "model.name"}
+    known = {name for name, _, _ in config.leaves(Run)} | {
+        "run",
+        "config",
+        "model.width",
+        "model.name",
+    }
     for key in re.findall(r"\b([a-z_]+\.[a-z_]+)=", README):
         assert key in known or key.split(".")[0] in ("model", "objective"), key

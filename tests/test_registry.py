@@ -23,21 +23,34 @@ FIRST: dict[str, Any] = {
 }
 COMPONENTS = [(package, name) for package in FIRST for name in registry.names(package)]
 
-everything = pytest.mark.parametrize(("package", "name"), COMPONENTS, ids=["/".join(pair) for pair in COMPONENTS])
+everything = pytest.mark.parametrize(
+    ("package", "name"), COMPONENTS, ids=["/".join(pair) for pair in COMPONENTS]
+)
 
 
 def test_names_are_the_files() -> None:
     root = Path(registry.__file__).parent
-    files = {path.relative_to(root / "models").with_suffix("").as_posix() for path in root.glob("models/*/[!_]*.py")}
-    assert set(registry.names("models")) == files >= {"gan/dcgan", "vae/conv", "classifier/convnet"}
-    assert set(registry.names("objectives")) == {path.stem for path in root.glob("objectives/[!_]*.py")}
+    files = {
+        path.relative_to(root / "models").with_suffix("").as_posix()
+        for path in root.glob("models/*/[!_]*.py")
+    }
+    assert (
+        set(registry.names("models")) == files >= {"gan/dcgan", "vae/conv", "classifier/convnet"}
+    )
+    assert set(registry.names("objectives")) == {
+        path.stem for path in root.glob("objectives/[!_]*.py")
+    }
     assert {"hinge", "non_saturating"} <= set(registry.names("objectives.critics"))
 
 
 @everything
 def test_defaults_resolve_and_build(package: str, name: str) -> None:
     resolved = registry.resolve(package, {"name": name})
-    plain = {key: p.default for key, p in registry.options(package, name).items() if not registry.nested_in(p.annotation)}
+    plain = {
+        key: p.default
+        for key, p in registry.options(package, name).items()
+        if not registry.nested_in(p.annotation)
+    }
     assert resolved.items() >= {"name": name, **plain}.items() and resolved.keys() == {
         "name",
         *registry.options(package, name),
@@ -58,7 +71,9 @@ def test_options_have_types_and_meanings(package: str, name: str) -> None:
 @everything
 def test_a_wrong_option_names_the_nearest(package: str, name: str) -> None:
     for key in registry.options(package, name):
-        with pytest.raises(UserError, match=rf"{name} has no option '{key}x'; it has .*Did you mean '{key}'\?"):
+        with pytest.raises(
+            UserError, match=rf"{name} has no option '{key}x'; it has .*Did you mean '{key}'\?"
+        ):
             registry.resolve(package, {"name": name, f"{key}x": 1})
 
 
@@ -71,7 +86,9 @@ def test_a_value_of_the_wrong_type_is_refused(package: str, name: str) -> None:
 
 @everything
 def test_a_wrong_name_names_the_nearest(package: str, name: str) -> None:
-    with pytest.raises(UserError, match=rf"{package}: no '{name}x'; there are .*{name}.* Did you mean '"):
+    with pytest.raises(
+        UserError, match=rf"{package}: no '{name}x'; there are .*{name}.* Did you mean '"
+    ):
         registry.resolve(package, {"name": f"{name}x"})
 
 
@@ -91,14 +108,23 @@ def test_values_are_checked_against_the_annotation() -> None:
 
 
 def test_components_inside_components_are_resolved_and_built() -> None:
-    found = registry.resolve("objectives", {"name": "adversarial", "critic": "hinge", "terms": {"r1": {"gamma": 2}, "r2": None}})
-    assert found == {"name": "adversarial", "critic": {"name": "hinge"}, "terms": {"r1": {"gamma": 2.0, "interval": 8}}}
+    found = registry.resolve(
+        "objectives",
+        {"name": "adversarial", "critic": "hinge", "terms": {"r1": {"gamma": 2}, "r2": None}},
+    )
+    assert found == {
+        "name": "adversarial",
+        "critic": {"name": "hinge"},
+        "terms": {"r1": {"gamma": 2.0, "interval": 8}},
+    }
     assert registry.resolve("objectives", found) == found
     made = registry.build("objectives", found)
     assert list(made.terms) == ["r1"] and made.terms["r1"].gamma == 2.0
     with pytest.raises(UserError, match=r"objectives\.terms: no 'r3'; there are r1, r2\."):
         registry.resolve("objectives", {"name": "adversarial", "terms": {"r3": {}}})
-    with pytest.raises(UserError, match=r"r1 has no option 'gama'; it has gamma, interval\. Did you mean 'gamma'"):
+    with pytest.raises(
+        UserError, match=r"r1 has no option 'gama'; it has gamma, interval\. Did you mean 'gamma'"
+    ):
         registry.resolve("objectives", {"name": "adversarial", "terms": {"r1": {"gama": 1}}})
 
 
@@ -121,7 +147,11 @@ class Component(nn.Module):
 def test_a_users_own_file_is_a_component(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text(OWN)
-    assert registry.resolve("models", {"name": str(path), "z_dim": 3}) == {"name": str(path), "z_dim": 3, "slope": 0.1}
+    assert registry.resolve("models", {"name": str(path), "z_dim": 3}) == {
+        "name": str(path),
+        "z_dim": 3,
+        "slope": 0.1,
+    }
     made = registry.build("models", {"name": str(path), "z_dim": 3, "slope": 1}, FACTS)
     assert (made.facts, made.z_dim, made.slope) == (FACTS, 3, 1.0)
     with pytest.raises(UserError, match=r"option 'z_dim' is missing; give z_dim="):
@@ -129,7 +159,10 @@ def test_a_users_own_file_is_a_component(tmp_path: Path) -> None:
 
 
 def test_a_users_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"models: no file '.*none\.py'\. Give the path of a Python file, or one of"):
+    with pytest.raises(
+        UserError,
+        match=r"models: no file '.*none\.py'\. Give the path of a Python file, or one of",
+    ):
         registry.resolve("models", {"name": str(tmp_path / "none.py")})
 
 
@@ -137,11 +170,16 @@ def test_a_users_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("class Model: ...\n", r"own\.py.*Component"),
-        ("class Component:\n    def __init__(self, facts, *, width=3): ...\n", r"own\.py.*width.*annotation"),
+        (
+            "class Component:\n    def __init__(self, facts, *, width=3): ...\n",
+            r"own\.py.*width.*annotation",
+        ),
         ("class Component\n", r"own\.py.*SyntaxError"),
     ],
 )
-def test_a_users_file_that_breaks_the_contract_is_refused(tmp_path: Path, text: str, message: str) -> None:
+def test_a_users_file_that_breaks_the_contract_is_refused(
+    tmp_path: Path, text: str, message: str
+) -> None:
     (tmp_path / "own.py").write_text(text)
     with pytest.raises(UserError, match=message):
         registry.resolve("models", {"name": str(tmp_path / "own.py")})
@@ -155,5 +193,7 @@ def test_queued_jobs_read_the_copies_of_own_files_that_were_made_at_the_submissi
     launch.copy_code(tmp_path / "code", [str(own)])
     own.write_text("class Component:\n    made = 2\n")
     assert registry.module("models", str(own)).Component.made == 2
-    monkeypatch.setattr(registry, "__file__", str(tmp_path / "code" / "facefactory" / "registry.py"))
+    monkeypatch.setattr(
+        registry, "__file__", str(tmp_path / "code" / "facefactory" / "registry.py")
+    )
     assert registry.module("models", str(own)).Component.made == 1

@@ -34,17 +34,33 @@ def put_picture(path: Path, columns: int = 8, rows: int = 8, side: int = 16) -> 
     Image.frombytes("L", (columns * side, rows * side), ramp).save(path)
 
 
-def put_run(folder: Path, kd: float, ratio: float = 1.2, kind: str = "gan", resize: str = "none", evil: str = "Smiling") -> None:
+def put_run(
+    folder: Path,
+    kd: float,
+    ratio: float = 1.2,
+    kind: str = "gan",
+    resize: str = "none",
+    evil: str = "Smiling",
+) -> None:
     """A trained, evaluated and interpreted generative run."""
     put_lines(
         folder / "train/metrics-001.jsonl",
         [{"kimg": k, "loss_d": 1 / k, "loss_g": k / 9, "images_per_s": 9} for k in (1.0, 2.0)],
     )
     put_picture(folder / "train/samples/samples-000002000.png")
-    for name, rows in (("samples", 8), ("nearest", 3), *([("reconstructions", 2)] if kind == "vae" else [])):
+    for name, rows in (
+        ("samples", 8),
+        ("nearest", 3),
+        *([("reconstructions", 2)] if kind == "vae" else []),
+    ):
         put_picture(folder / f"evaluate/{name}.png", rows=rows)
     scores = {"kd_judge": kd, "fd_judge": 2.1, "precision_judge": 0.8}
-    results = {"scores": scores, "scale": SCALE, "protocol": {"features": "judge 1a2b", "resize": resize}, "kimg": 60.0}
+    results = {
+        "scores": scores,
+        "scale": SCALE,
+        "protocol": {"features": "judge 1a2b", "resize": resize},
+        "kimg": 60.0,
+    }
     texts = {"not_staged": {"fid": "run weights.fetch"}, "memorisation_ratio": ratio}
     put(folder / "evaluate/results.json", {**results, **texts})
     put_picture(folder / "interpret/traversals.png", rows=2)
@@ -66,7 +82,10 @@ def put_run(folder: Path, kd: float, ratio: float = 1.2, kind: str = "gan", resi
         "effects": {"Eyeglasses": effect, evil: effect},
     }
     codes = {"method": "cross-validated", "labels": ["Eyeglasses", evil], "dimensions": dimensions}
-    put(folder / "interpret/results.json", {**codes, "traversed": [3, 1], "not_scored": {"Male": "4 people have 0"}})
+    put(
+        folder / "interpret/results.json",
+        {**codes, "traversed": [3, 1], "not_scored": {"Male": "4 people have 0"}},
+    )
 
 
 def labels(name: str = "Eyeglasses") -> dict[str, Any]:
@@ -78,12 +97,19 @@ def labels(name: str = "Eyeglasses") -> dict[str, Any]:
         "auroc_interval": [0.9, 0.99],
     }
     scored = {**sizes, "scored": True, **accuracy, "confusion": [[250, 31], [10, 109]]}
-    counted = {"images": [40, 360], "people": [4, 36], "scored": False, "reason": "4 people have 0; a score needs 8"}
+    counted = {
+        "images": [40, 360],
+        "people": [4, 36],
+        "scored": False,
+        "reason": "4 people have 0; a score needs 8",
+    }
     binary = {"kind": "binary", "classes": ["0", "1"]}
     return {name: {**binary, **scored}, "Male": {**binary, **counted}}
 
 
-def put_trial(number: int, state: str, scores: list[tuple[float, float]], error: str | None = None) -> dict[str, Any]:
+def put_trial(
+    number: int, state: str, scores: list[tuple[float, float]], error: str | None = None
+) -> dict[str, Any]:
     return {
         "name": f"{number:03d}-ab12cd34",
         "number": number,
@@ -106,22 +132,56 @@ def sweep(tmp_path: Path) -> Path:
     )
     put(folder / "command.txt", "python jobs/sweep_gan.py run=demo\n")
     ledger = {"time": 1.7e9, "host": "here", "job": "pid 1"}
-    failed = {**ledger, "stage": "judge", "state": "failed", "error": "node went away", "seconds": 3}
+    failed = {
+        **ledger,
+        "stage": "judge",
+        "state": "failed",
+        "error": "node went away",
+        "seconds": 3,
+    }
     put_lines(folder / "jobs.jsonl", [failed, {**ledger, "stage": "judge", "state": "done"}])
     shards = folder.parent / "shards"
     splits = {"train": {"count": 320}, "test": {"count": 80}}
     origin = {"origin": "AT&T Laboratories Cambridge", "licence": f"credit them {EVIL}"}
     put(
         shards / "index.json",
-        {"dataset": "orl", "resolution": 32, "channels": 1, "splits": splits, "skipped": [], **origin},
+        {
+            "dataset": "orl",
+            "resolution": 32,
+            "channels": 1,
+            "splits": splits,
+            "skipped": [],
+            **origin,
+        },
     )
-    done = {"config": {}, "inputs": {}, "seconds": 4.5, "files": {}, "software": {"python": "3.12", "torch": "2.9"}}
-    put(folder / "pack/DONE.json", {**done, "outputs": {"folder": str(shards), "images": "aa11", "labels": "bb22"}})
+    done = {
+        "config": {},
+        "inputs": {},
+        "seconds": 4.5,
+        "files": {},
+        "software": {"python": "3.12", "torch": "2.9"},
+    }
+    put(
+        folder / "pack/DONE.json",
+        {**done, "outputs": {"folder": str(shards), "images": "aa11", "labels": "bb22"}},
+    )
     put(folder / "judge/DONE.json", {**done, "outputs": {"judge": "1a2b"}})
-    judge = {"judge": "1a2b", "feature_dim": 64, "folds": 5, "people": 40, "images": 400, "folder": "x"}
+    judge = {
+        "judge": "1a2b",
+        "feature_dim": 64,
+        "folds": 5,
+        "people": 40,
+        "images": 400,
+        "folder": "x",
+    }
     put(folder / "judge/results.json", {**judge, "labels": labels(EVIL)})
-    trials = [put_trial(n, "finished", [(4, 0.5 / (n + 1)), (12, 0.3 / (n + 1))]) for n in range(5)]
-    trials += [put_trial(5, "stopped", [(4, 0.01)]), put_trial(6, "failed", [], f"loss_d not finite {EVIL}")]
+    trials = [
+        put_trial(n, "finished", [(4, 0.5 / (n + 1)), (12, 0.3 / (n + 1))]) for n in range(5)
+    ]
+    trials += [
+        put_trial(5, "stopped", [(4, 0.01)]),
+        put_trial(6, "failed", [], f"loss_d not finite {EVIL}"),
+    ]
     trials += [put_trial(7, "interrupted", [(4, float("nan"))])]
     results = {"metric": "kd_judge", "sampler": "tpe", "rungs_kimg": [4, 12], "trials": trials}
     put(folder / "sweep/results.json", results)
@@ -132,7 +192,15 @@ def sweep(tmp_path: Path) -> Path:
         name = f"{rank}-{trial:03d}-ab12cd34"
         state = "failed" if kd is None else "finished"
         tail = {"error": None if kd else "out of memory", "log_tail": None if kd else "Killed\n"}
-        entries.append({"name": name, "trial": name[2:], "folder": f"finalists/{name}", "state": state, **tail})
+        entries.append(
+            {
+                "name": name,
+                "trial": name[2:],
+                "folder": f"finalists/{name}",
+                "state": state,
+                **tail,
+            }
+        )
         if kd:
             put_run(folder / "finalists" / name, kd, ratio, evil=EVIL)
     put(folder / "finalists/results.json", {"finalists": entries})
@@ -152,7 +220,11 @@ def written(folder: Path, repeat: dict[str, str] | None = None) -> tuple[str, di
     if 'class="plotly-graph-div"' in text:
         assert text.count("* plotly.js v") == 1 and len(text) - len(own) > 1_000_000
     assert "plotly.js v" not in own
-    assert not re.search(r"""(src|href)\s*=\s*["']?\s*(https?:)?//""", own) and "url(" not in own and "@import" not in own
+    assert (
+        not re.search(r"""(src|href)\s*=\s*["']?\s*(https?:)?//""", own)
+        and "url(" not in own
+        and "@import" not in own
+    )
     assert EVIL not in own
     return own, json.loads(data.read_text(), parse_constant=refuse)
 
@@ -164,8 +236,14 @@ def test_a_sweep_names_its_winner_and_where_the_score_lies(sweep: Path) -> None:
         "Finalist 1-003-ab12cd34 won: kd_judge 0.01, between held-out real faces (0.002) and blurred faces (0.31)"
     )
     assert "0-000" not in first and "runner-up, 0-004-ab12cd34, has 0.05" in first
-    assert any("Caution" in sentence and "1-003-ab12cd34 (0.7)" in sentence and "0-004" not in sentence for sentence in others)
-    assert any("Of 8 trials, 5 finished, 1 stopped, 1 failed, 1 interrupted" in sentence for sentence in others)
+    assert any(
+        "Caution" in sentence and "1-003-ab12cd34 (0.7)" in sentence and "0-004" not in sentence
+        for sentence in others
+    )
+    assert any(
+        "Of 8 trials, 5 finished, 1 stopped, 1 failed, 1 interrupted" in sentence
+        for sentence in others
+    )
     assert any("one seed" in sentence for sentence in others)
     assert first in text
 
@@ -174,14 +252,20 @@ def test_unlike_protocols_are_not_ranked(sweep: Path) -> None:
     put_run(sweep / "finalists/0-004-ab12cd34", 0.001, resize="bilinear")
     text, data = written(sweep)
     assert data["verdict"][0].startswith("No winner is named") and "resize" in data["verdict"][0]
-    assert [row["name"][:5] for row in data["leaderboard"][:3]] == ["0-004", "1-003", "2-002"]  # as listed
+    assert [row["name"][:5] for row in data["leaderboard"][:3]] == [
+        "0-004",
+        "1-003",
+        "2-002",
+    ]  # as listed
     assert "The protocols differ in resize" in text
 
 
 def test_the_leaderboard_compares_trials_only_at_the_same_rung(sweep: Path) -> None:
     rows = written(sweep)[1]["leaderboard"]
     names = [row["name"][:5] for row in rows]
-    assert names[:2] == ["1-003", "0-004"] and [row["kind"] for row in rows[:3]] == ["finalist"] * 3
+    assert (
+        names[:2] == ["1-003", "0-004"] and [row["kind"] for row in rows[:3]] == ["finalist"] * 3
+    )
     assert names[3:9] == [
         "004-a",
         "003-a",
@@ -204,19 +288,32 @@ def test_failures_are_shown_with_error_and_log(sweep: Path) -> None:
 
 
 def test_every_section_of_a_full_sweep_is_drawn(sweep: Path) -> None:
-    text, data = written(sweep, {"000-ab12cd34": "python jobs/train_gan.py training.lr=1e-4 && true"})
+    text, data = written(
+        sweep, {"000-ab12cd34": "python jobs/train_gan.py training.lr=1e-4 && true"}
+    )
     for div in ("training", "trials", "parameter-importances", "parallel-coordinates", "slices"):
         assert f'<div id="{div}" class="plotly-graph-div"' in text
     assert "Not drawn" not in text
-    assert "floor: 0.002, blur: 0.31" in text and "Fréchet distances (fd_…, fid) grow as sets shrink" in text
-    assert text.count("data:image/png;base64,") == 8 + 2 * 3 and "pixelated" in text  # trials' and finalists' pictures
+    assert (
+        "floor: 0.002, blur: 0.31" in text
+        and "Fréchet distances (fd_…, fid) grow as sets shrink" in text
+    )
+    assert (
+        text.count("data:image/png;base64,") == 8 + 2 * 3 and "pixelated" in text
+    )  # trials' and finalists' pictures
     assert "finalists/2-002-ab12cd34/evaluate/samples.png is missing" in text
-    assert "AT&amp;T Laboratories" in text and "run weights.fetch" in text and "4 people have 0; a score needs 8" in text
+    assert (
+        "AT&amp;T Laboratories" in text
+        and "run weights.fetch" in text
+        and "4 people have 0; a score needs 8" in text
+    )
     assert "training.lr=1e-4 &amp;&amp; true" in text
     assert data["provenance"]["software"]["torch"] == "2.9" and data["judge"]["feature_dim"] == 64
 
 
-def test_only_trials_that_finished_at_the_last_rung_are_compared_by_their_parameters(sweep: Path) -> None:
+def test_only_trials_that_finished_at_the_last_rung_are_compared_by_their_parameters(
+    sweep: Path,
+) -> None:
     found = plots.study(json.loads((sweep / "sweep/results.json").read_text())).trials
     assert [(trial.value, trial.params["model.width"]) for trial in found] == [
         (0.3 / (n + 1), 16 if n % 2 else 32) for n in range(5)
@@ -234,11 +331,18 @@ def test_a_single_generative_run(tmp_path: Path, kind: str) -> None:
     put(tmp_path / "command.txt", f"python jobs/train_{kind}.py\n")
     put_run(tmp_path, 0.05, kind=kind)
     text, data = written(tmp_path)
-    assert data["verdict"][0] == "This run has kd_judge 0.05, between held-out real faces (0.002) and blurred faces (0.31)."
-    assert "1 of 4 latent dimensions are associated with a label: 3 (Eyeglasses)." in data["verdict"]
+    assert (
+        data["verdict"][0]
+        == "This run has kd_judge 0.05, between held-out real faces (0.002) and blurred faces (0.31)."
+    )
+    assert (
+        "1 of 4 latent dimensions are associated with a label: 3 (Eyeglasses)." in data["verdict"]
+    )
     rows = re.findall(r"<tr><td>(\d)</td><td>([\w ]+)</td><td>", text)
     assert [int(number) for number, _ in rows] == [3, 1, 0, 1, 2, 3]  # as in the strips, then all
-    assert rows[0][1] == "goes with Eyeglasses" and "\n0.31 <small>[0.1, 0.5], q 0.01</small>" in text
+    assert (
+        rows[0][1] == "goes with Eyeglasses" and "\n0.31 <small>[0.1, 0.5], q 0.01</small>" in text
+    )
     assert ("reconstructions.png" in text) == (kind == "vae")
     assert "finalist" not in text and "judge/results.json is missing" in text
 
@@ -249,7 +353,10 @@ def test_a_classifier_run(tmp_path: Path) -> None:
     text, data = written(tmp_path)
     assert data["kind"] == "classifier"
     assert data["verdict"][0] == "Eyeglasses: balanced accuracy 0.9; guessing gives 0.5."
-    assert "1 of 2 labels have counts only" in data["verdict"][1] and "4 people have 0; a score needs 8" in text
+    assert (
+        "1 of 2 labels have counts only" in data["verdict"][1]
+        and "4 people have 0; a score needs 8" in text
+    )
     assert ">109</td>" in text and "Traversals" not in text
 
 
@@ -275,10 +382,19 @@ def test_an_almost_empty_folder_is_told_what_it_lacks(tmp_path: Path, job: str |
 
 def test_newer_attempts_replace_what_they_repeat(tmp_path: Path) -> None:
     for attempt, kimgs in {1: [1, 2, 3, 4], 2: [3, 4, 5, 6], 10: [5], 9: []}.items():
-        put_lines(tmp_path / f"metrics-{attempt:03d}.jsonl", [{"kimg": kimg, "attempt": attempt} for kimg in kimgs])
+        put_lines(
+            tmp_path / f"metrics-{attempt:03d}.jsonl",
+            [{"kimg": kimg, "attempt": attempt} for kimg in kimgs],
+        )
     with open(tmp_path / "metrics-010.jsonl", "a") as stream:
         stream.write('{"kimg": 6, "att')  # cut by a kill
-    assert [(line["kimg"], line["attempt"]) for line in metrics(tmp_path)] == [(1, 1), (2, 1), (3, 2), (4, 2), (5, 10)]
+    assert [(line["kimg"], line["attempt"]) for line in metrics(tmp_path)] == [
+        (1, 1),
+        (2, 1),
+        (3, 2),
+        (4, 2),
+        (5, 10),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,12 @@ def test_a_cut_line_does_not_spoil_the_ledger_for_those_who_write_after_it(tmp_p
 def test_the_ledger_tells_who_did_what(tmp_path: Path) -> None:
     RunDir(tmp_path).record("train", "running", attempt=2)
     (line,) = rundir.read_jsonl(tmp_path / "jobs.jsonl")
-    assert (line["stage"], line["state"], line["attempt"], line["job"]) == ("train", "running", 2, f"pid {os.getpid()}")
+    assert (line["stage"], line["state"], line["attempt"], line["job"]) == (
+        "train",
+        "running",
+        2,
+        f"pid {os.getpid()}",
+    )
 
 
 def test_a_lock_makes_others_wait(tmp_path: Path) -> None:
@@ -84,7 +89,9 @@ def test_a_lock_makes_others_wait(tmp_path: Path) -> None:
     assert is_free()
 
 
-@pytest.mark.parametrize("content", [b"", b'{"outputs": {"check', b"\xff\xfe", b"\0" * 40, b"[" * 100_000])
+@pytest.mark.parametrize(
+    "content", [b"", b'{"outputs": {"check', b"\xff\xfe", b"\0" * 40, b"[" * 100_000]
+)
 def test_a_damaged_json_is_named_and_counts_as_missing(
     tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -126,9 +133,12 @@ def test_without_a_home_nothing_is_kept_and_nothing_found(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    ("inherited", "settled"), [(0o000, 0o022), (0o002, 0o002), (0o022, 0o022), (0o077, 0o077), (0o020, 0o022)]
+    ("inherited", "settled"),
+    [(0o000, 0o022), (0o002, 0o002), (0o022, 0o022), (0o077, 0o077), (0o020, 0o022)],
 )
-def test_what_is_made_is_never_everyones_to_write(tmp_path: Path, inherited: int, settled: int) -> None:
+def test_what_is_made_is_never_everyones_to_write(
+    tmp_path: Path, inherited: int, settled: int
+) -> None:
     before = os.umask(inherited)
     try:
         rundir.settle_umask()
@@ -140,7 +150,9 @@ def test_what_is_made_is_never_everyones_to_write(tmp_path: Path, inherited: int
     assert stat.S_IMODE((tmp_path / "folder" / "a.json").stat().st_mode) == 0o666 & ~settled
 
 
-def test_a_folder_that_cannot_be_used_is_said_with_its_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_used_is_said_with_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to(tmp_path / "gone")
     for name, words in {
@@ -175,7 +187,10 @@ def test_the_older_copy_stops_at_its_next_write(tmp_path: Path) -> None:
     older.guard()
     newer.claim()
     newer.guard()
-    with pytest.raises(OwnerLost, match=rf"is owned by pid {os.getpid()} on .* now; this older copy stops without writing"):
+    with pytest.raises(
+        OwnerLost,
+        match=rf"is owned by pid {os.getpid()} on .* now; this older copy stops without writing",
+    ):
         older.guard()
     with pytest.raises(OwnerLost):
         older.finish("train", {"config": {}, "inputs": {}}, [])
@@ -187,7 +202,9 @@ def test_a_folder_that_was_removed_or_never_claimed_is_nobodys(tmp_path: Path) -
         RunDir(tmp_path).guard()
 
 
-def test_a_launchers_process_writes_in_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_launchers_process_writes_in_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     launcher = RunDir(tmp_path)
     launcher.claim()
     monkeypatch.setenv(rundir.OWNER_TOKEN, str(launcher.token))
@@ -204,7 +221,10 @@ def test_another_live_process_is_seen_and_a_dead_one_is_not(tmp_path: Path) -> N
     assert run.running() is None  # this very process
     claim = "import sys; from facefactory.rundir import *; RunDir(Path(sys.argv[1])).claim(); print('claimed', flush=True)"
     with subprocess.Popen(
-        [sys.executable, "-c", f"{claim}; input()", str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", f"{claim}; input()", str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as other:
         assert other.stdout is not None and other.stdin is not None
         assert other.stdout.readline() == "claimed\n"
@@ -256,7 +276,9 @@ def test_a_stage_is_complete_with_its_config_inputs_and_files(done: RunDir) -> N
 
 
 @pytest.mark.parametrize("content", [None, b"123"])
-def test_a_stage_whose_file_is_missing_or_cut_is_not_complete(done: RunDir, content: bytes | None) -> None:
+def test_a_stage_whose_file_is_missing_or_cut_is_not_complete(
+    done: RunDir, content: bytes | None
+) -> None:
     path = done.stage("train") / "model.pt"
     path.unlink()
     if content is not None:
@@ -308,7 +330,13 @@ def test_old_folders_survive_when_somebody_removed_one_of_them(done: RunDir) -> 
 
 
 def test_a_new_folder_holds_config_and_command(tmp_path: Path) -> None:
-    run = rundir.prepare(tmp_path / "run", "seed: 1\n", {"seed": 1}, "jobs/train_gan.py seed=1", accept_changes=False)
+    run = rundir.prepare(
+        tmp_path / "run",
+        "seed: 1\n",
+        {"seed": 1},
+        "jobs/train_gan.py seed=1",
+        accept_changes=False,
+    )
     assert (run.path / "config.yaml").read_text() == "seed: 1\n"
     rundir.prepare(run.path, "seed: 1\n", {"seed": 1}, "again", accept_changes=False)
     assert (run.path / "command.txt").read_text() == "jobs/train_gan.py seed=1\nagain\n"
@@ -346,13 +374,18 @@ def test_what_is_executed_is_nobody_elses_to_write(tmp_path: Path, place: str) -
     (tmp_path / place).chmod(0o775)  # a group's, on purpose
     rundir.check_modes(tmp_path)
     (tmp_path / place).chmod(0o777)
-    with pytest.raises(UserError, match=rf"{place} is writable by everyone.*chmod -R o-w {tmp_path}"):
+    with pytest.raises(
+        UserError, match=rf"{place} is writable by everyone.*chmod -R o-w {tmp_path}"
+    ):
         rundir.check_modes(tmp_path)
 
 
 def test_a_damaged_identity_is_not_taken_for_a_new_run(tmp_path: Path) -> None:
     rundir.prepare(tmp_path / "run", "a: 1\n", {"a": 1}, "command", False)
     (tmp_path / "run" / "identity.json").write_text("")
-    with pytest.raises(UserError, match=r"identity\.json is empty or cut.*remove identity\.json and give the same command"):
+    with pytest.raises(
+        UserError,
+        match=r"identity\.json is empty or cut.*remove identity\.json and give the same command",
+    ):
         rundir.prepare(tmp_path / "run", "a: 2\n", {"a": 2}, "command", True)
     assert (tmp_path / "run" / "config.yaml").read_text() == "a: 1\n"

@@ -22,7 +22,9 @@ def holder(folder: Path, lasting: bool = False) -> subprocess.Popen[str]:
     """A process that holds a folder, from when this returns; its input ends it."""
     code = f"import sys, pathlib; from facefactory import scratch; lock = scratch.hold(pathlib.Path({str(folder)!r}), {lasting})"
     code += "; print(lock, flush=True); sys.stdin.read()"
-    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None and process.stdout.readline()
     return process
 
@@ -54,9 +56,15 @@ def test_others_can_neither_make_nor_rename_below_it(tmp_path: Path) -> None:
             parent.chmod(0o755)
     stranger = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
     inside = tmp_path / "ff-a" / "ray"
-    for command in (["touch", inside / "x"], ["mv", inside, tmp_path / "ff-a" / "other"], ["ls", inside]):
+    for command in (
+        ["touch", inside / "x"],
+        ["mv", inside, tmp_path / "ff-a" / "other"],
+        ["ls", inside],
+    ):
         assert subprocess.run([*stranger, *command], capture_output=True).returncode
-    assert subprocess.run([*stranger, "ls", tmp_path], capture_output=True).returncode == 0  # it is not the way that is barred
+    assert (
+        subprocess.run([*stranger, "ls", tmp_path], capture_output=True).returncode == 0
+    )  # it is not the way that is barred
     os.close(lock)
 
 
@@ -85,10 +93,22 @@ def test_a_folder_is_swept_once_its_process_was_killed_and_not_before(tmp_path: 
 
 
 def test_what_a_process_becomes_holds_its_folder(tmp_path: Path) -> None:
-    line = [sys.executable, "-m", "facefactory.scratch", str(tmp_path / "ff-a"), "sh", "-c", "echo $SLURM_PROCID.; exec cat"]
+    line = [
+        sys.executable,
+        "-m",
+        "facefactory.scratch",
+        str(tmp_path / "ff-a"),
+        "sh",
+        "-c",
+        "echo $SLURM_PROCID.; exec cat",
+    ]
     environment = {**os.environ, "SLURM_PROCID": "3"}
-    process = subprocess.Popen(line, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None and process.stdout.readline() == ".\n"  # no Slurm task any more
+    process = subprocess.Popen(
+        line, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert (
+        process.stdout is not None and process.stdout.readline() == ".\n"
+    )  # no Slurm task any more
     assert scratch.sweep(tmp_path) == []
     end(process, signal.SIGKILL)
     assert scratch.sweep(tmp_path) == [tmp_path / "ff-a"]

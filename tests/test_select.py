@@ -15,7 +15,8 @@ from conftest import Faces, draw_face
 from PIL import Image
 
 from facefactory import UserError
-from facefactory.data import Pack, pack, recipes, select
+from facefactory.data import Pack
+from facefactory.data.packing import pack, recipes, select
 
 SCHEMA: dict[str, dict[str, Any]] = {
     "Male": {"kind": "binary", "classes": ["0", "1"]},
@@ -100,9 +101,14 @@ def test_balancing_leaves_each_class_of_each_split_the_same_number() -> None:
     splits = np.array((["train"] * 3 + ["test"]) * 6)
     kept = select.balanced(codes, splits, ["a", "b", "c"])
     found = Counter(zip(splits[kept].tolist(), codes[kept].tolist(), strict=True))
-    least = {split: min(((splits == split) & (codes == code)).sum() for code in range(3)) for split in ("train", "test")}
+    least = {
+        split: min(((splits == split) & (codes == code)).sum() for code in range(3))
+        for split in ("train", "test")
+    }
     assert found == {(split, code): number for split, number in least.items() for code in range(3)}
-    assert (np.diff(kept) > 0).all() and np.array_equal(kept, select.balanced(codes, splits, ["a", "b", "c"]))
+    assert (np.diff(kept) > 0).all() and np.array_equal(
+        kept, select.balanced(codes, splits, ["a", "b", "c"])
+    )
     with pytest.raises(UserError, match="split 'test' has no image of class 'b'"):
         select.balanced(np.array([0, 1, 0]), np.array(["train", "train", "test"]), ["a", "b"])
 
@@ -112,7 +118,9 @@ def options_for(faces: Faces, **changes: Any) -> Pack:
 
 
 def test_where_limit_and_balance_are_counted_in_the_index(faces: Faces, tmp_path: Path) -> None:
-    index = pack.pack(recipes.plan(options_for(faces, where="not Beard", balance="Glasses", limit=20)), tmp_path)
+    index = pack.pack(
+        recipes.plan(options_for(faces, where="not Beard", balance="Glasses", limit=20)), tmp_path
+    )
     chosen = index.content["selection"]
     assert (chosen["found"], chosen["where"], chosen["limit"]) == (60, 30, 20)
     for split, before in chosen["balance"]["before"].items():
@@ -132,7 +140,10 @@ def test_a_limit_takes_from_everywhere_and_people_stay_on_one_side(faces: Faces)
 
 def test_labels_are_kept_dropped_and_left_out_when_sparse(faces: Faces) -> None:
     assert list(recipes.plan(options_for(faces, drop=["Beard"])).schema) == ["Person", "Glasses"]
-    assert list(recipes.plan(options_for(faces, keep=["Beard"])).schema) == ["Person", "Beard"]  # the group stays
+    assert list(recipes.plan(options_for(faces, keep=["Beard"])).schema) == [
+        "Person",
+        "Beard",
+    ]  # the group stays
     sparse = recipes.plan(options_for(faces, min_prevalence=0.45))
     assert list(sparse.schema) == ["Person", "Beard"]
     assert sparse.facts["labels_left_out"] == {"Glasses": "its rarer side has 40.00% of 60 images"}
@@ -150,7 +161,9 @@ def test_labels_are_kept_dropped_and_left_out_when_sparse(faces: Faces) -> None:
         ({"crop": "10,10,5,20"}, "crop is '10,10,5,20'; allowed are"),
     ],
 )
-def test_selections_that_cannot_be_are_refused(faces: Faces, changes: dict[str, Any], message: str) -> None:
+def test_selections_that_cannot_be_are_refused(
+    faces: Faces, changes: dict[str, Any], message: str
+) -> None:
     with pytest.raises(UserError, match=message):
         recipes.plan(options_for(faces, **changes))
 
@@ -158,7 +171,9 @@ def test_selections_that_cannot_be_are_refused(faces: Faces, changes: dict[str, 
 def test_a_real_number_has_no_classes_to_balance(faces: Faces, tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("file,Score\np00/0.png,0.5\np01/0.png,0.7\n")
     recipe = tmp_path / "mine.yaml"
-    recipe.write_text(f"{{name: mine, source: folder, root: {faces.root}, splits: {{train: 1.0}}, labels: labels.csv}}")
+    recipe.write_text(
+        f"{{name: mine, source: folder, root: {faces.root}, splits: {{train: 1.0}}, labels: labels.csv}}"
+    )
     with pytest.raises(UserError, match="balance='Score' is a label without classes"):
         recipes.plan(Pack(str(recipe), balance="Score"))
 
@@ -189,15 +204,21 @@ def test_pairs_within_the_distance_are_found_among_many() -> None:
 
 def test_no_more_than_the_most_pairs_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(select, "MOST", 10)
-    marks = np.repeat(np.random.default_rng(0).integers(0, 256, (40, select.MARK), np.uint8), 2, axis=0)
+    marks = np.repeat(
+        np.random.default_rng(0).integers(0, 256, (40, select.MARK), np.uint8), 2, axis=0
+    )
     assert len(select.duplicates(marks, np.arange(80) % 2)) == 11
 
 
-def test_copies_across_splits_are_named_and_other_faces_are_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_copies_across_splits_are_named_and_other_faces_are_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for split in ("train", "test"):
         (tmp_path / "set" / split).mkdir(parents=True)
     for person in range(12):
-        draw_face(person, person % 5).save(tmp_path / "set" / ("train" if person < 8 else "test") / f"{person}.png")
+        draw_face(person, person % 5).save(
+            tmp_path / "set" / ("train" if person < 8 else "test") / f"{person}.png"
+        )
     face = draw_face(2, 2)
     face.save(tmp_path / "set" / "test" / "same.png")
     stream = io.BytesIO()
@@ -207,7 +228,10 @@ def test_copies_across_splits_are_named_and_other_faces_are_not(tmp_path: Path, 
         "{name: mine, source: folder, splits: {train: 0.5, test: 0.5}, pattern: '^(?P<part>[a-z]+)/',"
         " split: {by: part, names: {train: train, test: test}}}"
     )
-    index = pack.pack(recipes.plan(Pack(str(tmp_path / "mine.yaml"), str(tmp_path / "set"), resolution=32)), tmp_path / "shards")
+    index = pack.pack(
+        recipes.plan(Pack(str(tmp_path / "mine.yaml"), str(tmp_path / "set"), resolution=32)),
+        tmp_path / "shards",
+    )
     found = index.content["duplicates"]
     assert found["across_splits"] == {"exact": 1, "near": 1}
     assert sorted(found["first"]) == [
@@ -221,7 +245,9 @@ def test_people_on_both_sides_of_the_sets_own_split_are_counted(tmp_path: Path) 
     (tmp_path / "set").mkdir()
     for number in range(6):
         draw_face(number, 0).save(tmp_path / "set" / f"{number}.png")
-    (tmp_path / "labels.csv").write_text("file,Who,Part\n0.png,1,a\n1.png,1,b\n2.png,2,a\n3.png,2,a\n4.png,,a\n5.png,,b\n")
+    (tmp_path / "labels.csv").write_text(
+        "file,Who,Part\n0.png,1,a\n1.png,1,b\n2.png,2,a\n3.png,2,a\n4.png,,a\n5.png,,b\n"
+    )
     (tmp_path / "mine.yaml").write_text(
         "{name: mine, source: folder, splits: {a: 0.5, b: 0.5}, labels: labels.csv, kinds: {Who: identity}, group: Who,"
         " split: {by: Part, names: {a: a, b: b}}}"

@@ -64,10 +64,14 @@ with starting.first(folder) as turn:
 """
 
 
-def test_of_commands_on_two_hosts_one_goes_first_and_the_others_come_after_it(tmp_path: Path) -> None:
+def test_of_commands_on_two_hosts_one_goes_first_and_the_others_come_after_it(
+    tmp_path: Path,
+) -> None:
     hosts = [f"login{number % 2 + 1}" for number in range(6)]
     commands = [
-        subprocess.Popen([sys.executable, "-c", COMMAND, str(tmp_path), host], stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", COMMAND, str(tmp_path), host], stderr=subprocess.PIPE, text=True
+        )
         for host in hosts
     ]
     said = [command.communicate(timeout=60)[1] for command in commands]
@@ -79,7 +83,9 @@ def test_of_commands_on_two_hosts_one_goes_first_and_the_others_come_after_it(tm
     assert remains(tmp_path) == ["order"]
 
 
-def test_a_file_system_without_hard_links_keeps_the_order_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_without_hard_links_keeps_the_order_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError("no links on this file system")
 
@@ -107,9 +113,14 @@ def test_a_command_that_was_killed_here_is_followed_at_once(tmp_path: Path) -> N
     assert remains(tmp_path) == []
 
 
-@pytest.mark.parametrize("holder", [replace(ME, host="login2"), replace(ME, space="pid:[1]"), None])
+@pytest.mark.parametrize(
+    "holder", [replace(ME, host="login2"), replace(ME, space="pid:[1]"), None]
+)
 def test_one_on_another_host_is_followed_when_it_has_been_silent_for_long(
-    tmp_path: Path, holder: Holder | None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    holder: Holder | None,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     left(tmp_path, holder, starting.STALE_S + 1)
     with starting.first(tmp_path):
@@ -127,14 +138,18 @@ def test_one_on_another_host_is_followed_when_it_has_been_silent_for_long(
 def test_one_that_stands_still_here_is_named_with_what_to_do(tmp_path: Path) -> None:
     left(tmp_path, ME, starting.STALE_S + 1)
     with (
-        pytest.raises(UserError, match=rf"pid {os.getpid()} on login1 .* stood still .* remove .*{MARK}"),
+        pytest.raises(
+            UserError, match=rf"pid {os.getpid()} on login1 .* stood still .* remove .*{MARK}"
+        ),
         starting.first(tmp_path),
     ):
         pass
     assert remains(tmp_path) == [MARK]
 
 
-def test_one_that_works_on_is_touched_and_so_never_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_works_on_is_touched_and_so_never_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(starting, "BEAT_S", 0.01)
     with starting.first(tmp_path):
         os.utime(tmp_path / MARK, (1, 1))
@@ -154,7 +169,10 @@ def test_a_file_that_a_killed_clearing_left_is_named(tmp_path: Path) -> None:
     right = starting._right(tmp_path / MARK, gone)
     right.touch()
     os.utime(right, (1, 1))
-    with pytest.raises(UserError, match=rf"{MARK} and .*{right.name}; then"), starting.first(tmp_path):
+    with (
+        pytest.raises(UserError, match=rf"{MARK} and .*{right.name}; then"),
+        starting.first(tmp_path),
+    ):
         pass
 
 

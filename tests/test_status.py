@@ -38,7 +38,13 @@ def sacct(*names: str) -> str:
 
 def row(**cells: str) -> str:
     """A row of sacct built by hand."""
-    plain = {"JobName": "ff-r-train", "ExitCode": "0:0", "Elapsed": "00:00:05", "Timelimit": "00:10:00", "NodeList": "n1"}
+    plain = {
+        "JobName": "ff-r-train",
+        "ExitCode": "0:0",
+        "Elapsed": "00:00:05",
+        "Timelimit": "00:10:00",
+        "NodeList": "n1",
+    }
     return "|".join((plain | cells).get(column, "") for column in status.SACCT.values()) + "\n"
 
 
@@ -68,14 +74,21 @@ def one(text: str) -> dict[str, Any]:
         ("node lost, requeued", "COMPLETED", "0:0", 1),
     ],
 )
-def test_sacct_tells_the_state_of_the_last_incarnation(name: str, state: str, exit_code: str, restarts: int) -> None:
+def test_sacct_tells_the_state_of_the_last_incarnation(
+    name: str, state: str, exit_code: str, restarts: int
+) -> None:
     facts = one(sacct(name))
     assert (facts["state"], facts["exit_code"], facts["restarts"]) == (state, exit_code, restarts)
 
 
 def test_sacct_tells_resources_from_the_job_and_memory_from_its_steps() -> None:
     facts = one(sacct("completed"))
-    assert (facts["nodes"], facts["elapsed"], facts["limit"], facts["requested"]) == ("n[1-2]", "00:00:05", "00:30:00", "1000M")
+    assert (facts["nodes"], facts["elapsed"], facts["limit"], facts["requested"]) == (
+        "n[1-2]",
+        "00:00:05",
+        "00:30:00",
+        "1000M",
+    )
     assert facts["memory_mb"] == pytest.approx(136412 / 1024)
     assert one(sacct("never ran"))["nodes"] == ""  # sacct: None assigned
 
@@ -90,7 +103,11 @@ def test_elements_of_an_array_are_jobs_of_their_own() -> None:
     assert list(found) == [f"73353_{place}" for place in range(6)]
     assert found["73353_2"]["memory_mb"] == pytest.approx(10.5)
     again = status.parse_sacct(sacct("last element requeued"))
-    assert {name: facts["restarts"] for name, facts in again.items()} == {"73441_0": 0, "73441_1": 0, "73441_2": 1}
+    assert {name: facts["restarts"] for name, facts in again.items()} == {
+        "73441_0": 0,
+        "73441_1": 0,
+        "73441_2": 1,
+    }
 
 
 def test_jobs_that_sacct_does_not_know_yet_are_no_jobs() -> None:
@@ -107,14 +124,20 @@ def test_a_step_that_ran_out_of_memory_explains_a_failed_job() -> None:
 
 
 @pytest.mark.parametrize("state", ["COMPLETED", "RUNNING"])
-def test_a_job_that_went_on_without_the_step_that_ran_out_of_memory_did_not_fail(state: str) -> None:
-    text = row(JobID="5", State=state) + row(JobID="5.1", State="OUT_OF_MEMORY", ExitCode="0:125")  # by hand
+def test_a_job_that_went_on_without_the_step_that_ran_out_of_memory_did_not_fail(
+    state: str,
+) -> None:
+    text = row(JobID="5", State=state) + row(
+        JobID="5.1", State="OUT_OF_MEMORY", ExitCode="0:125"
+    )  # by hand
     assert one(text)["state"] == state
 
 
 def test_a_row_whose_end_came_before_its_start_is_read_all_the_same() -> None:
     # by hand: right after a very short job sacct says `allocation`, no times and no nodes
-    text = row(JobID="5", JobName="allocation", State="COMPLETED", NodeList="", Timelimit="", Elapsed="")
+    text = row(
+        JobID="5", JobName="allocation", State="COMPLETED", NodeList="", Timelimit="", Elapsed=""
+    )
     assert one(text)["state"] == "COMPLETED"
 
 
@@ -125,20 +148,33 @@ def test_newer_versions_of_slurm_are_read_too() -> None:
     assert one(row(JobID="5", State="CANCELLED by 1000"))["state"] == "CANCELLED"
     assert one(row(JobID="5", State=""))["state"] == "UNKNOWN"
     assert status.parse_sacct("sacct: some news of a later version\n5|too few cells\n") == {}
-    assert one(row(JobID="5", State="RUNNING", ReqMem="16Gn"))["requested"] == "16Gn"  # before 21.08: n = per node
+    assert (
+        one(row(JobID="5", State="RUNNING", ReqMem="16Gn"))["requested"] == "16Gn"
+    )  # before 21.08: n = per node
 
 
-@pytest.mark.parametrize(("text", "expected"), [("136412K", 133.21), ("5.5G", 5632), ("10.50M", 10.5), ("1T", 2**20), ("", 0)])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("136412K", 133.21), ("5.5G", 5632), ("10.50M", 10.5), ("1T", 2**20), ("", 0)],
+)
 def test_sizes_are_megabytes(text: str, expected: float) -> None:
     assert status.megabytes(text) == pytest.approx(expected, abs=0.01)
 
 
 def test_scontrol_tells_the_same_where_sacct_does_not() -> None:
     facts = status.parse_scontrol(captured("scontrol", "completed"))
-    assert {"state": "COMPLETED", "nodes": "n[1-2]", "elapsed": "00:00:05", "limit": "00:30:00"}.items() <= facts.items()
+    assert {
+        "state": "COMPLETED",
+        "nodes": "n[1-2]",
+        "elapsed": "00:00:05",
+        "limit": "00:30:00",
+    }.items() <= facts.items()
     assert facts["exit_code"] == "0:0" and facts["requested"] == "500M" and facts["reason"] is None
     assert status.parse_scontrol(captured("scontrol", "failed"))["exit_code"] == "7:0"
-    assert status.parse_scontrol(captured("scontrol", "can never run"))["reason"] == "DependencyNeverSatisfied"
+    assert (
+        status.parse_scontrol(captured("scontrol", "can never run"))["reason"]
+        == "DependencyNeverSatisfied"
+    )
     assert status.parse_scontrol(captured("scontrol", "requeue waits"))["restarts"] == 1
     assert status.parse_scontrol(captured("scontrol", "node lost"))["state"] == "NODE_FAIL"
     assert status.parse_scontrol(captured("scontrol", "element, many lines"))["state"] == "RUNNING"
@@ -179,7 +215,9 @@ class Known:
         """A line of the ledger."""
         self.folder.record(stage, "submitted", job=job, **more)
 
-    def fails(self, *names: str, says: str = "Unable to contact slurm controller (connect failure)") -> None:
+    def fails(
+        self, *names: str, says: str = "Unable to contact slurm controller (connect failure)"
+    ) -> None:
         """Commands fail."""
         for name in names:
             self.slurm.command(name, refusal(f"{name}: error: {says}\n"))
@@ -241,24 +279,38 @@ def test_pending_elements_are_not_lost_while_the_controller_is_away(known: Known
 
 def test_cancelled_elements_that_never_ran_are_not_lost(known: Known) -> None:
     known.records("array partly cancelled", "array never ran")
-    assert known.states == {"73364_0": "COMPLETED"} | {f"73364_{place}": "CANCELLED" for place in (1, 2, 3, 4, 5)} | {
-        f"73368_{place}": "CANCELLED" for place in range(4)
-    }
+    assert known.states == {"73364_0": "COMPLETED"} | {
+        f"73364_{place}": "CANCELLED" for place in (1, 2, 3, 4, 5)
+    } | {f"73368_{place}": "CANCELLED" for place in range(4)}
     assert known.read()[1]["73364_1"]["nodes"] == "n1"  # its own row, not the one it shares
 
 
 def test_a_range_with_gaps_and_steps_is_spelled_out(known: Known) -> None:
     known.records(
-        more=row(JobID="20_[0,2-4,9%4]", State="CANCELLED") + row(JobID="21_[1-7:3]", JobName="ff-r-sweep", State="CANCELLED")
+        more=row(JobID="20_[0,2-4,9%4]", State="CANCELLED")
+        + row(JobID="21_[1-7:3]", JobName="ff-r-sweep", State="CANCELLED")
     )
-    assert set(known.states) == {"20_0", "20_2", "20_3", "20_4", "20_9", "21_1", "21_4", "21_7"}  # by hand
+    assert set(known.states) == {
+        "20_0",
+        "20_2",
+        "20_3",
+        "20_4",
+        "20_9",
+        "21_1",
+        "21_4",
+        "21_7",
+    }  # by hand
 
 
 def test_what_the_controller_knows_of_live_jobs_is_newer_than_the_records(known: Known) -> None:
     known.records("requeue waits")
     known.slurm.prints("squeue", captured("squeue", "requeue waits"))
     facts = known.read()[1]["73356"]
-    assert (facts["state"], facts["reason"], facts["requested"]) == ("PENDING", "BeginTime", "100M")
+    assert (facts["state"], facts["reason"], facts["requested"]) == (
+        "PENDING",
+        "BeginTime",
+        "100M",
+    )
     assert facts["waits"] == states.REASONS["BeginTime"]
 
 
@@ -271,7 +323,11 @@ def test_without_accounting_squeue_and_scontrol_are_asked(known: Known) -> None:
     (known.slurm.folder / "job").write_text(captured("scontrol", "completed"))
     known.slurm.command("scontrol", 'case "$*" in *73322*) cat job;; *) exit 1;; esac')
     source, jobs = known.read()
-    assert source == "squeue, scontrol" and jobs["73322"]["state"] == "COMPLETED" and jobs["73322"]["nodes"] == "n[1-2]"
+    assert (
+        source == "squeue, scontrol"
+        and jobs["73322"]["state"] == "COMPLETED"
+        and jobs["73322"]["nodes"] == "n[1-2]"
+    )
 
 
 def test_an_array_is_read_from_scontrol_too(known: Known) -> None:
@@ -294,7 +350,10 @@ def test_where_no_command_answers_the_ledger_does(known: Known) -> None:
     known.folder.record("pack", "finished", job="50")
     known.fails("sacct", "squeue", "scontrol")
     source, jobs = known.read()
-    assert source == "ledger" and {job: facts["state"] for job, facts in jobs.items()} == {"50": "FINISHED", "51": "UNKNOWN"}
+    assert source == "ledger" and {job: facts["state"] for job, facts in jobs.items()} == {
+        "50": "FINISHED",
+        "51": "UNKNOWN",
+    }
 
 
 def test_a_run_is_waited_for_while_nobody_knows_how_it_stands(known: Known) -> None:
@@ -315,7 +374,11 @@ def test_a_cluster_whose_commands_are_gone_is_no_crash(known: Known) -> None:
 
 
 def test_what_slurm_has_forgotten_the_ledger_still_knows(known: Known) -> None:
-    for job, stage, state in (("50", "pack", "finished"), ("51", "train", "failed"), ("52", "evaluate", "running")):
+    for job, stage, state in (
+        ("50", "pack", "finished"),
+        ("51", "train", "failed"),
+        ("52", "evaluate", "running"),
+    ):
         known.submitted(stage, job)
         known.folder.record(stage, "running", job=job)
         known.folder.record(stage, state, job=job)
@@ -325,7 +388,9 @@ def test_what_slurm_has_forgotten_the_ledger_still_knows(known: Known) -> None:
 
 
 def test_a_strangers_job_with_an_id_of_ours_is_not_ours(known: Known) -> None:
-    known.submitted("train", "73353")  # the controller was killed, forgot our job and gave its id away
+    known.submitted(
+        "train", "73353"
+    )  # the controller was killed, forgot our job and gave its id away
     known.slurm.prints("sacct", sacct("array running"))
     known.slurm.prints("squeue", captured("squeue", "array running"))
     assert known.states == {"73353": "UNKNOWN"}
@@ -333,7 +398,9 @@ def test_a_strangers_job_with_an_id_of_ours_is_not_ours(known: Known) -> None:
 
 def test_a_job_without_its_name_yet_is_ours(known: Known) -> None:
     known.submitted("train", "5")
-    known.slurm.prints("sacct", row(JobID="5", JobName="allocation", State="COMPLETED", NodeList=""))  # by hand
+    known.slurm.prints(
+        "sacct", row(JobID="5", JobName="allocation", State="COMPLETED", NodeList="")
+    )  # by hand
     assert known.states == {"5": "COMPLETED"}
 
 
@@ -341,10 +408,22 @@ def test_a_job_without_its_name_yet_is_ours(known: Known) -> None:
 
 
 def test_reasons_are_told_in_words() -> None:
-    for reason in ("Priority", "(Resources)", "Dependency", "DependencyNeverSatisfied", "BeginTime"):
+    for reason in (
+        "Priority",
+        "(Resources)",
+        "Dependency",
+        "DependencyNeverSatisfied",
+        "BeginTime",
+    ):
         assert status.in_words(reason) == states.REASONS[reason.strip("()")]
-    assert status.in_words("ReqNodeNotAvail, UnavailableNodes:n2") == states.REASONS["ReqNodeNotAvail"]
-    for spelling in ("launch_failed_requeued_held", "launch failed requeued held"):  # scontrol's and squeue's
+    assert (
+        status.in_words("ReqNodeNotAvail, UnavailableNodes:n2")
+        == states.REASONS["ReqNodeNotAvail"]
+    )
+    for spelling in (
+        "launch_failed_requeued_held",
+        "launch failed requeued held",
+    ):  # scontrol's and squeue's
         assert "scontrol release 77 lets it run" in status.in_words(spelling, "77")
     assert status.in_words("QOSMaxJobsPerUserLimit").startswith("a limit of your qos is reached")
     assert status.in_words("AssocGrpCpuLimit").startswith("a limit of your account is reached")
@@ -360,7 +439,10 @@ def test_a_healthy_run_is_healthy(known: Known) -> None:
     known.slurm.prints("squeue", captured("squeue", "array running"))
     found = status.read(known.folder)
     assert found["healthy"] and found["run"] == str(known.folder.path)
-    assert [one["job"] for one in found["jobs"]] == ["73322", *(f"73353_{place}" for place in range(6))]
+    assert [one["job"] for one in found["jobs"]] == [
+        "73322",
+        *(f"73353_{place}" for place in range(6)),
+    ]
     jobs = known.read()[1]
     assert jobs["73353_4"]["waits"] == "job array task limit" and jobs["73353_0"]["waits"] is None
     assert json.loads(json.dumps(found)) == found
@@ -369,14 +451,28 @@ def test_a_healthy_run_is_healthy(known: Known) -> None:
 ILL = ("failed", "killed", "cancelled", "never ran", "can never run", "time limit", "node lost")
 
 
-@pytest.mark.parametrize("name", [*ILL, "array failed", "array partly cancelled", "array never ran", "array after failed array"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *ILL,
+        "array failed",
+        "array partly cancelled",
+        "array never ran",
+        "array after failed array",
+    ],
+)
 def test_what_failed_or_can_never_run_is_not_healthy(known: Known, name: str) -> None:
     known.records(name)
-    known.slurm.prints("squeue", "".join(f"{line}\n" for line in captured("squeue", "array running").splitlines()[:1]))
+    known.slurm.prints(
+        "squeue",
+        "".join(f"{line}\n" for line in captured("squeue", "array running").splitlines()[:1]),
+    )
     assert not status.read(known.folder)["healthy"]
 
 
-@pytest.mark.parametrize("name", ["requeued", "preempted", "node lost, requeued", "last element requeued", "array done"])
+@pytest.mark.parametrize(
+    "name", ["requeued", "preempted", "node lost, requeued", "last element requeued", "array done"]
+)
 def test_coming_back_is_no_illness(known: Known, name: str) -> None:
     known.records(name)
     assert status.read(known.folder)["healthy"] and known.slurm.calls("sacct")
@@ -387,7 +483,9 @@ def test_status_ends_with_code_1_when_something_failed(
 ) -> None:
     known.records("completed")
     (known.folder.path / "config.yaml").write_text("seed: 0\n")
-    monkeypatch.setattr(sys, "argv", ["status.py", f"paths.runs={known.folder.path.parent}", "run=r", "json=true"])
+    monkeypatch.setattr(
+        sys, "argv", ["status.py", f"paths.runs={known.folder.path.parent}", "run=r", "json=true"]
+    )
 
     def code() -> Any:
         with pytest.raises(SystemExit) as end:
@@ -407,7 +505,14 @@ def test_status_ends_with_code_1_when_something_failed(
 
 WELL = {"COMPLETED"}
 BADLY = {"FAILED", "CANCELLED", "TIMEOUT", "DEADLINE", "OUT_OF_MEMORY"}
-LOST = {"PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "REVOKED", "LAUNCH_FAILED", "RECONFIG_FAIL"}  # over, unless squeue shows them
+LOST = {
+    "PREEMPTED",
+    "NODE_FAIL",
+    "BOOT_FAIL",
+    "REVOKED",
+    "LAUNCH_FAILED",
+    "RECONFIG_FAIL",
+}  # over, unless squeue shows them
 HELD = {"REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
 VALID = (  # what `squeue --states=x` of 22.05.8 names
     "PENDING,RUNNING,SUSPENDED,COMPLETED,CANCELLED,FAILED,TIMEOUT,NODE_FAIL,PREEMPTED,BOOT_FAIL,DEADLINE,OUT_OF_MEMORY,COMPLETING,"
@@ -422,7 +527,9 @@ def test_every_state_of_slurms_manual_has_a_meaning() -> None:
 
 
 @pytest.mark.parametrize("state", [*states.STATES, "NEVER_MET"])
-def test_what_squeue_shows_is_alive_and_nothing_is_submitted_in_its_place(known: Known, state: str) -> None:
+def test_what_squeue_shows_is_alive_and_nothing_is_submitted_in_its_place(
+    known: Known, state: str
+) -> None:
     known.submitted("train", "5")
     known.slurm.prints("sacct", row(JobID="5", State="RUNNING"))
     known.slurm.prints("squeue", f"5|{state}|None|n1|0:05|10:00|ff-r-train\n")
@@ -448,10 +555,15 @@ def test_what_only_the_records_have_is_over(known: Known, state: str) -> None:
 def test_a_held_job_is_told_with_the_command_that_releases_it(known: Known, state: str) -> None:
     known.submitted("train", "5")
     known.submitted("report", "6")
-    known.slurm.prints("squeue", f"5|{state}|JobHeldAdmin|||10:00|ff-r-train\n6|PENDING|Dependency|||10:00|ff-r-report\n")
+    known.slurm.prints(
+        "squeue",
+        f"5|{state}|JobHeldAdmin|||10:00|ff-r-train\n6|PENDING|Dependency|||10:00|ff-r-report\n",
+    )
     assert "scontrol release 5 lets it run" in known.read()[1]["5"]["waits"]
     told = status.standing(status.live(known.folder))
-    assert told.startswith("Slurm jobs 5, 6; 5 is held: scontrol release 5 ") and "scancel 5" in told
+    assert (
+        told.startswith("Slurm jobs 5, 6; 5 is held: scontrol release 5 ") and "scancel 5" in told
+    )
 
 
 def test_a_job_that_was_held_by_hand_is_told_so(known: Known) -> None:
@@ -462,22 +574,33 @@ def test_a_job_that_was_held_by_hand_is_told_so(known: Known) -> None:
     assert status.standing(status.live(known.folder)) == "Slurm jobs 5"
 
 
-def test_variables_that_change_what_commands_print_do_not_reach_them(known: Known, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_that_change_what_commands_print_do_not_reach_them(
+    known: Known, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SQUEUE_STATES", "all")
     monkeypatch.setenv("SQUEUE_PARTITION", "elsewhere")
     monkeypatch.setenv("SLURM_CLUSTERS", "north")  # where the user's jobs are: that stays
     known.submitted("train", "5")
-    known.slurm.command("squeue", 'echo "${SQUEUE_STATES-none} ${SQUEUE_PARTITION-none} $SLURM_CLUSTERS $SLURM_BITSTR_LEN" >seen')
+    known.slurm.command(
+        "squeue",
+        'echo "${SQUEUE_STATES-none} ${SQUEUE_PARTITION-none} $SLURM_CLUSTERS $SLURM_BITSTR_LEN" >seen',
+    )
     status.live(known.folder)
     assert (known.slurm.folder / "seen").read_text() == "none none north 0\n"
 
 
 def test_a_strangers_job_whose_name_has_lines_and_bars_does_no_harm(known: Known) -> None:
     known.submitted("train", "5")
-    known.slurm.prints("squeue", "9|RUNNING|None|n1|0:05|10:00|a\nb|c\n5|RUNNING|None|n1|0:05|10:00|ff-r-train\n")
+    known.slurm.prints(
+        "squeue", "9|RUNNING|None|n1|0:05|10:00|a\nb|c\n5|RUNNING|None|n1|0:05|10:00|ff-r-train\n"
+    )
     assert known.states == {"5": "RUNNING"}
     known.slurm.prints("squeue", "")
-    known.slurm.prints("sacct", row(JobID="5", JobName="ff-r-train|COMPLETED|x", State="FAILED") + row(JobID="5", State="FAILED"))
+    known.slurm.prints(
+        "sacct",
+        row(JobID="5", JobName="ff-r-train|COMPLETED|x", State="FAILED")
+        + row(JobID="5", State="FAILED"),
+    )
     assert known.states == {"5": "FAILED"}
 
 
@@ -532,7 +655,9 @@ def test_how_a_job_ended_is_told_in_words(known: Known, state: str, code: str, w
 
 
 def test_a_refused_submission_is_told_until_one_is_accepted(known: Known) -> None:
-    known.folder.record("train", "refused", job="", error="Slurm refused the job: The moon is full.")
+    known.folder.record(
+        "train", "refused", job="", error="Slurm refused the job: The moon is full."
+    )
     found = status.read(known.folder)
     assert not found["healthy"] and not found["well"] and not found["going"]
     assert "REFUSED" in shown(known.folder) and "The moon is full" in shown(known.folder)
@@ -550,7 +675,10 @@ def test_a_run_of_which_nothing_was_begun_is_no_empty_table(known: Known) -> Non
     assert "nothing of this run was ever begun" in " ".join(shown(known.folder).split())
 
 
-@pytest.mark.parametrize(("state", "well"), [("COMPLETED", True), ("FAILED", False), ("CANCELLED", False), ("PREEMPTED", False)])
+@pytest.mark.parametrize(
+    ("state", "well"),
+    [("COMPLETED", True), ("FAILED", False), ("CANCELLED", False), ("PREEMPTED", False)],
+)
 def test_who_waits_learns_how_it_ended(known: Known, state: str, well: bool) -> None:
     known.submitted("train", "5")
     known.slurm.prints("sacct", row(JobID="5", State=state))
@@ -570,7 +698,12 @@ def test_who_waits_for_what_slurm_has_forgotten_is_not_told_that_all_is_well(kno
 
 
 def test_what_slurm_has_forgotten_has_ended_well_if_its_stage_is_done(known: Known) -> None:
-    stages = {"pack": "pack", "prepare": "judge", "finalists": "finalists", "evaluate": "finalists"}
+    stages = {
+        "pack": "pack",
+        "prepare": "judge",
+        "finalists": "finalists",
+        "evaluate": "finalists",
+    }
     for number, stage in enumerate(stages):
         known.submitted(stage, str(50 + number))
     assert set(known.states.values()) == {"UNKNOWN"}
@@ -594,7 +727,10 @@ def test_the_end_of_a_failed_jobs_log_is_shown(known: Known) -> None:
         path.write_text("\n".join(f"line {number}" for number in range(99)))
     _, jobs = known.read()
     assert jobs["73322"]["log_tail"] is None
-    assert jobs["73323"]["log_tail"].splitlines()[-1] == "line 98" and len(jobs["73323"]["log_tail"].splitlines()) < 30
+    assert (
+        jobs["73323"]["log_tail"].splitlines()[-1] == "line 98"
+        and len(jobs["73323"]["log_tail"].splitlines()) < 30
+    )
 
 
 def test_of_several_tasks_the_log_of_the_one_that_failed_first_is_shown(known: Known) -> None:
@@ -609,7 +745,11 @@ def test_of_several_tasks_the_log_of_the_one_that_failed_first_is_shown(known: K
     (jobs / "73323-1.exit").write_text("1 2")
     assert known.read()[1]["73323"]["log_tail"] == "task 2"
     status.record_failures(known.folder)
-    (line,) = [line for line in rundir.read_jsonl(known.folder.path / "jobs.jsonl") if line["state"] == "failed"]
+    (line,) = [
+        line
+        for line in rundir.read_jsonl(known.folder.path / "jobs.jsonl")
+        if line["state"] == "failed"
+    ]
     assert line["log"] == str(jobs / "73323_2_log.out")
 
 
@@ -626,11 +766,19 @@ def test_a_job_that_was_submitted_again_is_judged_by_its_copy(known: Known) -> N
     known.submitted("finalists", "61", instead_of="60_1")
     array = {"JobName": "ff-r-finalists"}
     text = row(JobID="50", State="FAILED", ExitCode="75:0") + row(JobID="51", State="RUNNING")
-    text += row(JobID="60_0", State="COMPLETED", **array) + row(JobID="60_1", State="FAILED", ExitCode="75:0", **array)
+    text += row(JobID="60_0", State="COMPLETED", **array) + row(
+        JobID="60_1", State="FAILED", ExitCode="75:0", **array
+    )
     known.slurm.prints("sacct", text + row(JobID="61_1", State="RUNNING", **array))
-    known.slurm.prints("squeue", "51|RUNNING|None|n1|0:05|10:00|ff-r-train\n61_1|RUNNING|None|n1|0:05|10:00|ff-r-finalists\n")
+    known.slurm.prints(
+        "squeue",
+        "51|RUNNING|None|n1|0:05|10:00|ff-r-train\n61_1|RUNNING|None|n1|0:05|10:00|ff-r-finalists\n",
+    )
     assert known.states == {"51": "RUNNING", "60_0": "COMPLETED", "61_1": "RUNNING"}
-    assert status.read(known.folder)["healthy"] and set(status.live(known.folder)) == {"51", "61_1"}
+    assert status.read(known.folder)["healthy"] and set(status.live(known.folder)) == {
+        "51",
+        "61_1",
+    }
     status.record_failures(known.folder)
     assert "failed" not in (known.folder.path / "jobs.jsonl").read_text()
 
@@ -667,7 +815,9 @@ def test_progress_comes_from_the_runs_own_files(known: Known) -> None:
     train = known.folder.path / "train"
     (train / "checkpoints").mkdir(parents=True)
     (train / "checkpoints" / "checkpoint-000000001024.pt").touch()
-    (train / "metrics-1.jsonl").write_text('{"kimg": 1.0, "images_per_s": 90}\n{"kimg": 2.5, "images_per_s": 100}\n')
+    (train / "metrics-1.jsonl").write_text(
+        '{"kimg": 1.0, "images_per_s": 90}\n{"kimg": 2.5, "images_per_s": 100}\n'
+    )
     (known.folder.path / "private" / "jobs").mkdir()
     beat = known.folder.path / "private" / "jobs" / "73322.alive"
     beat.touch()
@@ -724,19 +874,29 @@ def test_what_slurm_knows_of_silent_ends_is_written_into_the_ledger_once(known: 
     assert found["canc"].startswith("CANCELLED")
 
 
-def test_a_job_that_slurm_cancelled_before_it_ran_never_ran_whatever_its_record_has_for_a_reason(known: Known) -> None:
-    known.records(more=row(JobID="5", State="CANCELLED", NodeList="None assigned", Reason="None"))  # seen in one of four
+def test_a_job_that_slurm_cancelled_before_it_ran_never_ran_whatever_its_record_has_for_a_reason(
+    known: Known,
+) -> None:
+    known.records(
+        more=row(JobID="5", State="CANCELLED", NodeList="None assigned", Reason="None")
+    )  # seen in one of four
     status.record_failures(known.folder)
-    assert failures(known.folder) == [("train", "Slurm job 5 never ran, because a job before it failed")]
+    assert failures(known.folder) == [
+        ("train", "Slurm job 5 never ran, because a job before it failed")
+    ]
 
 
 def test_a_job_that_a_person_cancelled_was_not_stopped_by_the_job_before(known: Known) -> None:
-    known.records(more=row(JobID="5", State="CANCELLED by 0", Reason="Dependency"))  # by hand: sacct keeps the old reason
+    known.records(
+        more=row(JobID="5", State="CANCELLED by 0", Reason="Dependency")
+    )  # by hand: sacct keeps the old reason
     status.record_failures(known.folder)
     ((_, why),) = failures(known.folder)
     assert "never ran" not in why
 
 
-@pytest.mark.parametrize(("seconds", "expected"), [(40, "40 s ago"), (720, "12 min ago"), (12600, "3.5 h ago")])
+@pytest.mark.parametrize(
+    ("seconds", "expected"), [(40, "40 s ago"), (720, "12 min ago"), (12600, "3.5 h ago")]
+)
 def test_ages_are_readable(seconds: float, expected: str) -> None:
     assert status.age(seconds) == expected

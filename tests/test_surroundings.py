@@ -14,7 +14,13 @@ from conftest import Faces
 from facefactory import UserError, surroundings
 
 ROOT = Path(__file__).parents[1]
-TORCHRUN = {"RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "far", "MASTER_PORT": "29500", "LOCAL_RANK": "1"}
+TORCHRUN = {
+    "RANK": "1",
+    "WORLD_SIZE": "4",
+    "MASTER_ADDR": "far",
+    "MASTER_PORT": "29500",
+    "LOCAL_RANK": "1",
+}
 
 
 @pytest.fixture
@@ -68,14 +74,23 @@ def left(environment: dict[str, str]) -> dict[str, str]:
         "FACEFACTORY_OWNER",
     ],
 )
-def test_what_steers_libraries_is_set_aside_and_named(environment: dict[str, str], name: str) -> None:
+def test_what_steers_libraries_is_set_aside_and_named(
+    environment: dict[str, str], name: str
+) -> None:
     environment[name] = "1"
     assert surroundings.settle(started_by_us=False) == [name]
     assert left(environment) == {"HOME": "/root"}
 
 
 @pytest.mark.parametrize(
-    "name", ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "KMP_AFFINITY", "GOMP_CPU_AFFINITY"]
+    "name",
+    [
+        "OMP_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "KMP_AFFINITY",
+        "GOMP_CPU_AFFINITY",
+    ],
 )
 def test_threads_are_the_runs_without_a_word(environment: dict[str, str], name: str) -> None:
     environment[name] = "64"
@@ -103,17 +118,23 @@ def test_threads_are_the_runs_without_a_word(environment: dict[str, str], name: 
         "PYTHONHASHSEED",
     ],
 )
-def test_what_only_a_site_or_its_user_can_know_stays(environment: dict[str, str], name: str) -> None:
+def test_what_only_a_site_or_its_user_can_know_stays(
+    environment: dict[str, str], name: str
+) -> None:
     environment[name] = "1"
     assert surroundings.settle(started_by_us=False) == []
     assert left(environment) == {"HOME": "/root", name: "1"}
 
 
-def test_a_temporary_folder_that_is_none_is_named_and_a_right_one_stays(environment: dict[str, str], tmp_path: Path) -> None:
+def test_a_temporary_folder_that_is_none_is_named_and_a_right_one_stays(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
     environment["TMPDIR"] = str(tmp_path / "missing")
     assert surroundings.settle(started_by_us=False) == ["TMPDIR"]
     environment["TMPDIR"] = str(tmp_path)
-    assert surroundings.settle(started_by_us=False) == [] and environment["TMPDIR"] == str(tmp_path)
+    assert surroundings.settle(started_by_us=False) == [] and environment["TMPDIR"] == str(
+        tmp_path
+    )
 
 
 def test_modules_are_found_from_other_folders_too(
@@ -135,14 +156,22 @@ def test_a_rank_is_known_by_our_own_word_for_it(environment: dict[str, str]) -> 
     assert left(environment) == {"HOME": "/root", **ours}
 
 
-@pytest.mark.parametrize("word", [{}, surroundings.rank(0, 4), surroundings.rank(1, 2)], ids=["none", "other rank", "other size"])
-def test_a_rank_that_is_not_ours_is_set_aside_in_our_processes_too(environment: dict[str, str], word: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "word",
+    [{}, surroundings.rank(0, 4), surroundings.rank(1, 2)],
+    ids=["none", "other rank", "other size"],
+)
+def test_a_rank_that_is_not_ours_is_set_aside_in_our_processes_too(
+    environment: dict[str, str], word: dict[str, str]
+) -> None:
     environment.update(TORCHRUN | word)
     surroundings.settle(started_by_us=True)
     assert not set(TORCHRUN) & set(environment)
 
 
-def test_the_driver_of_a_sweep_keeps_the_ray_it_was_given_and_nobody_elses(environment: dict[str, str]) -> None:
+def test_the_driver_of_a_sweep_keeps_the_ray_it_was_given_and_nobody_elses(
+    environment: dict[str, str],
+) -> None:
     given = {"FACEFACTORY_RAY": "n1:1", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": "/t"}
     environment.update(given | {"RAY_ADDRESS": "n9:1"})
     assert surroundings.settle(started_by_us=True) == ["RAY_ADDRESS"]
@@ -153,7 +182,9 @@ def test_the_driver_of_a_sweep_keeps_the_ray_it_was_given_and_nobody_elses(envir
 
 
 def test_a_submission_from_within_a_job_forgets_that_job(environment: dict[str, str]) -> None:
-    environment.update(SLURM_JOB_ID="7", SLURM_MEM_PER_CPU="9", SLURM_NTASKS="4", SLURM_CONF="/etc/slurm.conf")
+    environment.update(
+        SLURM_JOB_ID="7", SLURM_MEM_PER_CPU="9", SLURM_NTASKS="4", SLURM_CONF="/etc/slurm.conf"
+    )
     assert surroundings.leave_job() == ["SLURM_JOB_ID", "SLURM_MEM_PER_CPU", "SLURM_NTASKS"]
     assert left(environment) == {"HOME": "/root", "SLURM_CONF": "/etc/slurm.conf"}
 
@@ -161,7 +192,9 @@ def test_a_submission_from_within_a_job_forgets_that_job(environment: dict[str, 
 # -- refused ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"])
+@pytest.mark.parametrize(
+    "name", ["WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"]
+)
 def test_copies_of_a_job_are_refused_and_one_alone_is_not(name: str) -> None:
     surroundings.check_alone({name: "1"})
     surroundings.check_alone({})
@@ -170,7 +203,9 @@ def test_copies_of_a_job_are_refused_and_one_alone_is_not(name: str) -> None:
 
 
 @pytest.mark.parametrize("hidden", ["", "-1", " "])
-def test_gpus_that_are_asked_for_and_hidden_are_refused(environment: dict[str, str], hidden: str) -> None:
+def test_gpus_that_are_asked_for_and_hidden_are_refused(
+    environment: dict[str, str], hidden: str
+) -> None:
     environment["CUDA_VISIBLE_DEVICES"] = hidden
     surroundings.check_gpus("auto")
     assert not surroundings.sees_gpus()
@@ -180,9 +215,13 @@ def test_gpus_that_are_asked_for_and_hidden_are_refused(environment: dict[str, s
     surroundings.check_gpus("cuda")
 
 
-def test_an_interface_that_is_not_there_is_named_with_those_that_are(environment: dict[str, str]) -> None:
+def test_an_interface_that_is_not_there_is_named_with_those_that_are(
+    environment: dict[str, str],
+) -> None:
     environment.update(GLOO_SOCKET_IFNAME="lo,ib7", WORLD_SIZE="2")
-    with pytest.raises(UserError, match=r"GLOO_SOCKET_IFNAME=lo,ib7, but .* has no interface ib7, only .*lo"):
+    with pytest.raises(
+        UserError, match=r"GLOO_SOCKET_IFNAME=lo,ib7, but .* has no interface ib7, only .*lo"
+    ):
         surroundings.check_network()
     environment["GLOO_SOCKET_IFNAME"] = "lo"
     surroundings.check_network()
@@ -216,32 +255,64 @@ HOSTILE = {
 }
 
 
-def job(folder: Path, run: str, faces: Faces, environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+def job(
+    folder: Path, run: str, faces: Faces, environment: dict[str, str], *arguments: str
+) -> subprocess.CompletedProcess[str]:
     """A training of two ranks, seen from a folder with files named like modules."""
-    line = [sys.executable, str(ROOT / "jobs" / "train_gan.py"), "config=tiny", "cluster=local", f"run={run}"]
-    line += [f"pack.recipe={faces.recipe}", "training.ranks=2", "training.total_kimg=0.05", *arguments]
-    return subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, timeout=200)
+    line = [
+        sys.executable,
+        str(ROOT / "jobs" / "train_gan.py"),
+        "config=tiny",
+        "cluster=local",
+        f"run={run}",
+    ]
+    line += [
+        f"pack.recipe={faces.recipe}",
+        "training.ranks=2",
+        "training.total_kimg=0.05",
+        *arguments,
+    ]
+    return subprocess.run(
+        line, cwd=folder, env=environment, capture_output=True, text=True, timeout=200
+    )
 
 
 def test_a_hostile_shell_changes_no_weight(faces: Faces, tmp_path: Path) -> None:
     for name in ("torch", "select", "token", "yaml"):
         (tmp_path / f"{name}.py").write_text("raise RuntimeError('the wrong module')\n")
     (tmp_path / "facefactory").symlink_to(ROOT / "facefactory")  # what PYTHONPATH=. is given for
-    plain = {name: value for name, value in os.environ.items() if name not in HOSTILE} | {"PYTHONPATH": str(ROOT)}
+    plain = {name: value for name, value in os.environ.items() if name not in HOSTILE} | {
+        "PYTHONPATH": str(ROOT)
+    }
     digests = []
-    for run, environment in (("calm", plain), ("hostile", {**plain, **HOSTILE, "PYTHONPATH": str(ROOT)})):
+    for run, environment in (
+        ("calm", plain),
+        ("hostile", {**plain, **HOSTILE, "PYTHONPATH": str(ROOT)}),
+    ):
         ran = job(tmp_path, run, faces, environment)
         assert ran.returncode == 0, ran.stderr
         assert "Traceback" not in ran.stderr and "libgomp" not in ran.stderr
         done = json.loads((tmp_path / "runs" / run / "train" / "DONE.json").read_text())
         digests.append(done["outputs"]["checkpoint"])
     assert digests[0] == digests[1]
-    (words,) = [line for line in ran.stderr.splitlines() if line.startswith("not used, because the run decides these itself: ")]
+    (words,) = [
+        line
+        for line in ran.stderr.splitlines()
+        if line.startswith("not used, because the run decides these itself: ")
+    ]
     named = set(words.partition(": ")[2].split(", "))
-    assert {"ATEN_CPU_CAPABILITY", "WORLD_SIZE", "PYTHONWARNINGS", "TMPDIR", "TORCH_LOGS"} <= named <= set(HOSTILE)
+    assert (
+        {"ATEN_CPU_CAPABILITY", "WORLD_SIZE", "PYTHONWARNINGS", "TMPDIR", "TORCH_LOGS"}
+        <= named
+        <= set(HOSTILE)
+    )
 
 
 def test_copies_started_by_a_launcher_end_with_one_line(faces: Faces, tmp_path: Path) -> None:
     ran = job(tmp_path, "four", faces, {**os.environ, "PYTHONPATH": str(ROOT), **TORCHRUN})
-    assert ran.returncode == 2 and ran.stderr.startswith("error: WORLD_SIZE=4 is set") and ran.stderr.count("\n") == 1
+    assert (
+        ran.returncode == 2
+        and ran.stderr.startswith("error: WORLD_SIZE=4 is set")
+        and ran.stderr.count("\n") == 1
+    )
     assert not (tmp_path / "runs").exists()

@@ -14,19 +14,27 @@ from PIL import Image
 from scipy.stats import contingency
 
 from facefactory import config, rundir
-from facefactory.data import survey
-from facefactory.data.index import FORMAT, Index, read
-from facefactory.data.shard import write_shard
+from facefactory.data.packing import survey
+from facefactory.data.sets.index import FORMAT, Index, read
+from facefactory.data.sets.shard import write_shard
 
 BINARY = {"kind": "binary", "classes": ["0", "1"]}
 
 
 def write_set(
-    folder: Path, splits: dict[str, pd.DataFrame], schema: dict[str, Any], images: np.ndarray | None = None, **content: Any
+    folder: Path,
+    splits: dict[str, pd.DataFrame],
+    schema: dict[str, Any],
+    images: np.ndarray | None = None,
+    **content: Any,
 ) -> Index:
     """A packed set of encoded labels, two shards a split; the images [N, H, W, C] are random ones if not given."""
     total = sum(map(len, splits.values()))
-    images = np.random.default_rng(0).integers(0, 256, (total, 8, 8, 1), np.uint8) if images is None else images
+    images = (
+        np.random.default_rng(0).integers(0, 256, (total, 8, 8, 1), np.uint8)
+        if images is None
+        else images
+    )
     made, first = {}, 0
     for name, table in splits.items():
         table = table.reset_index(drop=True)
@@ -35,11 +43,29 @@ def write_set(
         for number, start in enumerate(range(0, len(table), half)):
             rows = table.iloc[start : start + half]
             where = range(first + start, first + start + len(rows))
-            parts.append(write_shard(str(folder / f"{name}-{number:06d}"), start, where, rows, images.__getitem__))
+            parts.append(
+                write_shard(
+                    str(folder / f"{name}-{number:06d}"), start, where, rows, images.__getitem__
+                )
+            )
             parts[-1].pop("skipped")
         made[name], first = {"count": len(table), "shards": parts}, first + len(table)
-    facts = {"format": FORMAT, "storage": "raw", "dataset": "made", "resolution": images.shape[1], "channels": images.shape[3]}
-    facts |= {"labels": schema, "group": None, "origin": "made here", "licence": "none", "splits": made, "skipped": [], **content}
+    facts = {
+        "format": FORMAT,
+        "storage": "raw",
+        "dataset": "made",
+        "resolution": images.shape[1],
+        "channels": images.shape[3],
+    }
+    facts |= {
+        "labels": schema,
+        "group": None,
+        "origin": "made here",
+        "licence": "none",
+        "splits": made,
+        "skipped": [],
+        **content,
+    }
     rundir.write_json(folder / "index.json", {**facts, "digest": config.digest(facts)})
     return read(folder)
 
@@ -52,7 +78,13 @@ def counts_of(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("counts", "value"), [([[5, 0], [0, 7]], 1), ([[0, 5], [7, 0]], -1), ([[2, 4], [3, 6]], 0), ([[30, 10], [10, 50]], 7 / 12)]
+    ("counts", "value"),
+    [
+        ([[5, 0], [0, 7]], 1),
+        ([[0, 5], [7, 0]], -1),
+        ([[2, 4], [3, 6]], 0),
+        ([[30, 10], [10, 50]], 7 / 12),
+    ],
 )
 def test_phi_of_known_tables(counts: list[list[int]], value: float) -> None:
     assert survey.phi(np.array(counts, float)) == pytest.approx(value)
@@ -65,7 +97,9 @@ def test_phi_is_pearsons_correlation_and_its_size_cramers_v() -> None:
         b = np.where(draws.random(500) < 0.4, ~a, draws.random(500) < 0.3)
         found = survey.phi(counts_of(a, b))
         assert found == pytest.approx(np.corrcoef(a, b)[0, 1])
-        assert abs(found) == pytest.approx(contingency.association(counts_of(a, b).astype(int), "cramer"))
+        assert abs(found) == pytest.approx(
+            contingency.association(counts_of(a, b).astype(int), "cramer")
+        )
 
 
 def test_cramers_v_of_millions_does_not_overflow() -> None:
@@ -87,7 +121,9 @@ def test_cramers_v_is_scipys_with_bergsmas_correction() -> None:
         square = contingency.association(counts, "cramer") ** 2 * (min(rows, columns) - 1)
         corrected = max(0, square - (rows - 1) * (columns - 1) / (n - 1))
         sizes = [rows - (rows - 1) ** 2 / (n - 1), columns - (columns - 1) ** 2 / (n - 1)]
-        assert survey.cramers_v(counts.astype(float)) == pytest.approx((corrected / (min(sizes) - 1)) ** 0.5)
+        assert survey.cramers_v(counts.astype(float)) == pytest.approx(
+            (corrected / (min(sizes) - 1)) ** 0.5
+        )
 
 
 def test_the_correction_takes_away_the_bias_of_few_images() -> None:
@@ -134,7 +170,11 @@ def test_missing_labels_are_left_out_pair_by_pair() -> None:
 def test_labels_of_several_classes_show_each_class() -> None:
     age = np.random.default_rng(5).integers(-1, 3, 400)
     table = pd.DataFrame({"Old": np.where(age < 0, 0, age == 2), "Age": age}, dtype=np.int32)
-    found = survey.together(table, {"Old": BINARY, "Age": {"kind": "ordinal", "classes": ["a", "b", "c"]}}, ["Old", "Age"])
+    found = survey.together(
+        table,
+        {"Old": BINARY, "Age": {"kind": "ordinal", "classes": ["a", "b", "c"]}},
+        ["Old", "Age"],
+    )
     assert found["classes"] == ["Old", "Age: a", "Age: b", "Age: c"]
     assert found["associations"][0][1] == pytest.approx(1, abs=0.01)
     assert found["counts"][0][1:] == [0, 0, (age == 2).sum()]
@@ -151,7 +191,10 @@ def planted(tmp_path: Path) -> Index:
         "Rare": BINARY,
         "a/b *": {"kind": "categorical", "classes": ["x", "y", "never"]},
         "Yaw": {"kind": "real"},
-        "City": {"kind": "categorical", "classes": [str(number) for number in range(survey.MOST_CLASSES + 1)]},
+        "City": {
+            "kind": "categorical",
+            "classes": [str(number) for number in range(survey.MOST_CLASSES + 1)],
+        },
     }
     draws, splits = np.random.default_rng(6), {}
     for name, count, first in (("train", 60, 0), ("test", 40, 3)):
@@ -168,16 +211,24 @@ def planted(tmp_path: Path) -> Index:
 
 def test_counts_people_and_leaks_are_those_planted(planted: Index) -> None:
     found = survey.survey(planted)
-    assert found == json.loads((planted.folder / "survey.json").read_text(), parse_constant=pytest.fail)
+    assert found == json.loads(
+        (planted.folder / "survey.json").read_text(), parse_constant=pytest.fail
+    )
     assert found["splits"] == {"train": 60, "test": 40}
     assert found["labels"]["Rare"]["images"] == {"train": [59, 1], "test": [39, 1]}
     assert found["labels"]["Rare"]["people"] == [9, 2]
     assert found["labels"]["a/b *"]["images"] == {"train": [20, 20, 0], "test": [13, 13, 0]}
     assert "images" not in found["labels"]["City"] and "images" not in found["labels"]["Person"]
     yaw = pd.concat([planted.table(split)["Yaw"] for split in ("train", "test")])
-    assert found["labels"]["Yaw"]["quantiles"] == pytest.approx(yaw.quantile([0, 0.05, 0.5, 0.95, 1]).tolist())
+    assert found["labels"]["Yaw"]["quantiles"] == pytest.approx(
+        yaw.quantile([0, 0.05, 0.5, 0.95, 1]).tolist()
+    )
     people = found["people"]
-    assert (people["all"], people["splits"], people["in_several_splits"]) == (9, {"train": 6, "test": 6}, 3)
+    assert (people["all"], people["splits"], people["in_several_splits"]) == (
+        9,
+        {"train": 6, "test": 6},
+        3,
+    )
     assert [entry["person"] for entry in people["first"]] == ["p3", "p4", "p5"]
     assert all(entry["train"] and entry["test"] for entry in people["first"])
 
@@ -194,14 +245,20 @@ def test_brightness_and_grids_are_of_the_images(planted: Index) -> None:
         for code, row in enumerate(shown):
             members = np.flatnonzero(tables[name] == code)
             row = row[row < 255]
-            assert len(set(row)) == len(row) == min(survey.COLUMNS, len(members)) and set(row) <= set(members)
+            assert len(set(row)) == len(row) == min(survey.COLUMNS, len(members)) and set(
+                row
+            ) <= set(members)
     before = {path.name: path.read_bytes() for path in planted.folder.glob("samples/*.png")}
     assert len(before) == 3
     survey.survey(planted)
-    assert before == {path.name: path.read_bytes() for path in planted.folder.glob("samples/*.png")}
+    assert before == {
+        path.name: path.read_bytes() for path in planted.folder.glob("samples/*.png")
+    }
 
 
-def test_large_images_are_shrunk_and_few_of_them_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_images_are_shrunk_and_few_of_them_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     images = np.full((9, 130, 130, 3), 7, np.uint8)
     index = write_set(tmp_path, {"train": pd.DataFrame(index=range(9))}, {}, images)
     monkeypatch.setattr(survey, "SAMPLED_BYTES", 4 * images[0].nbytes)
@@ -217,10 +274,15 @@ def test_a_set_without_labels_and_people_has_pictures(tmp_path: Path) -> None:
     assert found["splits"] == {"train": 5} and (tmp_path / found["samples"]).is_file()
 
 
-def test_where_nothing_can_be_written_the_survey_goes_to_the_cache(planted: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_nothing_can_be_written_the_survey_goes_to_the_cache(
+    planted: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     before = sorted(planted.folder.iterdir())
     survey.survey(planted)
     assert sorted(planted.folder.iterdir()) == before
     assert survey.place(planted).parent == rundir.cache_folder() / "surveys"
-    assert len(list(survey.place(planted).rglob("*.png"))) == 3 and (survey.place(planted) / "survey.json").is_file()
+    assert (
+        len(list(survey.place(planted).rglob("*.png"))) == 3
+        and (survey.place(planted) / "survey.json").is_file()
+    )

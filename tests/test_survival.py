@@ -22,7 +22,13 @@ ROOT = Path(__file__).parents[1]
 
 def start(job: str, folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
     """A job in a process group of its own."""
-    line = [sys.executable, str(ROOT / "jobs" / f"{job}.py"), "config=tiny", "cluster=local", *arguments]
+    line = [
+        sys.executable,
+        str(ROOT / "jobs" / f"{job}.py"),
+        "config=tiny",
+        "cluster=local",
+        *arguments,
+    ]
     with open(folder / "log.txt", "ab") as log:
         return subprocess.Popen(line, cwd=folder, stdout=log, stderr=log, start_new_session=True)
 
@@ -34,7 +40,9 @@ def finish(job: str, folder: Path, *arguments: str) -> None:
 
 def done(folder: Path, name: str, stage: str = "train") -> dict[str, object]:
     """What a stage of a run left."""
-    found: dict[str, object] = json.loads((folder / "runs" / name / stage / "DONE.json").read_text())["outputs"]
+    found: dict[str, object] = json.loads(
+        (folder / "runs" / name / stage / "DONE.json").read_text()
+    )["outputs"]
     return found
 
 
@@ -50,13 +58,19 @@ def alive(folder: Path) -> list[int]:
     return found
 
 
-def kill_in_training(job: str, folder: Path, name: str, rng: random.Random, *arguments: str) -> None:
+def kill_in_training(
+    job: str, folder: Path, name: str, rng: random.Random, *arguments: str
+) -> None:
     """Start a job, wait until it has saved something, and kill it without warning a moment later."""
     process = start(job, folder, f"run={name}", *arguments)
     checkpoints, limit = folder / "runs" / name / "train" / "checkpoints", time.monotonic() + 120
     seen = len(list(checkpoints.glob("*.pt")))
     newest = max(checkpoints.glob("*.pt"), default=None)
-    while process.poll() is None and max(checkpoints.glob("*.pt"), default=None) == newest and time.monotonic() < limit:
+    while (
+        process.poll() is None
+        and max(checkpoints.glob("*.pt"), default=None) == newest
+        and time.monotonic() < limit
+    ):
         time.sleep(0.01)
     time.sleep(rng.uniform(0, 0.5))
     os.killpg(process.pid, signal.SIGKILL)
@@ -66,16 +80,30 @@ def kill_in_training(job: str, folder: Path, name: str, rng: random.Random, *arg
     )
 
 
-QUICK = {("train_gan", 1), ("train_gan", 3), ("train_vae", 1), ("train_classifier", 2)}  # the others: make torture
-ALL = [(job, ranks) for job in ("train_gan", "train_vae", "train_classifier") for ranks in (1, 2, 3)]
+QUICK = {
+    ("train_gan", 1),
+    ("train_gan", 3),
+    ("train_vae", 1),
+    ("train_classifier", 2),
+}  # the others: make torture
+ALL = [
+    (job, ranks) for job in ("train_gan", "train_vae", "train_classifier") for ranks in (1, 2, 3)
+]
 
 
-@pytest.mark.parametrize(("job", "ranks"), [pytest.param(*one, marks=[] if one in QUICK else [pytest.mark.slow]) for one in ALL])
-def test_killed_and_continued_equals_undisturbed(job: str, ranks: int, faces: Faces, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("job", "ranks"),
+    [pytest.param(*one, marks=[] if one in QUICK else [pytest.mark.slow]) for one in ALL],
+)
+def test_killed_and_continued_equals_undisturbed(
+    job: str, ranks: int, faces: Faces, tmp_path: Path
+) -> None:
     seed = random.randrange(10**6)
     print(f"kill moments from seed {seed}")
     rng = random.Random(seed)
-    budget = {"train_gan": 2.4, "train_vae": 3.6, "train_classifier": 4.8}[job] / (1 if ranks == 1 else 2)
+    budget = {"train_gan": 2.4, "train_vae": 3.6, "train_classifier": 4.8}[job] / (
+        1 if ranks == 1 else 2
+    )
     arguments = [
         f"pack.recipe={faces.recipe}",
         f"training.total_kimg={budget}",
@@ -89,16 +117,25 @@ def test_killed_and_continued_equals_undisturbed(job: str, ranks: int, faces: Fa
         time.sleep(0.1)
     assert not orphans, "ranks outlived their launcher"
     finish(job, tmp_path, "run=killed", *arguments)
-    assert done(tmp_path, "killed")["checkpoint"] == done(tmp_path, "whole")["checkpoint"]  # with and without metrics and samples
+    assert (
+        done(tmp_path, "killed")["checkpoint"] == done(tmp_path, "whole")["checkpoint"]
+    )  # with and without metrics and samples
     attempts = sorted((tmp_path / "runs" / "killed" / "train").glob("metrics-*.jsonl"))
     assert len(attempts) >= 2, "the killed run did not log"
 
 
 def test_a_polite_stop_saves_and_the_same_command_goes_on(faces: Faces, tmp_path: Path) -> None:
-    arguments = [f"pack.recipe={faces.recipe}", "training.total_kimg=3", "training.checkpoint_kimg=100"]
+    arguments = [
+        f"pack.recipe={faces.recipe}",
+        "training.total_kimg=3",
+        "training.checkpoint_kimg=100",
+    ]
     finish("train_gan", tmp_path, "run=whole", *arguments)
     process = start("train_gan", tmp_path, "run=stopped", *arguments)
-    while not list((tmp_path / "runs" / "stopped" / "train").glob("metrics-*.jsonl")) and process.poll() is None:
+    while (
+        not list((tmp_path / "runs" / "stopped" / "train").glob("metrics-*.jsonl"))
+        and process.poll() is None
+    ):
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 75 and "interrupted" in (tmp_path / "log.txt").read_text()
@@ -106,10 +143,17 @@ def test_a_polite_stop_saves_and_the_same_command_goes_on(faces: Faces, tmp_path
     assert done(tmp_path, "stopped")["checkpoint"] == done(tmp_path, "whole")["checkpoint"]
 
 
-def test_a_sweep_killed_and_continued_loses_and_repeats_no_finished_trial(orl: Faces, tmp_path: Path) -> None:
+def test_a_sweep_killed_and_continued_loses_and_repeats_no_finished_trial(
+    orl: Faces, tmp_path: Path
+) -> None:
     space = tmp_path / "space.yaml"
     space.write_text("model.width: {choice: [4, 6, 8]}\n")
-    arguments = [f"pack.recipe={orl.recipe}", f"sweep.space={space}", "sweep.sampler=grid", "sweep.early_stopping=false"]
+    arguments = [
+        f"pack.recipe={orl.recipe}",
+        f"sweep.space={space}",
+        "sweep.sampler=grid",
+        "sweep.early_stopping=false",
+    ]
     arguments += [
         "sweep.min_kimg=0.6",
         "sweep.max_kimg=1.2",
@@ -125,16 +169,26 @@ def test_a_sweep_killed_and_continued_loses_and_repeats_no_finished_trial(orl: F
     time.sleep(random.uniform(0, 1.5))
     os.killpg(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    finished = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in trials.glob("*/train/DONE.json")}
+    finished = {
+        path: (path.stat().st_mtime_ns, path.read_bytes())
+        for path in trials.glob("*/train/DONE.json")
+    }
     assert finished
     finish("sweep_gan", tmp_path, "run=killed", *arguments)
-    assert all((path.stat().st_mtime_ns, path.read_bytes()) == before for path, before in finished.items())
+    assert all(
+        (path.stat().st_mtime_ns, path.read_bytes()) == before for path, before in finished.items()
+    )
 
     def scores(name: str) -> dict[str, object]:
-        found = json.loads((tmp_path / "runs" / name / "sweep" / "results.json").read_text())["trials"]
+        found = json.loads((tmp_path / "runs" / name / "sweep" / "results.json").read_text())[
+            "trials"
+        ]
         assert [one["state"] for one in found] == ["finished"] * 3
         keep = ("kimg", "kd_judge", "fd_judge")
-        return {one["name"]: [{key: line[key] for key in keep} for line in one["scores"]] for one in found}
+        return {
+            one["name"]: [{key: line[key] for key in keep} for line in one["scores"]]
+            for one in found
+        }
 
     assert scores("killed") == scores("whole")
     assert done(tmp_path, "killed", "finalists") == done(tmp_path, "whole", "finalists")
@@ -146,14 +200,27 @@ def test_a_sweep_killed_and_continued_loses_and_repeats_no_finished_trial(orl: F
     assert again.count(": complete") == 5 and ": done" not in again
 
 
-def test_a_training_goes_on_with_another_number_of_ranks_on_the_same_images(faces: Faces, tmp_path: Path) -> None:
+def test_a_training_goes_on_with_another_number_of_ranks_on_the_same_images(
+    faces: Faces, tmp_path: Path
+) -> None:
     """In float64 and without batch norm another order of images would show at once: Adam's steps are about 1e-3."""
     arguments = [f"pack.recipe={faces.recipe}", "training.precision=float64", "model.g_norm=none"]
     finish("train_gan", tmp_path, "run=one", *arguments, "training.total_kimg=0.24")
     finish("train_gan", tmp_path, "run=more", *arguments, "training.total_kimg=0.12")
-    finish("train_gan", tmp_path, "run=more", *arguments, "training.total_kimg=0.24", "training.ranks=2", "changed=accept")
+    finish(
+        "train_gan",
+        tmp_path,
+        "run=more",
+        *arguments,
+        "training.total_kimg=0.24",
+        "training.ranks=2",
+        "changed=accept",
+    )
     assert not list((tmp_path / "runs" / "more").glob("train.old-*"))
-    one, more = (checkpoint.load(tmp_path / "runs" / name / str(done(tmp_path, name)["path"])) for name in ("one", "more"))
+    one, more = (
+        checkpoint.load(tmp_path / "runs" / name / str(done(tmp_path, name)["path"]))
+        for name in ("one", "more")
+    )
     assert one.clock == more.clock == 240
     for name, weights in one.networks.items():
         torch.testing.assert_close(more.networks[name], weights, rtol=0, atol=1e-8)

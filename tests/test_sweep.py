@@ -44,7 +44,9 @@ SPACE: sweep.Space = {
         (0.1, 0.3, 3, [0.1, 0.3]),
     ],
 )
-def test_rungs_grow_by_the_factor_and_end_at_the_budget(low: float, high: float, factor: int, rungs: list[float]) -> None:
+def test_rungs_grow_by_the_factor_and_end_at_the_budget(
+    low: float, high: float, factor: int, rungs: list[float]
+) -> None:
     assert Sweep(min_kimg=low, max_kimg=high, reduction=factor).rungs() == pytest.approx(rungs)
 
 
@@ -82,7 +84,16 @@ def test_a_last_rung_below_the_first_is_refused_with_both() -> None:
 def test_a_wrong_entry_is_named_with_what_is_allowed(entry: Any) -> None:
     with pytest.raises(UserError) as caught:
         sweep.check_space({"lr": {"uniform": [0, 1]}, "model.width": entry}, "mine")
-    for named in ("mine", "model.width", repr(entry), "choice", "uniform", "log_uniform", "int", "when"):
+    for named in (
+        "mine",
+        "model.width",
+        repr(entry),
+        "choice",
+        "uniform",
+        "log_uniform",
+        "int",
+        "when",
+    ):
         assert named in str(caught.value)
 
 
@@ -97,13 +108,17 @@ def test_a_wrong_entry_is_named_with_what_is_allowed(entry: Any) -> None:
     ],
     ids=str,
 )
-def test_an_entry_that_optuna_cannot_draw_from_or_that_has_a_misspelt_condition_is_refused(entry: Any) -> None:
+def test_an_entry_that_optuna_cannot_draw_from_or_that_has_a_misspelt_condition_is_refused(
+    entry: Any,
+) -> None:
     with pytest.raises(UserError, match=r"space mine: model\.width is .*allowed are"):
         sweep.check_space({"lr": {"choice": [1, 2]}, "model.width": entry}, "mine")
 
 
 @pytest.mark.parametrize("order", [["b", "a"], ["b"]], ids=["below", "nowhere"])
-def test_a_condition_on_what_is_not_drawn_before_is_refused_with_both_names(order: list[str]) -> None:
+def test_a_condition_on_what_is_not_drawn_before_is_refused_with_both_names(
+    order: list[str],
+) -> None:
     entries = {"a": {"choice": [1, 2]}, "b": {"choice": [1, 2], "when": {"a": 1}}}
     with pytest.raises(UserError, match=r"space mine: b depends on a, .*put a above it"):
         sweep.check_space({name: entries[name] for name in order}, "mine")
@@ -121,8 +136,14 @@ def test_proposals_lie_in_their_ranges() -> None:
     found = list(sweep.examples(SPACE, 100))
     assert len(found) == 100
     for point in found:
-        assert 1e-4 <= point["lr"] <= 1e-2 and 8 <= point["width"] <= 16 and isinstance(point["width"], int)
-    assert sum(point["lr"] < 1e-3 for point in found) > 25  # half of a logarithmic range; a uniform one would give 9
+        assert (
+            1e-4 <= point["lr"] <= 1e-2
+            and 8 <= point["width"] <= 16
+            and isinstance(point["width"], int)
+        )
+    assert (
+        sum(point["lr"] < 1e-3 for point in found) > 25
+    )  # half of a logarithmic range; a uniform one would give 9
     assert {point["width"] for point in found} == set(range(8, 17))
 
 
@@ -137,7 +158,9 @@ def test_a_conditional_entry_is_drawn_exactly_when_its_condition_holds() -> None
 
 
 def test_what_does_not_apply_is_not_even_asked_of_the_searcher() -> None:
-    trial = optuna.trial.FixedTrial({"lr": 1e-3, "width": 8, "loss": "hinge", "clip": 0.5, "r1": 1.0, "lazy": True})
+    trial = optuna.trial.FixedTrial(
+        {"lr": 1e-3, "width": 8, "loss": "hinge", "clip": 0.5, "r1": 1.0, "lazy": True}
+    )
     assert sweep.propose(trial, SPACE) == {"lr": 1e-3, "width": 8, "loss": "hinge"}
     assert trial.distributions.keys() == {"lr", "width", "loss"}
 
@@ -151,7 +174,12 @@ def test_examples_are_always_the_same() -> None:
 
 def test_a_grid_is_every_point_in_order() -> None:
     space = {"a": {"choice": [2, 1]}, "b": {"choice": ["x", "y"]}}
-    assert sweep.grid(space) == [{"a": 2, "b": "x"}, {"a": 2, "b": "y"}, {"a": 1, "b": "x"}, {"a": 1, "b": "y"}]
+    assert sweep.grid(space) == [
+        {"a": 2, "b": "x"},
+        {"a": 2, "b": "y"},
+        {"a": 1, "b": "x"},
+        {"a": 1, "b": "y"},
+    ]
 
 
 def test_a_grid_of_a_conditional_space_has_each_distinct_point_once() -> None:
@@ -181,7 +209,9 @@ def test_a_trial_is_named_by_its_number_and_the_digest_of_its_parameters_in_any_
     assert sweep.trial_name(7, {"lr": 0.001, "width": 9}) != f"007-{digest}"
 
 
-def put_trial(study: Path, number: int, state: dict[str, Any] | None, scores: str, **params: Any) -> Path:
+def put_trial(
+    study: Path, number: int, state: dict[str, Any] | None, scores: str, **params: Any
+) -> Path:
     """A trial's folder as `_trainable` and the stage's trials leave it."""
     params = {"lr": 0.001, "width": 8, "loss": "hinge", **params}
     path = study / "trials" / sweep.trial_name(number, params)
@@ -207,7 +237,11 @@ def test_results_tell_finished_stopped_failed_and_interrupted_trials_apart(tmp_p
     assert [one["state"] for one in found] == ["finished", "stopped", "failed", "interrupted"]
     assert [one["error"] for one in found] == [None, None, "ValueError: no", None]
     assert [[score["kimg"] for score in one["scores"]] for one in found] == [[4, 12], [4], [4], []]
-    assert found[1]["name"] == path.name and found[1]["params"] == {"lr": 0.001, "width": 16, "loss": "hinge"}
+    assert found[1]["name"] == path.name and found[1]["params"] == {
+        "lr": 0.001,
+        "width": 16,
+        "loss": "hinge",
+    }
     json.dumps(found, allow_nan=False)
 
 
@@ -222,7 +256,10 @@ def test_a_score_line_that_a_kill_tore_is_left_out(tmp_path: Path) -> None:
 def test_results_hold_the_distributions_of_what_was_drawn(tmp_path: Path) -> None:
     put_trial(tmp_path, 0, None, "", loss="wgan", clip=0.5, r1=0.1)
     (found,) = sweep.results(tmp_path, SPACE)
-    again = {name: optuna.distributions.json_to_distribution(text) for name, text in found["distributions"].items()}
+    again = {
+        name: optuna.distributions.json_to_distribution(text)
+        for name, text in found["distributions"].items()
+    }
     assert again == {
         "lr": optuna.distributions.FloatDistribution(1e-4, 1e-2, log=True),
         "width": optuna.distributions.IntDistribution(8, 16),
@@ -243,7 +280,11 @@ def test_trials_come_by_number_beyond_the_thousandth(tmp_path: Path) -> None:
 
 
 def scored(name: str, *scores: tuple[float, float], state: str = "finished") -> dict[str, Any]:
-    return {"name": name, "state": state, "scores": [{"kimg": kimg, sweep.METRIC: score} for kimg, score in scores]}
+    return {
+        "name": name,
+        "state": state,
+        "scores": [{"kimg": kimg, sweep.METRIC: score} for kimg, score in scores],
+    }
 
 
 def test_the_best_got_furthest_and_then_scored_lowest_at_their_last_rung() -> None:
@@ -260,7 +301,11 @@ def test_the_best_got_furthest_and_then_scored_lowest_at_their_last_rung() -> No
 
 
 def test_trials_that_failed_or_have_no_score_are_not_among_the_best() -> None:
-    trials = [scored("failed", (12, 0.0), state="failed"), scored("unborn", state="interrupted"), scored("ok", (4, 1.0))]
+    trials = [
+        scored("failed", (12, 0.0), state="failed"),
+        scored("unborn", state="interrupted"),
+        scored("ok", (4, 1.0)),
+    ]
     assert [one["name"] for one in sweep.best(trials, 3)] == ["ok"]
     assert sweep.best([trials[0]], 1) == []
 
@@ -269,7 +314,9 @@ def test_trials_that_failed_or_have_no_score_are_not_among_the_best() -> None:
 
 
 def presets_of(space: str) -> list[str]:
-    presets = {path.stem: config.read_yaml(path) for path in sorted((JOBS / "presets").glob("*.yaml"))}
+    presets = {
+        path.stem: config.read_yaml(path) for path in sorted((JOBS / "presets").glob("*.yaml"))
+    }
     return [name for name, tree in presets.items() if tree.get("sweep", {}).get("space") == space]
 
 
@@ -279,7 +326,9 @@ def test_every_space_is_right_and_used_by_a_preset(name: str) -> None:
     assert presets_of(name)
 
 
-@pytest.mark.parametrize(("space", "preset"), [(space, preset) for space in SPACES for preset in presets_of(space)])
+@pytest.mark.parametrize(
+    ("space", "preset"), [(space, preset) for space in SPACES for preset in presets_of(space)]
+)
 def test_every_example_of_a_space_becomes_the_config_of_a_trial(space: str, preset: str) -> None:
     run = resolve(config.load(Run, [], [config.read_yaml(JOBS / "presets" / f"{preset}.yaml")]))
     for params in sweep.examples(space_of(run), 16):
@@ -290,14 +339,19 @@ def test_every_example_of_a_space_becomes_the_config_of_a_trial(space: str, pres
                 found = found[key] if isinstance(found, dict) else getattr(found, key)
             assert found in (value, {"name": value})
         assert made.training.total_kimg == run.sweep.max_kimg
-        assert made.training.batch_size == run.training.batch_size and made.model["name"] == run.model["name"]
+        assert (
+            made.training.batch_size == run.training.batch_size
+            and made.model["name"] == run.model["name"]
+        )
 
 
 def test_a_trial_of_another_model_starts_from_that_models_defaults() -> None:
     run = resolve(config.load(Run, ["model.name=gan/dcgan", "model.width=24"], []))
     made = with_params(run, {"model.name": "vae/conv", "model.z_dim": 8, "objective.name": "elbo"})
     assert made.model["name"] == "vae/conv" and made.model["z_dim"] == 8
-    assert made.model["width"] == 16 and "g_norm" not in made.model and "loss" not in made.objective
+    assert (
+        made.model["width"] == 16 and "g_norm" not in made.model and "loss" not in made.objective
+    )
 
 
 def test_a_parameter_that_the_model_does_not_have_is_refused_by_name() -> None:
@@ -365,15 +419,28 @@ LEFT = {  # by a shell, a container or another launcher
 }
 
 
-def test_a_study_has_a_ray_of_its_own_whatever_a_shell_says_and_nobody_else_reaches_its_folder(tmp_path: Path) -> None:
+def test_a_study_has_a_ray_of_its_own_whatever_a_shell_says_and_nobody_else_reaches_its_folder(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "study.py").write_text(STUDY)
     line = [sys.executable, "study.py", str(tmp_path / "study")]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), **LEFT}
-    ran = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    ran = subprocess.run(
+        line, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+    )
     assert (ran.returncode, ran.stdout) == (0, "[0.25, 0.5]\n"), ran.stderr
     assert "Traceback" not in ran.stderr
-    first, second = (json.loads(path.read_text()) for path in (tmp_path / "study" / "trials").glob("*/facts.json"))
+    first, second = (
+        json.loads(path.read_text())
+        for path in (tmp_path / "study" / "trials").glob("*/facts.json")
+    )
     for facts in (first, second):
         assert facts["parent"] == 0o700 and Path(facts["temporary"]).name == "ray"
-        assert not {"RAY_ADDRESS", "RAY_TMPDIR", "RAY_RUNTIME_ENV_HOOK", "WORLD_SIZE", "RANK"} & set(facts["names"])
+        assert not {
+            "RAY_ADDRESS",
+            "RAY_TMPDIR",
+            "RAY_RUNTIME_ENV_HOOK",
+            "WORLD_SIZE",
+            "RANK",
+        } & set(facts["names"])
     assert not Path(first["temporary"]).parent.exists()

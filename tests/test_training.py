@@ -21,10 +21,11 @@ from registered import TRAININGS, without_batch_norm
 from torch import Tensor, nn
 
 from facefactory import UserError, checkpoint, registry
-from facefactory.data import Data, loader
-from facefactory.data.index import Index
-from facefactory.data.loader import Shards, batches
-from facefactory.data.pixels import to_model
+from facefactory.data import Data
+from facefactory.data.sets import loader
+from facefactory.data.sets.index import Index
+from facefactory.data.sets.loader import Shards, batches
+from facefactory.data.sets.pixels import to_model
 from facefactory.draws import Draws
 from facefactory.ranks import World, device_of, join
 from facefactory.rundir import OwnerLost
@@ -51,7 +52,9 @@ def one_thread_and_short_blocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     torch.set_num_threads(before)
 
 
-def make_task(index: Index, folder: Path, kind: str = GAN, batch_norm: bool = True, **changes: Any) -> Task:
+def make_task(
+    index: Index, folder: Path, kind: str = GAN, batch_norm: bool = True, **changes: Any
+) -> Task:
     """A training of six iterations of 12 images; `changes` are of Task or of Training."""
     options = {
         "total_kimg": 0.072,
@@ -64,7 +67,9 @@ def make_task(index: Index, folder: Path, kind: str = GAN, batch_norm: bool = Tr
         "log_s": 0.0,
         "sample_s": 0.0,
     }
-    ours = {name: changes.pop(name) for name in list(changes) if name in Training.__dataclass_fields__}
+    ours = {
+        name: changes.pop(name) for name in list(changes) if name in Training.__dataclass_fields__
+    }
     model, objective = TRAININGS[kind]
     model = model if batch_norm else without_batch_norm(model)
     folder.mkdir(parents=True, exist_ok=True)
@@ -105,14 +110,18 @@ def same(one: Any, other: Any) -> bool:
 def differs_from_start(found: checkpoint.Checkpoint) -> bool:
     """Guard against a training that does nothing: every network moved away from its first weights."""
     start = checkpoint.build(found.model, checkpoint.facts_of(found), 3).state_dict()
-    return all(not torch.equal(start[key], found.networks[key]) for key in start if key.endswith("weight"))
+    return all(
+        not torch.equal(start[key], found.networks[key]) for key in start if key.endswith("weight")
+    )
 
 
 # -- breaks ----------------------------------------------------------------------------------------------------------
 
 
 @everything
-def test_a_stopped_training_goes_on_as_if_nothing_had_happened(index: Index, tmp_path: Path, kind: str) -> None:
+def test_a_stopped_training_goes_on_as_if_nothing_had_happened(
+    index: Index, tmp_path: Path, kind: str
+) -> None:
     assert fit(make_task(index, tmp_path / "whole", kind), ALONE)[0] == "finished"
     for iterations, clock in ((1, 12), (2, 36)):
         stopped = make_task(index, tmp_path / "parts", kind, should_stop=stop_after(iterations))
@@ -143,12 +152,16 @@ def test_a_killed_training_goes_on_from_its_last_checkpoint_with_the_same_bits(
     assert same(vars(newest(tmp_path / "whole")), vars(newest(tmp_path / "parts")))
 
 
-def test_a_stop_before_the_first_iteration_leaves_a_checkpoint_at_zero(index: Index, tmp_path: Path) -> None:
+def test_a_stop_before_the_first_iteration_leaves_a_checkpoint_at_zero(
+    index: Index, tmp_path: Path
+) -> None:
     fit(make_task(index, tmp_path, should_stop=lambda: True), ALONE)
     assert newest(tmp_path).clock == 0
 
 
-def test_a_longer_budget_goes_on_and_a_finished_one_does_nothing(index: Index, tmp_path: Path) -> None:
+def test_a_longer_budget_goes_on_and_a_finished_one_does_nothing(
+    index: Index, tmp_path: Path
+) -> None:
     fit(make_task(index, tmp_path / "whole", total_kimg=0.096), ALONE)
     fit(make_task(index, tmp_path / "parts", total_kimg=0.096), ALONE, until_kimg=0.048)
     assert newest(tmp_path / "parts").clock == 48
@@ -159,7 +172,9 @@ def test_a_longer_budget_goes_on_and_a_finished_one_does_nothing(index: Index, t
     assert checkpoint.latest(tmp_path / "parts" / "checkpoints").stat().st_mtime_ns == before  # type: ignore[union-attr]
 
 
-def test_logging_and_sampling_touch_neither_training_nor_randomness(index: Index, tmp_path: Path) -> None:
+def test_logging_and_sampling_touch_neither_training_nor_randomness(
+    index: Index, tmp_path: Path
+) -> None:
     drawn: list[int] = []
 
     def draw(model: Any, clock: int) -> None:
@@ -167,12 +182,25 @@ def test_logging_and_sampling_touch_neither_training_nor_randomness(index: Index
         model.sample(torch.randn(2, model.z_dim), torch.empty(2, 0))
 
     fit(make_task(index, tmp_path / "quiet"), ALONE)
-    loud = make_task(index, tmp_path / "loud", log_kimg=0.012, sample_kimg=0.024, checkpoint_kimg=0.012, draw_samples=draw)
+    loud = make_task(
+        index,
+        tmp_path / "loud",
+        log_kimg=0.012,
+        sample_kimg=0.024,
+        checkpoint_kimg=0.012,
+        draw_samples=draw,
+    )
     fit(loud, ALONE)
     assert drawn == [24, 48, 72]
-    lines = [json.loads(line) for line in (tmp_path / "loud" / "metrics-001.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line)
+        for line in (tmp_path / "loud" / "metrics-001.jsonl").read_text().splitlines()
+    ]
     assert [line["kimg"] for line in lines] == [0.012, 0.024, 0.036, 0.048, 0.060, 0.072]
-    assert {"loss_d", "loss_g"} <= lines[0].keys() and ["r1" in line for line in lines] == [True, False] * 3
+    assert {"loss_d", "loss_g"} <= lines[0].keys() and ["r1" in line for line in lines] == [
+        True,
+        False,
+    ] * 3
     assert same(vars(newest(tmp_path / "quiet")), vars(newest(tmp_path / "loud")))
 
 
@@ -185,19 +213,26 @@ def test_another_seed_is_another_training(index: Index, tmp_path: Path) -> None:
 def test_each_attempt_has_its_own_metrics_file(index: Index, tmp_path: Path) -> None:
     fit(make_task(index, tmp_path, log_kimg=0.012, should_stop=stop_after(2)), ALONE)
     fit(make_task(index, tmp_path, log_kimg=0.012), ALONE)
-    counts = {path.name: len(path.read_text().splitlines()) for path in tmp_path.glob("metrics-*.jsonl")}
+    counts = {
+        path.name: len(path.read_text().splitlines()) for path in tmp_path.glob("metrics-*.jsonl")
+    }
     assert counts == {"metrics-001.jsonl": 2, "metrics-002.jsonl": 4}
 
 
 def test_a_training_that_diverges_says_so(index: Index, tmp_path: Path) -> None:
-    with pytest.raises(FloatingPointError, match=r"not finite at .* kimg: the training diverged; lower training\.lr"):
+    with pytest.raises(
+        FloatingPointError,
+        match=r"not finite at .* kimg: the training diverged; lower training\.lr",
+    ):
         fit(make_task(index, tmp_path, VAE, lr=1e30, log_kimg=0.012), ALONE)
 
 
 @everything
 @pytest.mark.parametrize("precision", ["bfloat16", "float64"])
 def test_every_precision_trains(index: Index, tmp_path: Path, kind: str, precision: str) -> None:
-    _, trainer = fit(make_task(index, tmp_path, kind, precision=precision, total_kimg=0.024), ALONE)
+    _, trainer = fit(
+        make_task(index, tmp_path, kind, precision=precision, total_kimg=0.024), ALONE
+    )
     master = torch.float64 if precision == "float64" else torch.float32
     assert {parameter.dtype for parameter in trainer.model.parameters()} == {master}
     assert differs_from_start(newest(tmp_path))
@@ -232,15 +267,24 @@ def test_a_checkpoint_rebuilds_its_averaged_networks(index: Index, trained: Path
     path = checkpoint.latest(trained / "checkpoints")
     assert path is not None
     model, found = checkpoint.rebuild(path)
-    assert found.clock == 36 and not model.training and not any(p.requires_grad for p in model.parameters())
+    assert (
+        found.clock == 36
+        and not model.training
+        and not any(p.requires_grad for p in model.parameters())
+    )
     averaged = found.averages["5"]["generator"]
     assert same(dict(model.generator.state_dict()), dict(averaged))
     assert not same(averaged["project.weight"], found.networks["generator.project.weight"])
-    assert same(model.discriminator.state_dict()["head.bias"], found.networks["discriminator.head.bias"])
+    assert same(
+        model.discriminator.state_dict()["head.bias"], found.networks["discriminator.head.bias"]
+    )
     assert model.sample(torch.zeros(1, 4), torch.empty(1, 0)).shape == (1, 1, 16, 16)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "garbage", "empty", "another pickle", "no dictionary", "another format"])
+@pytest.mark.parametrize(
+    "damage",
+    ["truncated", "garbage", "empty", "another pickle", "no dictionary", "another format"],
+)
 def test_a_damaged_checkpoint_is_refused_by_name(index: Index, trained: Path, damage: str) -> None:
     path = trained / "checkpoints" / "checkpoint-000000000036.pt"
     whole = path.read_bytes()
@@ -258,7 +302,8 @@ def test_a_damaged_checkpoint_is_refused_by_name(index: Index, trained: Path, da
         case "another format":
             torch.save({**torch.load(path, weights_only=True), "format": 99}, path)
     with pytest.raises(
-        UserError, match=r"checkpoint-000000000036\.pt is not a checkpoint this version reads.*(?i:remove it to go on)"
+        UserError,
+        match=r"checkpoint-000000000036\.pt is not a checkpoint this version reads.*(?i:remove it to go on)",
     ):
         fit(make_task(index, trained), ALONE)
     path.unlink()
@@ -298,10 +343,16 @@ def test_a_changed_set_refuses_unless_it_is_accepted(index: Index, trained: Path
     content["splits"]["test"]["shards"][0]["pixels_sha256"] = "another"
     other = Index(index.folder, content)
     assert other.images_digest != index.images_digest
-    with pytest.raises(UserError, match=r"the set changed since .* at 0\.036 kimg \(images was .*\).*data\.changed=accept"):
+    with pytest.raises(
+        UserError,
+        match=r"the set changed since .* at 0\.036 kimg \(images was .*\).*data\.changed=accept",
+    ):
         fit(make_task(other, trained), ALONE)
     with pytest.raises(UserError, match="the set changed"):
-        fit(make_task(index, trained, shards=Shards(index, "train", torch.arange(20).numpy())), ALONE)
+        fit(
+            make_task(index, trained, shards=Shards(index, "train", torch.arange(20).numpy())),
+            ALONE,
+        )
     assert newest(trained).clock == 36
     fit(make_task(other, trained, data=Data(changed="accept")), ALONE)
     segments = newest(trained).segments
@@ -313,7 +364,10 @@ def test_a_changed_set_refuses_unless_it_is_accepted(index: Index, trained: Path
     assert newest(trained).clock == 72
 
 
-@pytest.mark.parametrize(("kind", "balance", "refused"), [(CLASSIFIER, None, True), (GAN, "Glasses", True), (GAN, None, False)])
+@pytest.mark.parametrize(
+    ("kind", "balance", "refused"),
+    [(CLASSIFIER, None, True), (GAN, "Glasses", True), (GAN, None, False)],
+)
 def test_changed_labels_are_another_set_where_they_matter(
     index: Index, tmp_path: Path, kind: str, balance: str | None, refused: bool
 ) -> None:
@@ -322,7 +376,11 @@ def test_changed_labels_are_another_set_where_they_matter(
     data = Data(balance=balance)
     fit(make_task(index, tmp_path, kind, data=data, should_stop=stop_after(3)), ALONE)
     changed = make_task(Index(index.folder, content), tmp_path, kind, data=data)
-    with pytest.raises(UserError, match=r"the set changed since .*\(labels was") if refused else contextlib.nullcontext():
+    with (
+        pytest.raises(UserError, match=r"the set changed since .*\(labels was")
+        if refused
+        else contextlib.nullcontext()
+    ):
         fit(changed, ALONE)
     if refused:
         fit(replace(changed, data=replace(data, changed="accept")), ALONE)
@@ -330,7 +388,9 @@ def test_changed_labels_are_another_set_where_they_matter(
 
 
 def test_checkpoints_of_another_training_are_refused(index: Index, trained: Path) -> None:
-    with pytest.raises(UserError, match=r"holds checkpoints of another training; choose another run=… name"):
+    with pytest.raises(
+        UserError, match=r"holds checkpoints of another training; choose another run=… name"
+    ):
         fit(make_task(index, trained, identity="another"), ALONE)
 
 
@@ -347,18 +407,25 @@ def test_a_copy_that_lost_the_folder_writes_nothing(index: Index, trained: Path)
 # -- ranks -----------------------------------------------------------------------------------------------------------
 
 
-def gradients(index: Index, world: World, folder: Path, kind: str, accumulate: int) -> dict[str, Any]:
+def gradients(
+    index: Index, world: World, folder: Path, kind: str, accumulate: int
+) -> dict[str, Any]:
     """Phase -> parameter -> gradient of the batch at clock 36, which straddles an epoch's end (at 45)."""
     options = {"precision": "float64", "ranks": world.size, "accumulate": accumulate}
     trainer = Trainer(make_task(index, folder, kind, batch_norm=False, **options), world)
     trainer.clock = 36
     step = trainer.step
-    stream = batches(trainer.task.shards, trainer.order, 36, BATCH, step.lo, step.lo + step.share, False, LABELS)
+    stream = batches(
+        trainer.task.shards, trainer.order, 36, BATCH, step.lo, step.lo + step.share, False, LABELS
+    )
     parts = step.parts(next(stream), trainer.clock)
     found = {}
     for name, player in step.players.items():
         step.backward(name, parts)
-        found[name] = {str(n): None if p.grad is None else p.grad.clone() for n, p in enumerate(player.parameters)}
+        found[name] = {
+            str(n): None if p.grad is None else p.grad.clone()
+            for n, p in enumerate(player.parameters)
+        }
     return found
 
 
@@ -373,14 +440,21 @@ def work(
 ) -> None:
     """What one rank does: gradients of each case, then trainings in one piece and with a break."""
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), GLOO_SOCKET_IFNAME="lo")
-    torch.distributed.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=size)
+    torch.distributed.init_process_group(
+        "gloo", f"file://{folder}/meet", rank=rank, world_size=size
+    )
     world, loader.AHEAD = join(device_of("cpu", 1)), 2 * BATCH
-    torch.save({case: gradients(index, world, folder, *case) for case in cases}, folder / f"gradients-{rank}.pt")
+    torch.save(
+        {case: gradients(index, world, folder, *case) for case in cases},
+        folder / f"gradients-{rank}.pt",
+    )
     if breaks:
         options = {"ranks": size, "log_kimg": 0.012}
         fit(make_task(index, folder / "whole", **options), world)
         stop = stop_after(3) if rank == size - 1 else lambda: False  # one rank is told, all stop
-        outcome, trainer = fit(make_task(index, folder / "parts", should_stop=stop, **options), world)
+        outcome, trainer = fit(
+            make_task(index, folder / "parts", should_stop=stop, **options), world
+        )
         assert (outcome, trainer.clock) == ("interrupted", 48)  # heard one iteration later
         fit(make_task(index, folder / "parts", **options), world)
     if toy:
@@ -395,7 +469,9 @@ def work(
 def run_ranks(size: int, *arguments: Any) -> None:
     """Run `work` on `size` gloo ranks; torch (and _dynamo, for Adam) is imported once, by the server that forks."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["facefactory.training.trainer", "torch._dynamo", "pyarrow.parquet", "pytest"])
+    context.set_forkserver_preload(
+        ["facefactory.training.trainer", "torch._dynamo", "pyarrow.parquet", "pytest"]
+    )
     ranks = [context.Process(target=work, args=(rank, size, *arguments)) for rank in range(size)]
     for process in ranks:
         process.start()
@@ -408,13 +484,17 @@ def run_ranks(size: int, *arguments: Any) -> None:
 
 
 @pytest.mark.parametrize("size", [2, 4])
-def test_ranks_have_the_gradients_of_one_process_and_survive_a_break(index: Index, tmp_path: Path, size: int) -> None:
+def test_ranks_have_the_gradients_of_one_process_and_survive_a_break(
+    index: Index, tmp_path: Path, size: int
+) -> None:
     cases = [(kind, accumulate) for kind in TRAININGS for accumulate in (1, 3)]
     run_ranks(size, tmp_path, index, cases, size == 4)
     found = [torch.load(tmp_path / f"gradients-{rank}.pt") for rank in range(size)]
     for kind, accumulate in cases:
         expected = gradients(index, ALONE, tmp_path, kind, 1)
-        assert all(same(found[0][kind, accumulate], other[kind, accumulate]) for other in found)  # equal on all ranks
+        assert all(
+            same(found[0][kind, accumulate], other[kind, accumulate]) for other in found
+        )  # equal on all ranks
         compare(expected, found[0][kind, accumulate])
     if size == 4:
         whole, parts = newest(tmp_path / "whole"), newest(tmp_path / "parts")
@@ -427,16 +507,25 @@ def compare(expected: dict[str, Any], found: dict[str, Any]) -> None:
     assert list(expected) == list(found)
     for phase, wanted in expected.items():
         assert list(wanted) == list(found[phase])
-        assert sum(gradient is not None and bool(gradient.any()) for gradient in wanted.values()) >= len(wanted) / 2
+        assert (
+            sum(gradient is not None and bool(gradient.any()) for gradient in wanted.values())
+            >= len(wanted) / 2
+        )
         for name, gradient in wanted.items():
             other = found[phase][name]
             assert (gradient is None) == (other is None), (phase, name)
             if gradient is not None:
-                assert torch.allclose(gradient, other, rtol=0, atol=1e-9), (phase, name, (gradient - other).abs().max())
+                assert torch.allclose(gradient, other, rtol=0, atol=1e-9), (
+                    phase,
+                    name,
+                    (gradient - other).abs().max(),
+                )
 
 
 @everything
-def test_accumulation_has_the_gradients_of_the_whole_batch(index: Index, tmp_path: Path, kind: str) -> None:
+def test_accumulation_has_the_gradients_of_the_whole_batch(
+    index: Index, tmp_path: Path, kind: str
+) -> None:
     expected = gradients(index, ALONE, tmp_path, kind, 1)
     for accumulate in (2, 12):
         compare(expected, gradients(index, ALONE, tmp_path, kind, accumulate))
@@ -455,7 +544,9 @@ def test_a_phase_leaves_the_other_networks_alone(index: Index, tmp_path: Path) -
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_never_a_silent_cpu_run() -> None:
-    with pytest.raises(UserError, match=r"training\.device=cuda, but torch .* sees no GPU\. Check nvidia-smi"):
+    with pytest.raises(
+        UserError, match=r"training\.device=cuda, but torch .* sees no GPU\. Check nvidia-smi"
+    ):
         device_of("cuda", 1)
     assert device_of("auto", 1).type == "cpu"
 
@@ -471,7 +562,12 @@ def test_a_ranks_draws_are_a_slice_of_the_global_draws(method: str) -> None:
     whole = getattr(draws(0, 12), method)("z", 5)
     assert whole.shape == (12, 5)
     for parts in ([0, 12], [0, 6, 12], [0, 3, 6, 9, 12]):
-        assert torch.equal(torch.cat([getattr(draws(a, b), method)("z", 5) for a, b in itertools.pairwise(parts)]), whole)
+        assert torch.equal(
+            torch.cat(
+                [getattr(draws(a, b), method)("z", 5) for a, b in itertools.pairwise(parts)]
+            ),
+            whole,
+        )
     others = [draws(0, 12, seed=2), draws(0, 12, clock=36)]
     assert all(not torch.equal(getattr(other, method)("z", 5), whole) for other in others)
     assert not torch.equal(getattr(draws(0, 12), method)("w", 5), whole)
@@ -482,11 +578,19 @@ def test_draws_have_their_distribution_and_leave_torchs_generator_alone() -> Non
     before = torch.get_rng_state()
     normal, uniform = draws.normal("z", 1), draws.uniform("u", 1)
     assert torch.equal(torch.get_rng_state(), before)
-    assert normal.mean().item() == pytest.approx(0, abs=0.03) and normal.std().item() == pytest.approx(1, abs=0.03)
-    assert uniform.mean().item() == pytest.approx(0.5, abs=0.01) and uniform.min() >= 0 and uniform.max() < 1
+    assert normal.mean().item() == pytest.approx(
+        0, abs=0.03
+    ) and normal.std().item() == pytest.approx(1, abs=0.03)
+    assert (
+        uniform.mean().item() == pytest.approx(0.5, abs=0.01)
+        and uniform.min() >= 0
+        and uniform.max() < 1
+    )
 
 
-def test_half_of_the_images_are_mirrored_and_none_without_flip(index: Index, tmp_path: Path) -> None:
+def test_half_of_the_images_are_mirrored_and_none_without_flip(
+    index: Index, tmp_path: Path
+) -> None:
     seen = {True: 0, False: 0}
     for flip in (True, False):
         trainer = Trainer(make_task(index, tmp_path, data=Data(flip=flip), augment=[]), ALONE)
@@ -527,7 +631,9 @@ def test_augmentation_keeps_the_shape_and_does_something(kind: str, value: float
 
 @pytest.mark.parametrize("kind", ["brightness", "contrast", "saturation", "translation"])
 def test_the_middle_draw_changes_nothing(kind: str) -> None:
-    assert torch.allclose(augmentations.augment(FACES, "real", [kind], draws_of(0.5)), FACES, atol=1e-6)
+    assert torch.allclose(
+        augmentations.augment(FACES, "real", [kind], draws_of(0.5)), FACES, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("kind", AUGMENTATIONS)
@@ -539,13 +645,17 @@ def test_augmentation_is_differentiable_twice(kind: str) -> None:
 
 
 def test_each_augmentation_does_what_its_name_says() -> None:
-    assert torch.allclose(applied("brightness", FACES, torch.full((4, 2), 0.9)), FACES + 0.4, atol=1e-6)
+    assert torch.allclose(
+        applied("brightness", FACES, torch.full((4, 2), 0.9)), FACES + 0.4, atol=1e-6
+    )
     low = applied("contrast", FACES, torch.zeros(4, 2))
     assert torch.allclose(low.mean((1, 2, 3)), FACES.mean((1, 2, 3)), atol=1e-6)
     assert torch.allclose(low.std((1, 2, 3)), FACES.std((1, 2, 3)) / 2)
     gray = applied("saturation", FACES, torch.zeros(4, 2))
     assert torch.allclose(gray, FACES.mean(1, keepdim=True).expand_as(FACES))
-    moved = applied("translation", FACES, torch.tensor([[0.0, 0.999]] * 4))  # 2 pixels down, 2 to the left
+    moved = applied(
+        "translation", FACES, torch.tensor([[0.0, 0.999]] * 4)
+    )  # 2 pixels down, 2 to the left
     assert torch.equal(moved[:, :, 2:, :-2], FACES[:, :, :-2, 2:])
     assert moved[:, :, :2].abs().sum() == moved[:, :, :, -2:].abs().sum() == 0
     blank = applied("cutout", FACES, torch.full((4, 2), 0.52)) == 0
@@ -570,7 +680,9 @@ def test_each_image_has_its_own_draws() -> None:
 
 def test_an_unknown_augmentation_is_refused() -> None:
     augmentations.check(AUGMENTATIONS)
-    with pytest.raises(UserError, match=r"training\.augment has 'rotate'; allowed are brightness, contrast"):
+    with pytest.raises(
+        UserError, match=r"training\.augment has 'rotate'; allowed are brightness, contrast"
+    ):
         augmentations.check(["brightness", "rotate"])
 
 
@@ -596,11 +708,15 @@ def test_after_a_half_life_the_average_is_half_way(batch_size: int) -> None:
 
 
 @pytest.mark.parametrize(("half_life_kimg", "weight"), [(100.0, 0.5), (0.0, 1.0)])
-def test_at_the_start_the_half_life_is_a_share_of_the_clock(half_life_kimg: float, weight: float) -> None:
+def test_at_the_start_the_half_life_is_a_share_of_the_clock(
+    half_life_kimg: float, weight: float
+) -> None:
     model = filled(0.0)
     average = ema.Average(model, (".",), half_life_kimg)
     model.load_state_dict(filled(1.0).state_dict())
-    average.update(1000, 50)  # 5 % of 1000 images = one batch; without half-life the average is the model
+    average.update(
+        1000, 50
+    )  # 5 % of 1000 images = one batch; without half-life the average is the model
     assert torch.allclose(average.model.weight, torch.full((3,), weight))
 
 

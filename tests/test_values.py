@@ -13,11 +13,13 @@ import pandas as pd
 import pytest
 
 from facefactory import UserError
-from facefactory.data import tables, values
-from facefactory.data.values import typed
+from facefactory.data.packing import tables, values
+from facefactory.data.packing.values import typed
 
 
-def column(cells: list[Any], kind: Any = None, dtype: Any = None) -> tuple[list[Any], values.Typed]:
+def column(
+    cells: list[Any], kind: Any = None, dtype: Any = None
+) -> tuple[list[Any], values.Typed]:
     """A column called A of images 0.png …, as it is read (None = missing), and all that was said."""
     names = [f"{number}.png" for number in range(len(cells))]
     found = typed(pd.DataFrame({"A": pd.Series(cells, names, dtype)}), {"A": kind} if kind else {})
@@ -30,12 +32,21 @@ def test_file_names_stay_text_and_none_is_a_word(tmp_path: Path) -> None:
     images = tables.Images(["007", "008", "010"])
     table = typed(tables.read_tables([{"file": "a.csv"}], tmp_path, images).rows, {}).table
     assert table.index.tolist() == ["007", "008", "010"]
-    assert table["Glasses"].dropna().tolist() == ["None", "sun"] and table["Age"].isna().tolist() == [True, False, True]
+    assert table["Glasses"].dropna().tolist() == ["None", "sun"] and table[
+        "Age"
+    ].isna().tolist() == [True, False, True]
 
 
 def test_yamls_booleans_are_the_words_of_tables() -> None:
     spelled = values.spelled({True: "ja", False: "nein", 3: "drei", "x": "y"})
-    assert [spelled[value] for value in ("yes", "1", "True", "NO", "3", "x")] == ["ja", "ja", "ja", "nein", "drei", "y"]
+    assert [spelled[value] for value in ("yes", "1", "True", "NO", "3", "x")] == [
+        "ja",
+        "ja",
+        "ja",
+        "nein",
+        "drei",
+        "y",
+    ]
 
 
 def test_whole_numbers_with_gaps_are_written_without_a_point() -> None:
@@ -43,16 +54,36 @@ def test_whole_numbers_with_gaps_are_written_without_a_point() -> None:
 
 
 def test_words_that_differ_by_blanks_or_case_are_one() -> None:
-    cells = ["Male", "Male ", "Female", "male", "Male", "\u00a0female", "more  than 70", "more than 70"]
+    cells = [
+        "Male",
+        "Male ",
+        "Female",
+        "male",
+        "Male",
+        "\u00a0female",
+        "more  than 70",
+        "more than 70",
+    ]
     read, found = column(cells)
-    assert read[:6] == ["Male", "Male", "Female", "Male", "Male", "Female"] and len(set(read[6:])) == 1
-    assert found.notes == ["label 'A': values that differ by blanks or case, 'Male', 'Male ', 'male' are one, 'Male', and 2 more"]
+    assert (
+        read[:6] == ["Male", "Male", "Female", "Male", "Male", "Female"]
+        and len(set(read[6:])) == 1
+    )
+    assert found.notes == [
+        "label 'A': values that differ by blanks or case, 'Male', 'Male ', 'male' are one, 'Male', and 2 more"
+    ]
     read, found = column(["a", "A", "a"], {"kind": "categorical", "classes": ["a", "A"]})
     assert read == ["a", "A", "a"] and not found.notes
-    assert column(["OLD", "young"], {"kind": "ordinal", "classes": ["young", "old"]})[0] == ["old", "young"]
+    assert column(["OLD", "young"], {"kind": "ordinal", "classes": ["young", "old"]})[0] == [
+        "old",
+        "young",
+    ]
 
 
-@pytest.mark.parametrize("word", ["NULL", "N/A", "unknown", "?", "-", "none", "nan", "#N/A", "", " ", "Not available", "\\N"])
+@pytest.mark.parametrize(
+    "word",
+    ["NULL", "N/A", "unknown", "?", "-", "none", "nan", "#N/A", "", " ", "Not available", "\\N"],
+)
 @pytest.mark.parametrize("kind", [None, "real", "ordinal"])
 def test_a_word_for_missing_leaves_a_column_of_numbers_one(word: str, kind: str | None) -> None:
     cells = [f"{20 + number}.5" for number in range(30)]
@@ -68,7 +99,10 @@ def test_words_for_missing_are_classes_beside_other_words() -> None:
 
 
 def test_a_word_among_many_numbers_is_refused_and_beside_few_told() -> None:
-    with pytest.raises(UserError, match=r"label 'A' holds 'abc' \(of 30\.png\) among 30 numbers; mend or empty it, leave"):
+    with pytest.raises(
+        UserError,
+        match=r"label 'A' holds 'abc' \(of 30\.png\) among 30 numbers; mend or empty it, leave",
+    ):
         column([*map(str, range(30)), "abc"])
     read, found = column(["1", "2", "3+", "2"])
     assert read == ["1", "2", "3+", "2"] and found.notes == [
@@ -76,8 +110,12 @@ def test_a_word_among_many_numbers_is_refused_and_beside_few_told() -> None:
     ]
     cells = [*map(str, range(30)), "abc"]
     assert column(cells, "categorical")[0][-1] == "abc"
-    assert typed(pd.DataFrame({"A": cells}), {}, drop=["A"]).left_out == {"A": "31 values for 31 images"}
-    assert typed(pd.DataFrame({"A": cells}), {}, keep=["A"], drop=["A"]).table["A"].tolist() == cells
+    assert typed(pd.DataFrame({"A": cells}), {}, drop=["A"]).left_out == {
+        "A": "31 values for 31 images"
+    }
+    assert (
+        typed(pd.DataFrame({"A": cells}), {}, keep=["A"], drop=["A"]).table["A"].tolist() == cells
+    )
 
 
 @pytest.mark.parametrize(
@@ -95,13 +133,25 @@ def test_a_word_among_many_numbers_is_refused_and_beside_few_told() -> None:
         (["yes", "no", "yes"], ["yes", "no", "yes"], ""),
     ],
 )
-def test_numbers_are_numbers_however_they_are_written(cells: list[Any], read: list[Any], said: str) -> None:
+def test_numbers_are_numbers_however_they_are_written(
+    cells: list[Any], read: list[Any], said: str
+) -> None:
     result, found = column(cells, dtype=object)
     assert result == read and said in "".join(found.notes) and bool(said) == bool(found.notes)
 
 
 def test_all_spellings_of_yes_and_no_fit_a_binary_label() -> None:
-    assert column(["yes", "No", "on", "OFF", "1", "0", "TRUE", "", "unknown"], "binary")[0] == [1, 0, 1, 0, 1, 0, 1, None, None]
+    assert column(["yes", "No", "on", "OFF", "1", "0", "TRUE", "", "unknown"], "binary")[0] == [
+        1,
+        0,
+        1,
+        0,
+        1,
+        0,
+        1,
+        None,
+        None,
+    ]
     assert column(["-1", "1", "-1"], "binary")[0] == [-1, 1, -1]
 
 
@@ -126,7 +176,10 @@ def test_long_numbers_lose_no_digit() -> None:
         ([f"id{number}" for number in range(60)], "60 values for 60 images"),
         ([uuid.UUID(int=number) for number in range(60)], "60 values for 60 images"),
         ([*range(58), 3, 4], "58 values for 60 images"),
-        ([number // 2 for number in range(2 * values.MOST_CLASSES + 2)], "1001 values, too many for classes"),
+        (
+            [number // 2 for number in range(2 * values.MOST_CLASSES + 2)],
+            "1001 values, too many for classes",
+        ),
     ],
 )
 def test_columns_that_are_no_labels_are_left_out_and_told(cells: list[Any], reason: str) -> None:
@@ -151,7 +204,12 @@ def test_columns_of_other_types_are_read_or_left_out() -> None:
     )
     found = typed(table, {})
     assert found.left_out == {"When": "dates"} and found.table["Age"].tolist() == [3, 4]
-    assert found.table["Hair"].tolist()[0] == "fair" and found.table.isna().iloc[1].tolist() == [True, False, True, True]
+    assert found.table["Hair"].tolist()[0] == "fair" and found.table.isna().iloc[1].tolist() == [
+        True,
+        False,
+        True,
+        True,
+    ]
 
 
 def test_many_images_of_a_value_are_classes_and_a_kind_that_is_given_keeps_a_column() -> None:
@@ -161,8 +219,16 @@ def test_many_images_of_a_value_are_classes_and_a_kind_that_is_given_keeps_a_col
 
 
 def test_words_of_a_recipe_are_found_however_the_values_are_written() -> None:
-    found = values.renamed(pd.Series(["01", " 2", "x", "Test ", None]), {1: "one", 2: "two", "test": "three"})
-    assert found.tolist()[:2] == ["one", "two"] and found.isna().tolist() == [False, False, True, False, True]
+    found = values.renamed(
+        pd.Series(["01", " 2", "x", "Test ", None]), {1: "one", 2: "two", "test": "three"}
+    )
+    assert found.tolist()[:2] == ["one", "two"] and found.isna().tolist() == [
+        False,
+        False,
+        True,
+        False,
+        True,
+    ]
 
 
 def test_numbers_that_differ_by_leading_zeros_are_one_and_told() -> None:
@@ -172,7 +238,10 @@ def test_numbers_that_differ_by_leading_zeros_are_one_and_told() -> None:
 
 
 def test_nullable_columns_become_plain_ones() -> None:
-    for cells, dtype, read in (([5, 2**60 + 1], "Int64", [5, 2**60 + 1]), ([True, None], "boolean", [1, None])):
+    for cells, dtype, read in (
+        ([5, 2**60 + 1], "Int64", [5, 2**60 + 1]),
+        ([True, None], "boolean", [1, None]),
+    ):
         assert column(cells, dtype=dtype)[0] == read
     long, _ = column([2**60 + 1, None], dtype="Int64")
     assert long == [str(2**60 + 1), None]

@@ -11,9 +11,25 @@ from facefactory.cluster import asked, job_name, states
 from facefactory.cluster.states import in_words
 from facefactory.rundir import RunDir
 
-SACCT = {"job": "JobID", "name": "JobName", "state": "State", "exit_code": "ExitCode", "elapsed": "Elapsed", "limit": "Timelimit"}
-SACCT |= {"nodes": "NodeList", "memory_mb": "MaxRSS", "requested": "ReqMem", "reason": "Reason"}  # our name -> sacct's
-NO_STATES = ("submitted", "refused", "withdrawn")  # lines of the ledger about a submission, not about a stage
+SACCT = {
+    "job": "JobID",
+    "name": "JobName",
+    "state": "State",
+    "exit_code": "ExitCode",
+    "elapsed": "Elapsed",
+    "limit": "Timelimit",
+}
+SACCT |= {
+    "nodes": "NodeList",
+    "memory_mb": "MaxRSS",
+    "requested": "ReqMem",
+    "reason": "Reason",
+}  # our name -> sacct's
+NO_STATES = (
+    "submitted",
+    "refused",
+    "withdrawn",
+)  # lines of the ledger about a submission, not about a stage
 ENDED_WELL = ("COMPLETED", "FINISHED")  # Slurm's word and the ledger's
 
 
@@ -22,16 +38,22 @@ def parse_sacct(text: str) -> dict[str, dict[str, Any]]:
     jobs: dict[str, dict[str, Any]] = {}
     for line in text.splitlines():
         cells = line.split("|")
-        if len(cells) != len(SACCT):  # news of a later version, or a stranger's job with a | in its name
+        if len(cells) != len(
+            SACCT
+        ):  # news of a later version, or a stranger's job with a | in its name
             continue
         facts: dict[str, Any] = dict(zip(SACCT, cells, strict=True))
         name, _, step = facts.pop("job").partition(".")
         said, memory = facts["state"], megabytes(facts["memory_mb"])
         facts["state"] = states.first_word(said)
         if not step:
-            reason = said.lower() if " by " in said else facts["reason"]  # cancelled by 0: by a person, not by Slurm
+            reason = (
+                said.lower() if " by " in said else facts["reason"]
+            )  # cancelled by 0: by a person, not by Slurm
             nodes = "" if facts["nodes"].startswith("None") else facts["nodes"]
-            if said == "CANCELLED" and not nodes:  # by nobody, before it ran; at times the record says "None" for the reason
+            if (
+                said == "CANCELLED" and not nodes
+            ):  # by nobody, before it ran; at times the record says "None" for the reason
                 reason = "DependencyNeverSatisfied"
             earlier = [*jobs[name]["earlier"], jobs[name]["state"]] if name in jobs else []
             facts |= {"reason": reason if reason not in ("", "None") else None, "nodes": nodes}
@@ -39,7 +61,9 @@ def parse_sacct(text: str) -> dict[str, dict[str, Any]]:
             jobs[name] = facts | {"memory_mb": None}
         elif name in jobs:
             jobs[name]["memory_mb"] = max(jobs[name]["memory_mb"] or 0, memory) or None
-            if facts["state"] == "OUT_OF_MEMORY" and jobs[name]["state"] == "FAILED":  # else the job went on without that step
+            if (
+                facts["state"] == "OUT_OF_MEMORY" and jobs[name]["state"] == "FAILED"
+            ):  # else the job went on without that step
                 jobs[name]["state"] = facts["state"]
     return jobs
 
@@ -47,14 +71,33 @@ def parse_sacct(text: str) -> dict[str, dict[str, Any]]:
 def megabytes(text: str) -> float:
     """`1234K`, `5.5G` -> MB; an empty field -> 0."""
     match = re.match(r"([\d.]+)([KMGT]?)", text)
-    return float(match[1]) * {"K": 1 / 1024, "": 1 / 1024**2, "M": 1, "G": 1024, "T": 1024**2}[match[2]] if match else 0.0
+    return (
+        float(match[1])
+        * {"K": 1 / 1024, "": 1 / 1024**2, "M": 1, "G": 1024, "T": 1024**2}[match[2]]
+        if match
+        else 0.0
+    )
 
 
 def parse_scontrol(text: str) -> dict[str, Any]:
     """Facts from `scontrol show job`."""
-    found = {key: value if value not in ("(null)", "None") else "" for key, value in re.findall(r"(\w+)=(\S*)", text)}
-    keys = {"name": "JobName", "state": "JobState", "exit_code": "ExitCode", "elapsed": "RunTime", "limit": "TimeLimit"}
-    keys |= {"nodes": "NodeList", "requested": "MinMemoryNode", "reason": "Reason", "restarts": "Restarts"}
+    found = {
+        key: value if value not in ("(null)", "None") else ""
+        for key, value in re.findall(r"(\w+)=(\S*)", text)
+    }
+    keys = {
+        "name": "JobName",
+        "state": "JobState",
+        "exit_code": "ExitCode",
+        "elapsed": "RunTime",
+        "limit": "TimeLimit",
+    }
+    keys |= {
+        "nodes": "NodeList",
+        "requested": "MinMemoryNode",
+        "reason": "Reason",
+        "restarts": "Restarts",
+    }
     facts: dict[str, Any] = {name: found.get(key, "") for name, key in keys.items()}
     facts["state"] = states.first_word(facts["state"])
     rest: dict[str, Any] = {
@@ -76,35 +119,70 @@ def ask(folder: RunDir) -> tuple[list[str], dict[str, dict[str, Any]]]:
 
     A controller that was killed may forget a job and give its id to a stranger's: names are compared.
     """
-    names = {job: job_name(folder.path.name, stage) for stage, ids in submitted(folder).items() for job in ids}
+    names = {
+        job: job_name(folder.path.name, stage)
+        for stage, ids in submitted(folder).items()
+        for job in ids
+    }
     if not names:
         return [], {}
     sacct = asked("sacct", "-D", "-P", "-n", "-j", ",".join(names), "-o", ",".join(SACCT.values()))
     queue = asked("squeue", "-h", "-r", "--me", "-o", "%i|%T|%r|%N|%M|%l|%j")
     sources = [answer.args[0] for answer in (sacct, queue) if answer.returncode == 0]
-    jobs, unnamed = parse_sacct(sacct.stdout), "allocation"  # what the record of a job may say for a second
-    settled = {sbatch_id(job) for job, facts in jobs.items() if is_over(facts) and facts["name"] != unnamed}
-    for line in queue.stdout.splitlines():  # what the controller knows of live jobs is newer than the records
+    jobs, unnamed = (
+        parse_sacct(sacct.stdout),
+        "allocation",
+    )  # what the record of a job may say for a second
+    settled = {
+        sbatch_id(job)
+        for job, facts in jobs.items()
+        if is_over(facts) and facts["name"] != unnamed
+    }
+    for line in (
+        queue.stdout.splitlines()
+    ):  # what the controller knows of live jobs is newer than the records
         job, *cells = line.split("|", 6)
-        if len(cells) == 6 and sbatch_id(job) in names:  # else the name of a stranger's job goes over several lines
-            facts = dict(zip(("state", "reason", "nodes", "elapsed", "limit", "name"), cells, strict=True))
+        if (
+            len(cells) == 6 and sbatch_id(job) in names
+        ):  # else the name of a stranger's job goes over several lines
+            facts = dict(
+                zip(("state", "reason", "nodes", "elapsed", "limit", "name"), cells, strict=True)
+            )
             settled.add(sbatch_id(job))
-            rest = {"exit_code": "", "memory_mb": None, "requested": "", "restarts": 0, "earlier": []} | jobs.get(job, {})
+            rest = {
+                "exit_code": "",
+                "memory_mb": None,
+                "requested": "",
+                "restarts": 0,
+                "earlier": [],
+            } | jobs.get(job, {})
             reason = facts["reason"] if facts["reason"] not in ("None", "") else None
             jobs[job] = rest | facts | {"reason": reason, "queued": True}
     for missing in [name for name in names if name not in settled and "squeue" in sources]:
         found = asked("scontrol", "-o", "show", "job", missing).stdout
         if not found:  # records of a job that the controller has lost stay as they were, for ever
-            jobs = {job: facts for job, facts in jobs.items() if sbatch_id(job) != missing or not is_live(facts)}
+            jobs = {
+                job: facts
+                for job, facts in jobs.items()
+                if sbatch_id(job) != missing or not is_live(facts)
+            }
         for line in found.splitlines():
             array = re.search(r"ArrayJobId=(\d+) ArrayTaskId=(\S+)", line)
             jobs[f"{array[1]}_[{array[2]}]" if array else missing] = parse_scontrol(line)
             sources.append("scontrol")
-    ours = {job: facts for job, facts in jobs.items() if facts["name"] in (names[sbatch_id(job)], unnamed)}
+    ours = {
+        job: facts
+        for job, facts in jobs.items()
+        if facts["name"] in (names[sbatch_id(job)], unnamed)
+    }
     apart = {sbatch_id(job) for job in ours if "_" in job and "[" not in job}
-    for job in [job for job in ours if "[" in job]:  # elements that are pending, or were cancelled before they ran
+    for job in [
+        job for job in ours if "[" in job
+    ]:  # elements that are pending, or were cancelled before they ran
         facts = ours.pop(job)
-        if is_over(facts) or "squeue" not in sources or sbatch_id(job) not in apart:  # squeue knows of live ones
+        if (
+            is_over(facts) or "squeue" not in sources or sbatch_id(job) not in apart
+        ):  # squeue knows of live ones
             ours = dict.fromkeys(elements(job), facts) | ours
     arrays = {sbatch_id(job) for job in ours if "_" in job}
     return sources, {job: facts for job, facts in ours.items() if job not in arrays}
@@ -114,7 +192,11 @@ def elements(name: str) -> list[str]:
     """The elements that Slurm shows as one: `20_[0,2-4%2]` -> 20_0, 20_2, 20_3, 20_4."""
     array, _, part = name.partition("_[")
     spans = re.findall(r"(\d+)(?:-(\d+)(?::(\d+))?)?", part.partition("%")[0])
-    return [f"{array}_{one}" for first, last, step in spans for one in range(int(first), int(last or first) + 1, int(step or 1))]
+    return [
+        f"{array}_{one}"
+        for first, last, step in spans
+        for one in range(int(first), int(last or first) + 1, int(step or 1))
+    ]
 
 
 def submitted(folder: RunDir) -> dict[str, list[str]]:
@@ -123,11 +205,16 @@ def submitted(folder: RunDir) -> dict[str, list[str]]:
     Jobs that were cancelled before they were released, because one of their chain was refused, never counted.
     """
     lines = rundir.read_jsonl(folder.path / "jobs.jsonl")
-    withdrawn = {job for line in lines if line["state"] == "withdrawn" for job in line["withdrawn"]}
+    withdrawn = {
+        job for line in lines if line["state"] == "withdrawn" for job in line["withdrawn"]
+    }
     found: dict[str, list[str]] = {}
     for line in lines:
         if line["state"] == "submitted" and line["job"] not in withdrawn:
-            found[line["stage"]] = [*(found.get(line["stage"], []) if "instead_of" in line else []), line["job"]]
+            found[line["stage"]] = [
+                *(found.get(line["stage"], []) if "instead_of" in line else []),
+                line["job"],
+            ]
     return found
 
 
@@ -164,7 +251,10 @@ def live(folder: RunDir) -> dict[str, str]:
 def reasons(jobs: dict[str, dict[str, Any]]) -> dict[str, str]:
     """The jobs that live, of those whose facts are given, and why they wait."""
     alive = {name: facts for name, facts in jobs.items() if is_live(facts)}
-    return {name: facts["state"] if states.is_held(facts["state"]) else facts["reason"] or "" for name, facts in alive.items()}
+    return {
+        name: facts["state"] if states.is_held(facts["state"]) else facts["reason"] or ""
+        for name, facts in alive.items()
+    }
 
 
 def standing(jobs: dict[str, str]) -> str:
@@ -184,14 +274,24 @@ def read(folder: RunDir) -> dict[str, Any]:
     ended, and well, as Slurm or the run's own ledger says.
     """
     stages, own = submitted(folder), rundir.read_jsonl(folder.path / "jobs.jsonl")
-    lines = own + [line for path in folder.path.glob("finalists/*/jobs.jsonl") for line in rundir.read_jsonl(path)]
+    lines = own + [
+        line
+        for path in folder.path.glob("finalists/*/jobs.jsonl")
+        for line in rundir.read_jsonl(path)
+    ]
     said = {line["job"]: line["state"].upper() for line in lines if line["state"] != "submitted"}
     replaced = {line["instead_of"] for line in lines if "instead_of" in line}
     sources, jobs = ask(folder)
     lost, rows = bool(stages) and "squeue" not in sources, []
     for stage, ids in stages.items():
-        names = [name for one in ids for name in [job for job in {**jobs, **said} if sbatch_id(job) == one] or [one]]
-        for name in sorted(set(names) - replaced, key=lambda one: [int(part) for part in re.findall(r"\d+", one)]):
+        names = [
+            name
+            for one in ids
+            for name in [job for job in {**jobs, **said} if sbatch_id(job) == one] or [one]
+        ]
+        for name in sorted(
+            set(names) - replaced, key=lambda one: [int(part) for part in re.findall(r"\d+", one)]
+        ):
             facts = jobs.get(name)
             if facts is None:  # Slurm does not answer, or has forgotten it
                 state = said.get(name, "UNKNOWN")
@@ -201,18 +301,45 @@ def read(folder: RunDir) -> dict[str, Any]:
                     state = "FINISHED"
                 facts = {"state": state, "reason": None}
                 sources.append("ledger")
-            rows.append({"stage": stage, "job": name, **facts, "waits": waiting(facts, name), **progress(folder, stage, name)})
+            rows.append(
+                {
+                    "stage": stage,
+                    "job": name,
+                    **facts,
+                    "waits": waiting(facts, name),
+                    **progress(folder, stage, name),
+                }
+            )
     if not stages:
         sources = ["ledger"]
-        for stage, line in {line["stage"]: line for line in own if line["state"] not in NO_STATES}.items():
-            rows.append({"stage": stage, "job": line["job"], "state": line["state"].upper(), **progress(folder, stage, "")})
+        for stage, line in {
+            line["stage"]: line for line in own if line["state"] not in NO_STATES
+        }.items():
+            rows.append(
+                {
+                    "stage": stage,
+                    "job": line["job"],
+                    "state": line["state"].upper(),
+                    **progress(folder, stage, ""),
+                }
+            )
     last = own[-1] if own else {"state": ""}
     if last["state"] == "refused":  # and nothing was begun since, here or there
         refused = {"stage": last["stage"], "job": "", "state": "REFUSED", "why": last["error"]}
         rows.append({**refused, **progress(folder, last["stage"], "")})
     if not rows:
-        why = f"nothing of this run was ever begun; its command stands in {folder.path}/command.txt"
-        rows.append({"stage": "", "job": "", "state": "NEVER BEGUN", "why": why, **progress(folder, "", "")})
+        why = (
+            f"nothing of this run was ever begun; its command stands in {folder.path}/command.txt"
+        )
+        rows.append(
+            {
+                "stage": "",
+                "job": "",
+                "state": "NEVER BEGUN",
+                "why": why,
+                **progress(folder, "", ""),
+            }
+        )
 
     for row in rows:
         row["live"] = is_live(row)
@@ -222,15 +349,29 @@ def read(folder: RunDir) -> dict[str, Any]:
     going = any(row["live"] or (lost and row["state"] == "UNKNOWN") for row in rows)
     healthy, source = all(row["healthy"] for row in rows), ", ".join(dict.fromkeys(sources))
     well = not going and all(row["state"] in ENDED_WELL for row in rows)
-    return {"run": str(folder.path), "source": source, "jobs": rows, "healthy": healthy, "well": well, "going": going}
+    return {
+        "run": str(folder.path),
+        "source": source,
+        "jobs": rows,
+        "healthy": healthy,
+        "well": well,
+        "going": going,
+    }
 
 
 def is_done(folder: RunDir, stage: str, job: str) -> bool:
     """Whether the last stage that a Slurm job had to do was finished after the job was submitted."""
-    last = {"prepare": "judge" if folder.stage("judge").exists() else "pack", "evaluate": "finalists"}
+    last = {
+        "prepare": "judge" if folder.stage("judge").exists() else "pack",
+        "evaluate": "finalists",
+    }
     place = stage if folder.stage(stage).exists() else last.get(stage, stage)
     lines = rundir.read_jsonl(folder.path / "jobs.jsonl")
-    times = [line["time"] for line in lines if line["state"] == "submitted" and line["job"] == sbatch_id(job)]
+    times = [
+        line["time"]
+        for line in lines
+        if line["state"] == "submitted" and line["job"] == sbatch_id(job)
+    ]
     skew_s = 60.0  # of the clocks of hosts and of the file server
     return bool(times) and changed(folder.stage(place) / "DONE.json") > times[-1] - skew_s
 
@@ -238,18 +379,34 @@ def is_done(folder: RunDir, stage: str, job: str) -> bool:
 def why_over(facts: dict[str, Any]) -> str:
     """Why a job that is not well is not, in words."""
     never = facts.get("reason") == "DependencyNeverSatisfied"
-    return in_words("DependencyNeverSatisfied") if never else states.ending(facts["state"], facts.get("exit_code") or "")
+    return (
+        in_words("DependencyNeverSatisfied")
+        if never
+        else states.ending(facts["state"], facts.get("exit_code") or "")
+    )
 
 
 def progress(folder: RunDir, stage: str, job: str) -> dict[str, Any]:
     """What the run's own files tell: clock, speed, best score, ages [s] of the heartbeat and the newest checkpoint."""
-    finalist = next(folder.path.glob(f"finalists/{job.partition('_')[2] or 0}-*"), folder.path / "finalists")
-    place = {"prepare": folder.path / "judge", "finalists": finalist / "train"}.get(stage, folder.path / stage)
+    finalist = next(
+        folder.path.glob(f"finalists/{job.partition('_')[2] or 0}-*"), folder.path / "finalists"
+    )
+    place = {"prepare": folder.path / "judge", "finalists": finalist / "train"}.get(
+        stage, folder.path / stage
+    )
     trainings = [place, *place.glob("trials/*/train")]
-    saved = max((changed(path) for one in trainings for path in one.glob("checkpoints/*.pt")), default=0.0)
-    newest = max((path for one in trainings for path in one.glob("metrics-*.jsonl")), key=changed, default=None)
+    saved = max(
+        (changed(path) for one in trainings for path in one.glob("checkpoints/*.pt")), default=0.0
+    )
+    newest = max(
+        (path for one in trainings for path in one.glob("metrics-*.jsonl")),
+        key=changed,
+        default=None,
+    )
     line = (rundir.read_jsonl(newest) or [{}])[-1] if newest else {}
-    scores = [one for path in place.glob("trials/*/scores.jsonl") for one in rundir.read_jsonl(path)]
+    scores = [
+        one for path in place.glob("trials/*/scores.jsonl") for one in rundir.read_jsonl(path)
+    ]
     now, beat = time.time(), changed(folder.path / "private" / "jobs" / f"{job}.alive")
     return {
         "kimg": line.get("kimg"),
@@ -286,7 +443,9 @@ def record_failures(folder: RunDir) -> None:
             why = f"{row['state']} (exit code {row.get('exit_code') or '?'}) of Slurm job {row['job']}: it {row['why']}"
             if row["state"] == "CANCELLED" and str(row.get("reason")).startswith("Dependency"):
                 why = f"Slurm job {row['job']} never ran, because a job before it failed"
-            folder.record(row["stage"], "failed", job=row["job"], error=why, log=str(log(folder, row["job"])))
+            folder.record(
+                row["stage"], "failed", job=row["job"], error=why, log=str(log(folder, row["job"]))
+            )
 
 
 def table(found: dict[str, Any]) -> Any:
@@ -294,28 +453,67 @@ def table(found: dict[str, Any]) -> Any:
     from rich.markup import escape
     from rich.table import Table
 
-    shown = Table(title=f"{Path(found['run']).name} (from {found['source']})", title_justify="left", box=None, pad_edge=False)
-    for column in ("stage", "job", "state", "nodes", "elapsed / limit", "restarts", "memory / asked", "exit", "progress", "seen"):
+    shown = Table(
+        title=f"{Path(found['run']).name} (from {found['source']})",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+    )
+    for column in (
+        "stage",
+        "job",
+        "state",
+        "nodes",
+        "elapsed / limit",
+        "restarts",
+        "memory / asked",
+        "exit",
+        "progress",
+        "seen",
+    ):
         shown.add_column(column, overflow="fold")
     notes = []
     for row in found["jobs"]:
         color = "green" if row["state"] in ENDED_WELL else "yellow" if row["healthy"] else "red"
-        state = f"[{color}]{row['state']}[/]" + (f": {escape(row['waits'])}" if row.get("waits") else "")
-        parts = {"kimg": "{:g} kimg", "images_per_s": "{:.0f} images/s", "trials": "{} trials", "best": "best {:.4g}"}
-        told = ", ".join(text.format(row[name]) for name, text in parts.items() if row[name] is not None)
+        state = f"[{color}]{row['state']}[/]" + (
+            f": {escape(row['waits'])}" if row.get("waits") else ""
+        )
+        parts = {
+            "kimg": "{:g} kimg",
+            "images_per_s": "{:.0f} images/s",
+            "trials": "{} trials",
+            "best": "best {:.4g}",
+        }
+        told = ", ".join(
+            text.format(row[name]) for name, text in parts.items() if row[name] is not None
+        )
         ages = {"heartbeat_s": "heartbeat {}", "checkpoint_s": "checkpoint {}"}
-        seen = ", ".join(text.format(age(row[name])) for name, text in ages.items() if row["live"] and row[name] is not None)
-        memory = f"{row['memory_mb']:.0f}M / {row['requested']}" if row.get("memory_mb") else row.get("requested", "")
+        seen = ", ".join(
+            text.format(age(row[name]))
+            for name, text in ages.items()
+            if row["live"] and row[name] is not None
+        )
+        memory = (
+            f"{row['memory_mb']:.0f}M / {row['requested']}"
+            if row.get("memory_mb")
+            else row.get("requested", "")
+        )
         times = f"{row['elapsed']} / {row['limit']}" if row.get("elapsed") else ""
         restarts = str(row.get("restarts", ""))
         if row.get("earlier"):
-            causes = ", ".join(dict.fromkeys(state.lower().replace("_", " ") for state in row["earlier"]))
+            causes = ", ".join(
+                dict.fromkeys(state.lower().replace("_", " ") for state in row["earlier"])
+            )
             restarts += f" ({causes})"
         cells = (row["stage"], row["job"], state, row.get("nodes", ""), times, restarts, memory)
         shown.add_row(*cells, row.get("exit_code", ""), told, seen)
         if row["why"]:
             whose = f"{row['stage']} {row['job']}".strip()
-            notes.append(f"{whose}: it {row['why']}" if row["job"] else f"{whose}: {row['why']}".lstrip(": "))
+            notes.append(
+                f"{whose}: it {row['why']}"
+                if row["job"]
+                else f"{whose}: {row['why']}".lstrip(": ")
+            )
     if notes:
         shown.caption = escape("\n".join(notes))
         shown.caption_justify, shown.caption_style = "left", "none"

@@ -11,6 +11,8 @@ class Evaluation:
 
     protocol: str = key("generator", "file of evaluation/protocols: generator or classifier")
     fakes: int = key(1000, "generated images", low=8)
-    reals: int = key(10_000, "real images of a split that are compared with, always the same ones", low=8)
+    reals: int = key(
+        10_000, "real images of a split that are compared with, always the same ones", low=8
+    )
     reference: str = key("train", "split that generated images are compared with")
     held_out: str = key("test", "split of other people, for the floor")

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from facefactory.data import pixels
-from facefactory.data.loader import CHUNK, Shards
-from facefactory.data.order import Ids
+from facefactory.data.sets import pixels
+from facefactory.data.sets.loader import CHUNK, Shards
+from facefactory.data.sets.order import Ids
 from facefactory.metrics import Array
 
 Extractor = Callable[[torch.Tensor], Array]  # [N, H, W, C] uint8 -> [N, D] float64
@@ -23,7 +23,9 @@ def _extractor(function: Callable[[torch.Tensor], torch.Tensor]) -> Extractor:
     @functools.lru_cache(maxsize=2)  # by object: tensors are hashed by identity
     def extract(images: torch.Tensor) -> Array:
         with torch.inference_mode():
-            return np.concatenate([function(part).double().cpu().numpy() for part in images.split(CHUNK)])
+            return np.concatenate(
+                [function(part).double().cpu().numpy() for part in images.split(CHUNK)]
+            )
 
     return extract
 
@@ -39,13 +41,24 @@ def of_inception(path: Path, device: torch.device) -> Extractor:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path)).eval()
+        network = FeatureExtractorInceptionV3(
+            "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path)
+        ).eval()
     network.to(device)
-    return _extractor(lambda part: network(part.to(device).permute(0, 3, 1, 2).expand(-1, 3, -1, -1).contiguous())[0])
+    return _extractor(
+        lambda part: network(
+            part.to(device).permute(0, 3, 1, 2).expand(-1, 3, -1, -1).contiguous()
+        )[0]
+    )
 
 
-def logits(classifier: Any, shards: Shards, positions: Ids | None = None) -> dict[str, torch.Tensor]:
+def logits(
+    classifier: Any, shards: Shards, positions: Ids | None = None
+) -> dict[str, torch.Tensor]:
     """Label -> logits [N, classes] of the images at positions (default all), on the CPU."""
     with torch.inference_mode():
-        parts = [classifier.logits(pixels.to_model(part).to(pixels.like(classifier))) for part in shards.chunks(positions)]
+        parts = [
+            classifier.logits(pixels.to_model(part).to(pixels.like(classifier)))
+            for part in shards.chunks(positions)
+        ]
     return {name: torch.cat([part[name].cpu() for part in parts]) for name in parts[0]}

@@ -22,7 +22,9 @@ def find() -> Path | None:
         return None
     found = rundir.sha256(path)
     if found != SHA256:
-        raise UserError(f"{path} has SHA-256 {found[:16]}…, not {SHA256[:16]}…: remove it, then {how()}")
+        raise UserError(
+            f"{path} has SHA-256 {found[:16]}…, not {SHA256[:16]}…: remove it, then {how()}"
+        )
     return path
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import Tensor
 
-    from facefactory.data.index import Index
+    from facefactory.data.sets.index import Index
     from facefactory.metrics import Array
 
 

@@ -10,11 +10,11 @@ import scipy.stats
 import torch
 
 from facefactory import UserError, registry
-from facefactory.data import pixels
-from facefactory.data.index import Index
-from facefactory.data.labels import countable, people
-from facefactory.data.loader import Shards
-from facefactory.data.order import Ids
+from facefactory.data.sets import pixels
+from facefactory.data.sets.index import Index
+from facefactory.data.sets.labels import countable, people
+from facefactory.data.sets.loader import Shards
+from facefactory.data.sets.order import Ids
 from facefactory.interpret import Context, Interpret, Space
 from facefactory.metrics import Array, intervals
 from facefactory.metrics.codes import cliffs_delta

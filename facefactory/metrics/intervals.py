@@ -21,10 +21,14 @@ def bootstrap(statistic: Statistic, groups: Ids, resamples: int = 300) -> Array:
     rng = np.random.default_rng(0)
     members = [np.flatnonzero(groups == name) for name in np.unique(groups)]
     drawn = (rng.integers(0, len(members), len(members)) for _ in range(resamples))
-    return np.stack([statistic(np.concatenate([members[number] for number in choice])) for choice in drawn])
+    return np.stack(
+        [statistic(np.concatenate([members[number] for number in choice])) for choice in drawn]
+    )
 
 
-def student(statistic: Statistic, groups: Ids, classes: npt.NDArray[np.generic]) -> tuple[Array, Array, Array]:
+def student(
+    statistic: Statistic, groups: Ids, classes: npt.NDArray[np.generic]
+) -> tuple[Array, Array, Array]:
     """A statistic of all images, the half width of its 95 % interval, and the p value of "it is 0", each in its shape.
 
     There are as many degrees of freedom as the rarest of the classes that it compares has people, less one.

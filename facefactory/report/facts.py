@@ -11,8 +11,20 @@ import yaml
 
 from facefactory.rundir import read_json, read_jsonl, tail
 
-MARKS = {"floor": "held-out real faces", "blur": "blurred faces", "repeat": "one face repeated", "noise": "noise"}
-EMPTY: dict[str, Any] = {"kimg": None, "memorisation_ratio": None, "scores": {}, "scale": {}, "protocol": {}, "labels": {}}
+MARKS = {
+    "floor": "held-out real faces",
+    "blur": "blurred faces",
+    "repeat": "one face repeated",
+    "noise": "noise",
+}
+EMPTY: dict[str, Any] = {
+    "kimg": None,
+    "memorisation_ratio": None,
+    "scores": {},
+    "scale": {},
+    "protocol": {},
+    "labels": {},
+}
 
 
 def rounded(value: Any) -> str:
@@ -34,7 +46,9 @@ def finite(value: Any) -> Any:
 def metrics(train: Path) -> list[dict[str, Any]]:
     """The metric lines of a training: from where an attempt began again, older attempts' lines are dropped."""
     kept: list[dict[str, Any]] = []
-    for path in sorted(train.glob("metrics-*.jsonl"), key=lambda path: int(path.stem.rpartition("-")[2])):
+    for path in sorted(
+        train.glob("metrics-*.jsonl"), key=lambda path: int(path.stem.rpartition("-")[2])
+    ):
         if lines := read_jsonl(path):
             kept = [line for line in kept if line["kimg"] < lines[0]["kimg"]] + lines
     return kept
@@ -42,7 +56,11 @@ def metrics(train: Path) -> list[dict[str, Any]]:
 
 def last_score(trial: dict[str, Any], metric: str) -> dict[str, Any]:
     """`kimg` and `score` of the last rung at which a trial has a score, or Nones."""
-    scored = [{"kimg": line["kimg"], "score": line[metric]} for line in trial["scores"] if line.get(metric) is not None]
+    scored = [
+        {"kimg": line["kimg"], "score": line[metric]}
+        for line in trial["scores"]
+        if line.get(metric) is not None
+    ]
     return max(scored, key=lambda line: line["kimg"], default={"kimg": None, "score": None})
 
 
@@ -52,24 +70,63 @@ def gather(folder: Path, repeat: dict[str, str]) -> dict[str, Any]:
     def results(stage: str) -> Any:
         return finite(read_json(folder / stage / "results.json")) or {}
 
-    text, called = ((folder / name).read_text() if (folder / name).exists() else "" for name in ("config.yaml", "command.txt"))
+    text, called = (
+        (folder / name).read_text() if (folder / name).exists() else ""
+        for name in ("config.yaml", "command.txt")
+    )
     config = finite(yaml.safe_load(text)) or {}
     sweep, finalists, judge = map(results, ("sweep", "finalists", "judge"))
-    metric, sweeping = sweep.get("metric", "kd_judge"), "jobs/sweep_" in called or bool(sweep or finalists)
+    metric, sweeping = (
+        sweep.get("metric", "kd_judge"),
+        "jobs/sweep_" in called or bool(sweep or finalists),
+    )
     found = [] if sweeping else [{"name": folder.name, "folder": ".", "state": ""}]
     runs = []
     for one in finalists.get("finalists", found):
-        evaluated, latent = EMPTY | results(f"{one['folder']}/evaluate"), results(f"{one['folder']}/interpret")
-        runs.append({**evaluated, **one, "score": evaluated["scores"].get(metric), "latent": latent})
+        evaluated, latent = (
+            EMPTY | results(f"{one['folder']}/evaluate"),
+            results(f"{one['folder']}/interpret"),
+        )
+        runs.append(
+            {**evaluated, **one, "score": evaluated["scores"].get(metric), "latent": latent}
+        )
     protocols = [run["protocol"] for run in runs if run["scores"]]
-    unlike = sorted(key for key in set().union(*protocols) if any(one.get(key) != protocols[0].get(key) for one in protocols))
+    unlike = sorted(
+        key
+        for key in set().union(*protocols)
+        if any(one.get(key) != protocols[0].get(key) for one in protocols)
+    )
     if not unlike:
         runs.sort(key=lambda run: (run["score"] is None, run["score"]))
-    kind = "sweep" if sweeping else "classifier" if "train_classifier" in called or runs[0]["labels"] else "generative"
-    facts = {"name": folder.name, "kind": kind, "metric": metric, "config": config, "sweep": sweep, "judge": judge, "runs": runs}
+    kind = (
+        "sweep"
+        if sweeping
+        else "classifier"
+        if "train_classifier" in called or runs[0]["labels"]
+        else "generative"
+    )
+    facts = {
+        "name": folder.name,
+        "kind": kind,
+        "metric": metric,
+        "config": config,
+        "sweep": sweep,
+        "judge": judge,
+        "runs": runs,
+    }
     facts["unlike_protocols"] = unlike
-    facts["provenance"] = {**provenance(folder), "config": text, "called": called, "repeat": repeat}
-    return {**facts, "leaderboard": leaderboard(facts), "failures": failures(facts), "verdict": verdict(facts)}
+    facts["provenance"] = {
+        **provenance(folder),
+        "config": text,
+        "called": called,
+        "repeat": repeat,
+    }
+    return {
+        **facts,
+        "leaderboard": leaderboard(facts),
+        "failures": failures(facts),
+        "verdict": verdict(facts),
+    }
 
 
 def provenance(folder: Path) -> dict[str, Any]:
@@ -82,30 +139,49 @@ def provenance(folder: Path) -> dict[str, Any]:
     packed = next((done["outputs"]["folder"] for done in stages if done["stage"] == "pack"), None)
     index = packed and read_json(Path(packed) / "index.json")
     ledger = read_jsonl(folder / "jobs.jsonl")
-    ledger = [{**line, "time": datetime.fromtimestamp(line["time"], UTC).isoformat(" ", "seconds")} for line in ledger]
-    return {"stages": stages, "software": software[-1], "dataset": index and {"folder": packed, **index}, "ledger": ledger}
+    ledger = [
+        {**line, "time": datetime.fromtimestamp(line["time"], UTC).isoformat(" ", "seconds")}
+        for line in ledger
+    ]
+    return {
+        "stages": stages,
+        "software": software[-1],
+        "dataset": index and {"folder": packed, **index},
+        "ledger": ledger,
+    }
 
 
 def leaderboard(facts: dict[str, Any]) -> list[dict[str, Any]]:
     """Finalists by score, then trials by how far they came and their score there: unlike rungs are not compared."""
     trials = facts["sweep"].get("trials", [])
     params = {trial["name"]: trial["params"] for trial in trials}
-    finalists = [{**run, "kind": "finalist", "params": params.get(run.get("trial"), {})} for run in facts["runs"]]
+    finalists = [
+        {**run, "kind": "finalist", "params": params.get(run.get("trial"), {})}
+        for run in facts["runs"]
+    ]
     rows = [{**trial, "kind": "trial", **last_score(trial, facts["metric"])} for trial in trials]
     rows.sort(key=lambda row: (-(row["kimg"] or 0), row["score"] or 0))
     columns = ("kind", "name", "state", "kimg", "score", "params")
-    return [{name: row[name] for name in columns} for row in finalists + rows] if facts["kind"] == "sweep" else []
+    return (
+        [{name: row[name] for name in columns} for row in finalists + rows]
+        if facts["kind"] == "sweep"
+        else []
+    )
 
 
 def failures(facts: dict[str, Any]) -> list[dict[str, Any]]:
     """Trials, finalists and stages that did not end well, with error and log tail where these were kept."""
     kinds = {"trial": facts["sweep"].get("trials", []), "finalist": facts["runs"]}
-    ended = [{**one, "what": f"{kind} {one['state']}"} for kind, ones in kinds.items() for one in ones]
+    ended = [
+        {**one, "what": f"{kind} {one['state']}"} for kind, ones in kinds.items() for one in ones
+    ]
     found = [one for one in ended if one["state"] in ("failed", "interrupted")]
     complete = [done["stage"] for done in facts["provenance"]["stages"]]
     for line in facts["provenance"]["ledger"]:
         done = line["stage"] in complete
-        if line["state"] == "failed" or (line["state"] == "interrupted" and not done):  # preempted and finished is no failure
+        if line["state"] == "failed" or (
+            line["state"] == "interrupted" and not done
+        ):  # preempted and finished is no failure
             log = tail(Path(line["log"])) if line.get("log") else None
             what = f"stage {line['state']}{', finished later' if done else ''}"
             found.append({**line, "what": what, "name": line["stage"], "log_tail": log})
@@ -114,13 +190,21 @@ def failures(facts: dict[str, Any]) -> list[dict[str, Any]]:
 
 def place(score: float, scale: dict[str, float]) -> str:
     """Where a score lies on its scale, in words."""
-    marks = sorted((value, f"{MARKS.get(name, name)} ({rounded(value)})") for name, value in scale.items())
-    better, worse = ([words for value, words in marks if (value <= score) == side] for side in (True, False))
+    marks = sorted(
+        (value, f"{MARKS.get(name, name)} ({rounded(value)})") for name, value in scale.items()
+    )
+    better, worse = (
+        [words for value, words in marks if (value <= score) == side] for side in (True, False)
+    )
     if not marks:
         return "without a scale beside it"
     if not better:
         return f"better than even {worse[0]}, so look for memorised faces"
-    return f"between {better[-1]} and {worse[0]}" if worse else f"no better than the worst mark of its scale, {better[-1]}"
+    return (
+        f"between {better[-1]} and {worse[0]}"
+        if worse
+        else f"no better than the worst mark of its scale, {better[-1]}"
+    )
 
 
 def verdict(facts: dict[str, Any]) -> list[str]:
@@ -129,16 +213,31 @@ def verdict(facts: dict[str, Any]) -> list[str]:
         return label_verdict(facts["runs"][0]["labels"])
     sweeping, sentences = facts["kind"] == "sweep", [score_verdict(facts)]
     ratios = [(run["name"], run["memorisation_ratio"]) for run in facts["runs"]]
-    if low := [f"{name} ({rounded(ratio)})" for name, ratio in ratios if ratio is not None and ratio < 1]:
-        sentences.append(f"Caution, memorisation ratio below 1: {', '.join(low)}; look at the nearest faces.")
+    if low := [
+        f"{name} ({rounded(ratio)})" for name, ratio in ratios if ratio is not None and ratio < 1
+    ]:
+        sentences.append(
+            f"Caution, memorisation ratio below 1: {', '.join(low)}; look at the nearest faces."
+        )
     for run in facts["runs"]:
         if dimensions := run["latent"].get("dimensions"):
-            claims = [f"{row['dimension']} ({', '.join(row['labels'])})" for row in dimensions if row["labels"]]
-            shown = (f": {', '.join(claims[:6])}" if claims else "") + (" …" if len(claims) > 6 else "")
+            claims = [
+                f"{row['dimension']} ({', '.join(row['labels'])})"
+                for row in dimensions
+                if row["labels"]
+            ]
+            shown = (f": {', '.join(claims[:6])}" if claims else "") + (
+                " …" if len(claims) > 6 else ""
+            )
             whose = f" of {run['name']}" if sweeping else ""
-            sentences.append(f"{len(claims)} of {len(dimensions)} latent dimensions{whose} are associated with a label{shown}.")
+            sentences.append(
+                f"{len(claims)} of {len(dimensions)} latent dimensions{whose} are associated with a label{shown}."
+            )
     if not sweeping:
-        return [*sentences, "One run with one seed: how much its scores vary between seeds is not known."]
+        return [
+            *sentences,
+            "One run with one seed: how much its scores vary between seeds is not known.",
+        ]
     if not facts["sweep"]:
         return [*sentences, "The trials are not known yet: sweep/results.json is missing."]
     states = Counter(trial["state"] for trial in facts["sweep"]["trials"])
@@ -161,18 +260,30 @@ def score_verdict(facts: dict[str, Any]) -> str:
         who = f"No finalist has {metric}" if sweeping else f"This run has no {metric}"
         return f"{who} yet: evaluate/results.json is missing or lacks it."
     best, *others = ranked
-    where = f"{metric} {rounded(best['score'])}, {place(best['score'], best['scale'].get(metric, {}))}"
+    where = (
+        f"{metric} {rounded(best['score'])}, {place(best['score'], best['scale'].get(metric, {}))}"
+    )
     if not sweeping:
         return f"This run has {where}."
-    behind = f"The runner-up, {others[0]['name']}, has {rounded(others[0]['score'])}." if others else "No other has a score."
+    behind = (
+        f"The runner-up, {others[0]['name']}, has {rounded(others[0]['score'])}."
+        if others
+        else "No other has a score."
+    )
     return f"Finalist {best['name']} won: {where}. {behind}"
 
 
 def label_verdict(labels: dict[str, Any]) -> list[str]:
     """What a classifier knows, its best label first."""
     if not labels:
-        return ["This classifier has no scores yet: evaluate/results.json is missing or names no labels."]
-    scored = [(label["balanced_accuracy"], name, len(label["classes"])) for name, label in labels.items() if label["scored"]]
+        return [
+            "This classifier has no scores yet: evaluate/results.json is missing or names no labels."
+        ]
+    scored = [
+        (label["balanced_accuracy"], name, len(label["classes"]))
+        for name, label in labels.items()
+        if label["scored"]
+    ]
     sentences = [
         f"{name}: balanced accuracy {rounded(accuracy)}; guessing gives {rounded(1 / classes)}."
         for accuracy, name, classes in sorted(scored, reverse=True)

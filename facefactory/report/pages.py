@@ -22,20 +22,39 @@ def write(folder: Path, repeat: dict[str, str]) -> list[Path]:
         repeat: name of a trial or run -> the shell command that repeats it.
     """
     facts = gather(folder, repeat)
-    logged = [{"run": run["name"], **line} for run in facts["runs"] for line in metrics(folder / run["folder"] / "train")]
-    return put("report.html", folder, facts, drawings=figures(facts["sweep"], logged), written=datetime.now(UTC))
+    logged = [
+        {"run": run["name"], **line}
+        for run in facts["runs"]
+        for line in metrics(folder / run["folder"] / "train")
+    ]
+    return put(
+        "report.html",
+        folder,
+        facts,
+        drawings=figures(facts["sweep"], logged),
+        written=datetime.now(UTC),
+    )
 
 
-def put(template: str, folder: Path, facts: dict[str, Any], drawings: dict[str, Any], **more: Any) -> list[Path]:
+def put(
+    template: str, folder: Path, facts: dict[str, Any], drawings: dict[str, Any], **more: Any
+) -> list[Path]:
     """Write report.html from a template, with the PNG files of the folder that it shows, and the facts as report.json."""
     from plotly.offline import get_plotlyjs
 
     loader = jinja2.PackageLoader("facefactory.report")
-    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters["rounded"] = rounded
-    environment.globals |= {"picture": partial(picture, folder), "samples": partial(samples, folder)}
+    environment.globals |= {
+        "picture": partial(picture, folder),
+        "samples": partial(samples, folder),
+    }
     plotly_js = Markup(get_plotlyjs()) if "plotly-graph-div" in str(drawings) else None
-    text = environment.get_template(template).render(**facts, **more, drawings=drawings, plotly_js=plotly_js)
+    text = environment.get_template(template).render(
+        **facts, **more, drawings=drawings, plotly_js=plotly_js
+    )
     page, data = folder / "report.html", folder / "report.json"
     with atomic(page) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -57,6 +76,8 @@ def picture(folder: Path, name: str, fit: int = 1040) -> Markup | None:
 
 def samples(folder: Path, run: str) -> str:
     """The sample grid that speaks for a run: evaluate's, else the last that training drew."""
-    drawn = sorted(path.relative_to(folder) for path in (folder / run / "train/samples").glob("*.png"))
+    drawn = sorted(
+        path.relative_to(folder) for path in (folder / run / "train/samples").glob("*.png")
+    )
     judged = Path(run) / "evaluate/samples.png"
     return str(judged if (folder / judged).is_file() or not drawn else drawn[-1])

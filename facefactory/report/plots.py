@@ -26,7 +26,10 @@ def figures(sweep: dict[str, Any], logged: list[dict[str, Any]]) -> dict[str, Ma
     found = {"training": drawn("training", training_curves, logged)}
     if sweep:
         found["trials"] = drawn("trials", trial_curves, sweep)
-        found |= {name: drawn(name, plot, study(sweep), target_name=sweep["metric"]) for name, plot in SEARCH.items()}
+        found |= {
+            name: drawn(name, plot, study(sweep), target_name=sweep["metric"])
+            for name, plot in SEARCH.items()
+        }
     return found
 
 
@@ -41,21 +44,35 @@ def drawn(name: str, draw: Callable[..., Any], *data: Any, **options: Any) -> Ma
     except Exception as error:  # a plot library raises what it likes on odd data; the page goes on
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         return Markup('<p class="none">Not drawn: {}{}</p>').format(kind, error)
-    figure.update_layout(template="plotly_white", font_size=12, title=None, colorway=INK, width=None)
+    figure.update_layout(
+        template="plotly_white", font_size=12, title=None, colorway=INK, width=None
+    )
     figure.update_layout(margin={"l": 10, "r": 10, "t": 36, "b": 10})
     figure.update_xaxes(automargin=True).update_yaxes(automargin=True)
     config = {"displayModeBar": False, "responsive": True}
-    return Markup(figure.to_html(full_html=False, include_plotlyjs=False, div_id=name, config=config))
+    return Markup(
+        figure.to_html(full_html=False, include_plotlyjs=False, div_id=name, config=config)
+    )
 
 
 def trial_curves(sweep: dict[str, Any]) -> Any:
     """Score of every trial at every rung."""
-    rows = [{**line, "trial": trial["name"], "state": trial["state"]} for trial in sweep["trials"] for line in trial["scores"]]
+    rows = [
+        {**line, "trial": trial["name"], "state": trial["state"]}
+        for trial in sweep["trials"]
+        for line in trial["scores"]
+    ]
     frame = pandas.DataFrame(rows, columns=["kimg", sweep["metric"], "trial", "state"]).dropna()
     if frame.empty:
         raise ValueError("no trial has a score.")
     positive = bool((frame[sweep["metric"]] > 0).all())
-    style = {"color": "state", "color_discrete_sequence": INK, "line_group": "trial", "hover_name": "trial", "markers": True}
+    style = {
+        "color": "state",
+        "color_discrete_sequence": INK,
+        "line_group": "trial",
+        "hover_name": "trial",
+        "markers": True,
+    }
     return px.line(frame, x="kimg", y=sweep["metric"], log_y=positive, height=360, **style)
 
 
@@ -66,22 +83,46 @@ def training_curves(logged: list[dict[str, Any]]) -> Any:
     frame = pandas.DataFrame(logged).drop(columns="images_per_s", errors="ignore")
     frame = frame.melt(["run", "kimg"], var_name="metric").dropna()
     rows = math.ceil(frame["metric"].nunique() / 2)
-    panels = {"facet_col": "metric", "facet_col_wrap": 2, "facet_col_spacing": 0.07, "facet_row_spacing": 0.25 / rows}
-    figure = px.line(frame, x="kimg", y="value", color="run", color_discrete_sequence=INK, height=100 + 230 * rows, **panels)
+    panels = {
+        "facet_col": "metric",
+        "facet_col_wrap": 2,
+        "facet_col_spacing": 0.07,
+        "facet_row_spacing": 0.25 / rows,
+    }
+    figure = px.line(
+        frame,
+        x="kimg",
+        y="value",
+        color="run",
+        color_discrete_sequence=INK,
+        height=100 + 230 * rows,
+        **panels,
+    )
     figure.for_each_annotation(lambda title: title.update(text=title.text.removeprefix("metric=")))
-    figure.update_xaxes(showticklabels=True).update_yaxes(matches=None, showticklabels=True, title=None)
+    figure.update_xaxes(showticklabels=True).update_yaxes(
+        matches=None, showticklabels=True, title=None
+    )
     return figure.update_layout(legend={"orientation": "h", "y": -0.2 / rows, "title": None})
 
 
 def study(sweep: dict[str, Any]) -> Any:
     """An Optuna study of the trials that finished at the highest rung, with their scores there: unlike rungs are not compared."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    ended = [{**one, **last_score(one, sweep["metric"])} for one in sweep["trials"] if one["state"] == "finished"]
+    ended = [
+        {**one, **last_score(one, sweep["metric"])}
+        for one in sweep["trials"]
+        if one["state"] == "finished"
+    ]
     top = max((one["kimg"] for one in ended if one["kimg"] is not None), default=math.inf)
     rebuilt = optuna.create_study(study_name="sweep")
     for one in ended:
         if one["kimg"] == top:
-            kinds = {name: optuna.distributions.json_to_distribution(text) for name, text in one["distributions"].items()}
+            kinds = {
+                name: optuna.distributions.json_to_distribution(text)
+                for name, text in one["distributions"].items()
+            }
             params = {name: one["params"][name] for name in kinds}
-            rebuilt.add_trial(optuna.trial.create_trial(value=one["score"], params=params, distributions=kinds))
+            rebuilt.add_trial(
+                optuna.trial.create_trial(value=one["score"], params=params, distributions=kinds)
+            )
     return rebuilt

@@ -19,7 +19,7 @@ from facefactory.rundir import RunDir
 
 if TYPE_CHECKING:
     from facefactory.cluster import Profile
-    from facefactory.data.enough import Faces
+    from facefactory.data.packing.enough import Faces
     from facefactory.facts import Facts
 
 PACKAGE = "stages"

@@ -13,7 +13,7 @@ from facefactory.training import Training
 
 if TYPE_CHECKING:
     from facefactory.cluster import Profile
-    from facefactory.data.index import Index
+    from facefactory.data.sets.index import Index
     from facefactory.facts import Facts
     from facefactory.ranks import World
     from facefactory.training.trainer import Task, Trainer
@@ -41,7 +41,7 @@ def trained(task: Task, world: World, until_kimg: float | None = None) -> Traine
 def task_of(run: Run, folder: RunDir, index: Index, label: str) -> Task:
     """The training that a config tree describes, in the stage folder `train`."""
     from facefactory import config
-    from facefactory.data.loader import Shards
+    from facefactory.data.sets.loader import Shards
     from facefactory.training.trainer import Task
 
     def samples(model: Any, clock: int) -> None:
@@ -101,7 +101,7 @@ def network_of(run: Run, folder: RunDir, stage: str) -> Any:
 
 def require_trainable(one: Run | Judge, found: FaceSet, plan: Plan) -> None:
     """UserError: the set does not suffice for a training, or it cannot be built, or it needs more memory than there is."""
-    from facefactory.data import enough
+    from facefactory.data.packing import enough
     from facefactory.training import trainer
 
     objective = registry.module("objectives", one.objective["name"]).Component
@@ -113,7 +113,7 @@ def require_trainable(one: Run | Judge, found: FaceSet, plan: Plan) -> None:
 
 def require_balance(run: Run, found: FaceSet) -> None:
     """UserError: images shall be drawn by a label that has no classes, or by weights that do not fit it."""
-    from facefactory.data import labels
+    from facefactory.data.sets import labels
 
     balance = run.data.balance
     classes = found.facts.classes
@@ -126,7 +126,7 @@ def require_balance(run: Run, found: FaceSet) -> None:
 
 def say_doubts(run: Run, trainings: list[Run], found: FaceSet, plan: Plan) -> None:
     """Say what works and may not be meant: few images, few people, copies."""
-    from facefactory.data import enough
+    from facefactory.data.packing import enough
 
     needs = [
         registry.module("objectives", one.objective["name"]).Component.needs for one in trainings

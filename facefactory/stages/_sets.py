@@ -9,13 +9,13 @@ from facefactory.rundir import RunDir
 from facefactory.stages import FaceSet, outputs_of
 
 if TYPE_CHECKING:
-    from facefactory.data.index import Index
-    from facefactory.data.recipes import Plan
+    from facefactory.data.packing.recipes import Plan
+    from facefactory.data.sets.index import Index
 
 
 def plan_of(run: Run, folder: RunDir) -> "Plan":
     """What is to be packed; made once a command: listing millions of files on shared storage takes minutes."""
-    from facefactory.data import recipes
+    from facefactory.data.packing import recipes
 
     if "plan" not in folder.kept:
         folder.kept["plan"] = recipes.plan(run.pack)
@@ -25,7 +25,7 @@ def plan_of(run: Run, folder: RunDir) -> "Plan":
 
 def index_of(folder: RunDir) -> "Index":
     """The packed set of a run, checked."""
-    from facefactory.data import index
+    from facefactory.data.sets import index
 
     found = index.read(Path(outputs_of(folder, "pack.folder")["pack.folder"]))
     found.verify()
@@ -43,7 +43,8 @@ def _packed(shards: Path) -> FaceSet:
     import numpy as np
     import pandas as pd
 
-    from facefactory.data import enough, index
+    from facefactory.data.packing import enough
+    from facefactory.data.sets import index
 
     found = index.read(shards)
     found.verify()
@@ -56,7 +57,7 @@ def _packed(shards: Path) -> FaceSet:
 
 
 def _planned(run: Run, folder: RunDir) -> FaceSet:
-    from facefactory.data import enough
+    from facefactory.data.packing import enough
     from facefactory.facts import Facts, labels_of
 
     plan = plan_of(run, folder)
@@ -68,7 +69,7 @@ def _planned(run: Run, folder: RunDir) -> FaceSet:
 
 def require_splits(run: Run, found: FaceSet) -> None:
     """UserError: a split that scores are made with is none of the set's."""
-    from facefactory.data import enough
+    from facefactory.data.packing import enough
 
     splits = found.recipe["splits"]
     for name in ("reference", "held_out"):
@@ -87,7 +88,7 @@ def require_splits(run: Run, found: FaceSet) -> None:
 
 def require_different(run: Run, folder: RunDir) -> None:
     """UserError: the pictures of the train split that was packed elsewhere are all alike."""
-    from facefactory.data import index
+    from facefactory.data.sets import index
 
     if run.data.shards is not None:
         index.read(Path(run.data.shards)).require_different("train")

@@ -37,8 +37,9 @@ class Component(Stage):
         import torch
 
         from facefactory import conditions
-        from facefactory.data import pack, pixels, recipe_file, recipes
-        from facefactory.data.loader import Shards
+        from facefactory.data.packing import pack, recipe_file, recipes
+        from facefactory.data.sets import pixels
+        from facefactory.data.sets.loader import Shards
         from facefactory.evaluation.protocols import generator
 
         model = network_of(run, folder, "train")

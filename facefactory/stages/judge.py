@@ -15,8 +15,8 @@ from facefactory.stages._networks import join, require_trainable, trained
 from facefactory.stages._sets import index_of, require_different, require_splits
 
 if TYPE_CHECKING:
-    from facefactory.data.index import Index
-    from facefactory.data.loader import Shards
+    from facefactory.data.sets.index import Index
+    from facefactory.data.sets.loader import Shards
 
 
 class Component(Stage):
@@ -32,7 +32,8 @@ class Component(Stage):
         """It can be trained and scored on this set."""
         import numpy as np
 
-        from facefactory.data import enough, labels
+        from facefactory.data.packing import enough
+        from facefactory.data.sets import labels
 
         if run.judge.training.ranks != 1:
             ranks = run.judge.training.ranks
@@ -89,8 +90,8 @@ class Component(Stage):
         import torch
 
         from facefactory import checkpoint
-        from facefactory.data import labels
-        from facefactory.data.loader import Shards
+        from facefactory.data.sets import labels
+        from facefactory.data.sets.loader import Shards
         from facefactory.evaluation import features
         from facefactory.evaluation import judge as judging
         from facefactory.evaluation.protocols import generator

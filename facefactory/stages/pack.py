@@ -17,8 +17,8 @@ from facefactory.stages import Outputs, Plan, Stage
 from facefactory.stages._sets import index_of, plan_of, usable_data
 
 if TYPE_CHECKING:
-    from facefactory.data import recipes
-    from facefactory.data.index import Index
+    from facefactory.data.packing import recipes
+    from facefactory.data.sets.index import Index
 
 
 class Component(Stage):
@@ -36,7 +36,7 @@ class Component(Stage):
 
     def inputs(self, run: Run, folder: RunDir) -> dict[str, Any]:
         """Digests of recipe, labels and images, or of the index of shards that were packed elsewhere."""
-        from facefactory.data import index
+        from facefactory.data.sets import index
 
         if run.data.shards:
             return {"index": config.digest(index.read(Path(run.data.shards)).content)}
@@ -49,7 +49,7 @@ class Component(Stage):
 
     def work(self, run: Run, folder: RunDir) -> Outputs:
         """Pack the set, or find it packed already; a page of what is in it."""
-        from facefactory.data import index
+        from facefactory.data.sets import index
 
         if run.data.shards:
             found = index.read(Path(run.data.shards))
@@ -71,7 +71,7 @@ class Component(Stage):
 
     def part(self, run: Run, folder: RunDir, arguments: Sequence[str]) -> None:
         """`K/N`: every N-th shard from the K-th; the stage itself ends the work."""
-        from facefactory.data import pack
+        from facefactory.data.packing import pack
 
         number, _, parts = arguments[0].partition("/")
         plan, target = _planned(run, folder)
@@ -106,7 +106,8 @@ def _planned(run: Run, folder: RunDir) -> tuple["recipes.Plan", Path]:
 
 def _packed(run: Run, plan: "recipes.Plan", target: Path) -> "Index":
     """Pack a set, unless another process has just done it."""
-    from facefactory.data import index, pack
+    from facefactory.data.packing import pack
+    from facefactory.data.sets import index
 
     rundir.usable(target.parent, "paths.data")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -137,7 +138,7 @@ def _progress() -> Iterator[Callable[[int, int, float], None]]:
 
 def _write_page(found: "Index") -> None:
     """The page of what is in a set, unless it is there; a folder that cannot be written costs the page only."""
-    from facefactory.data import survey
+    from facefactory.data.packing import survey
     from facefactory.report import dataset
 
     try:

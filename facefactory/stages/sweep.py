@@ -39,7 +39,7 @@ class Component(Stage):
 
     def check(self, run: Run, folder: RunDir, plan: Plan) -> None:
         """The space holds together, and what lies at its corners can be trained."""
-        from facefactory.data import enough
+        from facefactory.data.packing import enough
 
         space = space_of(run)
         if run.sweep.sampler == "grid":
@@ -142,7 +142,7 @@ def _timeless(trial: dict[str, Any]) -> list[Any]:
 def _trial(parent: str, path: str, params: dict[str, Any], report: sweep.Report) -> None:
     """One trial, in a Ray worker: train from rung to rung in a run folder of its own, score at each."""
     from facefactory import conditions
-    from facefactory.data.loader import Shards
+    from facefactory.data.sets.loader import Shards
     from facefactory.evaluation import features
     from facefactory.evaluation.protocols import generator
 

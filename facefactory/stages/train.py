@@ -29,7 +29,7 @@ class Component(Stage):
 
     def check(self, run: Run, folder: RunDir, plan: Plan) -> None:
         """Images, labels, batch sizes and network shapes fit."""
-        from facefactory.data import enough
+        from facefactory.data.packing import enough
 
         if plan.faces is None:
             return

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from facefactory import conditions
-from facefactory.data import Data, pixels
-from facefactory.data.loader import Batch as Loaded
+from facefactory.data import Data
+from facefactory.data.sets import pixels
+from facefactory.data.sets.loader import Batch as Loaded
 from facefactory.draws import Draws
 from facefactory.facts import Facts
 from facefactory.objectives import Batch, Objective

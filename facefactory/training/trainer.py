@@ -11,7 +11,7 @@ from torch import nn
 
 from facefactory import UserError, checkpoint, conditions, registry
 from facefactory.data import Data
-from facefactory.data.loader import Shards, batches, on_device
+from facefactory.data.sets.loader import Shards, batches, on_device
 from facefactory.facts import Facts
 from facefactory.ranks import Vote, World
 from facefactory.training import Training, augmentations

@@ -52,7 +52,14 @@ class Place:
 
     def profile(self, name: str = "profile", **changes: Any) -> str:
         """A profile for nodes of 4 CPUs, two processes on each; the path of its file."""
-        plain = {"processes_per_node": 2, "cpus_per_process": 1, "memory_gb": 1.5, "cpu_min": 10, "gpu_min": 10, "sweep_min": 10}
+        plain = {
+            "processes_per_node": 2,
+            "cpus_per_process": 1,
+            "memory_gb": 1.5,
+            "cpu_min": 10,
+            "gpu_min": 10,
+            "sweep_min": 10,
+        }
         path = self.folder / f"{name}.yaml"
         path.write_text(yaml.safe_dump(plain | {"partition": "gpu"} | changes))
         return f"profile={path}"
@@ -61,13 +68,23 @@ class Place:
         """Run a job of the project on the login node; what it printed."""
         line = [sys.executable, str(self.checkout / "jobs" / f"{job}.py"), *arguments]
         environment = self.cluster.env | {"PYTHONPATH": str(self.checkout)}
-        done = subprocess.run(line, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=400)
+        done = subprocess.run(
+            line, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=400
+        )
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout + done.stderr
 
-    def train(self, run: str, *arguments: str, code: int = 0, ranks: int = 2, kimg: float = 2.0) -> str:
+    def train(
+        self, run: str, *arguments: str, code: int = 0, ranks: int = 2, kimg: float = 2.0
+    ) -> str:
         """A small GAN on Slurm."""
-        usual = ["config=tiny", "cluster=slurm", f"run={run}", f"pack.recipe={self.recipe}", f"training.ranks={ranks}"]
+        usual = [
+            "config=tiny",
+            "cluster=slurm",
+            f"run={run}",
+            f"pack.recipe={self.recipe}",
+            f"training.ranks={ranks}",
+        ]
         usual += [f"training.total_kimg={kimg}", "training.checkpoint_kimg=0.5"]
         return self.job("train_gan", *usual, *arguments, code=code)
 
@@ -79,7 +96,9 @@ class Place:
 
     def drill_files(self) -> None:
         """The objective of drills."""
-        (self.folder / "paced.py").write_text(PACED.replace("{pace!r}", repr(str(self.folder / "pace"))))
+        (self.folder / "paced.py").write_text(
+            PACED.replace("{pace!r}", repr(str(self.folder / "pace")))
+        )
 
     def pace(self, seconds: float | None) -> None:
         """How long each loss of a `drill` waits, now."""
@@ -97,7 +116,11 @@ class Place:
 
     def ledger(self, run: str, stage: str = "train") -> list[str]:
         """The states that a stage of a run went through."""
-        return [line["state"] for line in rundir.read_jsonl(self.path(run) / "jobs.jsonl") if line["stage"] == stage]
+        return [
+            line["state"]
+            for line in rundir.read_jsonl(self.path(run) / "jobs.jsonl")
+            if line["stage"] == stage
+        ]
 
     def path(self, run: str) -> Path:
         """A run folder."""
@@ -105,7 +128,9 @@ class Place:
 
     def weights(self, run: str) -> str:
         """Digest of what a run trained."""
-        found: str = json.loads((self.path(run) / "train" / "DONE.json").read_text())["outputs"]["checkpoint"]
+        found: str = json.loads((self.path(run) / "train" / "DONE.json").read_text())["outputs"][
+            "checkpoint"
+        ]
         return found
 
     def ids(self, run: str) -> dict[str, str]:
@@ -119,11 +144,17 @@ class Place:
         found = json.loads(text[: text.rindex("}") + 1])
         return {"source": found["source"]} | {row["stage"]: row for row in found["jobs"]}
 
-    def until_trained(self, run: str, kimg: float, stage: str = "train", timeout: float = 90) -> None:
+    def until_trained(
+        self, run: str, kimg: float, stage: str = "train", timeout: float = 90
+    ) -> None:
         """Wait until a training of the run has logged so many images."""
         end = time.monotonic() + timeout
         while True:
-            lines = [line for path in self.path(run).glob(f"{stage}/metrics-*.jsonl") for line in rundir.read_jsonl(path)]
+            lines = [
+                line
+                for path in self.path(run).glob(f"{stage}/metrics-*.jsonl")
+                for line in rundir.read_jsonl(path)
+            ]
             if max((line["kimg"] for line in lines), default=0) >= kimg:
                 return
             assert time.monotonic() < end, self.logs(run)
@@ -141,9 +172,16 @@ class Place:
 
     def logs(self, run: str) -> str:
         """All logs of a run's jobs."""
-        return "\n".join(f"== {path}\n{path.read_text()[-3000:]}" for path in self.path(run).glob("private/jobs/*.out"))
+        return "\n".join(
+            f"== {path}\n{path.read_text()[-3000:]}"
+            for path in self.path(run).glob("private/jobs/*.out")
+        )
 
     def records(self, run: str) -> list[str]:
         """`name state` of every Slurm job of the run, elements of arrays one by one."""
         ids = ",".join(self.ids(run).values())
-        return sorted(self.cluster.run("sacct", "-nXP", "-j", ids, "-o", "JobName%60,State").replace("|", " ").splitlines())
+        return sorted(
+            self.cluster.run("sacct", "-nXP", "-j", ids, "-o", "JobName%60,State")
+            .replace("|", " ")
+            .splitlines()
+        )

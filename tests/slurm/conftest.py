@@ -33,7 +33,11 @@ class Cluster:
     @property
     def env(self) -> dict[str, str]:
         """The environment of this test (its cache folder too), with this cluster and nothing of another one."""
-        mine = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM_", "SBATCH_"))}
+        mine = {
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith(("SLURM_", "SBATCH_"))
+        }
         return mine | {"SLURM_CONF": str(self.folder / "etc" / "slurm.conf")}
 
     def run(self, *argv: str | Path, check: bool = True) -> str:
@@ -51,11 +55,17 @@ class Cluster:
 
     def batch(self, script: str, *options: str | Path) -> str:
         """Submit a shell line; the job's id. Its output goes nowhere unless options say so (`--output=…`)."""
-        return self.run("sbatch", "--parsable", "--output=/dev/null", *options, f"--wrap={script}").strip()
+        return self.run(
+            "sbatch", "--parsable", "--output=/dev/null", *options, f"--wrap={script}"
+        ).strip()
 
     def job(self, job: str) -> dict[str, str]:
         """`scontrol show job` as a dictionary; empty when slurmctld does not know the job or does not answer."""
-        return dict(re.findall(r"(\S+?)=(\S*)", self.run("scontrol", "-o", "show", "job", job, check=False)))
+        return dict(
+            re.findall(
+                r"(\S+?)=(\S*)", self.run("scontrol", "-o", "show", "job", job, check=False)
+            )
+        )
 
     def state(self, job: str) -> str:
         """PENDING, RUNNING … from slurmctld, else from the accounting, else UNKNOWN."""
@@ -67,13 +77,19 @@ class Cluster:
     def wait(self, job: str, states: str | Collection[str], timeout: float = 60) -> str:
         """Poll until the job is in one of the states; that state."""
         wanted = {states} if isinstance(states, str) else set(states)
-        self.until(lambda: self.state(job) in wanted, timeout, f"job {job} to be {' or '.join(sorted(wanted))}")
+        self.until(
+            lambda: self.state(job) in wanted,
+            timeout,
+            f"job {job} to be {' or '.join(sorted(wanted))}",
+        )
         return self.state(job)
 
     def idle(self, timeout: float = 60) -> None:
         """Wait until no job is left and every node is idle: the state in which a test leaves the cluster."""
         self.until(lambda: not self.run("squeue", "-h"), timeout, "an empty queue")
-        self.until(lambda: set(self.run("sinfo", "-hNo", "%T").split()) == {"idle"}, timeout, "idle nodes")
+        self.until(
+            lambda: set(self.run("sinfo", "-hNo", "%T").split()) == {"idle"}, timeout, "idle nodes"
+        )
 
     def until(self, true: Callable[[], bool], timeout: float, what: str) -> None:
         """Poll; AssertionError with the queue and the nodes when the time is over."""
@@ -81,7 +97,8 @@ class Cluster:
         while not true():
             if time.monotonic() > end:
                 shown = [
-                    self.run(*command.split(), check=False) for command in ("scontrol -o show job", "sinfo -N", "sacct -DXP")
+                    self.run(*command.split(), check=False)
+                    for command in ("scontrol -o show job", "sinfo -N", "sacct -DXP")
                 ]
                 raise AssertionError("\n".join([f"waited {timeout:g} s for {what}", *shown]))
             time.sleep(0.2)
@@ -100,7 +117,9 @@ def why_not() -> str:
         return "the dev cluster runs on Linux only"
     if os.geteuid() != 0:
         return "the dev cluster needs root"
-    if subprocess.run(["unshare", "--mount", "--net", "--pid", "--fork", "true"], capture_output=True).returncode:
+    if subprocess.run(
+        ["unshare", "--mount", "--net", "--pid", "--fork", "true"], capture_output=True
+    ).returncode:
         return "no namespaces can be made here"
     path = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
     if all(shutil.which(command, path=path) for command in NEEDED):
@@ -116,7 +135,9 @@ def slurm(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """The session's cluster: 2 nodes x 4 CPUs x 2 pretended GPUs, with accounting. A test leaves it `idle()`."""
     if reason := why_not():
         pytest.skip(reason)
-    cluster = Cluster(Path(tempfile.mkdtemp(prefix="ffslurm-", dir="/tmp")))  # short: sockets lie in it
+    cluster = Cluster(
+        Path(tempfile.mkdtemp(prefix="ffslurm-", dir="/tmp"))
+    )  # short: sockets lie in it
     try:
         cluster.control("up")
         yield cluster
@@ -130,7 +151,14 @@ def slurm(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 def mended(slurm: Cluster) -> Iterator[Cluster]:
     """The session's cluster for a test that breaks it: made whole again afterwards, whatever happened."""
     yield slurm
-    for command in (["start-dbd"], ["start-ctld"], ["start-node", "n1"], ["start-node", "n2"], ["heal", "n1"], ["heal", "n2"]):
+    for command in (
+        ["start-dbd"],
+        ["start-ctld"],
+        ["start-node", "n1"],
+        ["start-node", "n2"],
+        ["heal", "n1"],
+        ["heal", "n2"],
+    ):
         slurm.control(*command)
     slurm.run("scancel", "--me")
     slurm.idle(150)

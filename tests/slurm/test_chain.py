@@ -20,16 +20,37 @@ def place(slurm: Cluster, tmp_path: Path, faces: Faces) -> Place:
     return Place(slurm, tmp_path, faces.recipe)
 
 
-def test_a_sweep_is_one_command_and_ends_with_a_report(slurm: Cluster, tmp_path: Path, orl: Faces) -> None:
+def test_a_sweep_is_one_command_and_ends_with_a_report(
+    slurm: Cluster, tmp_path: Path, orl: Faces
+) -> None:
     place = Place(slurm, tmp_path, orl.recipe)
-    arguments = ["config=tiny", "cluster=slurm", "run=s", f"pack.recipe={orl.recipe}", place.profile(), "sweep.parallel=4"]
+    arguments = [
+        "config=tiny",
+        "cluster=slurm",
+        "run=s",
+        f"pack.recipe={orl.recipe}",
+        place.profile(),
+        "sweep.parallel=4",
+    ]
     arguments += ["pack.tasks=2", "pack.shard_images=100"]
     told = place.job("sweep_gan", *arguments, "training.ranks=4")
     assert all(stage in told for stage in ("prepare", "sweep", "finalists", "evaluate", "report"))
     assert "already running" in place.job("sweep_gan", *arguments, "training.ranks=4")
     place.until_ended("s", 400)
-    slurm.until(lambda: all(line.endswith("COMPLETED") for line in place.records("s")), 30, place.logs("s"))
-    stages = ["evaluate", "evaluate", "finalists", "finalists", "pack", "pack", "prepare", "report", "sweep"]
+    slurm.until(
+        lambda: all(line.endswith("COMPLETED") for line in place.records("s")), 30, place.logs("s")
+    )
+    stages = [
+        "evaluate",
+        "evaluate",
+        "finalists",
+        "finalists",
+        "pack",
+        "pack",
+        "prepare",
+        "report",
+        "sweep",
+    ]
     assert place.records("s") == [f"ff-s-{stage} COMPLETED" for stage in stages]
     report = json.loads((place.path("s") / "report.json").read_text())
     assert not report["failures"] and (place.path("s") / "report.html").stat().st_size > 10**6
@@ -37,9 +58,9 @@ def test_a_sweep_is_one_command_and_ends_with_a_report(slurm: Cluster, tmp_path:
     nodes = place.status("s")
     assert nodes["sweep"]["nodes"] == nodes["finalists"]["nodes"] == "n[1-2]"
     again = place.job("sweep_gan", *arguments, "training.ranks=4")
-    assert set(place.ids("s").values()) == {row["job"].partition("_")[0] for row in nodes.values() if isinstance(row, dict)}, (
-        again
-    )
+    assert set(place.ids("s").values()) == {
+        row["job"].partition("_")[0] for row in nodes.values() if isinstance(row, dict)
+    }, again
     private = place.path("s") / "private"
     assert stat.S_IMODE(private.stat().st_mode) == 0o700 and not list(private.glob("*.token"))
 
@@ -53,14 +74,25 @@ def test_a_preempted_training_goes_on_bit_for_bit(place: Place) -> None:
     place.until_ended("low")
     status = place.status("low")
     assert place.weights("low") == place.weights("whole"), place.logs("low")
-    assert status["train"]["restarts"] == 1 and status["train"]["state"] == "COMPLETED" and status["source"].startswith("sacct")
+    assert (
+        status["train"]["restarts"] == 1
+        and status["train"]["state"] == "COMPLETED"
+        and status["source"].startswith("sacct")
+    )
     ledger = (place.path("low") / "jobs.jsonl").read_text()
     assert '"interrupted"' in ledger  # it was told, and saved, instead of being killed
 
 
 def test_what_depends_on_a_failed_stage_never_runs_and_people_are_told_why(place: Place) -> None:
     """The judge of these few drawn people is refused. (A failing training and a failing finalist: make torture.)"""
-    arguments = ["config=tiny", "cluster=slurm", "run=b", f"pack.recipe={place.recipe}", place.profile(), "wait=true"]
+    arguments = [
+        "config=tiny",
+        "cluster=slurm",
+        "run=b",
+        f"pack.recipe={place.recipe}",
+        place.profile(),
+        "wait=true",
+    ]
     assert "these features cannot judge images" in place.job("sweep_gan", *arguments, code=1)
     found = {line.split()[0]: line.split()[1] for line in place.records("b")}
     assert found["ff-b-prepare"] == "FAILED" and found["ff-b-report"] == "COMPLETED"
@@ -78,17 +110,23 @@ def test_sbatch_says_no_and_nothing_stays_in_the_queue(place: Place) -> None:
     told = place.train("no", place.profile(sbatch={"reservation": "nowhere"}), code=2)
     assert "error: Slurm refused" in told and "reservation" in told and "Traceback" not in told
     assert "Slurm refused the job" in place.job("status", "run=no", code=1)
-    told = place.train("no", place.profile(cpu_partition="cpu", memory_gb=9999), code=2)  # the second job is refused
+    told = place.train(
+        "no", place.profile(cpu_partition="cpu", memory_gb=9999), code=2
+    )  # the second job is refused
     assert "memory_gb" in told
     assert not place.cluster.run("squeue", "-h").strip()
-    place.train("no", place.profile(), "wait=true")  # and the same name works once the profile is right
+    place.train(
+        "no", place.profile(), "wait=true"
+    )  # and the same name works once the profile is right
 
 
 def test_the_commands_of_the_readme_that_need_a_cluster_work(place: Place) -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     check = next(line for line in readme.splitlines() if line.startswith("python jobs/check.py"))
     told = place.job("check", *shlex.split(check)[2:], "partitions=[cpu]", code=1)
-    assert "sees none of the GPUs that were granted" in told  # pretended GPUs are told from real ones
+    assert (
+        "sees none of the GPUs that were granted" in told
+    )  # pretended GPUs are told from real ones
     assert (
         "all-reduce of 2 tasks" in told
         and "on n1, n2, which see this folder" in told

@@ -37,12 +37,16 @@ def traces(folder: Path) -> set[str]:
         for kind, text in zip(("process", "process", "mount"), texts, strict=True):
             if f"{folder}/".encode() in text or f"{folder}\0".encode() in text:
                 found.add(f"{kind} {process.name}: {texts[0][:100]!r}")
-    links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout.splitlines()
+    links = subprocess.run(
+        ["ip", "-o", "link"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
     return found | {f"link {link}" for link in links if f"alias {folder}" in link}
 
 
 def test_a_job_has_two_hosts_with_addresses_of_their_own(slurm: Cluster) -> None:
-    lines = slurm.run("srun", "-N2", "bash", "-c", "echo $(hostname) $(hostname -i) $(getent hosts n1 n2)").splitlines()
+    lines = slurm.run(
+        "srun", "-N2", "bash", "-c", "echo $(hostname) $(hostname -i) $(getent hosts n1 n2)"
+    ).splitlines()
     (n1, a1, *seen1), (n2, a2, *seen2) = sorted(line.split() for line in lines)
     assert (n1, n2) == ("n1", "n2")
     assert a1.startswith("10.") and a1.rpartition(".")[0] == a2.rpartition(".")[0] and a1 != a2
@@ -51,19 +55,34 @@ def test_a_job_has_two_hosts_with_addresses_of_their_own(slurm: Cluster) -> None
 
 def test_each_task_sees_its_gpu(slurm: Cluster) -> None:
     show = ("bash", "-c", "echo $SLURMD_NODENAME $CUDA_VISIBLE_DEVICES")
-    per_task = slurm.run("srun", "-N2", "--ntasks-per-node=2", "--gpus-per-task=1", *show).splitlines()
+    per_task = slurm.run(
+        "srun", "-N2", "--ntasks-per-node=2", "--gpus-per-task=1", *show
+    ).splitlines()
     assert sorted(per_task) == ["n1 0", "n1 1", "n2 0", "n2 1"]
-    assert sorted(slurm.run("srun", "-N2", "--gpus-per-node=1", *show).splitlines()) == ["n1 0", "n2 0"]
+    assert sorted(slurm.run("srun", "-N2", "--gpus-per-node=1", *show).splitlines()) == [
+        "n1 0",
+        "n2 0",
+    ]
     assert slurm.run("srun", "-wn1", "--gpus-per-node=2", *show).split() == ["n1", "0,1"]
 
 
 def test_the_accounting_has_the_job_and_the_job_has_slurm(slurm: Cluster, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    job = slurm.batch("squeue -h -o %j; scontrol show hostnames", "-N2", "-Jhello", "--comment=ff:run=x", f"--output={out}")
+    job = slurm.batch(
+        "squeue -h -o %j; scontrol show hostnames",
+        "-N2",
+        "-Jhello",
+        "--comment=ff:run=x",
+        f"--output={out}",
+    )
     assert slurm.wait(job, {"COMPLETED", "FAILED"}) == "COMPLETED"
     assert out.read_text().split() == ["hello", "n1", "n2"]
     record = ("sacct", "-nXP", "-o", "JobName,State,ExitCode,Comment,NodeList", "-j", job)
-    slurm.until(lambda: slurm.run(*record).strip() == "hello|COMPLETED|0:0|ff:run=x|n[1-2]", 15, "the record")
+    slurm.until(
+        lambda: slurm.run(*record).strip() == "hello|COMPLETED|0:0|ff:run=x|n[1-2]",
+        15,
+        "the record",
+    )
     assert "scontrol show hostnames" in slurm.run("sacct", "-j", job, "--batch-script")
 
 
@@ -97,9 +116,15 @@ def test_up_and_down_twice_leave_nothing(folder: Path) -> None:
     cluster = Cluster(folder)
     first = []
     for options in (("--nodes", "3", "--cpus", "1", "--gpus", "0", "--no-accounting"), ()):
-        assert cluster.control("up", *options) == f"export SLURM_CONF={folder}/etc/slurm.conf\n" == (folder / "env").read_text()
+        assert (
+            cluster.control("up", *options)
+            == f"export SLURM_CONF={folder}/etc/slurm.conf\n"
+            == (folder / "env").read_text()
+        )
         assert cluster.control("up").startswith("export SLURM_CONF=")  # says that it runs already
-        assert cluster.run("sinfo", "-ho", "%D %c %G").split()[:2] == (["3", "1"] if options else ["2", "4"])
+        assert cluster.run("sinfo", "-ho", "%D %c %G").split()[:2] == (
+            ["3", "1"] if options else ["2", "4"]
+        )
         first.append(cluster.batch("sleep 300", "-N2"))
         cluster.wait(first[-1], "RUNNING")
         cluster.control("cut", "n2")
@@ -151,7 +176,9 @@ def test_a_low_job_gives_way_and_runs_again(mended: Cluster) -> None:
 
 
 @pytest.mark.slow
-def test_power_loss_is_a_node_failure_and_the_job_runs_again(mended: Cluster, tmp_path: Path) -> None:
+def test_power_loss_is_a_node_failure_and_the_job_runs_again(
+    mended: Cluster, tmp_path: Path
+) -> None:
     log = tmp_path / "log"
     job = mended.batch(f"while echo $SLURM_RESTART_COUNT >>{log}; do sleep 0.1; done", "-wn2")
     mended.until(log.exists, 20, "the job to write")
@@ -162,7 +189,11 @@ def test_power_loss_is_a_node_failure_and_the_job_runs_again(mended: Cluster, tm
     assert mended.state(job) == "RUNNING"  # Slurm does not know yet
     mended.wait(job, "PENDING", 40)
     assert mended.job(job)["Restarts"] == "1"
-    mended.until(lambda: "NODE_FAIL" in mended.run("sacct", "-DnXP", "-o", "State", "-j", job), 10, "the record of the failure")
+    mended.until(
+        lambda: "NODE_FAIL" in mended.run("sacct", "-DnXP", "-o", "State", "-j", job),
+        10,
+        "the record of the failure",
+    )
     mended.control("start-node", "n2")
     mended.until(lambda: log.read_text().endswith("1\n"), 40, "the job to write again")
 
@@ -181,6 +212,8 @@ def test_a_cut_cable_leaves_two_copies_of_a_job(mended: Cluster, tmp_path: Path)
     mended.until(lambda: "n2" in log.read_text().split()[start:], 5, "both at once")
     mended.control("heal", "n2")
     mended.until(
-        lambda: mended.run("sinfo", "-hNn", "n2", "-p", "gpu", "-o", "%T").strip() == "idle", 150, "n2 back and without its copy"
+        lambda: mended.run("sinfo", "-hNn", "n2", "-p", "gpu", "-o", "%T").strip() == "idle",
+        150,
+        "n2 back and without its copy",
     )
     assert mended.job(job)["NodeList"] == "n1"

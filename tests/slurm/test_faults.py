@@ -51,7 +51,10 @@ def process(part: str, environment: str = "") -> int:
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
-            line, text = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(), (path / "environ").read_bytes()
+            line, text = (
+                (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(),
+                (path / "environ").read_bytes(),
+            )
         except OSError:
             continue
         if part in line and environment.encode() in text:
@@ -69,7 +72,9 @@ def test_preempted(place: Place) -> None:
     other = place.cluster.batch("sleep 1", "--partition=gpu", "--nodes=2", "--exclusive")
     place.cluster.wait(other, "COMPLETED")
     place.same_as_undisturbed("preempted")
-    assert place.status("preempted")["train"]["restarts"] == 1 and "interrupted" in place.ledger("preempted")
+    assert place.status("preempted")["train"]["restarts"] == 1 and "interrupted" in place.ledger(
+        "preempted"
+    )
 
 
 def test_preempted_where_requeueing_is_forbidden(place: Place) -> None:
@@ -80,8 +85,13 @@ def test_preempted_where_requeueing_is_forbidden(place: Place) -> None:
     place.cluster.until(lambda: place.ids("moved")["train"] != job, 60, place.logs("moved"))
     place.cluster.wait(other, "COMPLETED")
     place.same_as_undisturbed("moved")
-    row, old = place.status("moved")["train"], place.cluster.run("sacct", "-DnXP", "-o", "State", "-j", job).split()
-    assert (row["job"], row["state"]) == (place.ids("moved")["train"], "COMPLETED") and len(old) == 1, old
+    row, old = (
+        place.status("moved")["train"],
+        place.cluster.run("sacct", "-DnXP", "-o", "State", "-j", job).split(),
+    )
+    assert (row["job"], row["state"]) == (place.ids("moved")["train"], "COMPLETED") and len(
+        old
+    ) == 1, old
     assert place.ledger("moved").count("interrupted") == 1
 
 
@@ -92,7 +102,11 @@ def test_time_limit(place: Place) -> None:
     place.cluster.until(lambda: place.cluster.job(job).get("Restarts") == "2", 200, "two restarts")
     place.same_as_undisturbed("limit")
     row = place.status("limit")["train"]
-    assert row["state"] == "COMPLETED" and row["restarts"] >= 2 and "interrupted" in place.ledger("limit")
+    assert (
+        row["state"] == "COMPLETED"
+        and row["restarts"] >= 2
+        and "interrupted" in place.ledger("limit")
+    )
 
 
 def test_requeued_by_hand(place: Place) -> None:
@@ -123,13 +137,18 @@ def test_a_cut_off_copy_stops_at_its_next_write(place: Place) -> None:
     node = place.cluster.job(job)["NodeList"]
     place.cluster.control("cut", node)
     first = (place.path("cut") / "owner.json").read_bytes()
-    place.cluster.until(lambda: (place.path("cut") / "owner.json").read_bytes() != first, 90, "a second copy")
+    place.cluster.until(
+        lambda: (place.path("cut") / "owner.json").read_bytes() != first, 90, "a second copy"
+    )
     place.pace(None)
     place.same_as_undisturbed("cut")
     place.cluster.control("heal", node)
     place.cluster.until(lambda: "older copy stops" in place.logs("cut"), 60, place.logs("cut"))
     assert f"{node}: task 0: Exited with exit code 3" in place.logs("cut")
-    assert place.status("cut")["train"]["state"] == "COMPLETED" and place.ledger("cut").count("finished") == 1
+    assert (
+        place.status("cut")["train"]["state"] == "COMPLETED"
+        and place.ledger("cut").count("finished") == 1
+    )
 
 
 def test_scancel_is_final_until_somebody_says_the_command_again(place: Place) -> None:
@@ -147,7 +166,11 @@ def test_scancel_is_final_until_somebody_says_the_command_again(place: Place) ->
 
 
 def test_requeue_none_ends_75_and_the_same_command_goes_on(place: Place) -> None:
-    profile = place.profile(requeue="none", setup=["export SOMETHING=$SLURMD_NODENAME"], scratch="/tmp/$SOMETHING.scratch")
+    profile = place.profile(
+        requeue="none",
+        setup=["export SOMETHING=$SLURMD_NODENAME"],
+        scratch="/tmp/$SOMETHING.scratch",
+    )
     place.drill("none", profile)
     place.until_trained("none", 0.3)
     place.cluster.run("scancel", "--signal=TERM", place.ids("none")["train"])
@@ -163,13 +186,23 @@ def test_requeue_none_ends_75_and_the_same_command_goes_on(place: Place) -> None
 def test_edits_after_the_submission_do_not_reach_queued_jobs(place: Place, tmp_path: Path) -> None:
     checkout = tmp_path / "checkout"
     for name in ("facefactory", "jobs", "shards"):
-        shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__", "packed", "judges"))
+        shutil.copytree(
+            ROOT / name,
+            checkout / name,
+            ignore=shutil.ignore_patterns("__pycache__", "packed", "judges"),
+        )
     place.pace(None)
     place.drill_files()
-    own = Place(place.cluster, checkout, place.recipe, checkout)  # its own folder is where people stand when they submit
+    own = Place(
+        place.cluster, checkout, place.recipe, checkout
+    )  # its own folder is where people stand when they submit
     blocker = place.cluster.batch("sleep 600", "--partition=gpu", "--nodes=2", "--exclusive")
     place.cluster.wait(blocker, "RUNNING")
-    arguments = [f"paths.runs={place.folder / 'runs'}", f"paths.data={place.folder / 'shards'}", place.profile()]
+    arguments = [
+        f"paths.runs={place.folder / 'runs'}",
+        f"paths.data={place.folder / 'shards'}",
+        place.profile(),
+    ]
     own.drill("edited", f"objective.name={place.folder / 'paced.py'}", *arguments)
     objective = place.folder / "paced.py"
     for path in (*checkout.rglob("*.py"), objective):
@@ -183,9 +216,18 @@ def test_edits_after_the_submission_do_not_reach_queued_jobs(place: Place, tmp_p
 
 def test_a_stop_that_comes_while_python_ends_does_no_harm() -> None:
     """Then Python has given its handlers back; a rank that had finished was killed by the warning before a time limit."""
-    lines = ["import ctypes", "from facefactory import runner", "runner.stop.listen()", "print(flush=True)"]
-    lines += ["ctypes.pythonapi.Py_AtExit(ctypes.CDLL(None).pause)"]  # waits for a signal, after all of Python's own end
-    with subprocess.Popen([sys.executable, "-c", "\n".join(lines)], cwd=ROOT, stdout=subprocess.PIPE) as process:
+    lines = [
+        "import ctypes",
+        "from facefactory import runner",
+        "runner.stop.listen()",
+        "print(flush=True)",
+    ]
+    lines += [
+        "ctypes.pythonapi.Py_AtExit(ctypes.CDLL(None).pause)"
+    ]  # waits for a signal, after all of Python's own end
+    with subprocess.Popen(
+        [sys.executable, "-c", "\n".join(lines)], cwd=ROOT, stdout=subprocess.PIPE
+    ) as process:
         assert process.stdout is not None and process.stdout.readline()
         end = time.monotonic() + 2
         while process.poll() is None and time.monotonic() < end:
@@ -212,7 +254,9 @@ def test_controller_and_accounting_die_during_a_run(place: Place) -> None:
     assert place.status("headless")["source"].startswith("sacct")
     place.cluster.control("start-ctld")  # after slurmdbd, without which it does not start
     place.same_as_undisturbed("headless")
-    place.cluster.until(lambda: place.status("headless")["train"]["state"] == "COMPLETED", 30, "the record")
+    place.cluster.until(
+        lambda: place.status("headless")["train"]["state"] == "COMPLETED", 30, "the record"
+    )
 
 
 def test_the_controller_is_away_when_a_job_wants_to_be_requeued(place: Place) -> None:
@@ -221,11 +265,17 @@ def test_the_controller_is_away_when_a_job_wants_to_be_requeued(place: Place) ->
     place.until_trained(run, 0.3)
     job = place.ids(run)["train"]
     place.cluster.control("stop-ctld", "--kill")
-    os.kill(process(f"-m facefactory stages {place.path(run)} train"), signal.SIGTERM)  # scancel needs a controller
+    os.kill(
+        process(f"-m facefactory stages {place.path(run)} train"), signal.SIGTERM
+    )  # scancel needs a controller
     place.cluster.until(lambda: "interrupted" in place.ledger(run), 60, place.logs(run))
     time.sleep(3)  # rank 0 asks again and again
     place.cluster.control("start-ctld")
-    place.cluster.until(lambda: place.cluster.job(job).get("Restarts") == "1", 60, f"the requeue\n{place.logs(run)}")
+    place.cluster.until(
+        lambda: place.cluster.job(job).get("Restarts") == "1",
+        60,
+        f"the requeue\n{place.logs(run)}",
+    )
     place.same_as_undisturbed(run)
     row = place.status(run)["train"]
     assert (row["job"], row["state"], row["restarts"]) == (job, "COMPLETED", 1)
@@ -246,11 +296,17 @@ def test_without_accounting(folder: Path, faces: Faces) -> None:
         cluster.run("scontrol", "requeue", place.ids("unaccounted")["train"])
         place.same_as_undisturbed("unaccounted")
         found = place.status("unaccounted")
-        assert "scontrol" in found["source"] and (found["train"]["state"], found["train"]["restarts"]) == ("COMPLETED", 1)
+        assert "scontrol" in found["source"] and (
+            found["train"]["state"],
+            found["train"]["restarts"],
+        ) == ("COMPLETED", 1)
         strangers(place, "unaccounted")
         cluster.control("stop-ctld")
         found = place.status("unaccounted")
-        assert "ledger" in found["source"] and found["prepare"]["state"] == found["train"]["state"] == "FINISHED"
+        assert (
+            "ledger" in found["source"]
+            and found["prepare"]["state"] == found["train"]["state"] == "FINISHED"
+        )
     finally:
         cluster.control("down")
         shutil.rmtree(cluster.folder)
@@ -286,8 +342,16 @@ def sweep(place: Place, run: str, *arguments: str, code: int = 0) -> str:
     place.drill_files()
     (place.folder / "space.yaml").write_text(SPACE)
     usual = ["config=tiny", "cluster=slurm", f"run={run}", f"pack.recipe={place.recipe}"]
-    usual += [f"objective.name={place.folder / 'paced.py'}", f"sweep.space={place.folder / 'space.yaml'}"]
-    usual += ["sweep.sampler=grid", "sweep.early_stopping=false", "sweep.min_kimg=0.3", "sweep.max_kimg=0.6"]
+    usual += [
+        f"objective.name={place.folder / 'paced.py'}",
+        f"sweep.space={place.folder / 'space.yaml'}",
+    ]
+    usual += [
+        "sweep.sampler=grid",
+        "sweep.early_stopping=false",
+        "sweep.min_kimg=0.3",
+        "sweep.max_kimg=0.6",
+    ]
     return place.job("sweep_gan", *usual, "training.total_kimg=1.0", *arguments, code=code)
 
 
@@ -298,7 +362,11 @@ def trials(place: Place, run: str) -> Path:
 def finished(place: Place, run: str) -> dict[Path, tuple[int, bytes]]:
     """What the finished trials of a sweep left, and when."""
     ended = [path.parent for path in trials(place, run).glob("*/state.json")]
-    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for one in ended for path in one.glob("train/DONE.json")}
+    return {
+        path: (path.stat().st_mtime_ns, path.read_bytes())
+        for one in ended
+        for path in one.glob("train/DONE.json")
+    }
 
 
 def until_saved(place: Place, run: str) -> None:
@@ -306,13 +374,18 @@ def until_saved(place: Place, run: str) -> None:
     began = time.time()
 
     def saved() -> bool:
-        return any(path.stat().st_mtime > began for path in trials(place, run).glob("*/train/checkpoints/*.pt"))
+        return any(
+            path.stat().st_mtime > began
+            for path in trials(place, run).glob("*/train/checkpoints/*.pt")
+        )
 
     place.cluster.until(saved, 90, f"a checkpoint\n{place.logs(run)}")
 
 
 def until_finished(place: Place, run: str, count: int) -> dict[Path, tuple[int, bytes]]:
-    place.cluster.until(lambda: len(finished(place, run)) >= count, 120, f"{count} trials\n{place.logs(run)}")
+    place.cluster.until(
+        lambda: len(finished(place, run)) >= count, 120, f"{count} trials\n{place.logs(run)}"
+    )
     return finished(place, run)
 
 
@@ -321,7 +394,9 @@ def scores(place: Place, run: str) -> dict[str, Any]:
     found = json.loads((place.path(run) / "sweep" / "results.json").read_text())["trials"]
     assert [one["state"] for one in found] == ["finished"] * 4, found
     keep = ("kimg", "kd_judge", "fd_judge")
-    return {one["name"]: [{key: line[key] for key in keep} for line in one["scores"]] for one in found}
+    return {
+        one["name"]: [{key: line[key] for key in keep} for line in one["scores"]] for one in found
+    }
 
 
 def same_sweep(place: Place, run: str) -> None:
@@ -338,7 +413,9 @@ def same_sweep(place: Place, run: str) -> None:
         "finalists/*/evaluate/results.json",
         "finalists/*/*/results.json",
     ):
-        told = [[facts(path) for path in sorted(place.path(one).glob(file))] for one in (run, "calm")]
+        told = [
+            [facts(path) for path in sorted(place.path(one).glob(file))] for one in (run, "calm")
+        ]
         assert told[0] == told[1], place.logs(run)
 
 
@@ -359,7 +436,9 @@ def test_a_sweep_loses_its_head_its_driver_and_a_node(sweeps: Place) -> None:
         until_saved(place, run)
         os.kill(process(part, token), signal.SIGKILL)
         place.cluster.until(
-            lambda n=restarts: place.cluster.job(job).get("Restarts") == str(n), 60, f"requeue\n{place.logs(run)}"
+            lambda n=restarts: place.cluster.job(job).get("Restarts") == str(n),
+            60,
+            f"requeue\n{place.logs(run)}",
         )
         place.cluster.wait(job, "RUNNING")
         now = finished(place, run)
@@ -368,14 +447,20 @@ def test_a_sweep_loses_its_head_its_driver_and_a_node(sweeps: Place) -> None:
     place.pace(0.2)
     place.cluster.control("kill-node", "n2")  # before this start has trained anything
     place.pace(None)
-    place.cluster.until(lambda: place.cluster.job(job).get("Restarts") == "3", 60, "the requeue after the power loss")
+    place.cluster.until(
+        lambda: place.cluster.job(job).get("Restarts") == "3",
+        60,
+        "the requeue after the power loss",
+    )
     place.cluster.control("start-node", "n2")
     same_sweep(place, run)
     assert before.items() <= finished(place, run).items()
 
 
 @pytest.mark.parametrize(("how", "away_s"), [("--kill", 0.0), ("--kill", 6.0), ("", 0.0)])
-def test_the_controller_restarts_while_a_sweep_starts_ray(sweeps: Place, how: str, away_s: float) -> None:
+def test_the_controller_restarts_while_a_sweep_starts_ray(
+    sweeps: Place, how: str, away_s: float
+) -> None:
     """Killed, it may have forgotten that the job runs; ended, it refuses steps for some seconds, for want of memory."""
     place, run = sweeps, f"restarted{how}-{away_s:g}"
     sweep(place, run, place.profile(processes_per_node=1))
@@ -400,7 +485,9 @@ def test_a_preempted_sweep_is_told_as_such(sweeps: Place) -> None:
     place.cluster.until(lambda: place.status(run)["sweep"]["restarts"] == 1, 60, place.logs(run))
     same_sweep(place, run)
     assert "the job was told to stop, and Ray with it" in place.logs(run)
-    assert not any(words in place.logs(run) for words in ("has ended (srun", "did not come up", "Traceback"))
+    assert not any(
+        words in place.logs(run) for words in ("has ended (srun", "did not come up", "Traceback")
+    )
 
 
 def test_two_sweeps_share_nodes_and_keep_strangers_out(sweeps: Place) -> None:
@@ -411,24 +498,50 @@ def test_two_sweeps_share_nodes_and_keep_strangers_out(sweeps: Place) -> None:
     jobs = {run: place.ids(run)["sweep"] for run in ("one", "two")}
     tokens = {run: place.path(run) / "private" / f"ray-{job}.token" for run, job in jobs.items()}
     for run, job in jobs.items():
-        place.cluster.until(lambda run=run: any(trials(place, run).glob("*/train/metrics-*.jsonl")), 120, place.logs(run))
+        place.cluster.until(
+            lambda run=run: any(trials(place, run).glob("*/train/metrics-*.jsonl")),
+            120,
+            place.logs(run),
+        )
         assert place.cluster.job(job)["NodeList"] == "n[1-2]"
-        assert (tokens[run].parent.stat().st_mode & 0o777, tokens[run].stat().st_mode & 0o777) == (0o700, 0o600)
-        assert tokens[run].read_text() not in place.cluster.run("sacct", "-j", job, "--batch-script")
+        assert (tokens[run].parent.stat().st_mode & 0o777, tokens[run].stat().st_mode & 0o777) == (
+            0o700,
+            0o600,
+        )
+        assert tokens[run].read_text() not in place.cluster.run(
+            "sacct", "-j", job, "--batch-script"
+        )
     stranger = tokens["one"].read_text()
     place.cluster.run("scancel", *place.ids("one").values())
     place.until_ended("one")
     address = json.loads((tokens["two"].parent / f"ray-{jobs['two']}.json").read_text())["address"]
     join = f"import ray; ray.init(address={address!r}); print('nodes', len(ray.nodes()))"
-    step = ["srun", "--overlap", f"--jobid={jobs['two']}", "-N1", "-n1", "-wn1", "timeout", "40", "env"]
+    step = [
+        "srun",
+        "--overlap",
+        f"--jobid={jobs['two']}",
+        "-N1",
+        "-n1",
+        "-wn1",
+        "timeout",
+        "40",
+        "env",
+    ]
 
     def client(*environment: str) -> str:
         line = [*step, *environment, sys.executable, "-c", join]
-        done = subprocess.run(line, env=place.cluster.env, capture_output=True, text=True, timeout=90)
+        done = subprocess.run(
+            line, env=place.cluster.env, capture_output=True, text=True, timeout=90
+        )
         return done.stdout + done.stderr
 
-    assert "nodes 2" in (told := client("RAY_AUTH_MODE=token", f"RAY_AUTH_TOKEN_PATH={tokens['two']}")), told
-    for others in (["RAY_AUTH_MODE=disabled"], ["RAY_AUTH_MODE=token", f"RAY_AUTH_TOKEN={stranger}"]):
+    assert "nodes 2" in (
+        told := client("RAY_AUTH_MODE=token", f"RAY_AUTH_TOKEN_PATH={tokens['two']}")
+    ), told
+    for others in (
+        ["RAY_AUTH_MODE=disabled"],
+        ["RAY_AUTH_MODE=token", f"RAY_AUTH_TOKEN={stranger}"],
+    ):
         told = client(*others)
         assert "InvalidAuthToken" in told and "nodes 2" not in told, told
     assert place.status("two")["sweep"]["state"] == "RUNNING"
@@ -446,17 +559,30 @@ def test_a_failed_finalist_does_not_stop_the_other(sweeps: Place) -> None:
     (place.folder / "break").unlink()
     found = place.status(run, code=1)
     ended = json.loads((place.path(run) / "finalists" / "results.json").read_text())["finalists"]
-    assert sorted(one["state"] for one in ended) == ["failed", "failed", "finished", "finished"], ended
+    assert sorted(one["state"] for one in ended) == ["failed", "failed", "finished", "finished"], (
+        ended
+    )
     assert found["report"]["state"] == "COMPLETED"
     told = json.loads((place.path(run) / "report.json").read_text())["failures"]
-    failed = {one["name"] for one in told if one["what"] == "finalist failed" and "broken on purpose" in one["error"]}
+    failed = {
+        one["name"]
+        for one in told
+        if one["what"] == "finalist failed" and "broken on purpose" in one["error"]
+    }
     assert failed == {one["name"] for one in ended if one["state"] == "failed"}, told
     page = (place.path(run) / "report.html").read_text()
-    assert page.count("LookupError: this finalist is broken on purpose") >= 4 and "_call_impl" in page  # error and log's tail
+    assert (
+        page.count("LookupError: this finalist is broken on purpose") >= 4 and "_call_impl" in page
+    )  # error and log's tail
     records = place.records(run)
-    for stage, states in {"finalists": ("COMPLETED", "FAILED"), "evaluate": ("COMPLETED", "CANCELLED")}.items():
+    for stage, states in {
+        "finalists": ("COMPLETED", "FAILED"),
+        "evaluate": ("COMPLETED", "CANCELLED"),
+    }.items():
         for state in states:
-            assert sum(line.startswith(f"ff-{run}-{stage} {state}") for line in records) == 2, records
+            assert sum(line.startswith(f"ff-{run}-{stage} {state}") for line in records) == 2, (
+                records
+            )
 
 
 def test_submitted_again_where_requeueing_is_forbidden(sweeps: Place) -> None:
@@ -468,14 +594,20 @@ def test_submitted_again_where_requeueing_is_forbidden(sweeps: Place) -> None:
     token = str(place.path(run) / "private" / f"ray-{ids['sweep']}.token")
     os.kill(process("-m facefactory stages", token), signal.SIGKILL)  # the driver
     place.cluster.until(lambda: place.ids(run)["sweep"] != ids["sweep"], 60, place.logs(run))
-    place.cluster.until(lambda: (place.path(run) / "sweep" / "DONE.json").exists(), 120, place.logs(run))
+    place.cluster.until(
+        lambda: (place.path(run) / "sweep" / "DONE.json").exists(), 120, place.logs(run)
+    )
     place.pace(0.3)  # a finalist goes on from 0.6 to 1 kimg
     place.until_trained(run, 0.7, "finalists/1-*/train")
     place.cluster.run("scancel", "--signal=TERM", f"{ids['finalists']}_1")
-    place.cluster.until(lambda: place.ids(run)["finalists"] != ids["finalists"], 60, place.logs(run))
+    place.cluster.until(
+        lambda: place.ids(run)["finalists"] != ids["finalists"], 60, place.logs(run)
+    )
     same_sweep(place, run)
     report = json.loads((place.path(run) / "report.json").read_text())
     assert not report["failures"], report["failures"]
     rows = json.loads(place.job("status", f"run={run}", "json=true"))["jobs"]
     assert {row["state"] for row in rows} == {"COMPLETED"}, rows
-    assert ids["sweep"] not in {row["job"] for row in rows} and f"{ids['finalists']}_1" not in {row["job"] for row in rows}
+    assert ids["sweep"] not in {row["job"] for row in rows} and f"{ids['finalists']}_1" not in {
+        row["job"] for row in rows
+    }

@@ -78,22 +78,39 @@ def test_ray_starts_each_time(three: Cluster, tmp_path: Path) -> None:
     (tmp_path / "lead.py").write_text(LEADER.replace("{starts}", str(STARTS)))
     (tmp_path / "meet.py").write_text(MEET)
     paths = f"export PYTHONPATH={ROOT}:{tmp_path}"
-    size = ["--nodes=3", "--ntasks-per-node=1", "--cpus-per-task=1", "--mem=2G", f"--output={tmp_path}/log"]
+    size = [
+        "--nodes=3",
+        "--ntasks-per-node=1",
+        "--cpus-per-task=1",
+        "--mem=2G",
+        f"--output={tmp_path}/log",
+    ]
     job = three.batch(f"{paths}; {sys.executable} {tmp_path}/lead.py", *size)
-    three.until(lambda: three.state(job) not in ("PENDING", "RUNNING"), 30 * STARTS, f"{STARTS} starts")
+    three.until(
+        lambda: three.state(job) not in ("PENDING", "RUNNING"), 30 * STARTS, f"{STARTS} starts"
+    )
     log = (tmp_path / "log").read_text()
     starts = [json.loads(line) for line in (tmp_path / "starts").read_text().splitlines()]
     assert [code for code, _ in starts] == [0] * STARTS, log
     meetings = [json.loads(line) for line in (tmp_path / "meetings").read_text().splitlines()]
     assert [[nodes, modes] for nodes, _, modes, _ in meetings] == [[3, [0o700] * 3]] * STARTS
-    assert max(longest for _, longest, _, _ in meetings) + len("plasma_store") - len("raylet") <= 107
+    assert (
+        max(longest for _, longest, _, _ in meetings) + len("plasma_store") - len("raylet") <= 107
+    )
     assert "starting it again" not in log  # nothing had to be tried twice
     assert not any(Path(folder).exists() for *_, folders in meetings for folder in folders)
 
 
 def test_a_sweep_runs_on_all_three(three: Cluster, tmp_path: Path, orl: Faces) -> None:
     place = Place(three, tmp_path, orl.recipe)
-    arguments = ["config=tiny", "cluster=slurm", "run=s", f"pack.recipe={orl.recipe}", "sweep.parallel=3", "sweep.trials=6"]
+    arguments = [
+        "config=tiny",
+        "cluster=slurm",
+        "run=s",
+        f"pack.recipe={orl.recipe}",
+        "sweep.parallel=3",
+        "sweep.trials=6",
+    ]
     place.job("sweep_gan", *arguments, place.profile(processes_per_node=1))
     place.until_ended("s", 400)
     report = json.loads((place.path("s") / "report.json").read_text())
@@ -101,4 +118,8 @@ def test_a_sweep_runs_on_all_three(three: Cluster, tmp_path: Path, orl: Faces) -
     (address,) = (place.path("s") / "private").glob("ray-*.json")
     assert json.loads(address.read_text())["nodes"] == ["n1", "n2", "n3"]
     logs = sorted((place.path("s") / "private" / "jobs").glob("*_ray-*.log"))
-    assert [re.sub(r"\d+_", "", path.name) for path in logs] == ["ray-n1.log", "ray-n2.log", "ray-n3.log"]
+    assert [re.sub(r"\d+_", "", path.name) for path in logs] == [
+        "ray-n1.log",
+        "ray-n2.log",
+        "ray-n3.log",
+    ]

@@ -48,34 +48,60 @@ def place(mended: Cluster, tmp_path: Path, faces: Faces) -> Place:
 @pytest.fixture
 def short(mended: Cluster) -> Any:
     """A partition of both nodes whose jobs may take 5 minutes."""
-    mended.run("scontrol", "create", "PartitionName=short", "Nodes=n1,n2", "MaxTime=5", "MaxNodes=1")
+    mended.run(
+        "scontrol", "create", "PartitionName=short", "Nodes=n1,n2", "MaxTime=5", "MaxNodes=1"
+    )
     yield "short"
     mended.run("scontrol", "delete", "PartitionName=short")
 
 
 def submitted(place: Place, run: str) -> list[str]:
     """The ids of all jobs that a run ever submitted."""
-    return [line["job"] for line in rundir.read_jsonl(place.path(run) / "jobs.jsonl") if line["state"] == "submitted"]
+    return [
+        line["job"]
+        for line in rundir.read_jsonl(place.path(run) / "jobs.jsonl")
+        if line["state"] == "submitted"
+    ]
 
 
 def test_what_cannot_work_here_is_refused_before_it_is_queued(place: Place, short: str) -> None:
     cases: tuple[tuple[str, dict[str, Any], tuple[str, ...]], ...] = (
-        ("partition='nowhere' is no partition here", {"partition": "nowhere", "cpu_partition": "cpu"}, ()),
+        (
+            "partition='nowhere' is no partition here",
+            {"partition": "nowhere", "cpu_partition": "cpu"},
+            (),
+        ),
         ("gpu_min=10, but partition short allows 5 minutes", {"partition": short}, ()),
         (
             "train needs 2 nodes (processes_per_node=1), but partition short gives 1",
             {"partition": short, "processes_per_node": 1},
             (),
         ),
-        ("memory_gb=99 for 2 processes on a node, but partition gpu has 16.0 GB (at most 8)", {"memory_gb": 99}, ()),
-        ("cpus_per_process=3 for 2 processes on a node, but partition gpu has 4 CPUs (at most 2)", {"cpus_per_process": 3}, ()),
+        (
+            "memory_gb=99 for 2 processes on a node, but partition gpu has 16.0 GB (at most 8)",
+            {"memory_gb": 99},
+            (),
+        ),
+        (
+            "cpus_per_process=3 for 2 processes on a node, but partition gpu has 4 CPUs (at most 2)",
+            {"cpus_per_process": 3},
+            (),
+        ),
         (
             "gpus_per_node=4, but nodes of partition gpu have at most 2 GPUs",
             {"gpus_per_node": 4},
             ("training.device=auto", "training.ranks=4"),
         ),
-        ("signal_s=600 seconds, but gpu_min=10 is a limit of 600", {"signal_s": 600, "cpu_min": 20}, ()),
-        ("pack.tasks=1002, but this Slurm takes arrays of at most 1001 jobs", {}, ("pack.tasks=1002",)),
+        (
+            "signal_s=600 seconds, but gpu_min=10 is a limit of 600",
+            {"signal_s": 600, "cpu_min": 20},
+            (),
+        ),
+        (
+            "pack.tasks=1002, but this Slurm takes arrays of at most 1001 jobs",
+            {},
+            ("pack.tasks=1002",),
+        ),
     )
     for number, (words, changes, arguments) in enumerate(cases):
         told = place.train(f"no{number}", place.profile(**changes), *arguments, code=2)
@@ -87,14 +113,24 @@ def test_what_cannot_work_here_is_refused_before_it_is_queued(place: Place, shor
 
 def test_a_rank_that_raises_ends_its_job_and_is_not_requeued(place: Place) -> None:
     (place.folder / "broken.py").write_text(BROKEN)
-    place.train("broken", place.profile(), f"objective.name={place.folder / 'broken.py'}", "wait=true", code=1)
+    place.train(
+        "broken",
+        place.profile(),
+        f"objective.name={place.folder / 'broken.py'}",
+        "wait=true",
+        code=1,
+    )
     shown = place.cluster.run("scontrol", "-o", "show", "job", place.ids("broken")["train"])
     row = place.status("broken", code=1)["train"]
-    assert (row["state"], row["exit_code"], row["restarts"]) == ("FAILED", "1:0", 0), place.logs("broken")
+    assert (row["state"], row["exit_code"], row["restarts"]) == ("FAILED", "1:0", 0), place.logs(
+        "broken"
+    )
     assert "LookupError: this rank is broken on purpose" in row["log_tail"]
     assert "asks to be requeued" not in place.logs("broken") and "Restarts=0" in shown
     job = place.ids("broken")["train"]
-    assert place.cluster.run("sacct", "-DnXP", "-o", "State", "-j", job).split() == ["FAILED"]  # one start, no other
+    assert place.cluster.run("sacct", "-DnXP", "-o", "State", "-j", job).split() == [
+        "FAILED"
+    ]  # one start, no other
 
 
 def test_a_stop_where_requeueing_is_forbidden_is_one_copy(place: Place) -> None:
@@ -107,7 +143,9 @@ def test_a_stop_where_requeueing_is_forbidden_is_one_copy(place: Place) -> None:
     place.pace(None)
     place.until_ended("copied")
     row = place.status("copied")["train"]
-    assert (row["job"], row["state"]) == (place.ids("copied")["train"], "COMPLETED"), place.logs("copied")
+    assert (row["job"], row["state"]) == (place.ids("copied")["train"], "COMPLETED"), place.logs(
+        "copied"
+    )
     assert len(submitted(place, "copied")) == 3 and "interrupted" in place.ledger("copied")
 
 
@@ -118,16 +156,27 @@ def test_a_held_job_is_told_with_its_release_and_nothing_is_submitted_again(plac
     jobs = place.ids("held")
     place.cluster.run("scontrol", "hold", jobs["prepare"])
     told = place.train("held", place.profile())
-    assert "already running" in told and f"{jobs['prepare']} is held: scontrol release {jobs['prepare']}" in told
+    assert (
+        "already running" in told
+        and f"{jobs['prepare']} is held: scontrol release {jobs['prepare']}" in told
+    )
     assert f"scontrol release {jobs['prepare']}" in place.status("held")["prepare"]["waits"]
 
     place.cluster.run("scancel", blocker)
     place.cluster.run("scontrol", "release", jobs["prepare"])
     place.cluster.wait(jobs["prepare"], ("RUNNING", "COMPLETING"))
     place.cluster.run("scontrol", "requeuehold", "State=SpecialExit", jobs["prepare"])
-    place.cluster.until(lambda: place.cluster.job(jobs["prepare"]).get("JobState") == "SPECIAL_EXIT", 60, "the hold")
+    place.cluster.until(
+        lambda: place.cluster.job(jobs["prepare"]).get("JobState") == "SPECIAL_EXIT",
+        60,
+        "the hold",
+    )
     row = place.status("held")["prepare"]
-    assert row["state"] == "SPECIAL_EXIT" and row["live"] and f"scontrol release {jobs['prepare']}" in row["waits"]
+    assert (
+        row["state"] == "SPECIAL_EXIT"
+        and row["live"]
+        and f"scontrol release {jobs['prepare']}" in row["waits"]
+    )
     assert "is held: scontrol release" in place.train("held", place.profile())
     place.cluster.run("scontrol", "release", jobs["prepare"])
     place.until_ended("held")
@@ -138,21 +187,32 @@ def test_a_held_job_is_told_with_its_release_and_nothing_is_submitted_again(plac
 def test_a_node_that_does_not_see_the_run_folder_is_told_so(place: Place) -> None:
     runs = place.cluster.local / "runs"  # here one disk, on each node another
     told = place.train("unseen", place.profile(), f"paths.runs={runs}", "wait=true", code=1)
-    assert "0:53" in told and "the node does not see the run folder" in " ".join(told.split()), told
+    assert "0:53" in told and "the node does not see the run folder" in " ".join(told.split()), (
+        told
+    )
 
 
 def test_names_with_marks_in_them_run_to_their_end(place: Place) -> None:
     for name in ("it's a|b", 'say "x"'):
         place.train(name, place.profile(), "wait=true", kimg=0.2)
         found = json.loads((place.path(name) / "train" / "DONE.json").read_text())
-        assert found["outputs"] and {row["state"] for row in place.status(name).values() if isinstance(row, dict)} == {
-            "COMPLETED"
-        }
-    assert "Slurm replaces in the names of logs" in place.train("20%noise", place.profile(), code=2)
+        assert found["outputs"] and {
+            row["state"] for row in place.status(name).values() if isinstance(row, dict)
+        } == {"COMPLETED"}
+    assert "Slurm replaces in the names of logs" in place.train(
+        "20%noise", place.profile(), code=2
+    )
 
 
 def test_the_same_command_from_two_login_nodes_is_one_chain(place: Place) -> None:
-    usual = ["config=tiny", "cluster=slurm", "run=twice", f"pack.recipe={place.recipe}", "training.ranks=2", place.profile()]
+    usual = [
+        "config=tiny",
+        "cluster=slurm",
+        "run=twice",
+        f"pack.recipe={place.recipe}",
+        "training.ranks=2",
+        place.profile(),
+    ]
     usual += ["training.total_kimg=0.5", "wait=true"]
     line = [sys.executable, str(ROOT / "jobs" / "train_gan.py"), *usual]
     environment = place.cluster.env | {"PYTHONPATH": str(ROOT)}
@@ -160,9 +220,25 @@ def test_the_same_command_from_two_login_nodes_is_one_chain(place: Place) -> Non
     def login(host: str) -> subprocess.Popen[str]:
         """The command on a host of another name, with processes of its own."""
         shell = f'hostname {host} && exec "$@"'
-        other = ["unshare", "--uts", "--pid", "--fork", "--mount-proc", "bash", "-c", shell, "bash", *line]
+        other = [
+            "unshare",
+            "--uts",
+            "--pid",
+            "--fork",
+            "--mount-proc",
+            "bash",
+            "-c",
+            shell,
+            "bash",
+            *line,
+        ]
         return subprocess.Popen(
-            other, cwd=place.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            other,
+            cwd=place.folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
 
     both = [login("login1"), login("login2")]
@@ -173,6 +249,10 @@ def test_the_same_command_from_two_login_nodes_is_one_chain(place: Place) -> Non
     assert sorted(submitted(place, "twice")) == sorted(jobs.values()) and len(jobs) == 2
     for text in told:
         assert all(job in text for job in jobs.values()), text
-    named = place.cluster.run("sacct", "-nXP", "-o", "JobName", "--name=ff-twice-prepare,ff-twice-train").split()
+    named = place.cluster.run(
+        "sacct", "-nXP", "-o", "JobName", "--name=ff-twice-prepare,ff-twice-train"
+    ).split()
     assert sorted(named) == ["ff-twice-prepare", "ff-twice-train"]
-    assert {row["state"] for row in place.status("twice").values() if isinstance(row, dict)} == {"COMPLETED"}
+    assert {row["state"] for row in place.status("twice").values() if isinstance(row, dict)} == {
+        "COMPLETED"
+    }

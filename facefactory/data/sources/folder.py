@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from facefactory import UserError
-from facefactory.data import archives, sources
+from facefactory.data import sources
+from facefactory.data.packing import archives
 from facefactory.data.sources import Account, Found, located, safe
 
 SUFFIXES = (".bmp", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")

@@ -16,7 +16,8 @@ from typing import Any
 import pandas as pd
 
 from facefactory import UserError
-from facefactory.data import archives, sources
+from facefactory.data import sources
+from facefactory.data.packing import archives
 from facefactory.data.sources import Account, Found
 from facefactory.data.sources.folder import HIDDEN, OTHERS, SUFFIXES, UNREAD
 

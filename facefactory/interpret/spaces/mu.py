@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from facefactory import conditions
-from facefactory.data import pixels
-from facefactory.data.labels import people
-from facefactory.data.loader import Shards
+from facefactory.data.sets import pixels
+from facefactory.data.sets.labels import people
+from facefactory.data.sets.loader import Shards
 from facefactory.interpret import Context, Space
 
 METHOD = (

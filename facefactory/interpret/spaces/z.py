@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from facefactory import conditions
-from facefactory.data import pixels
-from facefactory.data.loader import CHUNK, Shards
+from facefactory.data.sets import pixels
+from facefactory.data.sets.loader import CHUNK, Shards
 from facefactory.draws import normal
 from facefactory.interpret import Context, Space
 

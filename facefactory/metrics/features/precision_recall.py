@@ -15,12 +15,16 @@ def _radii(features: Array) -> Array:
     """Distance of each vector to its k-th neighbour, itself not counted."""
     k = min(NEIGHBOURS, len(features) - 1)
     chunks = [features[i : i + ROWS] for i in range(0, len(features), ROWS)]
-    return np.concatenate([np.partition(cdist(chunk, features), k, axis=1)[:, k] for chunk in chunks])
+    return np.concatenate(
+        [np.partition(cdist(chunk, features), k, axis=1)[:, k] for chunk in chunks]
+    )
 
 
 def _covered(queries: Array, support: Array, radii: Array) -> float:
     chunks = [queries[i : i + ROWS] for i in range(0, len(queries), ROWS)]
-    return float(np.concatenate([(cdist(chunk, support) <= radii).any(1) for chunk in chunks]).mean())
+    return float(
+        np.concatenate([(cdist(chunk, support) <= radii).any(1) for chunk in chunks]).mean()
+    )
 
 
 def score(real: Array, fake: Array) -> dict[str, float]:

@@ -17,9 +17,9 @@ from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
 from facefactory import config, rundir
-from facefactory.data import labels, order, pixels
-from facefactory.data.index import Index
-from facefactory.data.loader import Shards
+from facefactory.data.sets import labels, order, pixels
+from facefactory.data.sets.index import Index
+from facefactory.data.sets.loader import Shards
 
 SAMPLED, SAMPLED_BYTES = (
     20_000,

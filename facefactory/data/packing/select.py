@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from facefactory import UserError
-from facefactory.data import order
+from facefactory.data.sets import order
 from facefactory.registry import nearest, unknown
 
 COMPARE: dict[type[ast.cmpop], Callable[..., Any]] = {

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import io
 import re
 import struct
@@ -76,16 +77,14 @@ def read(
             whole = content()
         except Exception:  # it cannot be read twice
             raise error from None
-        for kept in (
-            (b"tRNS", b"eXIf", b"Exif\0\0"),
-            (),
-        ):  # metadata that draw or turn a picture; damaged ones go too
+        # metadata that draw or turn a picture are kept at first; damaged ones go too
+        for kept in ((b"tRNS", b"eXIf", b"Exif\0\0"), ()):
             less = bare(whole, kept)
-            if less != whole:
-                with contextlib.suppress(Exception):
-                    return _decoded(
-                        lambda less=less: Image.open(io.BytesIO(less), formats=FORMATS), bits
-                    )  # type: ignore[misc]
+            if less == whole:
+                continue
+            again = functools.partial(Image.open, io.BytesIO(less), formats=FORMATS)
+            with contextlib.suppress(Exception):
+                return _decoded(again, bits)
         if isinstance(error, UnidentifiedImageError):
             raise Unreadable(what(whole)) from None
         raise

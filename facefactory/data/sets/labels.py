@@ -9,8 +9,8 @@ import pandas as pd
 
 from facefactory import UserError
 from facefactory.data import Data
-from facefactory.data.index import stored
-from facefactory.data.values import MOST_CLASSES, texts
+from facefactory.data.packing.values import MOST_CLASSES, texts
+from facefactory.data.sets.index import stored
 
 KINDS = ("binary", "categorical", "ordinal", "identity", "real")  # all but the last have classes
 LEAST_PEOPLE = 8  # on either side of a label, below which a score would be about those few

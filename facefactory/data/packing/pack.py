@@ -21,7 +21,9 @@ import pandas as pd
 from PIL import Image
 
 from facefactory import UserError, registry, rundir, say
-from facefactory.data import Pack, index, pictures, recipes, select, shard, sources
+from facefactory.data import Pack, sources
+from facefactory.data.packing import pictures, recipes, select
+from facefactory.data.sets import index, shard
 
 READ_AGAIN = 2**27  # bytes of a file that cannot be decoded: without its metadata it may be
 SAMPLED = 16  # pictures that are opened before packing, to guess how many bits the set has

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from facefactory import UserError
-from facefactory.data import labels
+from facefactory.data.sets import labels
 
 FEW = 8  # images of a split, below which a score is about those few
 LEARNED = (

@@ -24,10 +24,11 @@ import pandas as pd
 import torch
 
 from facefactory import UserError, config, say, surroundings
-from facefactory.data import Data, labels, staging
-from facefactory.data.index import BLOCK, Index
-from facefactory.data.order import ALGORITHM, Ids, Order, permute
-from facefactory.data.shard import decode, submit, workers
+from facefactory.data import Data
+from facefactory.data.sets import labels, staging
+from facefactory.data.sets.index import BLOCK, Index
+from facefactory.data.sets.order import ALGORITHM, Ids, Order, permute
+from facefactory.data.sets.shard import decode, submit, workers
 
 AHEAD = 4096  # images gathered at once, unless they are so large that
 BLOCK_BYTES = 2**26  # would be passed

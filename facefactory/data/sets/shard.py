@@ -19,8 +19,8 @@ import pandas as pd
 from PIL import Image
 
 from facefactory import rundir
-from facefactory.data import pictures
-from facefactory.data.index import BLOCK, NPY_HEADER, padded
+from facefactory.data.packing import pictures
+from facefactory.data.sets.index import BLOCK, NPY_HEADER, padded
 
 # storage -> Pillow's options: PNG and WebP keep every bit, JPEG does not
 ENCODED: dict[str, dict[str, Any]] = {

@@ -12,7 +12,9 @@ import numpy as np
 import pandas as pd
 
 from facefactory import UserError, config, registry
-from facefactory.data import Pack, labels, layout, order, select, sources, tables, values
+from facefactory.data import Pack, sources
+from facefactory.data.packing import layout, select, tables, values
+from facefactory.data.sets import labels, order
 
 OVERRIDES = ("crop", "where", "limit", "balance", "keep", "drop", "min_prevalence", "max_bad")
 NAMED = 100  # at most so many files of a kind are named in index.json
@@ -71,13 +73,13 @@ class Plan:
 
 def read_recipe(options: Pack) -> tuple[dict[str, Any], Path]:
     """The recipe with every key, overrides and the layout that was found, and its file; UserError: it does not fit."""
-    from facefactory.data import recipe_file
+    from facefactory.data.packing import recipe_file
 
     named = options.recipe.endswith((".yaml", ".yml"))
     path = (
         Path(options.recipe).expanduser()
         if named
-        else Path(__file__).parents[2] / "shards" / f"{options.recipe}.yaml"
+        else Path(__file__).parents[3] / "shards" / f"{options.recipe}.yaml"
     )
     given = config.read_yaml(path)
     recipe = recipe_file.whole(given, path)
