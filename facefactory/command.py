@@ -221,7 +221,7 @@ def _read(job: str, names: tuple[str, ...], preset: str | None, arguments: list[
         if argument.startswith("config="):
             chosen = argument.removeprefix("config=")
     rest = [argument for argument in arguments if not argument.startswith("config=")]
-    layers = preset_layers(preset, chosen) if preset else []
+    layers = without_foreign_options(preset_layers(preset, chosen), rest) if preset else []
 
     # what decides which layers lie below the arguments
     early = config.load(Run, rest, layers)
@@ -411,6 +411,19 @@ def run_path(run: Run, default: str) -> Path:
             f"run={name[:20]!r}… has {len(name.encode())} bytes; give a name of at most {NAME_BYTES}."
         )
     return Path(run.paths.runs) / name
+
+
+def without_foreign_options(
+    layers: list[dict[str, Any]], arguments: list[str]
+) -> list[dict[str, Any]]:
+    """The layers without the options of a model or an objective in whose place the arguments name another."""
+    kept = layers
+    for part in ("model", "objective"):
+        given = [one.partition("=")[2] for one in arguments if one.startswith(f"{part}.name=")]
+        names = [layer[part]["name"] for layer in layers if "name" in layer.get(part, {})]
+        if given and names and given[-1] != names[-1]:
+            kept = [{key: value for key, value in layer.items() if key != part} for layer in kept]
+    return kept
 
 
 def own_options(path: Path, identity: dict[str, Any]) -> list[str]:

@@ -1,0 +1,112 @@
+"""How densely the package reads, counted; the ceilings are those of the codebases that it learns from."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import io
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "facefactory"
+LONG = 100  # columns of a line that is long
+WHOLE = 25  # lines of a function that needs paragraphs
+NO_CODE = {
+    *(tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT),
+    *(tokenize.ENCODING, tokenize.ENDMARKER),
+}
+COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+UNTYPED = 2.5  # signatures with dict[str, Any] in a hundred code lines
+
+
+@functools.cache
+def files() -> dict[Path, str]:
+    return {path: path.read_text() for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def nodes() -> Iterator[ast.AST]:
+    for text in files().values():
+        yield from ast.walk(ast.parse(text))
+
+
+def docstring_lines(text: str) -> set[int]:
+    """Numbers of the lines that strings take which stand for themselves."""
+    found = set[int]()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            found.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    return found
+
+
+@functools.cache
+def counted() -> tuple[int, int]:
+    """Tokens of code, and the lines that have some."""
+    tokens = lines = 0
+    for text in files().values():
+        prose = docstring_lines(text)
+        of_code = [
+            token.start[0]
+            for token in tokenize.generate_tokens(io.StringIO(text).readline)
+            if token.type not in NO_CODE and token.start[0] not in prose
+        ]
+        tokens += len(of_code)
+        lines += len(set(of_code))
+    return tokens, lines
+
+
+def per_hundred(count: int) -> float:
+    return 100 * count / counted()[1]
+
+
+def test_a_line_of_code_has_few_tokens() -> None:
+    tokens, lines = counted()
+    assert tokens / lines <= 9.5
+
+
+def test_few_lines_are_long() -> None:
+    lines = [line for text in files().values() for line in text.splitlines()]
+    assert 100 * sum(len(line) >= LONG for line in lines) / len(lines) <= 4
+
+
+def test_a_statement_says_one_thing() -> None:
+    pairs = [
+        node
+        for node in nodes()
+        if isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Tuple)
+        and isinstance(node.value, ast.Tuple)
+    ]
+    assert per_hundred(len(pairs)) <= 0.5
+
+
+@pytest.mark.parametrize(("kinds", "most"), [((ast.NamedExpr,), 0.3), (COMPREHENSIONS, 4.5)])
+def test_expressions_are_short(kinds: tuple[type[ast.AST], ...], most: float) -> None:
+    assert per_hundred(sum(isinstance(node, kinds) for node in nodes())) <= most
+
+
+def test_long_functions_have_paragraphs() -> None:
+    bare = []
+    for path, text in files().items():
+        lines = text.splitlines()
+        for node in ast.walk(ast.parse(text)):
+            if not isinstance(node, ast.FunctionDef):
+                continue
+            first = node.body[0]
+            documented = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
+            start = (first.end_lineno or 0) if documented else node.lineno
+            body = [line.strip() for line in lines[start : node.end_lineno]]
+            if len(body) >= WHOLE and not any(line == "" or line.startswith("#") for line in body):
+                bare.append(f"{path.name}:{node.name}")
+    assert len(bare) <= 3, bare
+
+
+def test_signatures_have_types() -> None:
+    untyped = [
+        node
+        for node in nodes()
+        if isinstance(node, ast.FunctionDef) and "dict[str, Any]" in ast.unparse(node.args)
+    ]
+    assert per_hundred(len(untyped)) <= UNTYPED
