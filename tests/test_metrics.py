@@ -14,7 +14,13 @@ from torch_fidelity import metric_fid, metric_kid, metric_prc
 
 from facefactory.metrics import Array, intervals, moments
 from facefactory.metrics.codes import cliffs_delta
-from facefactory.metrics.features import frechet_distance, kernel_distance, precision_recall
+from facefactory.metrics.features import (
+    _kernel,
+    _neighbours,
+    frechet_distance,
+    kernel_distance,
+    precision_recall,
+)
 
 
 def fd(real: Array, fake: Array) -> float:
@@ -162,7 +168,7 @@ def test_kernel_distance_does_not_depend_on_the_chunks(
     rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, fake = drawn(20, 3), drawn(33, 3, seed=1) + 1
-    monkeypatch.setattr(kernel_distance, "ROWS", rows)
+    monkeypatch.setattr(_kernel, "ROWS", rows)
     assert kd(real, fake) == pytest.approx(naive_kernel_distance(real, fake), rel=1e-9)
 
 
@@ -203,11 +209,11 @@ def test_a_ball_reaches_to_the_third_neighbour_and_includes_its_edge() -> None:
     assert precision == 0.5
 
 
-@pytest.mark.parametrize("rows", [3, 4096])
-def test_precision_and_recall_agree_with_torch_fidelity_in_chunks_of_any_size(
-    rows: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("size", [1, 3 * 4 * 80, 2**26])
+def test_precision_and_recall_agree_with_torch_fidelity_in_blocks_of_any_size(
+    size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precision_recall, "ROWS", rows)
+    monkeypatch.setattr(_neighbours, "BLOCK_BYTES", size)
     real, fake = drawn(80, 3), drawn(50, 3, seed=1) * [0.3, 2.0, 1.0] + 0.5
     published = metric_prc.calculate_precision_recall_full(
         torch.from_numpy(fake), torch.from_numpy(real), 3

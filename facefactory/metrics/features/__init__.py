@@ -1,4 +1,4 @@
-"""Two sets of feature vectors compared, one family of scores a file.
+"""Sets of feature vectors compared, one family of scores a file; files whose names begin with _ are shared tools.
 
 A file has
 
@@ -9,5 +9,14 @@ A file has
     score(real, fake) -> name -> value, of two such statistics; it raises ValueError for sets that are too small, with how
                  many images are needed
 
-The docstring names paper and equation, the estimate's bias, and what the score is known to be blind to.
+and may have
+
+    THREE = True  score(train, held_out, fake) instead: is what was drawn nearer to the training set than strangers are?
+                 `train` is what the model was trained on and nothing else
+    DRAWS = True  it takes random subsets or directions with a seed of its own: the same images in another order are
+                 another draw; without it, the order of images does not matter
+    interval(real, fake) -> name -> (low, high), of 95 %, where the metric knows one that costs no resampling
+
+The docstring names paper and equation, the estimate's bias, whether swapping the sets changes it ("Symmetric" or not), and
+what the score is known to be blind to.
 """

@@ -1,33 +1,30 @@
-"""Improved precision and recall (Kynkäänniemi et al., NeurIPS 2019, eq. 1-2), k = 3 nearest neighbours."""
+"""Improved precision and recall (Kynkäänniemi et al., NeurIPS 2019, eq. 1-2), k = 3 nearest neighbours.
 
-import numpy as np
-from scipy.spatial.distance import cdist
+A ball reaches from an image to its 3rd neighbour in its own set, edge included. Swapping the sets swaps the scores. Both
+grow with the size of the set that balls are drawn around, and one outlier in it makes a ball that holds much: compare
+equal sizes only.
+"""
 
 from facefactory.metrics import Array
+from facefactory.metrics.features._neighbours import inside, nearest, needs
 
 STATISTICS = "sample"
 SCORES = {"precision": "higher", "recall": "higher"}
 NEIGHBOURS = 3
-ROWS = 4096
 
 
-def _radii(features: Array) -> Array:
-    """Distance of each vector to its k-th neighbour, itself not counted."""
-    k = min(NEIGHBOURS, len(features) - 1)
-    chunks = [features[i : i + ROWS] for i in range(0, len(features), ROWS)]
-    return np.concatenate(
-        [np.partition(cdist(chunk, features), k, axis=1)[:, k] for chunk in chunks]
-    )
-
-
-def _covered(queries: Array, support: Array, radii: Array) -> float:
-    chunks = [queries[i : i + ROWS] for i in range(0, len(queries), ROWS)]
-    return float(
-        np.concatenate([(cdist(chunk, support) <= radii).any(1) for chunk in chunks]).mean()
-    )
+def _covered(queries: Array, support: Array) -> float:
+    """Share of queries in a ball of the support."""
+    radii = nearest(support, support, NEIGHBOURS, itself=False).squared[:, -1]
+    ((balls, _),) = inside(queries, support, radii)
+    return float((balls > 0).mean())
 
 
 def score(real: Array, fake: Array) -> dict[str, float]:
-    """precision: share of fakes inside the real manifold; recall: share of reals inside the fake manifold; 0…1."""
-    precision = _covered(fake, real, _radii(real))
-    return {"precision": precision, "recall": _covered(real, fake, _radii(fake))}
+    """precision: share of fakes inside the real manifold; recall: share of reals inside the fake manifold; 0…1.
+
+    Raises:
+        ValueError: fewer than 4 images on a side.
+    """
+    needs("precision_recall", real=(len(real), NEIGHBOURS + 1), fake=(len(fake), NEIGHBOURS + 1))
+    return {"precision": _covered(fake, real), "recall": _covered(real, fake)}
