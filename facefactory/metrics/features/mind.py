@@ -31,7 +31,7 @@ def score(real: Array, fake: Array) -> dict[str, float]:
     generator = torch.Generator().manual_seed(SEED)
     sets = []
     for features in (real, fake):
-        rows = torch.from_numpy(features)
+        rows = torch.from_numpy(np.ascontiguousarray(features))
         if len(rows) > count:
             rows = rows[torch.randperm(len(rows), generator=generator)[:count]]
         sets.append(rows.float())

@@ -1,8 +1,8 @@
 """Structural similarity (Wang, Bovik, Sheikh & Simoncelli, IEEE Transactions on Image Processing 2004, eq. 13).
 
 Means, variances and covariance under a Gaussian window of 11 × 11 pixels with σ = 1.5; C₁ = (0.01·255)², C₂ = (0.03·255)²;
-the mean over all places where the window lies inside the image, and over channels. It forgives a change of brightness
-and contrast, and sees blur.
+the mean over all places where the window lies inside the image, and over channels (torchmetrics adds reflected borders).
+It forgives a change of brightness and contrast, and sees blur.
 """
 
 import numpy as np

@@ -1,0 +1,131 @@
+"""Nearest neighbours and balls in blocks against the table of all distances."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+
+from facefactory.metrics import Array
+from facefactory.metrics.features import _kernel, _neighbours, clipped_density_coverage, kernel_distance, precision_recall
+from facefactory.metrics.features._neighbours import inside, nearest
+
+
+def drawn(rows: int, columns: int, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).normal(size=(rows, columns))
+
+
+def far_from_0() -> tuple[Array, Array]:
+    return drawn(60, 40) + 1e4, drawn(90, 40, 1) + 1e4
+
+
+def with_an_outlier() -> tuple[Array, Array]:
+    queries, support = drawn(60, 3), drawn(90, 3, 1)
+    support[7] = 1e7
+    return queries, support
+
+
+def whole_numbers() -> tuple[Array, Array]:
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 3, (60, 2)).astype(float), rng.integers(0, 3, (90, 2)).astype(float)
+
+
+def one_image() -> tuple[Array, Array]:
+    return np.full((60, 30), 0.1), np.full((90, 30), 0.1)
+
+
+def shells() -> tuple[Array, Array]:
+    """All of the support as far from the queries but for the fifth digit, finer than float32 products tell."""
+    rows = drawn(90, 300, 1)
+    rows *= (1 + 1e-7 * drawn(90, 1, 2)) / np.linalg.norm(rows, axis=1, keepdims=True)
+    return 1e-9 * drawn(60, 300), rows
+
+
+SETS = {
+    "usual": lambda: (drawn(60, 5), drawn(90, 5, 1)),
+    "many columns": lambda: (drawn(60, 1280), drawn(90, 1280, 1)),
+    "tiny": lambda: (1e-30 * drawn(60, 5), 1e-30 * drawn(90, 5, 1)),
+    **{function.__name__: function for function in (far_from_0, with_an_outlier, whole_numbers, one_image, shells)},
+}
+
+
+@pytest.mark.parametrize("size", [1, 4 * 90 * 7, 2**26])
+@pytest.mark.parametrize("case", SETS)
+def test_neighbours_and_balls_are_those_of_the_table_of_all_distances(
+    case: str, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_neighbours, "BLOCK_BYTES", size)
+    queries, support = SETS[case]()
+    table = cdist(queries, support, "sqeuclidean")
+    found = nearest(queries, support, 4)
+    scale = table.max() or 1.0
+    np.testing.assert_allclose(found.squared, np.sort(table, axis=1)[:, :4], rtol=1e-9, atol=1e-12 * scale)
+    np.testing.assert_allclose(np.take_along_axis(table, found.rows, 1), found.squared, rtol=1e-9, atol=1e-12 * scale)
+    assert all(len(set(rows)) == 4 for rows in found.rows.tolist())
+
+    radii = np.sort(cdist(support, support, "sqeuclidean"), axis=1)[:, 3]
+    balls = cdist(queries, support, "sqeuclidean") <= radii * (1 + 1e-12)
+    (by_query, by_centre), (few, _) = inside(queries, support, radii, radii / 2)
+    assert by_query.tolist() == balls.sum(1).tolist()
+    assert by_centre.tolist() == balls.sum(0).tolist()
+    assert (few <= by_query).all()
+
+
+@pytest.mark.parametrize("case", SETS)
+def test_no_row_is_its_own_neighbour_but_its_double_is(case: str) -> None:
+    _, rows = SETS[case]()
+    rows = np.concatenate([rows, rows[:1]])
+    found = nearest(rows, rows, 3, itself=False)
+    assert not (found.rows == np.arange(len(rows))[:, None]).any()
+    assert found.squared[0, 0] == found.squared[-1, 0] == 0
+    table = cdist(rows, rows, "sqeuclidean")
+    np.fill_diagonal(table, np.inf)
+    np.testing.assert_allclose(found.squared, np.sort(table, axis=1)[:, :3], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("case", ["whole_numbers", "one_image"])
+def test_of_equally_near_rows_those_that_come_first_are_named(case: str) -> None:
+    queries, support = SETS[case]()
+    table = cdist(queries, support, "sqeuclidean")
+    wanted = np.argsort(table, axis=1, kind="stable")[:, :4]
+    assert nearest(queries, support, 4).rows.tolist() == wanted.tolist()
+
+
+def test_copies_are_at_distance_0_and_in_the_ball_whose_edge_they_are() -> None:
+    reals = drawn(200, 64) * 3 + 7
+    found = nearest(reals[50:60], reals, 1)
+    assert found.squared.max() == 0 and found.rows[:, 0].tolist() == list(range(50, 60))
+    neighbours = nearest(reals, reals, 5, itself=False)
+    ((_, held),) = inside(reals, reals, neighbours.squared[:, -1])
+    assert set(held.tolist()) == {6}  # itself, and five of which one is on the edge
+
+
+def test_the_bound_on_float32_distances_holds_and_is_not_idle() -> None:
+    rows = drawn(300, 2048) + 0.5
+    pairs = _neighbours._Pairs(rows, rows)
+    rough, _ = pairs.roughly(slice(0, 300))
+    moved = pairs.moved(rows)
+    squares = (moved**2).sum(1)
+    worst = (np.abs(rough - cdist(moved, moved, "sqeuclidean")) / (squares[:, None] + squares)).max()
+    assert pairs.single / 10_000 < worst < pairs.single
+
+
+def test_not_a_number_is_refused() -> None:
+    rows = drawn(9, 2)
+    rows[3, 1] = np.nan
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        nearest(rows, drawn(9, 2), 1)
+
+
+def test_no_table_of_all_pairs_is_ever_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_neighbours, "BLOCK_BYTES", 2**20)
+    monkeypatch.setattr(_kernel, "ROWS", 256)
+    real, fake = drawn(5000, 4), drawn(5000, 4, 1)
+    tracemalloc.start()
+    for metric in (precision_recall, clipped_density_coverage, kernel_distance):
+        metric.score(real, fake)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 5000 * 5000 * 4 / 5  # of a float32 table
