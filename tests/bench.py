@@ -1,6 +1,6 @@
-"""`make bench`: how fast sets are read and packed on this machine, every figure beside the one it is to be judged by.
+"""`make bench`: how fast sets are read, packed and scored on this machine, every figure beside the one it is to be judged by.
 
-python tests/bench.py [loader] [pack] [million]; without arguments loader and pack. `million` takes many minutes.
+python tests/bench.py [loader] [pack] [scores] [million]; without arguments all but `million`, which takes many minutes.
 torch is imported where it is used: a packing process imports this file too.
 """
 
@@ -332,10 +332,96 @@ def million(folder: Path) -> None:
             print(f"{count} read back at {count / (time.perf_counter() - start):,.0f} images/s")
 
 
+def timed(work: Callable[[], Any], turns: int = 3) -> tuple[float, float]:
+    """Seconds on the clock and of processor time of all threads, each the least of some turns."""
+    clock, processor = [], []
+    for _ in range(turns):
+        start, used = time.perf_counter(), time.process_time()
+        work()
+        clock.append(time.perf_counter() - start)
+        processor.append(time.process_time() - used)
+    return min(clock), min(processor)
+
+
+def features(count: int, columns: int, seed: int) -> np.ndarray[Any, Any]:
+    """Like pooled features of a network: not negative, of a spectrum that falls, exact in float32."""
+    mixing = np.random.default_rng(0).normal(size=(columns, columns)) / np.sqrt(np.arange(1, columns + 1))[:, None]
+    rows = np.random.default_rng(seed).normal(size=(count, columns)) @ mixing
+    return rows.clip(min=0).astype(np.float32).astype(np.float64)
+
+
+def against(name: str, ours: Callable[[], float], theirs: Callable[[], float], whose: str, turns: int = 2) -> None:
+    """One line: our time, theirs, their ratio by clock and by processor time, and by how much the values differ."""
+    (clock, used), (their_clock, their_used) = timed(ours, turns), timed(theirs, turns)
+    value, published = ours(), theirs()
+    off = abs(value - published) / abs(published)
+    print(
+        f"  {name:34s} {clock:7.2f} s ({used:6.2f} s of processors), {whose} {their_clock:7.2f} s ({their_used:6.2f} s): "
+        f"{their_clock / clock:5.1f} x ({their_used / used:5.1f} x), values differ by {off:.0e}",
+        flush=True,
+    )
+
+
+def scores(folder: Path) -> None:
+    """Metrics of features beside torch-fidelity's and beside the matrix root of pytorch-fid's formula."""
+    import scipy.linalg
+    import torch
+    from torch_fidelity import metric_kid, metric_prc
+
+    from facefactory.metrics import moments
+    from facefactory.metrics.features import (
+        clipped_density_coverage,
+        copying_test,
+        frechet_distance,
+        kernel_distance,
+        kernel_distance_subsets,
+        mind,
+        precision_recall,
+    )
+
+    def by_root(first: Any, second: Any) -> float:
+        shift = first.mean - second.mean
+        root = scipy.linalg.sqrtm(first.covariance @ second.covariance).real
+        return float(shift @ shift + np.trace(first.covariance) + np.trace(second.covariance) - 2 * np.trace(root))
+
+    print(f"scores of features: {torch.get_num_threads()} threads of {CORES} cores")
+    for count in (1000, 5000):
+        pair = [moments(features(count, 2048, seed)) for seed in (1, 2)]
+        name = f"fd of {count} x 2048"
+        against(name, lambda: frechet_distance.score(*pair)["fd"], lambda: by_root(*pair), "matrix root", turns=1)
+
+    train, held_out, fake = (features(5000, 1280, seed) for seed in (1, 2, 3))
+    real_tensor, fake_tensor = torch.from_numpy(train), torch.from_numpy(fake)
+
+    def subsets() -> float:
+        found = metric_kid.kid_features_to_metric(real_tensor, fake_tensor, verbose=False)
+        return float(found[metric_kid.KEY_METRIC_KID_MEAN])
+
+    def precision() -> float:
+        return float(metric_prc.calculate_precision_recall_full(fake_tensor, real_tensor)[0])
+
+    kid = kernel_distance_subsets
+    against("kd of subsets, 5000 x 1280", lambda: kid.score(train, fake)["kd_subsets"], subsets, "torch-fidelity", turns=1)
+    against(
+        "precision, recall, 5000 x 1280", lambda: precision_recall.score(train, fake)["precision"], precision, "torch-fidelity"
+    )
+
+    total = 0.0
+    total_used = 0.0
+    for module in (kernel_distance, mind, clipped_density_coverage, copying_test):
+        sets = (train, held_out, fake) if getattr(module, "THREE", False) else (train, fake)
+        clock, used = timed(functools.partial(module.score, *sets))
+        total += clock
+        total_used += used
+        name = module.__name__.rpartition(".")[2]
+        print(f"  {name:34s} {clock:7.2f} s ({used:6.2f} s of processors)")
+    print(f"  these four at 5000 x 1280: {total:.2f} s ({total_used:.2f} s of processors)")
+
+
 def main() -> None:
     """Run the parts that the command line names."""
-    parts = {"loader": loader, "pack": packing, "million": million}
-    for name in sys.argv[1:] or ("loader", "pack"):
+    parts = {"loader": loader, "pack": packing, "million": million, "scores": scores}
+    for name in sys.argv[1:] or ("loader", "pack", "scores"):
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             parts[name](Path(folder))
 

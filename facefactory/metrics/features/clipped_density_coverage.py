@@ -5,6 +5,9 @@ the mean is divided by that of the reals themselves and is at most 1. Coverage: 
 the mean is read back through what it is expected to be when only a part of the fakes is good. So both fall as a straight
 line from 1 to 0 with the share of junk among the fakes. Coverage is read back to 1 at most, so on one distribution it
 is a little below 1. Not symmetric: balls are drawn around reals only.
+
+Of the sanity checks of Räisä et al. (ICML 2025) it fails "modes invented" (clipped_coverage),
+"cubes that share a fifth", "scale of a feature".
 """
 
 import numpy as np

@@ -38,7 +38,7 @@ def _main_directions(train: Array) -> Array:
     if count > min(columns, len(train)) // 2:
         vectors = scipy.linalg.svd(centred, full_matrices=False)[2][:count].T
     else:
-        vectors = eigsh(centred.T @ centred, k=count, v0=np.ones(columns), tol=1e-6)[1][:, ::-1]
+        vectors = eigsh(centred.T @ centred, k=count, v0=np.ones(columns), tol=1e-3)[1][:, ::-1]
     largest = np.abs(vectors).argmax(0)
     return vectors * np.sign(
         vectors[largest, np.arange(count)]

@@ -3,6 +3,11 @@
 Balls reach from each real image to its 5th neighbour among the reals, edge included (the authors' program leaves the
 edge out: the same but for ties). On one distribution and large equal sets density is 1 and coverage 1 - 2⁻⁵ = 0.969.
 Not symmetric: balls are drawn around reals only. Density has no upper bound, and real outliers' wide balls raise it.
+
+Of the sanity checks of Räisä et al. (ICML 2025) it fails "shift, many features" (density),
+"outlier among reals" (density), "spread", "modes dropped" (density), "modes thinned" (density),
+"modes invented" (coverage), "sphere's radius", "cubes that share a fifth", "scale of a feature",
+"one wrong feature of 100", "rounded fakes" (density).
 """
 
 from facefactory.metrics import Array

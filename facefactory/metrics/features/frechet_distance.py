@@ -4,6 +4,8 @@
 values of F₁ᵀ F₂. F comes from Cholesky's decomposition with pivots, which has as many columns as Σ has rank, so fewer
 images than features make it exact, and quicker. Symmetric. The estimate is biased upwards, about as 1/N: compare equal
 sizes only, of 2 D images and more. It sees means and covariances only, and is blind to copies of training images.
+
+Of the sanity checks of Räisä et al. (ICML 2025) it fails "heavy tail".
 """
 
 import numpy as np

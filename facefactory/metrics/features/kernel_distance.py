@@ -3,6 +3,8 @@
 KID: Bińkowski et al., "Demystifying MMD GANs", ICLR 2018, §4; the estimator is Gretton et al. 2012, eq. 3, over whole
 sets instead of random subsets, so that it needs no seed. Unbiased: it may be negative, and does not depend on set sizes.
 Symmetric. Blind to copies of training images; a few far outliers move it as their third power.
+
+Of the sanity checks of Räisä et al. (ICML 2025) it fails "heavy tail".
 """
 
 import numpy as np

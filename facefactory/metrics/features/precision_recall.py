@@ -3,6 +3,11 @@
 A ball reaches from an image to its 3rd neighbour in its own set, edge included. Swapping the sets swaps the scores. Both
 grow with the size of the set that balls are drawn around, and one outlier in it makes a ball that holds much: compare
 equal sizes only.
+
+Of the sanity checks of Räisä et al. (ICML 2025) it fails "shift", "shift, many features",
+"outlier among reals", "outlier among fakes", "spread", "modes dropped", "modes thinned",
+"sphere's radius" (recall), "cubes that share a fifth", "one mode for two", "scale of a feature",
+"heavy tail", "one wrong feature of 100".
 """
 
 from facefactory.metrics import Array
