@@ -112,11 +112,13 @@ def test_the_bound_on_float32_distances_holds_and_is_not_idle() -> None:
     assert pairs.single / 10_000 < worst < pairs.single
 
 
-def test_not_a_number_is_refused() -> None:
-    rows = drawn(9, 2)
-    rows[3, 1] = np.nan
-    with pytest.raises(ValueError, match="NaN or infinite"):
-        nearest(rows, drawn(9, 2), 1)
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_not_a_number_is_refused_on_either_side(bad: float) -> None:
+    rows = drawn(1200, 2)
+    rows[1100, 1] = bad
+    for pair in ((rows, drawn(9, 2)), (drawn(9, 2), rows)):
+        with pytest.raises(ValueError, match="NaN or infinite"):
+            nearest(*pair, 1)
 
 
 def test_no_table_of_all_pairs_is_ever_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from facefactory.metrics import Array
 Ids = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
+ROWS = 2048  # of features that are copied at once
 BLOCK_BYTES = 2**26  # of one block of float32 distances
 CLOSE_CALLS = 64  # pairs a query that are measured again, at most
 
@@ -38,11 +39,16 @@ def _error(columns: int, precision: float) -> float:
     return 1.01 * (columns + 16) * precision
 
 
+def _parts(count: int) -> Iterator[slice]:
+    """Slices of rows of which few copies are made at once."""
+    for start in range(0, count, ROWS):
+        yield slice(start, min(start + ROWS, count))
+
+
 def _squared(first: Array, of_first: Ids, second: Array, of_second: Ids) -> Array:
     """Squared distances of chosen rows, pair by pair, from differences."""
     squared = np.empty(len(of_first))
-    for start in range(0, len(of_first), 2048):
-        part = slice(start, start + 2048)
+    for part in _parts(len(of_first)):
         squared[part] = ((first[of_first[part]] - second[of_second[part]]) ** 2).sum(1)
     return squared
 
@@ -54,19 +60,26 @@ class _Pairs:
     """
 
     def __init__(self, queries: Array, support: Array) -> None:
-        if not (np.isfinite(queries).all() and np.isfinite(support).all()):
-            raise ValueError("features hold NaN or infinite values")
         self.queries = queries
         self.support = support
         self.centre = np.median(support[:1000], axis=0)
-        largest = max(np.abs(rows - self.centre).max() for rows in (queries, support))
-        self.scale = float(largest * np.sqrt(support.shape[1])) or 1.0
+        self.scale = float(np.max([self._reach(queries), self._reach(support)])) or 1.0
+        if not np.isfinite(self.scale):
+            raise ValueError("features hold NaN or infinite values")
         self.single = _error(support.shape[1], 2.0**-24)
         self.double = _error(support.shape[1], 2.0**-53)
 
-        moved = self.moved(support)
-        self.support_squares = (moved**2).sum(1)
-        self.support_single = moved.astype(np.float32)
+        self.support_squares = np.empty(len(support))
+        self.support_single = np.empty(support.shape, np.float32)
+        for part in _parts(len(support)):
+            moved = self.moved(support[part])
+            self.support_squares[part] = (moved**2).sum(1)
+            self.support_single[part] = moved
+
+    def _reach(self, rows: Array) -> float:
+        """At least the largest distance of a row from the centre."""
+        largest = [np.abs(rows[part] - self.centre).max() for part in _parts(len(rows))]
+        return float(np.max(largest) * np.sqrt(rows.shape[1]))
 
     def moved(self, rows: Array) -> Array:
         return (rows - self.centre) / self.scale
@@ -91,8 +104,7 @@ class _Pairs:
         moved = self.moved(self.queries[block])
         squares = (moved**2).sum(1)[:, None]
         distances = np.empty((len(moved), len(self.support)))
-        for start in range(0, len(self.support), 2048):
-            part = slice(start, start + 2048)
+        for part in _parts(len(self.support)):
             norms = squares + self.support_squares[part]
             found = norms - 2 * moved @ self.moved(self.support[part]).T
             distances[:, part] = np.where(found <= self.double * norms, 0, found)
