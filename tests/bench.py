@@ -1,7 +1,8 @@
-"""`make bench`: how fast sets are read, packed and scored on this machine, every figure beside the one it is to be judged by.
+"""`make bench`: how fast sets are read, packed and scored here, every figure beside its measure.
 
-python tests/bench.py [loader] [pack] [scores] [million]; without arguments all but `million`, which takes many minutes.
-torch is imported where it is used: a packing process imports this file too.
+python tests/bench.py [loader] [pack] [scores] [million]; without arguments all but `million`,
+which takes many minutes. torch is imported where it is used: a packing process imports this file
+too.
 """
 
 from __future__ import annotations
@@ -333,7 +334,7 @@ def million(folder: Path) -> None:
 
 
 def timed(work: Callable[[], Any], turns: int = 3) -> tuple[float, float, Any]:
-    """Seconds on the clock and of processor time of all threads, each the least of some turns, and what came out."""
+    """Seconds by the clock and of processor time, each the least of some turns, and the value."""
     clock, processor = [], []
     for _ in range(turns):
         start, used = time.perf_counter(), time.process_time()
@@ -344,26 +345,32 @@ def timed(work: Callable[[], Any], turns: int = 3) -> tuple[float, float, Any]:
 
 
 def features(count: int, columns: int, seed: int) -> np.ndarray[Any, Any]:
-    """Like pooled features of a network: not negative, of a spectrum that falls, exact in float32."""
-    mixing = np.random.default_rng(0).normal(size=(columns, columns)) / np.sqrt(np.arange(1, columns + 1))[:, None]
+    """Like pooled features of a network: not negative, a falling spectrum, exact in float32."""
+    mixing = (
+        np.random.default_rng(0).normal(size=(columns, columns))
+        / np.sqrt(np.arange(1, columns + 1))[:, None]
+    )
     rows = np.random.default_rng(seed).normal(size=(count, columns)) @ mixing
     return rows.clip(min=0).astype(np.float32).astype(np.float64)
 
 
-def against(name: str, ours: Callable[[], float], theirs: Callable[[], float], whose: str, turns: int = 2) -> None:
-    """One line: our time, theirs, their ratio by clock and by processor time, and by how much the values differ."""
+def against(
+    name: str, ours: Callable[[], float], theirs: Callable[[], float], whose: str, turns: int = 2
+) -> None:
+    """One line: our time, theirs, their ratio by clock and by processors, what values differ by."""
     clock, used, value = timed(ours, turns)
     their_clock, their_used, published = timed(theirs, turns)
     off = abs(value - published) / abs(published)
     print(
-        f"  {name:34s} {clock:7.2f} s ({used:6.2f} s of processors), {whose} {their_clock:7.2f} s ({their_used:6.2f} s): "
+        f"  {name:34s} {clock:7.2f} s ({used:6.2f} s of processors), "
+        f"{whose} {their_clock:7.2f} s ({their_used:6.2f} s): "
         f"{their_clock / clock:5.1f} x ({their_used / used:5.1f} x), values differ by {off:.0e}",
         flush=True,
     )
 
 
 def scores(folder: Path) -> None:
-    """Metrics of features beside torch-fidelity's and beside the matrix root of pytorch-fid's formula."""
+    """Metrics of features beside torch-fidelity's and the matrix root of pytorch-fid's formula."""
     import scipy.linalg
     import torch
     from torch_fidelity import metric_kid, metric_prc
@@ -385,7 +392,12 @@ def scores(folder: Path) -> None:
     def by_root(first: Any, second: Any) -> float:
         shift = first.mean - second.mean
         root = scipy.linalg.sqrtm(first.covariance @ second.covariance).real
-        return float(shift @ shift + np.trace(first.covariance) + np.trace(second.covariance) - 2 * np.trace(root))
+        return float(
+            shift @ shift
+            + np.trace(first.covariance)
+            + np.trace(second.covariance)
+            - 2 * np.trace(root)
+        )
 
     print(f"scores of features: {torch.get_num_threads()} threads of {CORES} cores")
     for count in (1000, 5000):
@@ -404,9 +416,18 @@ def scores(folder: Path) -> None:
         return float(metric_prc.calculate_precision_recall_full(fake_tensor, real_tensor)[0])
 
     kid = kernel_distance_subsets
-    against("kd of subsets, 5000 x 1280", lambda: kid.score(train, fake)["kd_subsets"], subsets, "torch-fidelity", turns=1)
     against(
-        "precision, recall, 5000 x 1280", lambda: precision_recall.score(train, fake)["precision"], precision, "torch-fidelity"
+        "kd of subsets, 5000 x 1280",
+        lambda: kid.score(train, fake)["kd_subsets"],
+        subsets,
+        "torch-fidelity",
+        turns=1,
+    )
+    against(
+        "precision, recall, 5000 x 1280",
+        lambda: precision_recall.score(train, fake)["precision"],
+        precision,
+        "torch-fidelity",
     )
 
     total = 0.0

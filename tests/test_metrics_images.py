@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+from torchmetrics.functional.image import (
+    peak_signal_noise_ratio,
+    structural_similarity_index_measure,
+)
 
 from facefactory.metrics.images import AT_ONCE, Images, psnr, ssim
 
@@ -30,7 +33,9 @@ def test_psnr_of_a_known_error() -> None:
     images = np.full((2, 4, 5, 1), 100, np.uint8)
     other = images.copy()
     other[0] += 5  # squared errors 25 and 0: mean 12.5
-    assert psnr.score(images, other)["psnr"] == pytest.approx(10 * np.log10(255**2 / 12.5), rel=1e-12)
+    assert psnr.score(images, other)["psnr"] == pytest.approx(
+        10 * np.log10(255**2 / 12.5), rel=1e-12
+    )
     assert psnr.score(images * 0, images * 0 + 255)["psnr"] == 0
     assert psnr.score(images, images)["psnr"] == np.inf
 
@@ -64,13 +69,21 @@ def test_psnr_and_ssim_agree_with_torchmetrics(channels: int, count: int) -> Non
     images = faces(count, channels)
     other = spoilt(images)
     both = to_torch(other), to_torch(images)
-    assert psnr.score(images, other)["psnr"] == pytest.approx(float(peak_signal_noise_ratio(*both, data_range=255.0)), rel=1e-6)
-    _, places = structural_similarity_index_measure(*both, data_range=255.0, sigma=1.5, return_full_image=True)
-    published = float(places[..., 5:-5, 5:-5].mean())  # its mean takes in reflected borders, which Wang et al. leave out
+    assert psnr.score(images, other)["psnr"] == pytest.approx(
+        float(peak_signal_noise_ratio(*both, data_range=255.0)), rel=1e-6
+    )
+    _, places = structural_similarity_index_measure(
+        *both, data_range=255.0, sigma=1.5, return_full_image=True
+    )
+    published = float(
+        places[..., 5:-5, 5:-5].mean()
+    )  # its mean takes in reflected borders, which Wang et al. leave out
     assert ssim.score(images, other)["ssim"] == pytest.approx(published, rel=1e-6)
 
 
-def test_ssim_is_1_for_equal_images_0_for_noise_and_sees_blur_before_a_change_of_brightness() -> None:
+def test_ssim_is_1_for_equal_images_0_for_noise_and_sees_blur_before_a_change_of_brightness() -> (
+    None
+):
     images = faces()
     noise = np.random.default_rng(3).integers(0, 256, images.shape, np.uint8)
     assert ssim.score(images, images)["ssim"] == pytest.approx(1)

@@ -9,7 +9,13 @@ import pytest
 from scipy.spatial.distance import cdist
 
 from facefactory.metrics import Array
-from facefactory.metrics.features import _kernel, _neighbours, clipped_density_coverage, kernel_distance, precision_recall
+from facefactory.metrics.features import (
+    _kernel,
+    _neighbours,
+    clipped_density_coverage,
+    kernel_distance,
+    precision_recall,
+)
 from facefactory.metrics.features._neighbours import inside, nearest
 
 
@@ -37,7 +43,7 @@ def one_image() -> tuple[Array, Array]:
 
 
 def shells() -> tuple[Array, Array]:
-    """All of the support as far from the queries but for the fifth digit, finer than float32 products tell."""
+    """All of the support is equally far but for what float32 products cannot tell."""
     rows = drawn(90, 300, 1)
     rows *= (1 + 1e-7 * drawn(90, 1, 2)) / np.linalg.norm(rows, axis=1, keepdims=True)
     return 1e-9 * drawn(60, 300), rows
@@ -47,7 +53,10 @@ SETS = {
     "usual": lambda: (drawn(60, 5), drawn(90, 5, 1)),
     "many columns": lambda: (drawn(60, 1280), drawn(90, 1280, 1)),
     "tiny": lambda: (1e-30 * drawn(60, 5), 1e-30 * drawn(90, 5, 1)),
-    **{function.__name__: function for function in (far_from_0, with_an_outlier, whole_numbers, one_image, shells)},
+    **{
+        function.__name__: function
+        for function in (far_from_0, with_an_outlier, whole_numbers, one_image, shells)
+    },
 }
 
 
@@ -61,8 +70,12 @@ def test_neighbours_and_balls_are_those_of_the_table_of_all_distances(
     table = cdist(queries, support, "sqeuclidean")
     found = nearest(queries, support, 4)
     scale = table.max() or 1.0
-    np.testing.assert_allclose(found.squared, np.sort(table, axis=1)[:, :4], rtol=1e-9, atol=1e-12 * scale)
-    np.testing.assert_allclose(np.take_along_axis(table, found.rows, 1), found.squared, rtol=1e-9, atol=1e-12 * scale)
+    np.testing.assert_allclose(
+        found.squared, np.sort(table, axis=1)[:, :4], rtol=1e-9, atol=1e-12 * scale
+    )
+    np.testing.assert_allclose(
+        np.take_along_axis(table, found.rows, 1), found.squared, rtol=1e-9, atol=1e-12 * scale
+    )
     assert all(len(set(rows)) == 4 for rows in found.rows.tolist())
 
     radii = np.sort(cdist(support, support, "sqeuclidean"), axis=1)[:, 3]
@@ -108,7 +121,9 @@ def test_the_bound_on_float32_distances_holds_and_is_not_idle() -> None:
     rough, _ = pairs.roughly(slice(0, 300))
     moved = pairs.moved(rows)
     squares = (moved**2).sum(1)
-    worst = (np.abs(rough - cdist(moved, moved, "sqeuclidean")) / (squares[:, None] + squares)).max()
+    worst = (
+        np.abs(rough - cdist(moved, moved, "sqeuclidean")) / (squares[:, None] + squares)
+    ).max()
     assert pairs.single / 10_000 < worst < pairs.single
 
 

@@ -1,8 +1,12 @@
-"""Sanity checks of Räisä, van Breugel & van der Schaar (ICML 2025, arXiv 2505.22450), on every metric of the folder.
+"""Sanity checks of Räisä, van Breugel & van der Schaar (ICML 2025, arXiv 2505.22450), on every
+metric of the folder.
 
-Each check plants one fault in fakes and asks whether scores answer as their purpose demands: a score of fidelity says how
-many fakes are good, one of diversity how much of the reals is made, both from 0 to 1; a distance has no scale and is
-only asked to be least where there is no fault. Distributions, sizes and tolerances are the paper's, with fewer steps, one seed and most often one number of features. No score passes all. `FAILS` holds what each fails today, and its docstring says the same.
+Each check plants one fault in fakes and asks whether scores answer as their purpose demands: a
+score of fidelity says how many fakes are good, one of diversity how much of the reals is made,
+both from 0 to 1; a distance has no scale and is only asked to be least where there is no fault.
+Distributions, sizes and tolerances are the paper's, with fewer steps, one seed and most often one
+number of features. No score passes all. `FAILS` holds what each fails today, and its docstring
+says the same.
 """
 
 from __future__ import annotations
@@ -24,9 +28,15 @@ PURPOSES = {
     **dict.fromkeys(("fd", "fd_infinity", "kd", "mind"), "distance"),
     **dict.fromkeys(("authenticity", "c_t", "nearest_ratio"), "copying"),  # say nothing of quality
     **dict.fromkeys(("is", "vendi"), "fakes only"),  # are not asked about the reals
-    **dict.fromkeys(("kd_subsets", "kd_subsets_deviation"), "of kd"),  # kd again, for 1000 images and more
+    **dict.fromkeys(
+        ("kd_subsets", "kd_subsets_deviation"), "of kd"
+    ),  # kd again, for 1000 images and more
 }
-JUDGED = [score for score, purpose in PURPOSES.items() if purpose in ("fidelity", "diversity", "distance")]
+JUDGED = [
+    score
+    for score, purpose in PURPOSES.items()
+    if purpose in ("fidelity", "diversity", "distance")
+]
 
 Steps = dict[str, tuple[Array, Array]]  # what is done -> reals, fakes
 Values = dict[str, float]
@@ -51,7 +61,7 @@ def grows(values: Values) -> bool:
     return steps == sorted(steps) and steps[-1] > 3 * abs(steps[0])
 
 
-# -- the faults --------------------------------------------------------------------------------------------------------
+# -- the faults -----------------------------------------------------------------------------------
 
 
 def moved(columns: int, by: float) -> Steps:
@@ -70,7 +80,10 @@ def with_outlier(columns: int, by: float, side: int) -> Steps:
 
 def wider(columns: int, by: float) -> Steps:
     real = normal(columns, 0)
-    return {name: (real, normal(columns, 1) * factor) for name, factor in {"low": 1 / by, "0": 1.0, "high": by}.items()}
+    return {
+        name: (real, normal(columns, 1) * factor)
+        for name, factor in {"low": 1 / by, "0": 1.0, "high": by}.items()
+    }
 
 
 def mixture(shares: list[float], seed: int, columns: int = 8) -> Array:
@@ -82,7 +95,10 @@ def mixture(shares: list[float], seed: int, columns: int = 8) -> Array:
 
 def modes_dropped() -> Steps:
     real = mixture([1] * 10, 0)
-    return {str(dropped): (real, mixture([1] * (10 - dropped) + [0] * dropped, 1)) for dropped in (0, 5, 9)}
+    return {
+        str(dropped): (real, mixture([1] * (10 - dropped) + [0] * dropped, 1))
+        for dropped in (0, 5, 9)
+    }
 
 
 def modes_thinned() -> Steps:
@@ -102,8 +118,14 @@ def modes_invented() -> Steps:
 
 
 def spheres() -> Steps:
-    directions = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (normal(16, 0), normal(16, 1))]
-    return {name: (directions[0], directions[1] * radius) for name, radius in {"low": 0.1, "0": 1.0, "high": 1.9}.items()}
+    directions = [
+        rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        for rows in (normal(16, 0), normal(16, 1))
+    ]
+    return {
+        name: (directions[0], directions[1] * radius)
+        for name, radius in {"low": 0.1, "0": 1.0, "high": 1.9}.items()
+    }
 
 
 def cubes() -> Steps:
@@ -115,7 +137,11 @@ def cubes() -> Steps:
 
 def in_ball(columns: int, rng: np.random.Generator) -> Array:
     rows = rng.normal(size=(COUNT, columns))
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True) * rng.random((COUNT, 1)) ** (1 / columns)
+    return (
+        rows
+        / np.linalg.norm(rows, axis=1, keepdims=True)
+        * rng.random((COUNT, 1)) ** (1 / columns)
+    )
 
 
 def sphere_in_torus() -> Steps:
@@ -123,7 +149,9 @@ def sphere_in_torus() -> Steps:
     ball = 0.8 * in_ball(3, rng)
     angle = 2 * np.pi * rng.random(COUNT)
     tube = 0.1 * in_ball(2, rng)
-    torus = np.stack([(1 + tube[:, 0]) * np.cos(angle), (1 + tube[:, 0]) * np.sin(angle), tube[:, 1]], axis=1)
+    torus = np.stack(
+        [(1 + tube[:, 0]) * np.cos(angle), (1 + tube[:, 0]) * np.sin(angle), tube[:, 1]], axis=1
+    )
     return {"ball real": (ball, torus), "torus real": (torus, ball)}
 
 
@@ -138,13 +166,18 @@ def one_mode_for_two() -> Steps:
 def scaled() -> Steps:
     steps = {}
     for scale in (1e-3, 1.0, 1e3):
-        steps[str(scale)] = (normal(2, 0) * [1, scale], (normal(2, 1) + np.array([6, 0])) * [1, scale])
+        steps[str(scale)] = (
+            normal(2, 0) * [1, scale],
+            (normal(2, 1) + np.array([6, 0])) * [1, scale],
+        )
     return steps
 
 
 def heavy_tail() -> Steps:
     steps = {}
-    real = np.stack([normal(1, 0)[:, 0], scipy.stats.pareto.rvs(1.01, size=COUNT, random_state=0)], axis=1)
+    real = np.stack(
+        [normal(1, 0)[:, 0], scipy.stats.pareto.rvs(1.01, size=COUNT, random_state=0)], axis=1
+    )
     for shift in (-6, 0, 6):
         tail = scipy.stats.pareto.rvs(1.01, size=COUNT, random_state=1)
         steps[str(shift)] = (real, np.stack([normal(1, 1)[:, 0] + shift, tail], axis=1))
@@ -162,7 +195,7 @@ def rounded(side: int) -> Steps:
     return {"rounded": (pair[0], pair[1])}
 
 
-# -- what is asked -----------------------------------------------------------------------------------------------------
+# -- what is asked --------------------------------------------------------------------------------
 
 Verdict = Callable[[str, Values], bool | None]
 
@@ -187,7 +220,11 @@ def spread(purpose: str, values: Values) -> bool:
 def dropping(purpose: str, values: Values) -> bool:
     first, middle, last = values.values()
     if purpose == "fidelity":
-        return near(first, 1) and near(last, 1) and max(values.values()) - min(values.values()) <= 0.05
+        return (
+            near(first, 1)
+            and near(last, 1)
+            and max(values.values()) - min(values.values()) <= 0.05
+        )
     if purpose == "diversity":
         return near(first, 1) and first - middle >= 0.1 and first - last >= 0.2
     return grows(values)
@@ -226,11 +263,11 @@ def two_for_one(purpose: str, values: Values) -> bool | None:
         return near(same, 1) and same - apart >= 0.2
     if purpose == "diversity":
         return near(same, 1)
-    return None  # both are of one mean and one covariance where they differ most: a distance of moments cannot see it
+    return None  # the paper asks nothing of distances
 
 
 def all_wrong_or_high(purpose: str, values: Values) -> bool | None:
-    """Continuous fakes of whole numbers: none is right; it depends on the kind whether all numbers are made."""
+    """Continuous fakes of whole numbers: none is right; all numbers are made, or none is."""
     if purpose == "distance":
         return None
     value = values["rounded"]
@@ -274,7 +311,9 @@ def outcomes() -> dict[tuple[str, str], bool]:
         for name in names:
             by_step = {step: scored(name, *sets) for step, sets in steps.items()}
             for score in metric(name).SCORES:
-                passed = verdict(PURPOSES[score], {step: scores[score] for step, scores in by_step.items()})
+                passed = verdict(
+                    PURPOSES[score], {step: scores[score] for step, scores in by_step.items()}
+                )
                 if passed is not None:
                     found[check, score] = passed
     return found
@@ -368,6 +407,8 @@ def test_a_score_fails_just_the_checks_that_it_is_known_to_fail(score: str) -> N
 def test_a_metrics_docstring_names_the_checks_that_it_fails(name: str) -> None:
     module = metric(name)
     failed = set().union(*(FAILS.get(score, set()) for score in module.SCORES))
-    _, _, told = " ".join(str(module.__doc__).split()).partition("sanity checks of Räisä et al. (ICML 2025) it fails")
+    _, _, told = " ".join(str(module.__doc__).split()).partition(
+        "sanity checks of Räisä et al. (ICML 2025) it fails"
+    )
     named = {check for check in CHECKS if f'"{check}"' in told}
     assert named == failed

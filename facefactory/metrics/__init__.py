@@ -1,4 +1,5 @@
-"""Pure functions from arrays to scores; a file is a metric, its folder says what arrays it takes."""
+"""Pure functions from arrays to scores; a file is a metric, its folder says what arrays it
+takes."""
 
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Moments:
-    """A normal fitted to features: how many there were, their mean [D], and their covariance [D, D] with count - 1."""
+    """A normal fitted to features: how many, their mean [D], their covariance [D, D] (count - 1)."""
 
     count: int
     mean: Array

@@ -1,7 +1,8 @@
 """Intervals by person: images of one person are no independent evidence.
 
-Student's t with the bootstrap's standard error: percentiles of the bootstrap are too narrow for a few people (Hesterberg,
-"What Teachers Should Know About the Bootstrap", The American Statistician 2015, on narrowness bias).
+Student's t with the bootstrap's standard error: percentiles of the bootstrap are too narrow for a
+few people (Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician
+2015, on narrowness bias).
 """
 
 from collections.abc import Callable

@@ -1,4 +1,5 @@
-"""Cliff's δ of every code between the two classes of every label (Cliff 1993): P(1 above 0) - P(1 below 0), -1…1.
+"""Cliff's δ of every code between the two classes of every label (Cliff 1993): P(1 above 0) - P(1
+below 0), -1…1.
 
 δ = 2 AUROC - 1, so one ranking of the codes serves all labels (Mann-Whitney U).
 """

@@ -1,4 +1,5 @@
-"""The polynomial kernel k(x, y) = (x·y / D + 1)³ between sets of features, tile by tile: no matrix of all pairs."""
+"""The polynomial kernel k(x, y) = (x·y / D + 1)³ between sets of features, tile by tile: no
+matrix of all pairs."""
 
 from collections.abc import Iterator
 
@@ -27,7 +28,7 @@ def diagonal(features: Array) -> Array:
 
 
 def between(first: Array, second: Array, of_first: Array, of_second: Array) -> tuple[Array, Array]:
-    """K [N, M] times weights of the second set [M, p], and Kᵀ times weights of the first set [N, p]."""
+    """K [N, M] times weights of the second set [M, p], and Kᵀ times those of the first [N, p]."""
     forth = np.zeros((len(first), of_second.shape[1]))
     back = np.zeros((len(second), of_first.shape[1]))
     for rows in _parts(len(first)):

@@ -1,9 +1,11 @@
-"""Nearest neighbours of feature vectors by Euclidean distance: exact, and in blocks of `BLOCK_BYTES`.
+"""Nearest neighbours of feature vectors by Euclidean distance: exact, and in blocks of
+`BLOCK_BYTES`.
 
-One float32 matrix product tells which pairs can matter; those few are measured again in float64, from differences. No
-pair is missed: a sum of D products differs from its float32 value by at most D·u·|x||y| (1 + D·u), u = 2⁻²⁴, in any order
-(Higham, Accuracy and Stability of Numerical Algorithms, 2002, §3.1), so a squared distance does by less than `_error(D)`
-times (|x|² + |y|²). A block with too many close calls (one image repeated, whole numbers) is done in float64 instead;
+One float32 matrix product tells which pairs can matter; those few are measured again in float64,
+from differences. No pair is missed: a sum of D products differs from its float32 value by at most
+D·u·|x||y| (1 + D·u), u = 2⁻²⁴, in any order (Higham, Accuracy and Stability of Numerical
+Algorithms, 2002, §3.1), so a squared distance does by less than `_error(D)` times (|x|² + |y|²).
+A block with too many close calls (one image repeated, whole numbers) is done in float64 instead;
 there, squared distances below their own rounding error are 0.
 """
 
@@ -25,7 +27,7 @@ CLOSE_CALLS = 64  # pairs a query that are measured again, at most
 
 @dataclass(frozen=True)
 class Nearest:
-    """Of each query its nearest rows, nearest first: squared distances [N, k], and which rows they are [N, k]."""
+    """Of each query its nearest rows, nearest first: squared distances and row numbers [N, k]."""
 
     squared: Array
     rows: Ids
@@ -34,7 +36,8 @@ class Nearest:
 def _error(columns: int, precision: float) -> float:
     """A squared distance's largest error as a share of |x|² + |y|².
 
-    16 is for the roundings outside the sum: of rows, norms, additions and of the bounds compared with; 1 % for D·u.
+    16 is for the roundings outside the sum (of rows, norms, additions and of the bounds compared
+    with), 1 % for D·u.
     """
     return 1.01 * (columns + 16) * precision
 
@@ -91,7 +94,7 @@ class _Pairs:
             yield slice(start, min(start + rows, len(self.queries)))
 
     def roughly(self, block: slice) -> tuple[npt.NDArray[np.float32], Array]:
-        """Float32 squared distances [n, M] of a block, scaled, and the squared norms [n] of its queries."""
+        """Float32 squared distances [n, M] of a block, scaled, and its squared norms [n]."""
         moved = self.moved(self.queries[block])
         squares = (moved**2).sum(1)
         distances = (-2 * moved).astype(np.float32) @ self.support_single.T
@@ -100,7 +103,7 @@ class _Pairs:
         return distances, squares
 
     def in_double(self, block: slice) -> Array:
-        """Float64 squared distances [n, M] of a block, scaled; 0 where they cannot be told from 0."""
+        """Float64 squared distances [n, M] of a block, scaled; those lost in rounding are 0."""
         moved = self.moved(self.queries[block])
         squares = (moved**2).sum(1)[:, None]
         distances = np.empty((len(moved), len(self.support)))
@@ -112,7 +115,7 @@ class _Pairs:
 
 
 def nearest(queries: Array, support: Array, k: int, *, itself: bool = True) -> Nearest:
-    """The k nearest of `support` [M, D] to each of `queries` [N, D]; of equally near ones those that come first.
+    """The k nearest of `support` [M, D] to each of `queries` [N, D]; of equals the first ones.
 
     Args:
         itself: False: queries and support are one set, and no row is its own neighbour.
@@ -127,7 +130,7 @@ def nearest(queries: Array, support: Array, k: int, *, itself: bool = True) -> N
         if not itself:
             distances[np.arange(count), own] = np.inf
 
-        # k rows lie within `farthest`: their rough distance is at most `kth`, their norm at most |x| + distance
+        # k rows lie within `farthest`: of rough distance `kth` at most, of norm |x| + distance
         kth = np.partition(distances, k - 1, axis=1)[:, k - 1].astype(np.float64)
         error = pairs.single
         farthest = (kth + 3 * error * squares) / (1 - 2 * error)
@@ -155,7 +158,7 @@ def nearest(queries: Array, support: Array, k: int, *, itself: bool = True) -> N
 
 
 def _smallest(distances: Array, kth: Array, k: int) -> tuple[Ids, Ids]:
-    """(query, row) of the k smallest of each query's distances; of equal ones those that come first."""
+    """(query, row) of the k smallest of each query's distances; of equals the first ones."""
     below = distances < kth[:, None]
     ties = distances == kth[:, None]
     wanted = k - below.sum(1, keepdims=True)
@@ -166,7 +169,8 @@ def _smallest(distances: Array, kth: Array, k: int) -> tuple[Ids, Ids]:
 def inside(queries: Array, centres: Array, *squared_radii: Array) -> list[tuple[Ids, Ids]]:
     """Balls around `centres` [M, D] and the queries [N, D] that lie in them, edges included.
 
-    Returns: for each set of squared radii [M]: in how many balls each query lies [N], how many queries each ball holds [M].
+    Returns: for each set of squared radii [M]: in how many balls each query lies [N], and how many
+        queries each ball holds [M].
     """
     pairs = _Pairs(queries, centres)
     counts = [

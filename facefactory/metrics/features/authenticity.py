@@ -1,8 +1,9 @@
 """Authenticity (Alaa et al., ICML 2022, arXiv 2102.08921; "AuthPct"): fakes that are no copies.
 
-A fake is authentic when it is farther from its nearest real image than that image is from its own nearest real one. The
-reals are the training set: other reals tell nothing of copies. Not symmetric. Where train images lie far apart (few of a
-person) even new faces are called copies, and noise is authentic: read it beside a score of quality.
+A fake is authentic when it is farther from its nearest real image than that image is from its own
+nearest real one. The reals are the training set: other reals tell nothing of copies. Not
+symmetric. Where train images lie far apart (few of a person) even new faces are called copies,
+and noise is authentic: read it beside a score of quality.
 """
 
 from facefactory.metrics import Array

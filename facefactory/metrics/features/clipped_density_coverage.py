@@ -1,10 +1,12 @@
-"""Clipped density and clipped coverage (Salvy et al., ICLR 2026, arXiv 2507.01761), K = 5 nearest neighbours.
+"""Clipped density and clipped coverage (Salvy et al., ICLR 2026, arXiv 2507.01761), K = 5 nearest
+neighbours.
 
-Balls as in `density_coverage.py`. Density: radii no larger than their median, what a fake lies in counts at most K balls,
-the mean is divided by that of the reals themselves and is at most 1. Coverage: fakes in a real's ball count at most K, and
-the mean is read back through what it is expected to be when only a part of the fakes is good. So both fall as a straight
-line from 1 to 0 with the share of junk among the fakes. Coverage is read back to 1 at most, so on one distribution it
-is a little below 1. Not symmetric: balls are drawn around reals only.
+Balls as in `density_coverage.py`. Density: radii no larger than their median, what a fake lies in
+counts at most K balls, the mean is divided by that of the reals themselves and is at most 1.
+Coverage: fakes in a real's ball count at most K, and the mean is read back through what it is
+expected to be when only a part of the fakes is good. So both fall as a straight line from 1 to 0
+with the share of junk among the fakes. Coverage is read back to 1 at most, so on one distribution
+it is a little below 1. Not symmetric: balls are drawn around reals only.
 
 Of the sanity checks of Räisä et al. (ICML 2025) it fails "modes invented" (clipped_coverage),
 "cubes that share a fifth", "scale of a feature".
@@ -22,10 +24,11 @@ NEIGHBOURS = 5
 
 
 def expected_coverage(good: Array, reals: int) -> Array:
-    """Mean over reals of min(fakes in the ball, K) / K when `good` fakes are of the reals' distribution and the rest far.
+    """Mean of min(fakes in a ball, K) / K when `good` fakes are like the reals and the rest far.
 
-    Whether the next nearest is a fake or one of the N - 1 other reals is a draw without regard to the distribution, so the
-    number of fakes nearer than the K-th real is beta-binomial: J ~ BB(good, K, N - K); f = 1 - Σ_{j<K} (K - j) P(J = j) / K.
+    Whether the next nearest is a fake or one of the N - 1 other reals is a draw without regard to
+    the distribution, so the number J of fakes nearer than the K-th real is beta-binomial,
+    BB(good, K, N - K), and the mean is 1 - Σ_{j<K} (K - j) P(J = j) / K.
     """
     k = NEIGHBOURS
     missing = np.zeros(len(good))

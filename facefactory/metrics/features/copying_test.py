@@ -1,15 +1,16 @@
 """The test of data copying C_T (Meehan, Chaudhuri & Dasgupta, AISTATS 2020, arXiv 2004.05675).
 
-Are fakes nearer to the training set than new images are? Mann-Whitney's z of their distances to the nearest training
-image, below 0 when fakes are nearer, in each cell of a partition; the mean over cells by their share of held-out images.
-Distances are taken in the 64 main directions of the training features (fewer if there are fewer), cells are k-means of
-the training set from evenly spaced faces along the first direction, so nothing is drawn. Cells that hold fewer than 20
-fakes, or no held-out image, are left out.
+Are fakes nearer to the training set than new images are? Mann-Whitney's z of their distances to
+the nearest training image, below 0 when fakes are nearer, in each cell of a partition; the mean
+over cells by their share of held-out images. Distances are taken in the 64 main directions of the
+training features (fewer if there are fewer), cells are k-means of the training set from evenly
+spaced faces along the first direction, so nothing is drawn. Cells that hold fewer than 20 fakes,
+or no held-out image, are left out.
 
-About 0: no copying; below -3: copies; far above 0: the fakes are far from all faces (blur, noise), which hides copies, so
-"higher" is no praise. Held-out images must be strangers to the training set as fakes are: held-out *people* are farther
-from it than new photographs of the same people, and then a model that draws the same people anew is below 0 as well.
-Not symmetric.
+About 0: no copying; below -3: copies; far above 0: the fakes are far from all faces (blur,
+noise), which hides copies, so "higher" is no praise. Held-out images must be strangers to the
+training set as fakes are: held-out *people* are farther from it than new photographs of the same
+people, and then a model that draws the same people anew is below 0 as well. Not symmetric.
 """
 
 import numpy as np
@@ -46,7 +47,10 @@ def _main_directions(train: Array) -> Array:
 
 
 def _centres(train: Array, cells: int) -> Array:
-    """Means [cells, k] of k-means, fewer where one comes out empty; it starts from training images evenly spaced along the first direction."""
+    """Means [cells, k] of k-means, fewer where one comes out empty.
+
+    It starts from training images evenly spaced along the first direction.
+    """
     along = train[np.argsort(train[:, 0], kind="stable")]
     centres = along[((np.arange(cells) + 0.5) * len(train) / cells).astype(int)]
     for _ in range(ROUNDS):
@@ -57,7 +61,7 @@ def _centres(train: Array, cells: int) -> Array:
 
 
 def z_score(held_out: Array, fake: Array) -> float:
-    """Mann-Whitney's U of two sets of distances less its mean, over its deviation when both are of one distribution."""
+    """Mann-Whitney's U less its mean, over its deviation; both are those of one distribution."""
     ranks = scipy.stats.rankdata(np.concatenate([fake, held_out]))
     fakes, others = len(fake), len(held_out)
     pairs_won = ranks[:fakes].sum() - fakes * (fakes + 1) / 2
@@ -95,7 +99,8 @@ def score(train: Array, held_out: Array, fake: Array) -> dict[str, float]:
     found = [pair for pair in map(of_cell, range(len(centres))) if pair]
     if not found:
         raise ValueError(
-            f"copying_test needs a cell with {FAKES_IN_A_CELL} fakes and a held-out image; these sets share none"
+            f"copying_test needs a cell with {FAKES_IN_A_CELL} fakes and a held-out image; "
+            "these sets share none"
         )
     weights, scores = np.array(found).T
     return {"c_t": float(weights @ scores / weights.sum())}

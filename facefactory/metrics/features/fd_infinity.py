@@ -1,9 +1,10 @@
 """The Fréchet distance that infinitely many fakes would have (Chong & Forsyth, CVPR 2020, FID∞).
 
-Distances of 15 random subsets of the fakes to all reals, evenly spaced in size from min(5000, n / 10) to n, lie on a line
-in 1 / size; its value at 0 is the score. The line holds only where a subset has clearly more images than features, so the
-smallest has 2 D at least. The reals' own bias stays, so it is not symmetric; it may come out below 0. Its variance is
-larger than the plain distance's, and it is as blind.
+Distances of 15 random subsets of the fakes to all reals, evenly spaced in size from min(5000, n /
+10) to n, lie on a line in 1 / size; its value at 0 is the score. The line holds only where a
+subset has clearly more images than features, so the smallest has 2 D at least. The reals' own
+bias stays, so it is not symmetric; it may come out below 0. Its variance is larger than the plain
+distance's, and it is as blind.
 
 Of the sanity checks of Räisä et al. (ICML 2025) it fails "heavy tail".
 """

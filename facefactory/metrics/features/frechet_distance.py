@@ -1,9 +1,11 @@
-"""Fréchet distance of two normals fitted to features (Dowson & Landau 1982, eq. 4; as FID: Heusel et al. 2017, eq. 6).
+"""Fréchet distance of two normals fitted to features (Dowson & Landau 1982, eq. 4; as FID: Heusel
+et al. 2017, eq. 6).
 
-‖μ₁ - μ₂‖² + Tr(Σ₁ + Σ₂ - 2 (Σ₁ Σ₂)^½), covariances with N - 1. With Σ = F Fᵀ, Tr (Σ₁ Σ₂)^½ is the sum of the singular
-values of F₁ᵀ F₂. F comes from Cholesky's decomposition with pivots, which has as many columns as Σ has rank, so fewer
-images than features make it exact, and quicker. Symmetric. The estimate is biased upwards, about as 1/N: compare equal
-sizes only, of 2 D images and more. It sees means and covariances only, and is blind to copies of training images.
+‖μ₁ - μ₂‖² + Tr(Σ₁ + Σ₂ - 2 (Σ₁ Σ₂)^½), covariances with N - 1. With Σ = F Fᵀ, Tr (Σ₁ Σ₂)^½ is the
+sum of the singular values of F₁ᵀ F₂. F comes from Cholesky's decomposition with pivots, which has
+as many columns as Σ has rank, so fewer images than features make it exact, and quicker.
+Symmetric. The estimate is biased upwards, about as 1/N: compare equal sizes only, of 2 D images
+and more. It sees means and covariances only, and is blind to copies of training images.
 
 Of the sanity checks of Räisä et al. (ICML 2025) it fails "heavy tail".
 """

@@ -1,8 +1,10 @@
-"""Inception score (Salimans et al., NeurIPS 2016, §4): exp of the mean of KL(p(y|x) ‖ p(y)), a mean over 10 parts.
+"""Inception score (Salimans et al., NeurIPS 2016, §4): exp of the mean of KL(p(y|x) ‖ p(y)), a
+mean over 10 parts.
 
-Parts are those of torch-fidelity (NumPy's legacy generator, seed 2020). It sees fakes only: reals are not asked for
-anything, so it is not symmetric, and it is blind to how images of a class look, to copies and to what the classes of
-the network do not tell apart (ImageNet has no class "face"): kept for comparability. Biased upwards for few images.
+Parts are those of torch-fidelity (NumPy's legacy generator, seed 2020). It sees fakes only: reals
+are not asked for anything, so it is not symmetric, and it is blind to how images of a class look,
+to copies and to what the classes of the network do not tell apart (ImageNet has no class "face"):
+kept for comparability. Biased upwards for few images.
 """
 
 import numpy as np

@@ -1,8 +1,9 @@
 """Unbiased squared maximum mean discrepancy with the polynomial kernel (x·y / D + 1)³.
 
-KID: Bińkowski et al., "Demystifying MMD GANs", ICLR 2018, §4; the estimator is Gretton et al. 2012, eq. 3, over whole
-sets instead of random subsets, so that it needs no seed. Unbiased: it may be negative, and does not depend on set sizes.
-Symmetric. Blind to copies of training images; a few far outliers move it as their third power.
+KID: Bińkowski et al., "Demystifying MMD GANs", ICLR 2018, §4; the estimator is Gretton et al.
+2012, eq. 3, over whole sets instead of random subsets, so that it needs no seed. Unbiased: it may
+be negative, and does not depend on set sizes. Symmetric. Blind to copies of training images; a
+few far outliers move it as their third power.
 
 Of the sanity checks of Räisä et al. (ICML 2025) it fails "heavy tail".
 """
@@ -40,10 +41,11 @@ def score(real: Array, fake: Array) -> dict[str, float]:
 def interval(
     real: Array, fake: Array, people: npt.NDArray[np.int64] | None = None
 ) -> dict[str, tuple[float, float]]:
-    """A 95 % interval by leaving out one real (or all reals of one person) and one fake after the other.
+    """A 95 % interval by leaving out one real (or all of one person) and one fake after the other.
 
-    The jackknife of a U-statistic (Arvesen 1969) costs no more than the score: sums of the kernel's rows are enough. It
-    is never too narrow on average (Efron & Stein 1981); where both sets are of one distribution it is about √2 too wide.
+    The jackknife of a U-statistic (Arvesen 1969) costs no more than the score: sums of the
+    kernel's rows are enough. Its variance is not too small on average (Efron & Stein 1981); where
+    both sets are of one distribution the interval is up to half as wide again as it need be.
 
     Args:
         people: who is on each real image [N]; their images are no independent evidence.
@@ -58,7 +60,8 @@ def interval(
     left = reals - sizes
     if left.min() < 2:
         raise ValueError(
-            f"kd's interval needs 2 real images beside those of any one person; there are {left.min()}"
+            "kd's interval needs 2 real images beside those of any one person; "
+            f"there are {left.min()}"
         )
 
     # sums of the kernel over pairs, by the person or the fake that is left out

@@ -1,8 +1,10 @@
-"""The kernel distance as papers print it: mean and deviation over 100 random subsets of 1000 images of either set.
+"""The kernel distance as papers print it: mean and deviation over 100 random subsets of 1000
+images of either set.
 
-KID: Bińkowski et al., "Demystifying MMD GANs", ICLR 2018, §4 and its released code; kernel and estimator as in
-`kernel_distance.py`. The mean is unbiased; the deviation is that of one subset, no error of the mean, and ranks nothing.
-Subsets are those of torch-fidelity (NumPy's legacy generator, seed 2020). Symmetric but for the draw.
+KID: Bińkowski et al., "Demystifying MMD GANs", ICLR 2018, §4 and its released code; kernel and
+estimator as in `kernel_distance.py`. The mean is unbiased; the deviation is that of one subset,
+no error of the mean, and ranks nothing. Subsets are those of torch-fidelity (NumPy's legacy
+generator, seed 2020). Symmetric but for the draw.
 """
 
 import numpy as np

@@ -1,8 +1,10 @@
-"""Memorisation by nearest neighbours: how near fakes come to training images, by how near new people come to them.
+"""Memorisation by nearest neighbours: how near fakes come to training images, by how near new
+people come to them.
 
-The median distance of fakes to their nearest training image over that of held-out images to theirs; the distances
-are those of Meehan et al. (AISTATS 2020), whose test is `copying_test.py`. Well below 1, fakes are copies; blur and noise
-raise it, so above 1 says nothing good. Not symmetric.
+The median distance of fakes to their nearest training image over that of held-out images to
+theirs; the distances are those of Meehan et al. (AISTATS 2020), whose test is `copying_test.py`.
+Well below 1, fakes are copies; blur and noise raise it, so above 1 says nothing good. Not
+symmetric.
 """
 
 import numpy as np
@@ -25,6 +27,6 @@ def score(train: Array, held_out: Array, fake: Array) -> dict[str, float]:
     usual = np.median(np.sqrt(nearest(held_out, train, 1).squared))
     if usual == 0:
         raise ValueError(
-            "memorisation needs held-out images that are not in the training set; half of these are"
+            "memorisation needs held-out images that are not in the training set; half are"
         )
     return {"nearest_ratio": float(np.median(np.sqrt(nearest(fake, train, 1).squared)) / usual)}

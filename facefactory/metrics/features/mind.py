@@ -1,9 +1,11 @@
-"""MIND, the Monge inception distance (Berthet et al. 2026, arXiv 2605.06797): a sliced squared Wasserstein-2 distance.
+"""MIND, the Monge inception distance (Berthet et al. 2026, arXiv 2605.06797): a sliced squared
+Wasserstein-2 distance.
 
-3 D times the mean, over 1000 random unit directions, of the squared differences of both sets' sorted projections, so that
-a shift by μ in each coordinate costs 3 D μ². The larger set is thinned to the size of the smaller. Directions and
-thinning are those of torch-fidelity (torch's CPU generator, seed 2020; float32). Symmetric but for that draw. Biased
-upwards, as 1/N and with the spread: compare equal sizes only. Blind to copies of training images.
+3 D times the mean, over 1000 random unit directions, of the squared differences of both sets'
+sorted projections, so that a shift by μ in each coordinate costs 3 D μ². The larger set is
+thinned to the size of the smaller. Directions and thinning are those of torch-fidelity (torch's
+CPU generator, seed 2020; float32). Symmetric but for that draw. Biased upwards, as 1/N and with
+the spread: compare equal sizes only. Blind to copies of training images.
 
 Of the sanity checks of Räisä et al. (ICML 2025) it fails "heavy tail".
 """

@@ -1,8 +1,9 @@
-"""Improved precision and recall (Kynkäänniemi et al., NeurIPS 2019, eq. 1-2), k = 3 nearest neighbours.
+"""Improved precision and recall (Kynkäänniemi et al., NeurIPS 2019, eq. 1-2), k = 3 nearest
+neighbours.
 
-A ball reaches from an image to its 3rd neighbour in its own set, edge included. Swapping the sets swaps the scores. Both
-grow with the size of the set that balls are drawn around, and one outlier in it makes a ball that holds much: compare
-equal sizes only.
+A ball reaches from an image to its 3rd neighbour in its own set, edge included. Swapping the sets
+swaps the scores. Both grow with the size of the set that balls are drawn around, and one outlier
+in it makes a ball that holds much: compare equal sizes only.
 
 Of the sanity checks of Räisä et al. (ICML 2025) it fails "shift", "shift, many features",
 "outlier among reals", "outlier among fakes", "spread", "modes dropped", "modes thinned",
@@ -26,7 +27,7 @@ def _covered(queries: Array, support: Array) -> float:
 
 
 def score(real: Array, fake: Array) -> dict[str, float]:
-    """precision: share of fakes inside the real manifold; recall: share of reals inside the fake manifold; 0…1.
+    """precision: share of fakes in a ball of reals; recall: of reals in a ball of fakes; 0…1.
 
     Raises:
         ValueError: fewer than 4 images on a side.

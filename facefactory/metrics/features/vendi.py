@@ -1,8 +1,10 @@
-"""Vendi score (Friedman & Dieng, TMLR 2023, arXiv 2210.02410): how many unlike images the fakes amount to, by cosine similarity.
+"""Vendi score (Friedman & Dieng, TMLR 2023, arXiv 2210.02410): how many unlike images the fakes
+amount to, by cosine similarity.
 
-exp of the entropy of the eigenvalues of K / N, K_ij the cosine of two feature vectors; they are those of the D × D
-second moment of the vectors at length 1, whichever is smaller. It sees fakes only: not symmetric, blind to how good
-images are (noise is diverse), and it grows with N up to D: compare equal sizes only.
+exp of the entropy of the eigenvalues of K / N, K_ij the cosine of two feature vectors; they are
+those of the D × D second moment of the vectors at length 1, whichever is smaller. It sees fakes
+only: not symmetric, blind to how good images are (noise is diverse), and it grows with N up to D:
+compare equal sizes only.
 """
 
 import numpy as np

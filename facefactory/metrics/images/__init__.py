@@ -2,8 +2,8 @@
 
 A file has SCORES as in `facefactory.metrics.features` and
 
-    score(images, reconstructions) -> name -> value, of two stacks [N, H, W, C] uint8; it raises ValueError for unlike or
-                                      empty stacks
+    score(images, reconstructions) -> name -> value, of two stacks [N, H, W, C] uint8; it raises
+                                      ValueError for unlike or empty stacks
 """
 
 import numpy as np
@@ -22,7 +22,8 @@ def pairs(images: Images, reconstructions: Images) -> list[tuple[Images, Images]
     """
     if images.shape != reconstructions.shape or images.ndim != 4 or not len(images):
         raise ValueError(
-            f"images {images.shape} and reconstructions {reconstructions.shape} must be stacks [N, H, W, C] of one shape, N > 0"
+            f"images {images.shape} and reconstructions {reconstructions.shape} must be stacks "
+            "[N, H, W, C] of one shape, N > 0"
         )
     if images.dtype != np.uint8 or reconstructions.dtype != np.uint8:
         raise ValueError(

@@ -1,4 +1,5 @@
-"""Peak signal-to-noise ratio: 10 log₁₀ (255² / mean squared error over all pixels of all images), in dB.
+"""Peak signal-to-noise ratio: 10 log₁₀ (255² / mean squared error over all pixels of all images),
+in dB.
 
 Blind to structure: a blurred face scores better than a sharp one moved by a pixel.
 """

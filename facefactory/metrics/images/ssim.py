@@ -1,8 +1,10 @@
-"""Structural similarity (Wang, Bovik, Sheikh & Simoncelli, IEEE Transactions on Image Processing 2004, eq. 13).
+"""Structural similarity (Wang, Bovik, Sheikh & Simoncelli, IEEE Transactions on Image Processing
+2004, eq. 13).
 
-Means, variances and covariance under a Gaussian window of 11 × 11 pixels with σ = 1.5; C₁ = (0.01·255)², C₂ = (0.03·255)²;
-the mean over all places where the window lies inside the image, and over channels (torchmetrics adds reflected borders).
-It forgives a change of brightness and contrast, and sees blur.
+Means, variances and covariance under a Gaussian window of 11 × 11 pixels with σ = 1.5; C₁ =
+(0.01·255)², C₂ = (0.03·255)²; the mean over all places where the window lies inside the image,
+and over channels (torchmetrics adds reflected borders). It forgives a change of brightness and
+contrast, and sees blur.
 """
 
 import numpy as np
@@ -36,7 +38,8 @@ def score(images: Images, reconstructions: Images) -> dict[str, float]:
     parts = pairs(images, reconstructions)
     if min(images.shape[1:3]) < WINDOW:
         raise ValueError(
-            f"ssim needs images of at least {WINDOW} x {WINDOW} pixels; these have {images.shape[1:3]}"
+            f"ssim needs images of at least {WINDOW} x {WINDOW} pixels; "
+            f"these have {images.shape[1:3]}"
         )
     total = 0.0
     for first, second in parts:
