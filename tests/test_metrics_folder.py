@@ -129,6 +129,17 @@ def test_sets_that_are_too_small_are_refused_with_how_many_are_needed(name: str)
             module.score(*few)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("name", FEATURES)
+def test_a_value_that_is_no_number_is_refused_and_never_becomes_a_score(
+    name: str, bad: float
+) -> None:
+    fake = drawn(1100, seed=1)
+    fake[1050, 3] = bad
+    with np.errstate(invalid="ignore"), pytest.raises(ValueError, match="NaN or infinite"):
+        scored(name, drawn(1100), fake, drawn(1100, seed=2))
+
+
 @pytest.mark.parametrize(
     "name", [name for name in FEATURES if metric(name).STATISTICS == "sample"]
 )

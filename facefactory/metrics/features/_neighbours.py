@@ -67,8 +67,7 @@ class _Pairs:
         self.support = support
         self.centre = np.median(support[:1000], axis=0)
         self.scale = float(np.max([self._reach(queries), self._reach(support)])) or 1.0
-        if not np.isfinite(self.scale):
-            raise ValueError("features hold NaN or infinite values")
+        finite(np.array(self.scale))
         self.single = _error(support.shape[1], 2.0**-24)
         self.double = _error(support.shape[1], 2.0**-53)
 
@@ -208,3 +207,13 @@ def needs(metric: str, **sets: tuple[int, int]) -> None:
     for name, (count, needed) in sets.items():
         if count < needed:
             raise ValueError(f"{metric} needs at least {needed} {name} images; there are {count}")
+
+
+def finite(*sets: Array) -> None:
+    """Refuse what no score can be computed of.
+
+    Raises:
+        ValueError: a value is NaN or infinite.
+    """
+    if not all(np.isfinite(values).all() for values in sets):
+        raise ValueError("features hold NaN or infinite values")

@@ -46,10 +46,10 @@ def score(real: Array, fake: Array) -> dict[str, float]:
     """Both 0…1: the share of good images that the scores amount to.
 
     Raises:
-        ValueError: fewer than 7 reals or 5 fakes.
+        ValueError: fewer than 6 reals or 5 fakes.
     """
     needs(
-        "clipped_density_coverage", real=(len(real), NEIGHBOURS + 2), fake=(len(fake), NEIGHBOURS)
+        "clipped_density_coverage", real=(len(real), NEIGHBOURS + 1), fake=(len(fake), NEIGHBOURS)
     )
     among_reals = nearest(real, real, NEIGHBOURS, itself=False)
     radii = among_reals.squared[:, -1]

@@ -19,7 +19,7 @@ import scipy.stats
 from scipy.sparse.linalg import eigsh
 
 from facefactory.metrics import Array
-from facefactory.metrics.features._neighbours import nearest, needs
+from facefactory.metrics.features._neighbours import finite, nearest, needs
 
 STATISTICS = "sample"
 SCORES = {"c_t": "higher"}
@@ -82,6 +82,7 @@ def score(train: Array, held_out: Array, fake: Array) -> dict[str, float]:
         held_out=(len(held_out), least),
         fake=(len(fake), least),
     )
+    finite(train, held_out, fake)
     directions = _main_directions(train)
     sets = [np.ascontiguousarray(features @ directions) for features in (train, held_out, fake)]
     fewest = min(len(points) for points in sets)

@@ -12,7 +12,7 @@ Of the sanity checks of Räisä et al. (ICML 2025) it fails "heavy tail".
 import numpy as np
 
 from facefactory.metrics import Array, moments
-from facefactory.metrics.features._neighbours import needs
+from facefactory.metrics.features._neighbours import finite, needs
 from facefactory.metrics.features.frechet_distance import factor, overlap
 
 STATISTICS = "sample"
@@ -37,6 +37,7 @@ def score(real: Array, fake: Array) -> dict[str, float]:
     needs(
         "fd_infinity", real=(len(real), 2 * columns), fake=(len(fake), max(4 * columns, 4 * SIZES))
     )
+    finite(real, fake)
     reference = moments(real)
     of_reals = factor(reference.covariance)
     smallest = max(min(5000, len(fake) // 10), 2 * columns, SIZES)

@@ -14,7 +14,7 @@ import numpy as np
 import scipy.linalg
 
 from facefactory.metrics import Array, Moments
-from facefactory.metrics.features._neighbours import needs
+from facefactory.metrics.features._neighbours import finite, needs
 
 STATISTICS = "moments"
 SCORES = {"fd": "lower"}
@@ -45,6 +45,7 @@ def score(real: Moments, fake: Moments) -> dict[str, float]:
         ValueError: fewer than 2 images on a side.
     """
     needs("fd", real=(real.count, 2), fake=(fake.count, 2))
+    finite(real.mean, fake.mean, real.covariance, fake.covariance)
     difference = real.mean - fake.mean
     spread = np.trace(real.covariance) + np.trace(fake.covariance)
     cross = overlap(factor(real.covariance), factor(fake.covariance))

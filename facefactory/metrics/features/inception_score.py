@@ -11,7 +11,7 @@ import numpy as np
 from scipy.special import log_softmax
 
 from facefactory.metrics import Array
-from facefactory.metrics.features._neighbours import needs
+from facefactory.metrics.features._neighbours import finite, needs
 
 STATISTICS = "logits"
 SCORES = {"is": "higher"}
@@ -27,6 +27,7 @@ def score(real: Array, fake: Array) -> dict[str, float]:
         ValueError: fewer than 20 fakes.
     """
     needs("inception_score", fake=(len(fake), 2 * PARTS))
+    finite(fake)
     shuffled = fake[np.random.RandomState(SEED).permutation(len(fake))]
     logs = log_softmax(shuffled, axis=1)
     values = []

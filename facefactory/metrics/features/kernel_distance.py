@@ -14,7 +14,7 @@ import scipy.stats
 
 from facefactory.metrics import Array
 from facefactory.metrics.features import _kernel
-from facefactory.metrics.features._neighbours import needs
+from facefactory.metrics.features._neighbours import finite, needs
 
 STATISTICS = "sample"
 SCORES = {"kd": "lower"}
@@ -31,6 +31,7 @@ def score(real: Array, fake: Array) -> dict[str, float]:
         ValueError: fewer than 2 images on a side.
     """
     needs("kd", real=(len(real), 2), fake=(len(fake), 2))
+    finite(real, fake)
     reals, fakes = len(real), len(fake)
     of_reals = _kernel.within(real, _ones(real)).sum() / (reals * (reals - 1))
     of_fakes = _kernel.within(fake, _ones(fake)).sum() / (fakes * (fakes - 1))
@@ -54,6 +55,7 @@ def interval(
         ValueError: fewer than 3 images on a side, or than 2 beside those of one person.
     """
     needs("kd's interval", real=(len(real), 3), fake=(len(fake), 3))
+    finite(real, fake)
     reals, fakes = len(real), len(fake)
     groups = np.arange(reals) if people is None else np.unique(people, return_inverse=True)[1]
     sizes = np.bincount(groups)

@@ -11,7 +11,7 @@ import numpy as np
 
 from facefactory.metrics import Array
 from facefactory.metrics.features import _kernel
-from facefactory.metrics.features._neighbours import needs
+from facefactory.metrics.features._neighbours import finite, needs
 
 STATISTICS = "sample"
 SCORES = {"kd_subsets": "lower", "kd_subsets_deviation": "lower"}
@@ -28,6 +28,7 @@ def score(real: Array, fake: Array) -> dict[str, float]:
         ValueError: fewer than 1000 images on a side.
     """
     needs("kd_subsets", real=(len(real), SIZE), fake=(len(fake), SIZE))
+    finite(real, fake)
     rng = np.random.RandomState(SEED)
     of_reals = np.zeros((len(real), SUBSETS))
     of_fakes = np.zeros((len(fake), SUBSETS))

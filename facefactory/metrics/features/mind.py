@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from facefactory.metrics import Array
-from facefactory.metrics.features._neighbours import needs
+from facefactory.metrics.features._neighbours import finite, needs
 
 STATISTICS = "sample"
 SCORES = {"mind": "lower"}
@@ -31,6 +31,7 @@ def score(real: Array, fake: Array) -> dict[str, float]:
         ValueError: fewer than 2 images on a side.
     """
     needs("mind", real=(len(real), 2), fake=(len(fake), 2))
+    finite(real, fake)
     count = min(len(real), len(fake))
     generator = torch.Generator().manual_seed(SEED)
     sets = []

@@ -12,7 +12,7 @@ import scipy.linalg
 from scipy.special import entr
 
 from facefactory.metrics import Array
-from facefactory.metrics.features._neighbours import needs
+from facefactory.metrics.features._neighbours import finite, needs
 
 STATISTICS = "sample"
 SCORES = {"vendi": "higher"}
@@ -25,6 +25,7 @@ def score(real: Array, fake: Array) -> dict[str, float]:
         ValueError: fewer than 2 fakes, or a feature vector without a direction.
     """
     needs("vendi", fake=(len(fake), 2))
+    finite(fake)
     lengths = np.linalg.norm(fake, axis=1, keepdims=True)
     if (lengths == 0).any():
         raise ValueError(
