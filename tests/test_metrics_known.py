@@ -338,6 +338,14 @@ def test_more_features_than_training_images_and_one_direction_are_no_hindrance()
         assert abs(copying_test.score(*sets)["c_t"]) < 3.5
 
 
+def test_training_features_of_low_rank_are_no_hindrance_but_one_image_over_and_over_is() -> None:
+    mixing = drawn(3, 300, 9)
+    sets = [drawn(400, 3, seed) @ mixing for seed in range(3)]
+    assert abs(copying_test.score(*sets)["c_t"]) < 3.5
+    with pytest.raises(ValueError, match="images that differ"):
+        copying_test.score(sets[0][:1].repeat(400, 0), *sets[1:])
+
+
 def test_the_nearest_ratio_is_0_for_copies_and_1_for_fresh_images() -> None:
     train, held_out = drawn(400, 5), drawn(1000, 5, 1)
     assert memorisation.score(train, held_out, train[:30])["nearest_ratio"] == 0

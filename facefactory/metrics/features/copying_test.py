@@ -39,11 +39,11 @@ def _main_directions(train: Array) -> Array:
     if count > min(columns, len(train)) // 2:
         vectors = scipy.linalg.svd(centred, full_matrices=False)[2][:count].T
     else:
-        vectors = eigsh(centred.T @ centred, k=count, v0=np.ones(columns), tol=1e-3)[1][:, ::-1]
+        start = np.random.default_rng(0).normal(size=columns)
+        vectors = eigsh(centred.T @ centred, k=count, v0=start, tol=1e-3)[1][:, ::-1]
+    # a direction's sign means nothing: fix it
     largest = np.abs(vectors).argmax(0)
-    return vectors * np.sign(
-        vectors[largest, np.arange(count)]
-    )  # their signs mean nothing: fix them
+    return vectors * np.sign(vectors[largest, np.arange(count)])
 
 
 def _centres(train: Array, cells: int) -> Array:
@@ -73,7 +73,8 @@ def score(train: Array, held_out: Array, fake: Array) -> dict[str, float]:
     """c_t: in deviations of the test where nothing is copied.
 
     Raises:
-        ValueError: fewer than 20 images in a set, or no cell with 20 fakes and one of the others.
+        ValueError: fewer than 20 images in a set, one training image over and over, or no cell with 20 fakes and
+            one of the others.
     """
     least = FAKES_IN_A_CELL
     needs(
@@ -83,6 +84,8 @@ def score(train: Array, held_out: Array, fake: Array) -> dict[str, float]:
         fake=(len(fake), least),
     )
     finite(train, held_out, fake)
+    if (train == train[0]).all():
+        raise ValueError("copying_test needs training images that differ; these are all one")
     directions = _main_directions(train)
     sets = [np.ascontiguousarray(features @ directions) for features in (train, held_out, fake)]
     fewest = min(len(points) for points in sets)
