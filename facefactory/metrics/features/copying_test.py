@@ -73,8 +73,8 @@ def score(train: Array, held_out: Array, fake: Array) -> dict[str, float]:
     """c_t: in deviations of the test where nothing is copied.
 
     Raises:
-        ValueError: fewer than 20 images in a set, one training image over and over, or no cell with 20 fakes and
-            one of the others.
+        ValueError: fewer than 20 images in a set, one training image over and over, or no cell
+            with 20 fakes and one of the others.
     """
     least = FAKES_IN_A_CELL
     needs(
