@@ -8,6 +8,8 @@ few far outliers move it as their third power.
 Of the sanity checks of Räisä et al. (ICML 2025) it fails "heavy tail".
 """
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import scipy.stats
@@ -24,6 +26,12 @@ def _ones(features: Array) -> Array:
     return np.ones((len(features), 1))
 
 
+def _unbiased(reals: Any, fakes: Any, of_reals: Any, of_fakes: Any, across: Any) -> Any:
+    """The estimate from how many there are, and sums of the kernel over pairs; numbers or arrays."""
+    within = of_reals / (reals * (reals - 1)) + of_fakes / (fakes * (fakes - 1))
+    return within - 2 * across / (reals * fakes)
+
+
 def score(real: Array, fake: Array) -> dict[str, float]:
     """Expected 0 for two samples of one distribution.
 
@@ -32,11 +40,10 @@ def score(real: Array, fake: Array) -> dict[str, float]:
     """
     needs("kd", real=(len(real), 2), fake=(len(fake), 2))
     finite(real, fake)
-    reals, fakes = len(real), len(fake)
-    of_reals = _kernel.within(real, _ones(real)).sum() / (reals * (reals - 1))
-    of_fakes = _kernel.within(fake, _ones(fake)).sum() / (fakes * (fakes - 1))
-    both, _ = _kernel.between(real, fake, _ones(real), _ones(fake))
-    return {"kd": float(of_reals + of_fakes - 2 * both.sum() / (reals * fakes))}
+    of_reals = _kernel.within(real, _ones(real)).sum()
+    of_fakes = _kernel.within(fake, _ones(fake)).sum()
+    across, _ = _kernel.between(real, fake, _ones(real), _ones(fake))
+    return {"kd": float(_unbiased(len(real), len(fake), of_reals, of_fakes, across.sum()))}
 
 
 def interval(
@@ -56,46 +63,45 @@ def interval(
     """
     needs("kd's interval", real=(len(real), 3), fake=(len(fake), 3))
     finite(real, fake)
-    reals, fakes = len(real), len(fake)
-    groups = np.arange(reals) if people is None else np.unique(people, return_inverse=True)[1]
+    groups = np.arange(len(real)) if people is None else np.unique(people, return_inverse=True)[1]
     sizes = np.bincount(groups)
-    left = reals - sizes
-    if left.min() < 2:
+    others = len(real) - sizes
+    if others.min() < 2:
         raise ValueError(
             "kd's interval needs 2 real images beside those of any one person; "
-            f"there are {left.min()}"
+            f"there are {others.min()}"
         )
 
-    # sums of the kernel over pairs, by the person or the fake that is left out
-    real_rows = _kernel.within(real, _ones(real))[:, 0]
-    fake_rows = _kernel.within(fake, _ones(fake))[:, 0]
-    across_reals, across_fakes = _kernel.between(real, fake, _ones(real), _ones(fake))
-    own = np.zeros(len(sizes))
-    for group in np.flatnonzero(sizes > 1):
-        faces = real[groups == group]
-        own[group] = _kernel.within(faces, _ones(faces)).sum()
-    lost_pairs = 2 * np.bincount(groups, real_rows) - own
-    lost_across = np.bincount(groups, across_reals[:, 0])
+    # sums of the kernel's rows
+    by_real = _kernel.within(real, _ones(real))[:, 0]
+    by_fake = _kernel.within(fake, _ones(fake))[:, 0]
+    real_to_fake, fake_to_real = _kernel.between(real, fake, _ones(real), _ones(fake))
+    of_reals = by_real.sum()
+    of_fakes = by_fake.sum()
+    across = real_to_fake.sum()
 
-    # the score without each
-    of_reals = real_rows.sum() / (reals * (reals - 1))
-    of_fakes = fake_rows.sum() / (fakes * (fakes - 1))
-    across = float(across_reals.sum())
-    without_real = (
-        (real_rows.sum() - lost_pairs) / (left * (left - 1))
-        + of_fakes
-        - 2 * (across - lost_across) / (left * fakes)
-    )
-    without_fake = (
-        of_reals
-        + (fake_rows.sum() - 2 * fake_rows) / ((fakes - 1) * (fakes - 2))
-        - 2 * (across - across_fakes[:, 0]) / (reals * (fakes - 1))
-    )
+    # pairs inside a person go only once with the person
+    inside = np.zeros(len(sizes))
+    for person in np.flatnonzero(sizes > 1):
+        faces = real[groups == person]
+        inside[person] = _kernel.within(faces, _ones(faces)).sum()
+    less_reals = of_reals - 2 * np.bincount(groups, by_real) + inside
+    less_across = across - np.bincount(groups, real_to_fake[:, 0])
 
+    # the estimate without each person and without each fake
+    without_person = _unbiased(others, len(fake), less_reals, of_fakes, less_across)
+    without_fake = _unbiased(
+        len(real),
+        len(fake) - 1,
+        of_reals,
+        of_fakes - 2 * by_fake,
+        across - fake_to_real[:, 0],
+    )
     variance = 0.0
-    for values in (without_real, without_fake):
+    for values in (without_person, without_fake):
         variance += (len(values) - 1) * float(values.var())
-    freedom = min(len(sizes), fakes) - 1
+
+    value = float(_unbiased(len(real), len(fake), of_reals, of_fakes, across))
+    freedom = min(len(sizes), len(fake)) - 1
     reach = float(scipy.stats.t.ppf(0.975, freedom)) * variance**0.5
-    value = float(of_reals + of_fakes - 2 * across / (reals * fakes))
     return {"kd": (value - reach, value + reach)}
