@@ -32,6 +32,10 @@ class Protocol:
         """8 hex digits that name it."""
         return config.digest(dataclasses.asdict(self))[:8]
 
+    def reference(self) -> Protocol:
+        """What of it concerns the real images alone: whatever is compared with them, their statistics are the same."""
+        return dataclasses.replace(self, rounding="", fakes=0, seed=0, average="", truncation=1.0)
+
     def differs(self, other: Protocol) -> dict[str, tuple[Any, Any]]:
         """Field -> the two values, where two protocols are unlike."""
         pairs = {
@@ -46,6 +50,7 @@ class Score:
     """One number about one model."""
 
     name: str  # e.g. kd_lite0
+    kind: str  # the same without the network, e.g. kd
     value: float
     better: Better
     protocol: str  # id
@@ -54,7 +59,9 @@ class Score:
     scale: dict[str, float] = field(
         default_factory=dict
     )  # mark (floor, new_people, blur …) -> value
-    verdicts: tuple[str, ...] = ()  # what stands beside it, e.g. "blind to blur", "too few images"
+    valid: tuple[str, ...] = ()  # distortions that it sees
+    blind: tuple[str, ...] = ()  # those that it does not
+    verdicts: tuple[str, ...] = ()  # what else stands beside it, e.g. "too few images"
 
 
 @dataclass(frozen=True)
@@ -88,3 +95,68 @@ class Dimension:
     effects: dict[str, Effect]
     verdict: Literal["goes with", "unnamed", "inactive"]
     labels: tuple[str, ...]  # those that it goes with
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What the scores on one network's features see of real faces that are spoilt; the gentlest severity comes first."""
+
+    features: str
+    weights: str
+    images: int  # spoilt faces
+    reference: int  # faces that they were compared with, of the same people
+    better: dict[str, Better]  # score -> which way
+    floor: dict[str, float]  # score -> the same faces, unspoilt
+    marks: dict[str, dict[str, float]]  # score that does not depend on counts -> mark -> value
+    curves: dict[str, dict[str, list[float]]]  # score -> distortion -> six values
+    left_out: dict[str, str] = field(
+        default_factory=dict
+    )  # score or distortion -> why it is not here
+
+    def sees(self, score: str, distortion: str) -> bool:
+        """Whether a score gets worse with the severity (rank correlation of at least 0.9), from beyond the floor."""
+        sign = 1 if self.better[score] == "lower" else -1
+        values = [sign * value for value in self.curves[score][distortion]]
+        return min(values) > sign * self.floor[score] and rank_correlation(values) >= SEEN
+
+    def valid(self, score: str) -> tuple[str, ...]:
+        """The distortions that a score sees."""
+        return tuple(name for name in self.curves.get(score, {}) if self.sees(score, name))
+
+    def blind(self, score: str) -> tuple[str, ...]:
+        """Those that it does not see."""
+        return tuple(name for name in self.curves.get(score, {}) if not self.sees(score, name))
+
+
+SEEN = 0.9
+
+
+def rank_correlation(values: list[float]) -> float:
+    """Spearman's correlation of values with their places; 0 where all are equal."""
+    ranks = _ranks(values)
+    places = _ranks([float(place) for place in range(len(values))])
+    mean = (len(values) - 1) / 2
+    products = sum((a - mean) * (b - mean) for a, b in zip(ranks, places, strict=True))
+    spread = sum((a - mean) ** 2 for a in ranks) * sum((b - mean) ** 2 for b in places)
+    return products / spread**0.5 if spread else 0.0
+
+
+def kendall_tau(first: list[float], second: list[float]) -> float:
+    """Kendall's tau of two scorings of the same things: share of pairs in the same order less that in the other.
+
+    Pairs with equal values count for neither; 1 where there are no others.
+    """
+    signs = []
+    for later in range(len(first)):
+        for earlier in range(later):
+            product = (first[later] - first[earlier]) * (second[later] - second[earlier])
+            if product:
+                signs.append(1 if product > 0 else -1)
+    return sum(signs) / len(signs) if signs else 1.0
+
+
+def _ranks(values: list[float]) -> list[float]:
+    """Ranks from 0 on; equal values share the mean of theirs."""
+    return [
+        sum(other < value for other in values) + (values.count(value) - 1) / 2 for value in values
+    ]

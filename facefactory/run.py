@@ -12,8 +12,9 @@ from typing import Any, Literal
 from facefactory import UserError, config, registry, rundir
 from facefactory.config import key, section
 from facefactory.data import Data, Pack
-from facefactory.evaluation import Evaluation
+from facefactory.evaluation import Evaluation, protocols
 from facefactory.interpret import Interpret
+from facefactory.results import Goal
 from facefactory.sweep import Space, Sweep, check_space
 from facefactory.training import Training
 
@@ -108,6 +109,17 @@ class Run:
     generate: Generate = section(Generate)
 
 
+def needs_judge(run: Run) -> bool:
+    """Whether the protocol by which models are scored asks for the set's judge."""
+    return "judge" in protocols.file(run.evaluation.protocol).NEEDS
+
+
+def goal_of(run: Run) -> Goal:
+    """What a search looks for; UserError: there is no such score, or it must not rank."""
+    protocol = protocols.file(run.evaluation.protocol)
+    return protocol.goal(run.sweep.goal or protocol.GOAL.metric)
+
+
 def config_of(path: Path) -> dict[str, Any]:
     """The content of a run folder's config.yaml.
 
@@ -165,7 +177,7 @@ def resolve(run: Run) -> Run:
             root=absolute(run.pack.root),
             labels=absolute(run.pack.labels),
         ),
-        sweep=replace(run.sweep, space=named(run.sweep.space)),
+        sweep=replace(run.sweep, space=named(run.sweep.space), goal=goal_of(run).metric),
         data=replace(run.data, shards=absolute(run.data.shards)),
         generate=replace(run.generate, out=absolute(run.generate.out)),
         model=component("models", run.model),

@@ -17,8 +17,8 @@ from typing import Any, Literal
 
 from facefactory import Failed, UserError, config, rundir, say, scratch, surroundings
 from facefactory.config import key
+from facefactory.results import Goal
 
-METRIC = "kd_judge"  # the lower, the better
 Space = dict[str, dict[str, Any]]
 Params = dict[str, Any]
 Report = Callable[[dict[str, Any]], None]
@@ -41,6 +41,9 @@ class Sweep:
     max_kimg: float = key(12.0, "last rung: the budget of a trial, thousands of images", low=0.001)
     reduction: int = key(
         3, "factor between rungs, and share of trials that goes on (1 of so many)", low=2
+    )
+    goal: str | None = key(
+        None, "score by which trials are compared; default: that of evaluation.protocol"
     )
     finalists: int = key(2, "best trials that go on to training.total_kimg", low=1, resumes=True)
 
@@ -152,6 +155,7 @@ class Study:
     folder: Path
     space: Space
     options: Sweep
+    goal: Goal
     seed: int
     trial: TrialFunction
     threads: int
@@ -202,7 +206,10 @@ def _tune(study: Study, planned: list[Params], wanted: int, known: list[str]) ->
         samplers(seed=study.seed * 1000 + len(known)),
         functools.partial(_point, space=study.space),
     )
-    aim: dict[str, Any] = {"metric": METRIC, "mode": "min"}
+    aim: dict[str, Any] = {
+        "metric": study.goal.metric,
+        "mode": "min" if study.goal.better == "lower" else "max",
+    }
     searcher = OptunaSearch(point, **aim, sampler=sampler, points_to_evaluate=planned or None)
     asha = AsyncHyperBandScheduler(
         "kimg", grace_period=rungs[0], max_t=rungs[-1], reduction_factor=options.reduction
@@ -335,8 +342,9 @@ def _watch(study: Study, wanted: int) -> Any:
             result: dict[str, Any],
             **info: Any,
         ) -> None:
+            metric = study.goal.metric
             say(
-                f"sweep: trial {result['trial']} at {result['kimg']:g} kimg: {METRIC} {result[METRIC]:.4g}"
+                f"sweep: trial {result['trial']} at {result['kimg']:g} kimg: {metric} {result[metric]:.4g}"
             )
 
         def on_trial_complete(
@@ -390,9 +398,10 @@ def results(folder: Path, space: Space) -> list[dict[str, Any]]:
     return found
 
 
-def best(trials: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+def best(trials: list[dict[str, Any]], count: int, goal: Goal) -> list[dict[str, Any]]:
     """The trials that got furthest, by score at their last rung."""
     scored = [one for one in trials if one["scores"] and one["state"] != "failed"]
-    return sorted(scored, key=lambda one: (-one["scores"][-1]["kimg"], one["scores"][-1][METRIC]))[
-        :count
-    ]
+    sign = 1 if goal.better == "lower" else -1
+    return sorted(
+        scored, key=lambda one: (-one["scores"][-1]["kimg"], sign * one["scores"][-1][goal.metric])
+    )[:count]

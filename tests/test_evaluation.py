@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import warnings
@@ -17,14 +18,18 @@ from PIL import Image
 from torch import Tensor
 from torch_fidelity import feature_extractor_inceptionv3
 
-from facefactory import UserError
+from facefactory import UserError, registry, weights
 from facefactory.data.sets import labels, loader, pixels
 from facefactory.data.sets.index import Index
 from facefactory.data.sets.loader import Shards
-from facefactory.evaluation import Evaluation, features, judge, weights
-from facefactory.evaluation.protocols import classifier, generator
+from facefactory.evaluation import Evaluation, extractors, features, judge
+from facefactory.evaluation.extractors import Judge, Looked, inception
+from facefactory.evaluation.extractors import judge as judge_eye
+from facefactory.evaluation.protocols import Context, classifier, generator
 from facefactory.interpret import Interpret, claims
 from facefactory.metrics import Array, intervals
+from facefactory.results import Goal, Protocol, Score
+from facefactory.weights import Weights
 
 BINARY = {"Glasses": {"kind": "binary", "classes": ["0", "1"]}}
 
@@ -261,7 +266,7 @@ def test_a_grid_shows_whole_rows_left_to_right(channels: int) -> None:
     ]  # the fifth fills no row
 
 
-# -- scale -----------------------------------------------------------------------------------------------------------
+# -- nearest faces, and the faces themselves --------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -274,99 +279,30 @@ def held_out(index: Index) -> Tensor:
     return Shards(index, "test").images()
 
 
-def test_pixels_put_other_people_below_blur_below_one_repeated_face_below_noise(
-    real: Tensor, held_out: Tensor
-) -> None:
-    marks = generator.scale(flattened, real, held_out, "pixels")
-    assert marks["floor"] < marks["blur"] < marks["repeat"] < marks["noise"]
-
-
-def test_the_floor_is_the_distance_between_real_and_held_out(
-    real: Tensor, held_out: Tensor
-) -> None:
-    floor = generator.distances(flattened, real, held_out, "pixels")["kd_pixels"]
-    assert generator.scale(flattened, real, held_out, "pixels")["floor"] == floor
-
-
-def test_a_perfect_generator_scores_the_floor_though_it_draws_more_faces_than_are_held_out() -> (
-    None
-):
-    real, fake = (
-        generator.draw(LinearModel(), nothing(count), seed, "all alike")
-        for count, seed in ((500, 0), (1000, 1))
-    )
-    held_out = [
-        generator.draw(LinearModel(), nothing(20), seed, "all alike") for seed in range(2, 42)
-    ]
-    score, *floors = [
-        generator.distances(flattened, real, images, "pixels") for images in (fake, *held_out)
-    ]
-    by_kd = np.array([floor["kd_pixels"] for floor in floors])
-    assert abs(by_kd.mean() - score["kd_pixels"]) < 3 * by_kd.std() / np.sqrt(len(floors))
-    assert (
-        min(floor["fd_pixels"] for floor in floors) > 3 * score["fd_pixels"]
-    )  # which is why this distance has no scale
-
-
-def test_constant_features_are_refused_with_the_command_that_may_help(
-    real: Tensor, held_out: Tensor
-) -> None:
-    with pytest.raises(
-        UserError,
-        match=r"kd_judge puts held-out .* blur .*repeat .*noise .*judge\.training\.total_kimg",
-    ):
-        generator.scale(lambda images: np.full((len(images), 4), 0.1), real, held_out, "judge")
-
-
-def test_features_to_which_noise_looks_more_real_than_faces_are_refused(
-    real: Tensor, held_out: Tensor
-) -> None:
-    def inverted(images: Tensor) -> Array:
-        """Faces of the reference look like noise, and noise like itself."""
-        noise = np.random.default_rng(0).random((len(images), 256))
-        return noise if images is real else flattened(images)
-
-    with pytest.raises(UserError, match=r"kd_judge puts held-out .* above .*noise"):
-        generator.scale(inverted, real, held_out, "judge")
-
-
-def test_features_that_do_not_see_blur_are_refused_for_blur_alone(
-    real: Tensor, held_out: Tensor
-) -> None:
-    def sharpness(images: Tensor) -> float:
-        return float(images.float().diff(dim=2).abs().mean())
-
-    def blind(images: Tensor) -> Array:
-        """Pixels, but any varied set less sharp than the held-out faces counts as the reference itself."""
-        soft = sharpness(images) < sharpness(held_out) and images.float().std(0).mean() > 0
-        return flattened(real if soft else images)
-
-    with pytest.raises(
-        UserError, match=r"kd_judge puts held-out real faces \([^)]*\) above blur \([^)]*\):"
-    ):
-        generator.scale(blind, real, held_out, "judge")
-
-
-# -- nearest faces ---------------------------------------------------------------------------------------------------
+def ratio(fake: Tensor, real: Tensor, held_out: Tensor) -> float:
+    """The memorisation ratio of fakes."""
+    (_, drawn), (_, usual) = (generator.nearest(images, real) for images in (fake, held_out))
+    return generator.memorisation_ratio(drawn, usual)
 
 
 def test_copies_are_found_also_mirrored_with_ratio_0(real: Tensor, held_out: Tensor) -> None:
     fake = torch.cat([real[[30, 4]], real[[11]].flip(2)])
-    twins, ratio = generator.nearest(fake, real, held_out)
-    assert torch.equal(twins, fake)
-    assert ratio == 0
+    assert torch.equal(generator.nearest(fake, real)[0], fake)
+    assert ratio(fake, real, held_out) == 0
 
 
 def test_upside_down_faces_are_no_copies(real: Tensor, held_out: Tensor) -> None:
-    twins, ratio = generator.nearest(real[:5].flip(1), real, held_out)
-    assert not torch.equal(twins, real[:5].flip(1)) and ratio > 0
+    turned = real[:5].flip(1)
+    assert (
+        not torch.equal(generator.nearest(turned, real)[0], turned)
+        and ratio(turned, real, held_out) > 0
+    )
 
 
 def test_faces_as_new_as_those_of_other_people_have_ratio_1(
     real: Tensor, held_out: Tensor
 ) -> None:
-    twins, ratio = generator.nearest(held_out, real, held_out)
-    assert ratio == 1 and twins.shape == held_out.shape
+    assert ratio(held_out, real, held_out) == 1
 
 
 def test_the_ratio_is_of_median_distances() -> None:
@@ -374,43 +310,63 @@ def test_the_ratio_is_of_median_distances() -> None:
     fake, other = (
         torch.cat([flat + value for value in values]) for values in ([1, 3, 200], [6, 6, 9])
     )
-    assert generator.nearest(fake, flat, other)[1] == pytest.approx(3 / 6)
+    assert ratio(fake, flat, other) == pytest.approx(3 / 6)
 
 
 # -- the store of weights --------------------------------------------------------------------------------------------
 
 
+PUBLISHED = Weights(
+    "net.pth",
+    hashlib.sha256(b"published").hexdigest(),
+    "MIT",
+    "a lab",
+    url="https://lab.example/net.pth",
+)
+
+
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FACEFACTORY_WEIGHTS", str(tmp_path / "weights"))
-    monkeypatch.setattr(weights, "SHA256", hashlib.sha256(b"published").hexdigest())
     (tmp_path / "weights").mkdir()
     return tmp_path / "weights"
 
 
 def test_missing_weights_are_none_and_the_command_names_file_and_address(store: Path) -> None:
-    assert weights.find() is None
-    assert f"$FACEFACTORY_WEIGHTS/{weights.FILE}" in weights.how() and weights.URL in weights.how()
-    assert str(store) not in weights.how()  # else results differ from user to user
+    assert PUBLISHED.find() is None
+    assert (
+        "$FACEFACTORY_WEIGHTS/net.pth" in PUBLISHED.how()
+        and "https://lab.example/net.pth" in PUBLISHED.how()
+    )
+    assert str(store) not in PUBLISHED.how()  # else results differ from user to user
     assert not list(store.iterdir()), "nothing is downloaded"
 
 
 def test_the_published_file_is_found(store: Path) -> None:
-    (store / weights.FILE).write_bytes(b"published")
-    assert weights.find() == store / weights.FILE
+    (store / "net.pth").write_bytes(b"published")
+    assert PUBLISHED.find() == store / "net.pth"
 
 
 def test_a_file_with_other_content_is_refused_with_both_hashes(store: Path) -> None:
-    (store / weights.FILE).write_bytes(b"cut short")
+    (store / "net.pth").write_bytes(b"cut short")
     with pytest.raises(UserError) as caught:
-        weights.find()
+        PUBLISHED.find()
+    shown = str(caught.value)
     for named in (
         hashlib.sha256(b"cut short").hexdigest()[:16],
-        weights.SHA256[:16],
-        str(store / weights.FILE),
-        weights.URL,
+        PUBLISHED.sha256[:16],
+        str(store / "net.pth"),
+        "curl",
     ):
-        assert named in str(caught.value)
+        assert named in shown
+
+
+def test_a_file_that_changes_is_looked_at_again(store: Path) -> None:
+    (store / "net.pth").write_bytes(b"published")
+    assert PUBLISHED.find() is not None
+    (store / "net.pth").write_bytes(b"cut")
+    with pytest.raises(UserError):
+        PUBLISHED.find()
 
 
 def test_without_a_store_of_its_own_weights_lie_in_the_cache_folder(
@@ -420,11 +376,25 @@ def test_without_a_store_of_its_own_weights_lie_in_the_cache_folder(
     assert weights.store() == tmp_path / "cache" / "facefactory" / "weights"
 
 
+def test_the_weights_of_a_package_are_found_without_importing_it_and_the_store_comes_first(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (store.parent / "packed" / "models").mkdir(parents=True)
+    (store.parent / "packed" / "__init__.py").write_text("raise RuntimeError('imported')")
+    (store.parent / "packed" / "models" / "net.pth").write_bytes(b"published")
+    monkeypatch.syspath_prepend(str(store.parent))
+    inside = dataclasses.replace(PUBLISHED, package="packed", inside="models", url=None)
+    assert inside.find() == store.parent / "packed" / "models" / "net.pth"
+    (store / "net.pth").write_bytes(b"published")
+    assert inside.find() == store / "net.pth"
+    assert "pip install not-there" in dataclasses.replace(inside, package="not_there").how()
+
+
 def test_inception_features_are_torch_fidelitys(
     store: Path, monkeypatch: pytest.MonkeyPatch, real: Tensor
 ) -> None:
     published = feature_extractor_inceptionv3.FeatureExtractorInceptionV3
-    path = store / weights.FILE
+    path = store / inception.FILE
     with warnings.catch_warnings(), monkeypatch.context() as patch:
         warnings.simplefilter("ignore")
         patch.setattr(
@@ -432,35 +402,46 @@ def test_inception_features_are_torch_fidelitys(
         )
         patch.setattr(published, "load_state_dict", lambda *_: None)
         torch.manual_seed(0)
-        direct = published("random", ["2048"])  # never the real weights: the store is empty
+        direct = published(
+            "random", ["2048", "logits_unbiased"]
+        )  # never the real weights: the store is empty
     for layer in direct.modules():
         if isinstance(
             layer, torch.nn.Conv2d
         ):  # torch's own scale would let the features fade to 1e-8
             torch.nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     torch.save(direct.state_dict(), path)
-    monkeypatch.setattr(weights, "SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
-    found = weights.find()
-    assert found == path
-    extract = features.of_inception(found, torch.device("cpu"))
-    monkeypatch.setattr(features, "CHUNK", 2)
+    wanted = dataclasses.replace(
+        inception.WEIGHTS, sha256=hashlib.sha256(path.read_bytes()).hexdigest()
+    )
+    monkeypatch.setattr(inception, "WEIGHTS", wanted)
+    monkeypatch.setattr(inception.Inception, "batch", 2)
+    extractor = inception.load(16, torch.device("cpu"), None)
     with torch.inference_mode():
         gray = real[:3]
-        wanted = direct(gray.permute(0, 3, 1, 2).repeat(1, 3, 1, 1))[0].double().numpy()
+        features_of, logits_of = direct(gray.permute(0, 3, 1, 2).repeat(1, 3, 1, 1))
         colour = torch.stack([real[:1, ..., 0], real[1:2, ..., 0], real[2:3, ..., 0]], 3)
-        coloured = direct(colour.permute(0, 3, 1, 2).contiguous())[0].double().numpy()
-    assert wanted.shape == (3, 2048) and wanted.std(0).mean() > 0.01 * wanted.mean() > 1e-4
-    np.testing.assert_allclose(extract(gray), wanted, rtol=1e-3, atol=1e-4 * wanted.mean())
-    np.testing.assert_allclose(extract(colour), coloured, rtol=1e-3, atol=1e-4 * coloured.mean())
+        coloured = direct(colour.permute(0, 3, 1, 2).contiguous())[0]
+    assert (
+        features_of.shape == (3, 2048)
+        and features_of.std(0).mean() > 0.01 * features_of.mean() > 1e-4
+    )
+    looked = features.look(extractor, gray)
+    torch.testing.assert_close(
+        looked.features, features_of, rtol=1e-3, atol=1e-4 * float(features_of.mean())
+    )
+    assert looked.logits is not None
+    torch.testing.assert_close(
+        looked.logits, logits_of, rtol=1e-3, atol=1e-3 * float(logits_of.abs().mean())
+    )
+    found = features.look(extractor, colour).features
+    torch.testing.assert_close(found, coloured, rtol=1e-3, atol=1e-4 * float(coloured.mean()))
 
 
-def test_judge_features_are_the_classifiers_in_float64(
-    monkeypatch: pytest.MonkeyPatch, real: Tensor
-) -> None:
-    monkeypatch.setattr(features, "CHUNK", 7)
-    found = features.of_judge(PixelJudge())(real)
-    assert found.dtype == np.float64
-    np.testing.assert_allclose(found, flattened(real), atol=1e-6)
+def test_judge_features_are_the_classifiers(real: Tensor) -> None:
+    eye = judge_eye.load(16, torch.device("cpu"), Judge(PixelJudge(), "0123456789"))
+    np.testing.assert_allclose(features.sample(eye, real[:70]), flattened(real[:70]), atol=1e-6)
+    assert eye.weights == "01234567"
 
 
 # -- the protocols ---------------------------------------------------------------------------------------------------
@@ -473,32 +454,87 @@ class PixelJudge:
         return (images.flatten(1) + 1) / 2
 
 
-def evaluate(model: Any, index: Index, folder: Path, **options: Any) -> dict[str, Any]:
+@pytest.fixture(autouse=True)
+def judged_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These tests are about the protocol: the published networks have tests of their own."""
+    monkeypatch.setattr(extractors, "present", lambda: ["judge"])
+
+
+def context_of(index: Index, network: Any = None, **options: Any) -> Context:
+    """A judge's network is known by its digest: what was computed with it is kept beside the shards."""
+    network = network or PixelJudge()
     asked = Evaluation(**{"fakes": 80, **options})
-    return generator.evaluate(model, PixelJudge(), "0123456789abcdef", index, asked, 3, folder)
+    judge = Judge(network, hashlib.sha256(type(network).__name__.encode()).hexdigest())
+    return Context(index, asked, 3, generator.GOAL, torch.device("cpu"), judge, "0.5")
+
+
+def evaluate(
+    model: Any, index: Index, folder: Path, network: Any = None, **options: Any
+) -> dict[str, Any]:
+    return generator.full(model, context_of(index, network, **options), folder)
+
+
+def values(found: dict[str, Any]) -> dict[str, float]:
+    return {one["name"]: one["value"] for one in found["scores"]}
 
 
 def test_the_generator_protocol_writes_pictures_and_strict_json(
     index: Index, tmp_path: Path
 ) -> None:
-    found = evaluate(LinearModel(), index, tmp_path)
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert {"kd_judge", "fd_judge", "precision_judge", "recall_judge"} == found["scores"].keys()
-    assert found["scale"].keys() == {"kd_judge"}
-    assert found["not_staged"].keys() == {"fid", "kid"} and "curl" in found["not_staged"]["fid"]
+    found = json.loads(json.dumps(evaluate(LinearModel(), index, tmp_path), allow_nan=False))
+    assert {"kd_judge", "precision_judge", "recall_judge"} <= values(found).keys()
+    assert "curl" in found["not_staged"]["inception"] and found["goal"] == {
+        "metric": "kd_lite0",
+        "better": "lower",
+    }
     assert sorted(path.name for path in tmp_path.glob("*.png")) == ["nearest.png", "samples.png"]
-    protocol = found["protocol"]
-    assert (protocol["fakes"], protocol["reals"], protocol["held_out"], protocol["seed"]) == (
+    (name, protocol), *others = found["protocols"].items()
+    assert not others and Protocol(**protocol).id() == name
+    assert (protocol["fakes"], protocol["reals"], protocol["seed"], protocol["average"]) == (
         80,
         45,
-        15,
         3,
+        "0.5",
     )
-    assert protocol["judge"] == "01234567" and protocol["dataset"] == index.images_digest[:12]
+    assert protocol["features"] == "judge" and protocol["dataset"] == index.images_digest[:12]
+    assert all(one["protocol"] == name for one in found["scores"])
+
+
+def test_a_score_has_an_interval_that_holds_it_a_scale_and_what_it_sees(
+    index: Index, tmp_path: Path
+) -> None:
+    found = evaluate(LinearModel(), index, tmp_path, fakes=200)
+    kd = next(Score(**one) for one in found["scores"] if one["name"] == "kd_judge")
+    assert kd.low is not None and kd.high is not None and kd.low < kd.value < kd.high
+    assert kd.high - kd.low < kd.value
+    assert kd.scale.keys() == {"floor", "new_people", "blur", "ghosts", "repeat", "noise"}
+    spoilt = set(registry.names("evaluation.distortions")) - {
+        "people_left_out"
+    }  # of whom there are but 9
+    assert set(kd.valid) | set(kd.blind) == spoilt and "noise" in kd.valid
+    assert "10 people" in found["sights"]["judge"]["left_out"]["people_left_out"]
+    assert not any(
+        one["scale"] for one in found["scores"] if one["kind"] == "precision"
+    )  # it depends on the counts
+
+
+def test_the_interval_covers_what_other_draws_score(index: Index, tmp_path: Path) -> None:
+    runs = []
+    for seed in range(20):
+        context = dataclasses.replace(context_of(index, fakes=100), seed=seed)
+        found = generator.full(LinearModel(), context, tmp_path)
+        runs.append(next(Score(**one) for one in found["scores"] if one["name"] == "kd_judge"))
+    truth = np.mean([one.value for one in runs])
+    covered = sum(
+        one.low <= truth <= one.high
+        for one in runs
+        if one.low is not None and one.high is not None
+    )
+    assert covered >= 17
 
 
 def test_the_pictures_show_the_first_draws_and_below_them_their_nearest_faces(
-    index: Index, tmp_path: Path, real: Tensor, held_out: Tensor
+    index: Index, tmp_path: Path, real: Tensor
 ) -> None:
     evaluate(LinearModel(), index, tmp_path)
     fake = generator.draw(LinearModel(), nothing(80), 3, "evaluation")
@@ -507,7 +543,7 @@ def test_the_pictures_show_the_first_draws_and_below_them_their_nearest_faces(
     )
     assert samples.shape == (8 * 16, 8 * 16) and pairs.shape == (2 * 16, 12 * 16)
     np.testing.assert_array_equal(samples[16:32, 16:32], fake[9, ..., 0])
-    twins, _ = generator.nearest(fake, real, held_out)
+    twins, _ = generator.nearest(fake, real)
     np.testing.assert_array_equal(pairs[:16, 48:64], fake[3, ..., 0])
     np.testing.assert_array_equal(pairs[16:, 48:64], twins[3, ..., 0])
 
@@ -520,13 +556,12 @@ def test_a_generator_that_draws_training_faces_scores_as_well_as_can_be(
         sample=lambda z, c: pixels.to_model(real[(z[:, 0].abs() * 1e5).long() % len(real)]),
     )
     found = evaluate(memory, index, tmp_path, fakes=400)
-    assert found["memorisation_ratio"] == 0
-    assert found["scores"]["precision_judge"] == 1
-    assert found["scores"]["kd_judge"] < found["scale"]["kd_judge"]["floor"]
+    assert found["memorisation_ratio"] == 0 and values(found)["authenticity_judge"] == 0
+    assert values(found)["precision_judge"] == 1
+    assert values(found)["kd_judge"] < found["sights"]["judge"]["marks"]["kd"]["new_people"]
     worse = evaluate(LinearModel(), index, tmp_path)
     assert (
-        worse["scores"]["kd_judge"] > found["scores"]["kd_judge"]
-        and worse["memorisation_ratio"] > 0.5
+        values(worse)["kd_judge"] > values(found)["kd_judge"] and worse["memorisation_ratio"] > 0.5
     )
 
 
@@ -545,26 +580,34 @@ def test_models_with_an_encoder_also_show_reconstructions(
     np.testing.assert_array_equal(shown[48:, -16:], mean_face)
 
 
-def test_staged_inception_weights_add_fid_and_kid_with_their_scale(
+def test_inceptions_scores_have_the_names_of_the_field(
     index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weights, "find", lambda: tmp_path / weights.FILE)
-    monkeypatch.setattr(features, "of_inception", lambda path, device: flattened)
-    found = evaluate(LinearModel(), index, tmp_path)
-    assert found["not_staged"] == {}
-    assert found["scores"]["fid"] == pytest.approx(
-        found["scores"]["fd_judge"], rel=1e-3
-    )  # here both look at pixels
-    assert found["scores"]["kid"] == pytest.approx(found["scores"]["kd_judge"], rel=1e-3)
-    assert found["scores"].keys() >= {"precision_inception", "recall_inception"}
-    assert found["scale"].keys() == {"kd_judge", "kid"}
-    assert (
-        found["protocol"]["inception"] == weights.SHA256[:8]
-        and "299" in found["protocol"]["inception_resize"]
+    class Pixels:
+        """Pixels under another name."""
+
+        batch, weights, resize = 32, inception.WEIGHTS.digest, "to 299"
+
+        def __call__(self, images: Tensor) -> Looked:
+            return Looked((images.flatten(1) / 255).float())
+
+    monkeypatch.setattr(extractors, "present", lambda: ["inception", "judge"])
+    monkeypatch.setattr(
+        extractors, "load", lambda name, *rest: Pixels() if name == "inception" else eye(*rest)
     )
 
+    def eye(side: int, device: torch.device, judge: Judge) -> Any:
+        return judge_eye.load(side, device, judge)
 
-def test_every_set_of_images_is_looked_at_once(index: Index, tmp_path: Path) -> None:
+    found = evaluate(LinearModel(), index, tmp_path)
+    assert values(found)["kid"] == pytest.approx(
+        values(found)["kd_judge"], rel=1e-3
+    )  # here both look at pixels
+    assert values(found).keys() >= {"fid", "precision_inception", "recall_inception"}
+    assert {one["features"] for one in found["protocols"].values()} == {"judge", "inception"}
+
+
+def test_the_reference_is_looked_at_once_for_all_models(index: Index, tmp_path: Path) -> None:
     seen: list[int] = []
 
     class CountingJudge(PixelJudge):
@@ -572,26 +615,33 @@ def test_every_set_of_images_is_looked_at_once(index: Index, tmp_path: Path) -> 
             seen.append(len(images))
             return super().features(images)
 
-    asked = Evaluation(fakes=80)
-    generator.evaluate(LinearModel(), CountingJudge(), "", index, asked, 3, tmp_path)
-    assert sorted(seen) == [
-        15,
-        15,
-        15,
-        15,
-        45,
-        80,
-    ]  # held-out people and three ways to spoil them, the reference, the fakes
+    network = CountingJudge()
+    evaluate(LinearModel(), index, tmp_path, network)
+    first = len(seen)
+    evaluate(LinearModel(), index, tmp_path, network)
+    assert len(seen) - first == 2 + 1  # batches of 64: 80 fakes, 15 held-out people
+
+
+def test_a_quick_score_is_the_full_score_of_fewer_images(index: Index, tmp_path: Path) -> None:
+    context = dataclasses.replace(
+        context_of(index, quick_fakes=80), goal=Goal("kd_judge", "lower")
+    )
+    quick = generator.quick(LinearModel(), context)
+    assert quick == {
+        "kd_judge": pytest.approx(
+            values(generator.full(LinearModel(), context, tmp_path))["kd_judge"]
+        )
+    }
 
 
 def test_the_nearest_face_is_the_same_whatever_the_chunks(
-    real: Tensor, held_out: Tensor, monkeypatch: pytest.MonkeyPatch
+    real: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake = generator.draw(LinearModel(), nothing(20), 0, "evaluation")
-    whole = generator.nearest(fake, real, held_out)
+    whole = generator.nearest(fake, real)
     monkeypatch.setattr(generator, "CHUNK", 4)
-    parts = generator.nearest(fake, real, held_out)
-    assert torch.equal(parts[0], whole[0]) and parts[1] == whole[1]
+    parts = generator.nearest(fake, real)
+    assert torch.equal(parts[0], whole[0]) and parts[1].tolist() == whole[1].tolist()
 
 
 def test_fakes_stand_above_their_nearest_faces_however_few_they_are(
@@ -603,7 +653,7 @@ def test_fakes_stand_above_their_nearest_faces_however_few_they_are(
 
 def test_a_held_out_split_that_is_the_reference_is_refused(real: Tensor) -> None:
     with pytest.raises(UserError, match=r"evaluation\.held_out"):
-        generator.nearest(real[:4], real, real)
+        ratio(real[:4], real, real)
 
 
 class Elsewhere(Tensor):
@@ -664,7 +714,7 @@ def test_images_go_to_where_a_model_computes_and_come_back(
     found = []
     for kind in (Tensor, Elsewhere):
         network, judged = model(kind), Placed(kind)
-        scores = generator.evaluate(network, judged, "", index, Evaluation(fakes=80), 3, tmp_path)
+        scores = evaluate(network, index, tmp_path, judged)
         codes = claims.interpret(network, judged, index, Interpret(samples=300), 0, tmp_path)
         labels = features.logits(judged, Shards(index, "test"))["Glasses"].tolist()
         pictures = {path.name: path.read_bytes() for path in tmp_path.glob("*.png")}
@@ -690,20 +740,43 @@ class LookingUp:
 
 def test_the_classifier_protocol_scores_the_held_out_split(index: Index, tmp_path: Path) -> None:
     options = Evaluation(protocol="classifier", held_out="train")  # 9 people; the test split has 3
-    found = classifier.evaluate(
-        LookingUp(Shards(index, "train")), None, "", index, options, 0, tmp_path
-    )
+    context = Context(index, options, 0, classifier.GOAL, torch.device("cpu"))
+    found = classifier.full(LookingUp(Shards(index, "train")), context, tmp_path)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert found["labels"].keys() == {"Glasses", "Beard"}  # a person is no attribute
     assert (
         found["labels"]["Glasses"]["auroc"] == found["labels"]["Glasses"]["balanced_accuracy"] == 1
     )
     assert found["labels"]["Beard"]["scored"] is False and "auroc" not in found["labels"]["Beard"]
-    assert found["protocol"] == {
-        "split": "train",
-        "images": 45,
-        "dataset": index.images_digest[:12],
-    }
+    ((name, protocol),) = found["protocols"].items()
+    assert Protocol(**protocol).id() == name
+    assert (protocol["split"], protocol["reals"], protocol["dataset"]) == (
+        "train",
+        45,
+        index.images_digest[:12],
+    )
+
+
+def test_classifiers_are_searched_by_their_mean_balanced_accuracy_on_held_out_people(
+    index: Index,
+) -> None:
+    class Never(LookingUp):
+        """It sees no beard at all, so it is right about half of the classes there."""
+
+        def logits(self, images: Tensor) -> dict[str, Tensor]:
+            found = super().logits(images)
+            return {**found, "Beard": certain([0] * len(images))}
+
+    options = Evaluation(protocol="classifier", held_out="train")
+    context = Context(index, options, 0, classifier.GOAL, torch.device("cpu"))
+    shards = Shards(index, "train")
+    assert classifier.quick(LookingUp(shards), context) == {"balanced_accuracy": 1}
+    assert classifier.quick(Never(shards), context) == {"balanced_accuracy": pytest.approx(0.75)}
+    assert classifier.goal("balanced_accuracy").best([0.5, 0.9]) == 0.9
+    with pytest.raises(
+        UserError, match=r"sweep\.goal=kd_lite0: classifiers are searched by balanced_accuracy"
+    ):
+        classifier.goal("kd_lite0")
 
 
 def test_a_classifier_sees_a_split_chunk_by_chunk(
@@ -730,8 +803,9 @@ def test_the_classifier_protocol_gives_counts_only_when_the_split_has_too_few_pe
     index: Index, tmp_path: Path
 ) -> None:
     model = LookingUp(Shards(index, "test"))
-    found = classifier.evaluate(
-        model, None, "", index, Evaluation(protocol="classifier"), 0, tmp_path
-    )["labels"]
+    context = Context(
+        index, Evaluation(protocol="classifier"), 0, classifier.GOAL, torch.device("cpu")
+    )
+    found = classifier.full(model, context, tmp_path)["labels"]
     assert found["Glasses"]["people"] == [3, 3] and found["Glasses"]["images"] == [9, 6]
     assert not any(fact["scored"] for fact in found.values())

@@ -97,7 +97,7 @@ ALLOWED = {  # package -> what its files may import of ours, beside their own pa
     "surroundings": set(),
     "metrics": {"rundir", "registry"},
     "report": {"rundir", "registry", "results", "config"},
-    "cluster": {"rundir", "registry", "config", "scratch", "surroundings"},
+    "cluster": {"rundir", "registry", "config", "results", "scratch", "surroundings"},
     "data": {"config", "registry", "rundir", "facts", "surroundings"},
     "models": {"rundir", "registry", "facts"},
     "objectives": {"models", "rundir", "registry", "facts", "schedule", "draws"},
@@ -121,8 +121,10 @@ ALLOWED = {  # package -> what its files may import of ours, beside their own pa
         ),
         *("facts", "schedule", "draws", "ranks", "conditions"),
     },
+    "weights": {"rundir"},
     "evaluation": {
         "results",
+        "weights",
         "checkpoint",
         "data",
         "metrics",
@@ -193,7 +195,7 @@ READS_THE_ENVIRONMENT = {  # why: what speaks to Slurm itself, and who is told b
         "facefactory.scratch",
         "facefactory.sweep",
     ),
-    *("facefactory.ranks", "facefactory.evaluation.weights", "facefactory.command"),
+    *("facefactory.ranks", "facefactory.weights", "facefactory.command"),
 }
 
 

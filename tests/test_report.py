@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -11,12 +12,17 @@ import pytest
 from PIL import Image
 
 from facefactory.report import pages, plots
-from facefactory.report.facts import metrics, place, rounded
+from facefactory.report.facts import metrics, rounded
+from facefactory.report.scores import place
+from facefactory.results import Better, Protocol, Score
 
 EVIL = "<script>alert(1)</script>"
 LR = '{"name": "FloatDistribution", "attributes": {"step": null, "low": 1e-05, "high": 0.01, "log": true}}'
 WIDTH = '{"name": "CategoricalDistribution", "attributes": {"choices": [16, 32]}}'
-SCALE = {"kd_judge": {"floor": 0.002, "blur": 0.31, "repeat": 0.9, "noise": 1.2}}
+SCALE = {"floor": -0.001, "new_people": 0.002, "blur": 0.31, "repeat": 0.9, "noise": 1.2}
+PROTOCOL = Protocol(
+    "lite0", "1a2b3c4d", "none", "uint8", "aa11", "train", "square", 320, 1000, 0, "0.5", 1.0
+)
 
 
 def put(path: Path, value: Any) -> None:
@@ -34,13 +40,27 @@ def put_picture(path: Path, columns: int = 8, rows: int = 8, side: int = 16) -> 
     Image.frombytes("L", (columns * side, rows * side), ramp).save(path)
 
 
+def score(name: str, value: float, protocol: Protocol, better: Better = "lower") -> dict[str, Any]:
+    own = {
+        "low": value * 0.9,
+        "high": value * 1.1,
+        "scale": SCALE,
+        "valid": ("blur",),
+        "blind": ("ghosting", "block_shuffling"),
+    }
+    return dataclasses.asdict(
+        Score(name, name.partition("_")[0], value, better, protocol.id(), **own)
+    )  # type: ignore[arg-type]
+
+
 def put_run(
     folder: Path,
     kd: float,
-    ratio: float = 1.2,
+    copied: bool = False,
     kind: str = "gan",
     resize: str = "none",
     evil: str = "Smiling",
+    kd_judge: float = 0.5,
 ) -> None:
     """A trained, evaluated and interpreted generative run."""
     put_lines(
@@ -54,14 +74,19 @@ def put_run(
         *([("reconstructions", 2)] if kind == "vae" else []),
     ):
         put_picture(folder / f"evaluate/{name}.png", rows=rows)
-    scores = {"kd_judge": kd, "fd_judge": 2.1, "precision_judge": 0.8}
-    results = {
-        "scores": scores,
-        "scale": SCALE,
-        "protocol": {"features": "judge 1a2b", "resize": resize},
-        "kimg": 60.0,
+    lite0 = dataclasses.replace(PROTOCOL, resize=resize)
+    judge = dataclasses.replace(PROTOCOL, features="judge")
+    scores = [score("kd_lite0", kd, lite0), score("kd_judge", kd_judge, judge)]
+    scores.append(
+        score("precision_lite0", 0.8, lite0, "higher") | {"verdicts": ("too few images: 9",)}
+    )
+    results = {"goal": {"metric": "kd_lite0", "better": "lower"}, "scores": scores, "kimg": 60.0}
+    results["protocols"] = {one.id(): dataclasses.asdict(one) for one in (lite0, judge)}
+    texts = {
+        "not_staged": {"inception": "run weights.fetch"},
+        "memorisation_ratio": 0.7,
+        "copied": ["lite0"] * copied,
     }
-    texts = {"not_staged": {"fid": "run weights.fetch"}, "memorisation_ratio": ratio}
     put(folder / "evaluate/results.json", {**results, **texts})
     put_picture(folder / "interpret/traversals.png", rows=2)
     effect = {"effect": 0.31, "low": 0.1, "high": 0.5, "q": 0.01}
@@ -116,7 +141,7 @@ def put_trial(
         "params": {"training.lr": 1e-4 * (number + 1), "model.width": 16 if number % 2 else 32},
         "distributions": {"training.lr": LR, "model.width": WIDTH},
         "state": state,
-        "scores": [{"kimg": kimg, "kd_judge": score} for kimg, score in scores],
+        "scores": [{"kimg": kimg, "kd_lite0": score} for kimg, score in scores],
         "error": error,
         "seconds": 12.3,
     }
@@ -183,12 +208,20 @@ def sweep(tmp_path: Path) -> Path:
         put_trial(6, "failed", [], f"loss_d not finite {EVIL}"),
     ]
     trials += [put_trial(7, "interrupted", [(4, float("nan"))])]
-    results = {"metric": "kd_judge", "sampler": "tpe", "rungs_kimg": [4, 12], "trials": trials}
+    results = {
+        "metric": "kd_lite0",
+        "better": "lower",
+        "sampler": "tpe",
+        "rungs_kimg": [4, 12],
+        "trials": trials,
+    }
     put(folder / "sweep/results.json", results)
     for trial in trials:
         put_picture(folder / f"sweep/trials/{trial['name']}/train/samples/samples-1.png")
     entries = []
-    for rank, (trial, kd, ratio) in enumerate([(4, 0.05, 1.1), (3, 0.01, 0.7), (2, None, 0)]):
+    for rank, (trial, kd, copied) in enumerate(
+        [(4, 0.05, False), (3, 0.01, True), (2, None, False)]
+    ):
         name = f"{rank}-{trial:03d}-ab12cd34"
         state = "failed" if kd is None else "finished"
         tail = {"error": None if kd else "out of memory", "log_tail": None if kd else "Killed\n"}
@@ -202,7 +235,7 @@ def sweep(tmp_path: Path) -> Path:
             }
         )
         if kd:
-            put_run(folder / "finalists" / name, kd, ratio, evil=EVIL)
+            put_run(folder / "finalists" / name, kd, copied, evil=EVIL)
     put(folder / "finalists/results.json", {"finalists": entries})
     return folder
 
@@ -233,13 +266,15 @@ def test_a_sweep_names_its_winner_and_where_the_score_lies(sweep: Path) -> None:
     text, data = written(sweep)
     first, *others = data["verdict"]
     assert first.startswith(
-        "Finalist 1-003-ab12cd34 won: kd_judge 0.01, between held-out real faces (0.002) and blurred faces (0.31)"
+        "Finalist 1-003-ab12cd34 won: kd_lite0 0.01 [0.009, 0.011], between new people (0.002) and blurred faces (0.31)"
     )
     assert "0-000" not in first and "runner-up, 0-004-ab12cd34, has 0.05" in first
     assert any(
-        "Caution" in sentence and "1-003-ab12cd34 (0.7)" in sentence and "0-004" not in sentence
-        for sentence in others
+        "Caution" in one and "copied: 1-003-ab12cd34;" in one and "0-004" not in one
+        for one in others
     )
+    assert "On this set kd_lite0 is blind to ghosting, block shuffling." in others
+    assert not any("disagree" in one for one in others)
     assert any(
         "Of 8 trials, 5 finished, 1 stopped, 1 failed, 1 interrupted" in sentence
         for sentence in others
@@ -257,7 +292,34 @@ def test_unlike_protocols_are_not_ranked(sweep: Path) -> None:
         "1-003",
         "2-002",
     ]  # as listed
-    assert "The protocols differ in resize" in text
+    assert (
+        "resize: bilinear and none" in data["verdict"][0]
+        and "The protocols differ in resize: " in text
+    )
+
+
+def test_feature_networks_that_rank_the_finalists_differently_are_both_shown(sweep: Path) -> None:
+    put_run(sweep / "finalists/0-004-ab12cd34", 0.05, kd_judge=0.2)
+    text, data = written(sweep)
+    wanted = "Feature networks disagree (Kendall's tau -1), the best first by kd_lite0: 1-003-ab12cd34, 0-004-ab12cd34; "
+    assert wanted + "kd_judge: 0-004-ab12cd34, 1-003-ab12cd34." in data["verdict"]
+    assert "best first by kd_judge" in text and data["verdict"][0].startswith(
+        "Finalist 1-003-ab12cd34 won"
+    )
+
+
+def test_where_higher_is_better_the_highest_wins(sweep: Path) -> None:
+    for path in [sweep / "sweep/results.json", *sweep.glob("finalists/*/evaluate/results.json")]:
+        path.write_text(path.read_text().replace('"better": "lower"', '"better": "higher"'))
+    data = written(sweep)[1]
+    assert data["verdict"][0].startswith("Finalist 0-004-ab12cd34 won")
+    assert [row["name"][:3] for row in data["leaderboard"][3:8]] == [
+        "000",
+        "001",
+        "002",
+        "003",
+        "004",
+    ]
 
 
 def test_the_leaderboard_compares_trials_only_at_the_same_rung(sweep: Path) -> None:
@@ -291,12 +353,23 @@ def test_every_section_of_a_full_sweep_is_drawn(sweep: Path) -> None:
     text, data = written(
         sweep, {"000-ab12cd34": "python jobs/train_gan.py training.lr=1e-4 && true"}
     )
-    for div in ("training", "trials", "parameter-importances", "parallel-coordinates", "slices"):
+    for div in (
+        "scale",
+        "training",
+        "trials",
+        "parameter-importances",
+        "parallel-coordinates",
+        "slices",
+    ):
         assert f'<div id="{div}" class="plotly-graph-div"' in text
     assert "Not drawn" not in text
     assert (
-        "floor: 0.002, blur: 0.31" in text
-        and "Fréchet distances (fd_…, fid) grow as sets shrink" in text
+        "other photographs of the same people" in text and "<small>[0.045, 0.055]</small>" in text
+    )
+    assert (
+        "<small>ghosting, block shuffling</small>" in text
+        and "too few images: 9" in text
+        and PROTOCOL.id() in text
     )
     assert (
         text.count("data:image/png;base64,") == 8 + 2 * 3 and "pixelated" in text
@@ -331,10 +404,9 @@ def test_a_single_generative_run(tmp_path: Path, kind: str) -> None:
     put(tmp_path / "command.txt", f"python jobs/train_{kind}.py\n")
     put_run(tmp_path, 0.05, kind=kind)
     text, data = written(tmp_path)
-    assert (
-        data["verdict"][0]
-        == "This run has kd_judge 0.05, between held-out real faces (0.002) and blurred faces (0.31)."
-    )
+    mark = "between new people (0.002) and blurred faces (0.31)"
+    assert data["verdict"][0] == f"This run has kd_lite0 0.05 [0.045, 0.055], {mark}."
+    assert not any("Caution" in one for one in data["verdict"])
     assert (
         "1 of 4 latent dimensions are associated with a label: 3 (Eyeglasses)." in data["verdict"]
     )
@@ -349,7 +421,10 @@ def test_a_single_generative_run(tmp_path: Path, kind: str) -> None:
 
 def test_a_classifier_run(tmp_path: Path) -> None:
     put(tmp_path / "command.txt", "python jobs/train_classifier.py\n")
-    put(tmp_path / "evaluate/results.json", {"labels": labels(), "protocol": {"folds": 5}})
+    put(
+        tmp_path / "evaluate/results.json",
+        {"labels": labels(), "protocols": {PROTOCOL.id(): dataclasses.asdict(PROTOCOL)}},
+    )
     text, data = written(tmp_path)
     assert data["kind"] == "classifier"
     assert data["verdict"][0] == "Eyeglasses: balanced accuracy 0.9; guessing gives 0.5."
@@ -400,13 +475,27 @@ def test_newer_attempts_replace_what_they_repeat(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("score", "words"),
     [
-        (0.0004, "better than even held-out real faces (0.002), so look for memorised faces"),
+        (0.0004, "between other photographs of the same people (-0.001) and new people (0.002)"),
+        (-0.01, "better than even other photographs of the same people (-0.001)"),
         (0.5, "between blurred faces (0.31) and one face repeated (0.9)"),
         (7.0, "no better than the worst mark of its scale, noise (1.2)"),
     ],
 )
 def test_a_score_is_placed_on_its_scale(score: float, words: str) -> None:
-    assert place(score, SCALE["kd_judge"]) == words
+    assert place(score, SCALE, "lower", rounded) == words
+
+
+def test_a_score_that_is_better_high_is_placed_the_other_way_round() -> None:
+    scale = {"new_people": 0.9, "blur": 0.5, "noise": 0.1}
+    assert (
+        place(0.6, scale, "higher", rounded) == "between new people (0.9) and blurred faces (0.5)"
+    )
+    assert place(0.95, scale, "higher", rounded) == "better than even new people (0.9)"
+    assert (
+        place(0.0, scale, "higher", rounded)
+        == "no better than the worst mark of its scale, noise (0.1)"
+    )
+    assert place(0.6, {}, "higher", rounded) == "without a scale beside it"
 
 
 def test_numbers_have_three_digits() -> None:

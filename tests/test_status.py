@@ -827,15 +827,22 @@ def test_progress_comes_from_the_runs_own_files(known: Known) -> None:
     assert 295 <= facts["heartbeat_s"] <= 310 and 0 <= facts["checkpoint_s"] <= 10
 
 
-def test_a_sweeps_best_score_is_the_lowest_distance(known: Known) -> None:
+@pytest.mark.parametrize(("better", "best"), [("lower", 0.2), ("higher", 0.9)])
+def test_a_sweeps_best_score_is_that_of_what_it_looks_for(
+    known: Known, better: str, best: float
+) -> None:
     known.records("failed")
     for number, score in enumerate((0.5, 0.2, 0.9)):
         trial = known.folder.path / "sweep" / "trials" / str(number)
         trial.mkdir(parents=True)
         (trial / "trial.json").write_text("{}")
-        (trial / "scores.jsonl").write_text(json.dumps({"kd_judge": score}) + "\n")
+        (trial / "scores.jsonl").write_text(json.dumps({"fit": score, "other": 0.0}) + "\n")
+    assert known.read()[1]["73323"]["best"] is None  # nothing says yet what is looked for
+    (known.folder.path / "sweep" / "goal.json").write_text(
+        json.dumps({"metric": "fit", "better": better})
+    )
     facts = known.read()[1]["73323"]
-    assert facts["trials"] == 3 and facts["best"] == 0.2
+    assert facts["trials"] == 3 and facts["best"] == best
 
 
 def shown(folder: RunDir) -> str:

@@ -184,7 +184,7 @@ def test_a_sweep_killed_and_continued_loses_and_repeats_no_finished_trial(
             "trials"
         ]
         assert [one["state"] for one in found] == ["finished"] * 3
-        keep = ("kimg", "kd_judge", "fd_judge")
+        keep = ("kimg", "kd_lite0", "kd_judge")
         return {
             one["name"]: [{key: line[key] for key in keep} for line in one["scores"]]
             for one in found

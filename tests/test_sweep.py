@@ -14,9 +14,11 @@ import optuna
 import pytest
 
 from facefactory import UserError, config, rundir, sweep
+from facefactory.results import Goal
 from facefactory.run import Run, resolve, space_of, with_params
 from facefactory.sweep import Sweep
 
+GOAL = Goal("fit", "lower")
 JOBS = Path(__file__).parents[1] / "jobs"
 SPACES = sorted(path.stem for path in (JOBS / "spaces").glob("*.yaml"))
 SPACE: sweep.Space = {
@@ -223,7 +225,7 @@ def put_trial(
 
 
 def line(kimg: float, score: float) -> str:
-    return json.dumps({"kimg": kimg, sweep.METRIC: score}) + "\n"
+    return json.dumps({"kimg": kimg, "fit": score}) + "\n"
 
 
 def test_results_tell_finished_stopped_failed_and_interrupted_trials_apart(tmp_path: Path) -> None:
@@ -249,7 +251,7 @@ def test_a_score_line_that_a_kill_tore_is_left_out(tmp_path: Path) -> None:
     put_trial(tmp_path, 0, None, line(4, 0.2) + line(12, 0.1)[:-9])
     put_trial(tmp_path, 1, None, line(4, 0.2)[:-1])  # whole, but nobody knows
     first, second = sweep.results(tmp_path, SPACE)
-    assert first["scores"] == [{"kimg": 4, sweep.METRIC: 0.2}] and first["state"] == "interrupted"
+    assert first["scores"] == [{"kimg": 4, "fit": 0.2}] and first["state"] == "interrupted"
     assert second["scores"] == []
 
 
@@ -283,7 +285,7 @@ def scored(name: str, *scores: tuple[float, float], state: str = "finished") -> 
     return {
         "name": name,
         "state": state,
-        "scores": [{"kimg": kimg, sweep.METRIC: score} for kimg, score in scores],
+        "scores": [{"kimg": kimg, "fit": score} for kimg, score in scores],
     }
 
 
@@ -295,9 +297,22 @@ def test_the_best_got_furthest_and_then_scored_lowest_at_their_last_rung() -> No
         scored("far", (4, 0.9), (12, 0.2)),
         scored("stopped", (4, 0.3), state="stopped"),
     ]
-    ranked = [one["name"] for one in sweep.best(trials, 10)]
+    ranked = [one["name"] for one in sweep.best(trials, 10, GOAL)]
     assert ranked == ["far and low", "far", "far, low at first", "stopped but low", "stopped"]
-    assert [one["name"] for one in sweep.best(trials, 2)] == ranked[:2]
+    assert [one["name"] for one in sweep.best(trials, 2, GOAL)] == ranked[:2]
+
+
+def test_where_higher_is_better_the_best_scored_highest() -> None:
+    trials = [
+        scored("low", (12, 0.1)),
+        scored("high", (12, 0.9)),
+        scored("stopped", (4, 1.0), state="stopped"),
+    ]
+    assert [one["name"] for one in sweep.best(trials, 3, Goal("fit", "higher"))] == [
+        "high",
+        "low",
+        "stopped",
+    ]
 
 
 def test_trials_that_failed_or_have_no_score_are_not_among_the_best() -> None:
@@ -306,8 +321,8 @@ def test_trials_that_failed_or_have_no_score_are_not_among_the_best() -> None:
         scored("unborn", state="interrupted"),
         scored("ok", (4, 1.0)),
     ]
-    assert [one["name"] for one in sweep.best(trials, 3)] == ["ok"]
-    assert sweep.best([trials[0]], 1) == []
+    assert [one["name"] for one in sweep.best(trials, 3, GOAL)] == ["ok"]
+    assert sweep.best([trials[0]], 1, GOAL) == []
 
 
 # -- the spaces and presets of this project --------------------------------------------------------------------------
@@ -373,6 +388,7 @@ import sys
 from pathlib import Path
 
 from facefactory import scratch, surroundings, sweep
+from facefactory.results import Goal
 
 surroundings.settle(started_by_us=False)
 
@@ -385,7 +401,7 @@ def trial(folder, params, report):
     for parent in [Path(facts["temporary"]), Path(facts["temporary"]).parent]:
         facts[parent.name if parent.name == "ray" else "parent"] = parent.stat().st_mode & 0o7777
     Path(folder, "facts.json").write_text(json.dumps(facts))
-    report({"kimg": 1.0, sweep.METRIC: params["x"]})
+    report({"kimg": 1.0, "fit": params["x"]})
 
 
 study = sweep.Study(
@@ -395,12 +411,13 @@ study = sweep.Study(
     seed=0,
     trial=trial,
     threads=1,
+    goal=Goal("fit", "lower"),
     gpus=0.0,
     needs_gpus=False,
     should_stop=lambda: False,
     ray=None,
 )
-print([one["scores"][0][sweep.METRIC] for one in sweep.run(study)])
+print([one["scores"][0]["fit"] for one in sweep.run(study)])
 """
 LEFT = {  # by a shell, a container or another launcher
     "RAY_ADDRESS": "127.0.0.1:6379",

@@ -9,6 +9,7 @@ from typing import Any
 from facefactory import rundir
 from facefactory.cluster import asked, job_name, states
 from facefactory.cluster.states import in_words
+from facefactory.results import Goal
 from facefactory.rundir import RunDir
 
 SACCT = {
@@ -412,10 +413,19 @@ def progress(folder: RunDir, stage: str, job: str) -> dict[str, Any]:
         "kimg": line.get("kimg"),
         "images_per_s": line.get("images_per_s"),
         "trials": len(list(place.glob("trials/*/trial.json"))) or None,
-        "best": min((one["kd_judge"] for one in scores), default=None),
+        "best": best(place, scores),
         "heartbeat_s": round(now - beat) if beat else None,
         "checkpoint_s": round(now - saved) if saved else None,
     }
+
+
+def best(place: Path, scores: list[dict[str, Any]]) -> float | None:
+    """The best score of a sweep so far, by what goal.json says is looked for."""
+    goal = rundir.read_json(place / "goal.json")
+    if goal is None:
+        return None
+    values = [one[goal["metric"]] for one in scores if one.get(goal["metric"]) is not None]
+    return Goal(**goal).best(values) if values else None
 
 
 def changed(path: Path) -> float:

@@ -1,55 +1,85 @@
-"""Images -> feature vectors, by the judge or by InceptionV3; images -> the judge's verdicts."""
+"""Images -> statistics of their features, batch by batch; images -> the logits of a classifier."""
 
-import functools
-import warnings
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
 from facefactory.data.sets import pixels
-from facefactory.data.sets.loader import CHUNK, Shards
+from facefactory.data.sets.loader import Shards
 from facefactory.data.sets.order import Ids
+from facefactory.evaluation import statistics
+from facefactory.evaluation.extractors import Extractor, Looked
+from facefactory.evaluation.statistics import Statistics
 from facefactory.metrics import Array
 
-Extractor = Callable[[torch.Tensor], Array]  # [N, H, W, C] uint8 -> [N, D] float64
+Kept = dict[str, Statistics]  # by the statistics' names
 
 
-def _extractor(function: Callable[[torch.Tensor], torch.Tensor]) -> Extractor:
-    """Chunk by chunk; the last two sets are remembered, so that the reference is looked at once, whatever it is compared with."""
+def look(extractor: Extractor, images: torch.Tensor) -> Looked:
+    """What a network makes of images [n, H, W, C] uint8, whatever their number.
 
-    @functools.lru_cache(maxsize=2)  # by object: tensors are hashed by identity
-    def extract(images: torch.Tensor) -> Array:
-        with torch.inference_mode():
-            return np.concatenate(
-                [function(part).double().cpu().numpy() for part in images.split(CHUNK)]
-            )
+    It always sees batches of its own size, the last one filled up: sums in a layer may depend on how many images there are.
+    """
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, len(images), extractor.batch):
+            part = images[start : start + extractor.batch]
+            full = part[torch.arange(extractor.batch) % len(part)]
+            seen = extractor(full)
+            logits = None if seen.logits is None else seen.logits[: len(part)]
+            parts.append(Looked(seen.features[: len(part)], logits))
+    all_logits = None
+    if parts[0].logits is not None:
+        all_logits = torch.cat([part.logits for part in parts if part.logits is not None])
+    return Looked(torch.cat([part.features for part in parts]), all_logits)
 
-    return extract
+
+def keep(
+    extractor: Extractor,
+    chunks: Iterable[torch.Tensor],
+    names: Iterable[str],
+    positions: Ids | None = None,
+) -> Kept:
+    """The statistics of some images, which come in chunks [n, H, W, C] uint8; `positions`: theirs, by default from 0 on."""
+    kept: Kept = {name: statistics.make(name) for name in names}
+    start = 0
+    for chunk in chunks:
+        looked = look(extractor, chunk)
+        rows = np.arange(start, start + len(chunk))
+        for one in kept.values():
+            one.add(looked, rows if positions is None else positions[rows])
+        start += len(chunk)
+    return kept
 
 
-def of_judge(judge: Any) -> Extractor:
-    """Features of a classifier, at the resolution it was trained at: no resizing."""
-    return _extractor(lambda part: judge.features(pixels.to_model(part).to(pixels.like(judge))))
+def sort_in(
+    parts: list[Kept], looked: Looked, positions: Ids, part_of: Ids, names: Iterable[str]
+) -> None:
+    """Add rows of features to the part of each of them; parts that are not there yet are made."""
+    names = list(names)
+    for part in np.unique(part_of):
+        while len(parts) <= part:
+            parts.append({name: statistics.make(name) for name in names})
+        mine = torch.from_numpy(part_of == part)
+        logits = None if looked.logits is None else looked.logits[mine]
+        for one in parts[part].values():
+            one.add(Looked(looked.features[mine], logits), positions[part_of == part])
 
 
-def of_inception(path: Path, device: torch.device) -> Extractor:
-    """Pool features (2048) of the standard InceptionV3; it resizes to 299 x 299 as the original FID code did."""
-    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+def merged(parts: Iterable[Mapping[str, Statistics]]) -> Kept:
+    """The statistics of all parts together; the parts stay as they are."""
+    whole: Kept = {}
+    for part in parts:
+        for name, one in part.items():
+            whole.setdefault(name, statistics.make(name)).merge(one)
+    return whole
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        network = FeatureExtractorInceptionV3(
-            "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path)
-        ).eval()
-    network.to(device)
-    return _extractor(
-        lambda part: network(
-            part.to(device).permute(0, 3, 1, 2).expand(-1, 3, -1, -1).contiguous()
-        )[0]
-    )
+
+def sample(extractor: Extractor, images: torch.Tensor) -> Array:
+    """Features [N, D] of images [N, H, W, C] uint8."""
+    return look(extractor, images).features.double().numpy()
 
 
 def logits(

@@ -9,22 +9,18 @@ from typing import Any
 
 import yaml
 
+from facefactory.report import scores
 from facefactory.rundir import read_json, read_jsonl, tail
 
-MARKS = {
-    "floor": "held-out real faces",
-    "blur": "blurred faces",
-    "repeat": "one face repeated",
-    "noise": "noise",
-}
 EMPTY: dict[str, Any] = {
     "kimg": None,
     "memorisation_ratio": None,
-    "scores": {},
-    "scale": {},
-    "protocol": {},
+    "scores": [],
+    "protocols": {},
+    "sights": {},
     "labels": {},
 }
+EMPTY |= {"copied": [], "absent": {}, "not_staged": {}, "goal": {}}
 
 
 def rounded(value: Any) -> str:
@@ -76,10 +72,7 @@ def gather(folder: Path, repeat: dict[str, str]) -> dict[str, Any]:
     )
     config = finite(yaml.safe_load(text)) or {}
     sweep, finalists, judge = map(results, ("sweep", "finalists", "judge"))
-    metric, sweeping = (
-        sweep.get("metric", "kd_judge"),
-        "jobs/sweep_" in called or bool(sweep or finalists),
-    )
+    sweeping = "jobs/sweep_" in called or bool(sweep or finalists)
     found = [] if sweeping else [{"name": folder.name, "folder": ".", "state": ""}]
     runs = []
     for one in finalists.get("finalists", found):
@@ -87,17 +80,17 @@ def gather(folder: Path, repeat: dict[str, str]) -> dict[str, Any]:
             EMPTY | results(f"{one['folder']}/evaluate"),
             results(f"{one['folder']}/interpret"),
         )
-        runs.append(
-            {**evaluated, **one, "score": evaluated["scores"].get(metric), "latent": latent}
-        )
-    protocols = [run["protocol"] for run in runs if run["scores"]]
-    unlike = sorted(
-        key
-        for key in set().union(*protocols)
-        if any(one.get(key) != protocols[0].get(key) for one in protocols)
-    )
+        runs.append({**evaluated, **one, "latent": latent})
+    goal = goal_of(config, sweep, runs)
+    metric = goal["metric"]
+    for run in runs:
+        score = scores.scores_of(run).get(metric)
+        run |= {"score": score and score.value, "interval": score and [score.low, score.high]}
+        run["scale"] = score.scale if score else {}
+    unlike = scores.unlike(runs, metric)
     if not unlike:
-        runs.sort(key=lambda run: (run["score"] is None, run["score"]))
+        sign = 1 if goal["better"] == "lower" else -1
+        runs.sort(key=lambda run: (run["score"] is None, sign * (run["score"] or 0)))
     kind = (
         "sweep"
         if sweeping
@@ -114,7 +107,14 @@ def gather(folder: Path, repeat: dict[str, str]) -> dict[str, Any]:
         "judge": judge,
         "runs": runs,
     }
-    facts["unlike_protocols"] = unlike
+    facts |= {
+        "better": goal["better"],
+        "unlike_protocols": unlike,
+        "score_rows": scores.rows(runs),
+    }
+    facts["disagreements"] = (
+        [] if unlike else scores.disagreements([run for run in runs if run["scores"]], metric)
+    )
     facts["provenance"] = {
         **provenance(folder),
         "config": text,
@@ -127,6 +127,17 @@ def gather(folder: Path, repeat: dict[str, str]) -> dict[str, Any]:
         "failures": failures(facts),
         "verdict": verdict(facts),
     }
+
+
+def goal_of(
+    config: dict[str, Any], sweep: dict[str, Any], runs: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """The score that ranks, and which way: what the search or the evaluation wrote, else what the config names."""
+    if "metric" in sweep:
+        return {"metric": sweep["metric"], "better": sweep.get("better", "lower")}
+    written = next((run["goal"] for run in runs if run["goal"]), None)
+    named = (config.get("sweep") or {}).get("goal") or "score"
+    return written or {"metric": named, "better": "lower"}
 
 
 def provenance(folder: Path) -> dict[str, Any]:
@@ -160,7 +171,8 @@ def leaderboard(facts: dict[str, Any]) -> list[dict[str, Any]]:
         for run in facts["runs"]
     ]
     rows = [{**trial, "kind": "trial", **last_score(trial, facts["metric"])} for trial in trials]
-    rows.sort(key=lambda row: (-(row["kimg"] or 0), row["score"] or 0))
+    sign = 1 if facts["better"] == "lower" else -1
+    rows.sort(key=lambda row: (-(row["kimg"] or 0), sign * (row["score"] or 0)))
     columns = ("kind", "name", "state", "kimg", "score", "params")
     return (
         [{name: row[name] for name in columns} for row in finalists + rows]
@@ -188,37 +200,22 @@ def failures(facts: dict[str, Any]) -> list[dict[str, Any]]:
     return [{key: one.get(key) for key in ("what", "name", "error", "log_tail")} for one in found]
 
 
-def place(score: float, scale: dict[str, float]) -> str:
-    """Where a score lies on its scale, in words."""
-    marks = sorted(
-        (value, f"{MARKS.get(name, name)} ({rounded(value)})") for name, value in scale.items()
-    )
-    better, worse = (
-        [words for value, words in marks if (value <= score) == side] for side in (True, False)
-    )
-    if not marks:
-        return "without a scale beside it"
-    if not better:
-        return f"better than even {worse[0]}, so look for memorised faces"
-    return (
-        f"between {better[-1]} and {worse[0]}"
-        if worse
-        else f"no better than the worst mark of its scale, {better[-1]}"
-    )
-
-
 def verdict(facts: dict[str, Any]) -> list[str]:
     """The findings in sentences, the most important first."""
     if facts["kind"] == "classifier":
         return label_verdict(facts["runs"][0]["labels"])
     sweeping, sentences = facts["kind"] == "sweep", [score_verdict(facts)]
-    ratios = [(run["name"], run["memorisation_ratio"]) for run in facts["runs"]]
-    if low := [
-        f"{name} ({rounded(ratio)})" for name, ratio in ratios if ratio is not None and ratio < 1
-    ]:
+    copies = [run["name"] for run in facts["runs"] if run["copied"]]
+    if copies:
         sentences.append(
-            f"Caution, memorisation ratio below 1: {', '.join(low)}; look at the nearest faces."
+            f"Caution, tests of copying say that training faces were copied: {', '.join(copies)}; look at the nearest."
         )
+    sentences += disagreement_verdict(facts)
+    blind = next(
+        (row["blind"] for row in facts["score_rows"] if row["name"] == facts["metric"]), ()
+    )
+    if blind:
+        sentences.append(f"On this set {facts['metric']} is blind to {scores.blind_words(blind)}.")
     for run in facts["runs"]:
         if dimensions := run["latent"].get("dimensions"):
             claims = [
@@ -253,16 +250,19 @@ def score_verdict(facts: dict[str, Any]) -> str:
     """Who won, and where the score lies on its scale."""
     metric, sweeping = facts["metric"], facts["kind"] == "sweep"
     if facts["unlike_protocols"]:
-        differing = ", ".join(facts["unlike_protocols"])
-        return f"No winner is named: the finalists were scored by unlike protocols ({differing} differ)."
+        pairs = facts["unlike_protocols"].items()
+        differing = "; ".join(
+            f"{name}: {' and '.join(map(rounded, values))}" for name, values in pairs
+        )
+        return f"No winner is named: the finalists were scored by unlike protocols ({differing})."
     ranked = [run for run in facts["runs"] if run["score"] is not None]
     if not ranked:
         who = f"No finalist has {metric}" if sweeping else f"This run has no {metric}"
         return f"{who} yet: evaluate/results.json is missing or lacks it."
     best, *others = ranked
-    where = (
-        f"{metric} {rounded(best['score'])}, {place(best['score'], best['scale'].get(metric, {}))}"
-    )
+    interval = f" [{rounded(best['interval'])}]" if best["interval"][0] is not None else ""
+    mark = scores.place(best["score"], best["scale"], facts["better"], rounded)
+    where = f"{metric} {rounded(best['score'])}{interval}, {mark}"
     if not sweeping:
         return f"This run has {where}."
     behind = (
@@ -271,6 +271,19 @@ def score_verdict(facts: dict[str, Any]) -> str:
         else "No other has a score."
     )
     return f"Finalist {best['name']} won: {where}. {behind}"
+
+
+def disagreement_verdict(facts: dict[str, Any]) -> list[str]:
+    """A sentence where two feature networks rank the finalists differently."""
+    sentences = []
+    for one in facts["disagreements"]:
+        rankings = "; ".join(
+            f"{name}: {', '.join(order)}" for name, order in one["rankings"].items()
+        )
+        sentences.append(
+            f"Feature networks disagree (Kendall's tau {rounded(one['tau'])}), the best first by {rankings}."
+        )
+    return sentences
 
 
 def label_verdict(labels: dict[str, Any]) -> list[str]:

@@ -31,7 +31,7 @@ def write(folder: Path, repeat: dict[str, str]) -> list[Path]:
         "report.html",
         folder,
         facts,
-        drawings=figures(facts["sweep"], logged),
+        drawings=figures(facts["sweep"], logged, facts["runs"], facts["metric"]),
         written=datetime.now(UTC),
     )
 

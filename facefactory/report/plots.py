@@ -1,5 +1,6 @@
 """Plotly figures of a report as HTML divs; what cannot be drawn becomes a sentence that says why."""
 
+import html
 import math
 import warnings
 from collections.abc import Callable
@@ -11,7 +12,8 @@ import plotly.express as px
 from markupsafe import Markup
 from optuna import visualization
 
-from facefactory.report.facts import last_score
+from facefactory.report.facts import last_score, rounded
+from facefactory.report.scores import MARKS
 
 INK = ["#2f5d8a", "#c8702a", "#4a8a57", "#8a4f7d", "#b8a13a", "#5f6b76"]
 SEARCH = {
@@ -21,9 +23,15 @@ SEARCH = {
 }
 
 
-def figures(sweep: dict[str, Any], logged: list[dict[str, Any]]) -> dict[str, Markup]:
+def figures(
+    sweep: dict[str, Any],
+    logged: list[dict[str, Any]],
+    runs: list[dict[str, Any]] | None = None,
+    metric: str = "",
+) -> dict[str, Markup]:
     """The figures of the page by their names; `logged` are the metric lines of all runs, each with its `run`."""
     found = {"training": drawn("training", training_curves, logged)}
+    found["scale"] = drawn("scale", scale_line, runs or [], metric)
     if sweep:
         found["trials"] = drawn("trials", trial_curves, sweep)
         found |= {
@@ -53,6 +61,51 @@ def drawn(name: str, draw: Callable[..., Any], *data: Any, **options: Any) -> Ma
     return Markup(
         figure.to_html(full_html=False, include_plotlyjs=False, div_id=name, config=config)
     )
+
+
+def scale_line(runs: list[dict[str, Any]], metric: str) -> Any:
+    """The marks of the scale on a line, and the runs above it; distances from the best mark are drawn by their logarithm."""
+    scored = [run for run in runs if run["score"] is not None and run["scale"]]
+    if not scored:
+        raise ValueError(f"{metric} has no scale here.")
+    marks = scored[0]["scale"]
+    zero = min(*marks.values(), *(run["score"] for run in scored))
+    unit = max(max(marks.values()) - zero, 1e-12) / 100
+
+    def at(value: float) -> float:
+        return math.log10(1 + max(0.0, value - zero) / unit)
+
+    points = [
+        (at(value), 0, f"{MARKS.get(name, name)}<br>{rounded(value)}")
+        for name, value in marks.items()
+    ]
+    models = [
+        (at(run["score"]), 0, f"{html.escape(run['name'])}<br>{rounded(run['score'])}")
+        for run in scored
+    ]
+    figure = px.scatter(height=250)
+    for rows, color, side in ((sorted(points), INK[5], -1), (sorted(models), INK[1], 1)):
+        figure.add_scatter(
+            x=[row[0] for row in rows],
+            y=[0] * len(rows),
+            mode="markers",
+            marker={"size": 10, "color": color},
+        )
+        for number, (x, _, words) in enumerate(
+            rows
+        ):  # in turns near and far, so that neighbours do not overlap
+            far = 30 + 40 * (number % 2)
+            look = {
+                "arrowcolor": color,
+                "arrowwidth": 1,
+                "arrowhead": 0,
+                "font": {"color": color, "size": 11},
+            }
+            figure.add_annotation(x=x, y=0, ax=0, ay=-side * far, text=words, **look)
+    figure.add_hline(y=0, line_color="#dde3e8", layer="below")
+    figure.update_layout(showlegend=False)
+    figure.update_yaxes(visible=False, range=[-1, 1])
+    return figure.update_xaxes(visible=False, range=[-0.12, at(max(marks.values())) + 0.12])
 
 
 def trial_curves(sweep: dict[str, Any]) -> Any:

@@ -8,10 +8,11 @@ from typing import Any
 from facefactory import Failed, config, rundir, runner, say, surroundings, sweep
 from facefactory.cluster import local
 from facefactory.cluster.launch import Job
-from facefactory.run import Run, with_params
+from facefactory.run import Run, goal_of, with_params
 from facefactory.rundir import RunDir
 from facefactory.runner import Interrupted, stop
 from facefactory.stages import Outputs, Stage, of, on_gpu, outputs_of
+from facefactory.stages._scores import judge_needed
 from facefactory.stages._trials import open_training
 
 TRAINED = ("pack", "judge", "train")  # the stages of a finalist that lead to its networks
@@ -31,7 +32,11 @@ class Component(Stage):
     """Leaves `results`: a digest of how the finalists ended and what they scored."""
 
     sections = ("sweep.finalists", "training.", "evaluation.", "interpret.")
-    needs = ("sweep.trials", "judge.judge", "pack.images", "pack.labels")
+    needs = ("sweep.trials", "pack.images", "pack.labels")
+
+    def inputs(self, run: Run, folder: RunDir) -> dict[str, Any]:
+        """The judge too, where the protocol asks for one."""
+        return outputs_of(folder, *self.needs, *judge_needed(run))
 
     def intact(self, run: Run, folder: RunDir) -> bool:
         """None has failed: the same command tries failed ones again."""
@@ -92,7 +97,7 @@ class Component(Stage):
     def places(self, run: Run, folder: RunDir) -> list[Place]:
         """The best trials, as runs that go on."""
         trials = rundir.read_json(folder.stage("sweep") / "results.json")["trials"]
-        best = sweep.best(trials, run.sweep.finalists)
+        best = sweep.best(trials, run.sweep.finalists, goal_of(run))
         home = folder.stage(self.name)
         return [
             Place(one["name"], with_params(run, one["params"]), home / f"{number}-{one['name']}")

@@ -92,9 +92,8 @@ class Component(Stage):
         from facefactory import checkpoint
         from facefactory.data.sets import labels
         from facefactory.data.sets.loader import Shards
-        from facefactory.evaluation import features
+        from facefactory.evaluation import extractors, features
         from facefactory.evaluation import judge as judging
-        from facefactory.evaluation.protocols import generator
         from facefactory.training.trainer import Task
 
         index.require_different("train")
@@ -132,15 +131,15 @@ class Component(Stage):
                 whole = parts.setdefault(name, torch.zeros(len(everyone), values.shape[1]))
                 whole[torch.from_numpy(outside)] = values
 
-        # refused before a sweep trusts it, where its distances do not order what eyes order
+        # the one that all runs share
         done = fit("judge", Shards(index, "train"), run.judge.training.total_kimg)
-        extract = features.of_judge(done.average)
-        compared = (run.evaluation.reference, run.evaluation.held_out)
-        real, held_out = (Shards(index, split).some(run.evaluation.reals) for split in compared)
-        generator.scale(extract, real, held_out, "judge")
+        digest = checkpoint.digest(done.state())
+        eye = extractors.file("judge").load(
+            index.content["resolution"], world.device, extractors.Judge(done.average, digest)
+        )
         return {
-            "judge": checkpoint.digest(done.state()),
-            "feature_dim": extract(everyone.images(np.arange(1))).shape[1],
+            "judge": digest,
+            "feature_dim": features.sample(eye, everyone.images(np.arange(1))).shape[1],
             "folds": run.judge.folds,
             "people": len(np.unique(groups)),
             "images": len(everyone),

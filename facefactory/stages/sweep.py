@@ -1,5 +1,6 @@
 """The search: Ray Tune over the space, on this machine or over the nodes of a Slurm job; a trial is a run folder."""
 
+import dataclasses
 import functools
 import time
 from collections.abc import Sequence
@@ -9,20 +10,21 @@ from typing import Any
 from facefactory import Failed, config, rundir, runner, say, surroundings, sweep
 from facefactory.cluster.launch import Job
 from facefactory.cluster.local import INTERRUPTED
-from facefactory.run import TRAINS, Run, load_run, space_of, with_params
+from facefactory.evaluation import protocols
+from facefactory.run import TRAINS, Run, goal_of, load_run, space_of, with_params
 from facefactory.rundir import RunDir
 from facefactory.runner import Interrupted, stop
 from facefactory.stages import Outputs, Plan, Stage, of, on_gpu, outputs_of
 from facefactory.stages._networks import (
     checkpoint_of,
     join,
-    network_of,
     require_balance,
     require_trainable,
     say_doubts,
     task_of,
     trained,
 )
+from facefactory.stages._scores import context_of, judge_needed
 from facefactory.stages._sets import index_of, require_different, require_splits
 from facefactory.stages._trials import open_training
 
@@ -57,18 +59,25 @@ class Component(Stage):
         say_doubts(run, trials, plan.faces, plan)
 
     def inputs(self, run: Run, folder: RunDir) -> dict[str, Any]:
-        """The judge, the pixels and what the search space holds."""
-        before = outputs_of(folder, "judge.judge", "pack.images")
+        """What scores need, the pixels and what the search space holds."""
+        before = outputs_of(folder, "pack.images", *judge_needed(run))
         return {**before, "space": config.digest(space_of(run))}
 
     def work(self, run: Run, folder: RunDir) -> Outputs:
-        """Search, in the Ray that was started for this process, or in one of its own."""
+        """Search, in the Ray that was started for this process, or in one of its own.
+
+        UserError: the score that is looked for does not see on this set what everybody sees.
+        """
         target = folder.stage(self.name)
+        goal = goal_of(run)
+        protocols.file(run.evaluation.protocol).admit(context_of(run, folder, index_of(folder)))
+        rundir.write_json(target / "goal.json", dataclasses.asdict(goal))  # for whoever watches
         granted = run.training.device == "auto" and surroundings.sees_gpus()
         study = sweep.Study(
             folder=target,
             space=space_of(run),
             options=run.sweep,
+            goal=goal,
             seed=run.seed,
             trial=functools.partial(_trial, str(folder.path)),
             threads=run.training.threads,
@@ -87,8 +96,8 @@ class Component(Stage):
         if stop():
             raise Interrupted
 
-        rundir.write_json(target / "results.json", {"metric": sweep.METRIC, "trials": trials})
-        if not sweep.best(trials, 1):
+        rundir.write_json(target / "results.json", {**dataclasses.asdict(goal), "trials": trials})
+        if not sweep.best(trials, 1, goal):
             errors = sorted({str(one["error"]) for one in trials})
             raise Failed(f"all {len(trials)} trials failed: {'; '.join(errors)[:500]}")
         return {"trials": config.digest([_timeless(one) for one in trials])}, [
@@ -141,19 +150,13 @@ def _timeless(trial: dict[str, Any]) -> list[Any]:
 
 def _trial(parent: str, path: str, params: dict[str, Any], report: sweep.Report) -> None:
     """One trial, in a Ray worker: train from rung to rung in a run folder of its own, score at each."""
-    from facefactory import conditions
-    from facefactory.data.sets.loader import Shards
-    from facefactory.evaluation import features
-    from facefactory.evaluation.protocols import generator
-
     # what all trials share
     above = RunDir(Path(parent))
     study = load_run(above.path)
     run = with_params(study, params, total_kimg=study.sweep.max_kimg, ranks=1)
     index = index_of(above)
-    extract = features.of_judge(network_of(run, above, "judge"))
-    reference = Shards(index, run.evaluation.reference)
-    real = reference.some(run.evaluation.reals)
+    protocol = protocols.file(run.evaluation.protocol)
+    context = context_of(run, above, index)
 
     # its own folder, where rungs that were scored before are not trained again
     folder = open_training(Path(path), run)
@@ -170,9 +173,7 @@ def _trial(parent: str, path: str, params: dict[str, Any], report: sweep.Report)
             if rung == run.sweep.rungs()[-1]:
                 inputs = {"pack.images": index.images_digest}
                 runner.finish(run, folder, of("train"), inputs, checkpoint_of(folder), began)
-            asked = conditions.asked(done.average, reference, run.evaluation.fakes)
-            fake = generator.draw(done.average, asked, run.seed, "evaluation")
-            scores = generator.distances(extract, real, fake, "judge")
+            scores = protocol.quick(done.average, context)
             task.draw_samples(done.average, done.clock)
             report({"kimg": rung, **scores, "seconds": round(time.time() - began, 1)})
     except Exception as error:

@@ -393,7 +393,7 @@ def scores(place: Place, run: str) -> dict[str, Any]:
     """Trial -> its scores, without the seconds."""
     found = json.loads((place.path(run) / "sweep" / "results.json").read_text())["trials"]
     assert [one["state"] for one in found] == ["finished"] * 4, found
-    keep = ("kimg", "kd_judge", "fd_judge")
+    keep = ("kimg", "kd_lite0", "kd_judge")
     return {
         one["name"]: [{key: line[key] for key in keep} for line in one["scores"]] for one in found
     }

@@ -131,9 +131,13 @@ def weights(options: Data, classes: list[str]) -> tuple[float, ...] | None:
 
 def people(table: pd.DataFrame, group: str | None) -> npt.NDArray[np.int64]:
     """A number per image that says whose it is; without a group, or where it is unknown, each image stands alone."""
-    alone = -1 - np.arange(len(table))
-    found = table[group].to_numpy() if group else alone
-    return np.where(found < 0, alone, found)
+    return people_of(table[group].to_numpy() if group else None, len(table))
+
+
+def people_of(column: npt.NDArray[np.int64] | None, count: int) -> npt.NDArray[np.int64]:
+    """The same for `count` images from the column of their group, or from none."""
+    alone = -1 - np.arange(count)
+    return alone if column is None else np.where(column < 0, alone, column)
 
 
 def countable(

@@ -1,0 +1,58 @@
+"""What is scored, one protocol a file; a file is a `Scoring`. This file is torch-free.
+
+NEEDS        what has to be made before: ("judge",) or ()
+GOAL         what a search looks for unless sweep.goal says otherwise
+goal(name)   -> `Goal` of a score's name; UserError: no such score, or one that must not rank
+admit(context)          UserError: the goal does not see on this set what everybody sees
+quick(model, context)   -> name -> value, at a rung of a trial: the goal among them
+full(model, context, folder) -> what results.json of the stage evaluate holds; pictures are written into the folder
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from facefactory import registry
+from facefactory.evaluation import Evaluation
+from facefactory.evaluation.extractors import Judge
+from facefactory.results import Goal
+
+if TYPE_CHECKING:
+    import torch
+
+    from facefactory.data.sets.index import Index
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a model is scored on, and how."""
+
+    index: Index
+    options: Evaluation
+    seed: int
+    goal: Goal
+    device: torch.device
+    judge: Judge | None = None  # where the protocol needs one
+    average: str = ""  # half-life of the weights that are scored, as the checkpoint names it
+
+
+class Scoring(Protocol):
+    """See above."""
+
+    NEEDS: tuple[str, ...]
+    GOAL: Goal
+
+    def goal(self, name: str) -> Goal: ...
+
+    def admit(self, context: Context) -> None: ...
+
+    def quick(self, model: Any, context: Context) -> dict[str, float]: ...
+
+    def full(self, model: Any, context: Context, folder: Path) -> dict[str, Any]: ...
+
+
+def file(name: str) -> Scoring:
+    """The protocol behind a name; UserError: there is none."""
+    return cast(Scoring, registry.module("evaluation.protocols", name))

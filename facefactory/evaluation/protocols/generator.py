@@ -1,26 +1,36 @@
-"""The protocol for models that draw images: distances of features with their scale, and the nearest training faces."""
+"""The protocol for models that draw images: scores on every feature network, their scale, and the nearest training faces."""
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import ImageFilter
 from scipy.spatial.distance import cdist
 
 from facefactory import UserError, conditions
-from facefactory.data.sets import pixels
-from facefactory.data.sets.index import Index
+from facefactory.data.sets import labels, pixels
 from facefactory.data.sets.loader import CHUNK, Shards
+from facefactory.data.sets.order import Ids
 from facefactory.data.sets.pixels import grid
 from facefactory.draws import normal
-from facefactory.evaluation import Evaluation, features, weights
-from facefactory.metrics import moments
-from facefactory.metrics.features import frechet_distance, kernel_distance, precision_recall
+from facefactory.evaluation import blindness, extractors, features, references, scoring
+from facefactory.evaluation.extractors import Extractor
+from facefactory.evaluation.features import Kept
+from facefactory.evaluation.protocols import Context
+from facefactory.metrics import Array
+from facefactory.results import Goal, Protocol, Score, Sight
 
+NEEDS = ("judge",)
+GOAL = Goal("kd_lite0", "lower")
 SHOWN = 64  # faces in a grid
 PAIRS = 12  # faces in the strip of nearest neighbours
+
+
+def goal(name: str) -> Goal:
+    """What a search looks for, by the name of a score."""
+    return scoring.goal(name)
 
 
 def draws(model: Any, c: torch.Tensor, seed: int, purpose: str) -> Iterator[torch.Tensor]:
@@ -44,145 +54,216 @@ def draw(model: Any, c: torch.Tensor, seed: int, purpose: str) -> torch.Tensor:
     return torch.cat(list(draws(model, c, seed, purpose)))
 
 
-def distances(
-    extract: features.Extractor, real: torch.Tensor, fake: torch.Tensor, suffix: str
-) -> dict[str, float]:
-    """fd_, kd_, precision_ and recall_<suffix> between two sets of images [N, H, W, C] uint8."""
-    first, second = extract(real), extract(fake)
-    found = kernel_distance.score(first, second)
-    found |= frechet_distance.score(moments(first), moments(second))
-    found |= precision_recall.score(first, second)
-    return {f"{name}_{suffix}": value for name, value in found.items()}
+def load(network: str, context: Context) -> Extractor:
+    """A feature network for the images of a set."""
+    side = context.index.content["resolution"]
+    judge = context.judge if extractors.file(network).NEEDS else None
+    return extractors.load(network, side, context.device, judge)
 
 
-def scale(
-    extract: features.Extractor, real: torch.Tensor, held_out: torch.Tensor, suffix: str
-) -> dict[str, float]:
-    """What kd_<suffix> means here: real faces against held-out people (floor) and against those people spoilt (ceilings).
-
-    The ceilings are the held-out faces blurred, one of them repeated, and noise. The kernel distance is unbiased, so these
-    few faces and a thousand fakes share a scale; a Fréchet distance grows as sets shrink, so it has none.
-
-    Raises:
-        UserError: a judge does not put the floor below every ceiling: its distances mean nothing.
-    """
-    noise = torch.randint(
-        0, 256, held_out.shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
-    blur = ImageFilter.GaussianBlur(real.shape[1] / 16)
-    blurred = np.stack(
-        [np.array(grid(image[None], 1).filter(blur)) for image in held_out]
-    ).reshape(held_out.shape)
-    sets = {
-        "floor": held_out,
-        "blur": torch.from_numpy(blurred),
-        "repeat": held_out[:1].expand_as(held_out),
-        "noise": noise,
-    }
-    marks = {
-        name: kernel_distance.score(extract(real), extract(images))["kd"]
-        for name, images in sets.items()
-    }
-    wrong = [
-        f"{name} ({mark:.4g})"
-        for name, mark in marks.items()
-        if name != "floor" and mark <= marks["floor"]
+def usable(context: Context) -> list[str]:
+    """The feature networks that can be loaded here, those that rank first."""
+    return [
+        name
+        for name in extractors.present()
+        if context.judge is not None or not extractors.file(name).NEEDS
     ]
-    if wrong and suffix == "judge":
-        raise UserError(
-            f"kd_{suffix} puts held-out real faces ({marks['floor']:.4g}) above {', '.join(wrong)}: these features cannot "
-            "judge images. Train the judge longer (judge.training.total_kimg), on better labels or more people."
-        )
-    return marks
 
 
-def nearest(
-    fake: torch.Tensor, real: torch.Tensor, held_out: torch.Tensor
-) -> tuple[torch.Tensor, float]:
-    """Nearest training face of each fake by pixels, mirrored ones included, and the memorisation ratio.
-
-    The ratio is the median distance of fakes to their nearest training face over that of held-out people; well below 1,
-    the generator shows the training set.
-    """
-    images = torch.cat([fake, held_out])
-    rows, twins, least = (
-        images.flatten(1).double().numpy(),
-        images.clone(),
-        np.full(len(images), np.inf),
+def protocol(network: str, extractor: Extractor, context: Context, fakes: int) -> Protocol:
+    """How generated images are compared with the reference."""
+    options = context.options
+    content = context.index.content
+    return Protocol(
+        features=network,
+        weights=extractor.weights,
+        resize=extractor.resize,
+        rounding="uint8",
+        dataset=context.index.images_digest[:12],
+        split=options.reference,
+        crop=str(content.get("crop")),
+        reals=min(options.reals, content["splits"][options.reference]["count"]),
+        fakes=fakes,
+        seed=context.seed,
+        average=context.average,
+        truncation=1.0,
     )
+
+
+def sight(network: str, context: Context) -> Sight:
+    """What the scores of a network see on this set."""
+    extractor = load(network, context)
+    return blindness.look(
+        context.index,
+        protocol(network, extractor, context, 0),
+        context.options.held_out,
+        extractor,
+    )
+
+
+def admit(context: Context) -> None:
+    """Refuse a goal that is blind to what everybody sees."""
+    metric = scoring.known(usable(context))[context.goal.metric]
+    blindness.admit(sight(metric.features, context), context.goal.metric, metric.kind)
+
+
+def quick(model: Any, context: Context) -> dict[str, float]:
+    """The goal, and the same metric on the networks that never rank (the judge's), of `quick_fakes` images."""
+    options = context.options
+    goal = scoring.known(usable(context))[context.goal.metric]
+    reference = Shards(context.index, options.reference)
+    fakes = list(
+        draws(
+            model,
+            conditions.asked(model, reference, options.quick_fakes),
+            context.seed,
+            "evaluation",
+        )
+    )
+    names = [scoring.files()[goal.file].STATISTICS]
+    found = {}
+    for network in usable(context):
+        if network == goal.features or not extractors.file(network).RANKS:
+            extractor = load(network, context)
+            real = references.of(
+                context.index, protocol(network, extractor, context, 0), extractor, names
+            )
+            values = scoring.score(goal.file, real, features.keep(extractor, fakes, names))
+            found[scoring.called(goal.kind, network)] = values[goal.kind]
+    return found
+
+
+@dataclasses.dataclass
+class Nearest:
+    """Generated images so far: their distances to the nearest training face, and the first of them with that face."""
+
+    distances: list[Array]
+    shown: list[torch.Tensor]  # [n, H, W, C] uint8
+    twins: list[torch.Tensor]
+
+
+def nearest(images: torch.Tensor, real: torch.Tensor) -> tuple[torch.Tensor, Array]:
+    """Nearest training face [n, H, W, C] of each image [n, H, W, C] by pixels, mirrored ones included, and the distances."""
+    rows = images.flatten(1).double().numpy()
+    twins = images.clone()
+    least = np.full(len(images), np.inf)
     for part in real.split(CHUNK):
         faces = torch.cat([part, part.flip(2)])
         found = cdist(rows, faces.flatten(1).double().numpy())
         nearer = np.flatnonzero(found.min(1) < least)
         twins[nearer] = faces[found.argmin(1)[nearer]]
         least = np.minimum(least, found.min(1))
-    drawn, usual = np.median(least[: len(fake)]), np.median(least[len(fake) :])
-    if usual == 0:
+    return twins, least
+
+
+def memorisation_ratio(drawn: Array, usual: Array) -> float:
+    """Median distance of fakes to their nearest training face over that of held-out people; copies give 0.
+
+    Raises:
+        UserError: half of the held-out faces are training faces.
+    """
+    middle = float(np.median(usual))
+    if middle == 0:
         raise UserError(
             "at least half of the held-out faces are training faces, so copies cannot be told from new faces; "
             "evaluation.held_out must be another split than evaluation.reference, of other people."
         )
-    return twins[: len(fake)], float(drawn / usual)
+    return float(np.median(drawn)) / middle
 
 
-def evaluate(
-    model: Any, judge: Any, digest: str, index: Index, options: Evaluation, seed: int, folder: Path
-) -> dict[str, Any]:
-    """Scores, scale, protocol and pictures of a generative model; pictures are written into `folder`."""
+def full(model: Any, context: Context, folder: Path) -> dict[str, Any]:
+    """Scores, scale, blind spots, protocols and pictures of a generative model; pictures are written into `folder`."""
+    index, options = context.index, context.options
     reference, held_back = (
         Shards(index, split) for split in (options.reference, options.held_out)
     )
     real, held_out = (shards.some(options.reals) for shards in (reference, held_back))
-    fake = draw(model, conditions.asked(model, reference, options.fakes), seed, "evaluation")
-    extract = features.of_judge(judge)
-    scores, marks = (
-        distances(extract, real, fake, "judge"),
-        {"kd_judge": scale(extract, real, held_out, "judge")},
-    )
-    protocol = {
-        "judge": digest[:8],
-        "pixels": real.shape[1],
-        "fakes": len(fake),
-        "reals": len(real),
-        "held_out": len(held_out),
-    }
-    protocol |= {
-        "reference_split": options.reference,
-        "dataset": index.images_digest[:12],
-        "seed": seed,
-    }
-    if staged := weights.find():
-        extract = features.of_inception(staged, pixels.like(judge).device)
-        found = distances(extract, real, fake, "inception")
-        scores |= {"fid": found.pop("fd_inception"), "kid": found.pop("kd_inception"), **found}
-        marks["kid"] = scale(extract, real, held_out, "inception")
-        protocol |= {
-            "inception": weights.SHA256[:8],
-            "inception_resize": "to 299, bilinear as in the original FID code",
-        }
-    twins, ratio = nearest(fake, real, held_out)
-    pixels.write(grid(fake[:SHOWN], 8), folder / "samples.png")
-    pairs = min(PAIRS, len(fake))
-    pixels.write(grid(torch.cat([fake[:pairs], twins[:pairs]]), pairs), folder / "nearest.png")
-    if hasattr(
-        model, "encode"
-    ):  # training faces over held-out people, each above what the model makes of it
-        rows = []
-        for shards in (reference, held_back):
-            positions = shards.chosen(options.reals)
-            positions = positions[np.linspace(0, len(positions) - 1, PAIRS).astype(int)]
-            shown = shards.images(positions)
-            c = conditions.of_images(model, shards, positions).to(pixels.like(model))
-            with torch.inference_mode():
-                mu, _ = model.encode(pixels.to_model(shown).to(pixels.like(model)), c)
-                made = model.decode(mu, c)
-            rows += [shown, pixels.to_uint8(made).cpu()]
-        pixels.write(grid(torch.cat(rows), PAIRS), folder / "reconstructions.png")
-    absent = {} if staged else dict.fromkeys(("fid", "kid"), weights.how())
+    networks = {name: load(name, context) for name in usable(context)}
+    wanted = scoring.wanted()
+    people = _people(reference, reference.chosen(options.reals))
+
+    # one pass over the generated images, whose features are kept in parts
+    parts: dict[str, list[Kept]] = {name: [] for name in networks}
+    close = Nearest([], [], [])
+    asked = conditions.asked(model, reference, options.fakes)
+    ends = [len(asked) * (part + 1) // scoring.PARTS for part in range(scoring.PARTS)]
+    start = 0
+    for chunk in draws(model, asked, context.seed, "evaluation"):
+        rows = np.arange(start, start + len(chunk))
+        part_of = np.searchsorted(ends, rows, side="right")
+        for name, extractor in networks.items():
+            looked = features.look(extractor, chunk)
+            features.sort_in(parts[name], looked, rows, part_of, wanted)
+        twins, least = nearest(chunk, real)
+        close.distances.append(least)
+        if start < SHOWN:
+            close.shown.append(chunk[: SHOWN - start])
+            close.twins.append(twins[: SHOWN - start])
+        start += len(chunk)
+
+    # the scores of each network
+    scores: list[Score] = []
+    absent: dict[str, str] = {}
+    copied: list[str] = []
+    sights: dict[str, Sight] = {}
+    protocols: dict[str, Protocol] = {}
+    for name, extractor in networks.items():
+        made = protocol(name, extractor, context, options.fakes)
+        sights[name] = sight(name, context)
+        kept = references.of(index, made, extractor, wanted)
+        new = features.keep(extractor, held_out.split(CHUNK), wanted)
+        found, left_out = scoring.scores(name, made, kept, parts[name], new, sights[name], people)
+        protocols[made.id()] = made
+        scores += found
+        if extractors.file(name).RANKS and scoring.copied(found):
+            copied.append(name)
+        absent |= left_out
+
+    # pictures
+    _, usual = nearest(held_out, real)
+    shown, twins = torch.cat(close.shown), torch.cat(close.twins)
+    pixels.write(grid(shown, 8), folder / "samples.png")
+    pairs = min(PAIRS, len(shown))
+    pixels.write(grid(torch.cat([shown[:pairs], twins[:pairs]]), pairs), folder / "nearest.png")
+    if hasattr(model, "encode"):
+        pixels.write(
+            _reconstructions(model, [reference, held_back], options.reals),
+            folder / "reconstructions.png",
+        )
+
+    every = extractors.registry.names("evaluation.extractors")
+    not_staged = {name: how for name in every if (how := extractors.missing(name)) is not None}
     return {
-        "scores": scores,
-        "scale": marks,
-        "not_staged": absent,
-        "memorisation_ratio": ratio,
-        "protocol": protocol,
+        "goal": dataclasses.asdict(context.goal),
+        "scores": [dataclasses.asdict(one) for one in scores],
+        "absent": absent,
+        "copied": copied,
+        "protocols": {name: dataclasses.asdict(one) for name, one in protocols.items()},
+        "sights": {name: dataclasses.asdict(one) for name, one in sights.items()},
+        "not_staged": not_staged,
+        "memorisation_ratio": memorisation_ratio(np.concatenate(close.distances), usual),
     }
+
+
+def _people(shards: Shards, positions: Ids) -> Ids | None:
+    """Whose the images at positions are; None: nothing says it."""
+    group = shards.index.content["group"]
+    if not group:
+        return None
+    column = shards.labels([group])[group].numpy()
+    return labels.people_of(column, len(shards))[positions]
+
+
+def _reconstructions(model: Any, sets: list[Shards], reals: int) -> Any:
+    """Training faces over held-out people, each above what the model makes of it."""
+    rows = []
+    for shards in sets:
+        positions = shards.chosen(reals)
+        positions = positions[np.linspace(0, len(positions) - 1, PAIRS).astype(int)]
+        shown = shards.images(positions)
+        c = conditions.of_images(model, shards, positions).to(pixels.like(model))
+        with torch.inference_mode():
+            mu, _ = model.encode(pixels.to_model(shown).to(pixels.like(model)), c)
+            made = model.decode(mu, c)
+        rows += [shown, pixels.to_uint8(made).cpu()]
+    return grid(torch.cat(rows), PAIRS)

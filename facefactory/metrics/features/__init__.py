@@ -15,6 +15,10 @@ and may have
                  set than strangers are? `train` is what the model was trained on, nothing else
     DRAWS = True  it takes random subsets or directions with a seed of its own: the same images in
                  another order are another draw; without it, the order does not matter
+    UNBIASED     names of scores whose expectation does not depend on how many images there are:
+                 these may stand on a scale with marks from few images
+    COPIES       name of a score -> limit beyond which (on its worse side) it speaks for copies of
+                 training images
     interval(real, fake) -> name -> (low, high), of 95 %, where one costs no resampling
 
 The docstring names paper and equation, the estimate's bias, whether swapping the sets changes it

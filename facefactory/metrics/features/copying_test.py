@@ -23,6 +23,7 @@ from facefactory.metrics.features._neighbours import finite, nearest, needs
 
 STATISTICS = "sample"
 SCORES = {"c_t": "higher"}
+COPIES = {"c_t": -3.0}
 THREE = True
 DIRECTIONS = 64
 MOST_CELLS = 10

@@ -20,6 +20,7 @@ from facefactory.metrics.features._neighbours import finite, needs
 
 STATISTICS = "sample"
 SCORES = {"kd": "lower"}
+UNBIASED = ("kd",)
 
 
 def _ones(features: Array) -> Array:

@@ -1,0 +1,53 @@
+"""InceptionV3 as the original FID code had it: 2048 pooled features. "FID", "KID" and "IS" are on these alone."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+
+from facefactory.evaluation.extractors import Judge, Looked
+from facefactory.weights import Weights
+
+FILE = "weights-inception-2015-12-05-6726825d.pth"
+WEIGHTS = Weights(
+    file=FILE,
+    sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+    licence="Apache-2.0",
+    origin="of the original FID, as published with torch-fidelity, 96 MB",
+    url=f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{FILE}",
+)
+NEEDS = ()
+RANKS = True
+NAMES = {"fd": "fid", "kd": "kid", "is": "is"}
+
+
+class Inception:
+    """See `Extractor`."""
+
+    batch = 32
+    resize = "to 299x299, bilinear as in the original FID code"
+
+    def __init__(self, device: torch.device, path: str) -> None:
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+        self.weights = WEIGHTS.digest
+        self.device = device
+        wanted = ["2048", "logits_unbiased"]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            made = FeatureExtractorInceptionV3(
+                "inception-v3-compat", wanted, feature_extractor_weights_path=path
+            )
+        self.network = made.eval().to(device)
+
+    def __call__(self, images: torch.Tensor) -> Looked:
+        """[batch, H, W, C] uint8 -> features [batch, 2048] and logits [batch, 1008]."""
+        shown = images.to(self.device).permute(0, 3, 1, 2).expand(-1, 3, -1, -1).contiguous()
+        features, logits = self.network(shown)
+        return Looked(features.float().cpu(), logits.float().cpu())
+
+
+def load(side: int, device: torch.device, judge: Judge | None) -> Inception:
+    """The network."""
+    return Inception(device, str(WEIGHTS.find()))

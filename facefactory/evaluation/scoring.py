@@ -1,0 +1,220 @@
+"""Every metric of metrics/features on every feature network, by what their files say: no score is named here."""
+
+import functools
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import scipy.stats
+
+from facefactory import UserError, registry
+from facefactory.data.sets.order import Ids
+from facefactory.evaluation import extractors, features
+from facefactory.evaluation.features import Kept
+from facefactory.evaluation.statistics import Statistics
+from facefactory.metrics import Moments
+from facefactory.results import Better, Goal, Protocol, Score, Sight
+
+IN_A_PART = 8  # images at least, or there is no interval
+PARTS = 5  # of the generated images, from whose scores an interval is told
+REACH = float(scipy.stats.t.ppf(0.975, PARTS - 1)) / PARTS**0.5
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A score on the features of one network."""
+
+    file: str  # of metrics/features
+    kind: str  # e.g. kd
+    features: str  # e.g. lite0
+    better: Better
+
+
+@functools.cache
+def files() -> dict[str, ModuleType]:
+    """Name -> file of metrics/features."""
+    return {
+        name: registry.module("metrics.features", name)
+        for name in registry.names("metrics.features")
+    }
+
+
+def wanted() -> set[str]:
+    """The statistics that the metrics take."""
+    return {module.STATISTICS for module in files().values()}
+
+
+def called(kind: str, network: str) -> str:
+    """The name of a score on the features of a network: kd_lite0, fid."""
+    own: str = extractors.file(network).NAMES.get(kind, f"{kind}_{network}")
+    return own
+
+
+def known(networks: Iterable[str]) -> dict[str, Metric]:
+    """Name -> metric, for all scores on the features of some networks."""
+    found = {}
+    for network in networks:
+        for file, module in files().items():
+            for kind, better in module.SCORES.items():
+                found[called(kind, network)] = Metric(file, kind, network, better)
+    return found
+
+
+def goal(name: str) -> Goal:
+    """What a search looks for, by the name of a score.
+
+    Raises:
+        UserError: there is no such score, its network cannot be loaded here, or its network must not rank.
+    """
+    names = registry.names("evaluation.extractors")
+    every = known(names)
+    ranking = [network for network in names if extractors.file(network).RANKS]
+    allowed = known([network for network in ranking if extractors.missing(network) is None])
+    if name not in every:
+        raise registry.unknown(f"sweep.goal: no score {name!r}", name, allowed)
+    metric = every[name]
+    if metric.features not in ranking:
+        raise UserError(
+            f"sweep.goal={name}: scores on the features of {metric.features!r} never rank alone, because such features are "
+            f"blind to much that eyes see; there are {', '.join(allowed)}."
+        )
+    how = extractors.missing(metric.features)
+    if how is not None:
+        raise UserError(
+            f"sweep.goal={name}: the weights of {metric.features!r} are not here; {how}."
+        )
+    return Goal(name, metric.better)
+
+
+def score(
+    file: str,
+    real: Mapping[str, Statistics],
+    fake: Mapping[str, Statistics],
+    held_out: Kept | None = None,
+) -> dict[str, float]:
+    """The values of one metric by kind; ValueError: it says why there are none."""
+    module = files()[file]
+    sets = [real[module.STATISTICS].value(), fake[module.STATISTICS].value()]
+    if getattr(module, "THREE", False):
+        if held_out is None:
+            raise ValueError("it needs held-out images")
+        sets.insert(1, held_out[module.STATISTICS].value())
+    found: dict[str, float] = module.score(*sets)
+    return found
+
+
+def scores(
+    network: str,
+    protocol: Protocol,
+    real: Kept,
+    parts: Sequence[Kept],
+    held_out: Kept | None,
+    sight: Sight | None,
+    people: Ids | None = None,
+) -> tuple[list[Score], dict[str, str]]:
+    """All scores of one network, with intervals, scale and blind spots; and name of a score -> why it is not among them.
+
+    An interval is the metric's own, by `people` [reals] where it is known whose the real images are; else it is
+    Student's t over the scores of `parts` of the generated images, scaled to all of them: how much another draw from
+    the same model would change the score, not what other real faces would.
+    """
+    whole = features.merged(parts)
+    found = []
+    absent: dict[str, str] = {}
+    for file, module in files().items():
+        try:
+            values = score(file, real, whole, held_out)
+        except ValueError as error:
+            absent |= {called(kind, network): str(error) for kind in module.SCORES}
+            continue
+        if hasattr(module, "interval"):
+            sets = (real[module.STATISTICS].value(), whole[module.STATISTICS].value())
+            intervals = _own_interval(module, *sets, people)
+        else:
+            reach = _reach(file, real, parts, held_out, protocol.fakes // PARTS)
+            intervals = {
+                kind: (values[kind] - one, values[kind] + one) for kind, one in reach.items()
+            }
+        few = too_few(real[module.STATISTICS].value(), whole[module.STATISTICS].value())
+        for kind, value in values.items():
+            if not np.isfinite(value):
+                absent[called(kind, network)] = "it is no finite number"
+                continue
+            low, high = intervals.get(kind, (None, None))
+            found.append(
+                Score(
+                    name=called(kind, network),
+                    kind=kind,
+                    value=value,
+                    better=module.SCORES[kind],
+                    protocol=protocol.id(),
+                    low=low,
+                    high=high,
+                    scale=sight.marks.get(kind, {}) if sight else {},
+                    valid=sight.valid(kind) if sight else (),
+                    blind=sight.blind(kind) if sight else (),
+                    verdicts=(*few, *_copies(module, kind, value)),
+                )
+            )
+    return found, absent
+
+
+def _own_interval(module: ModuleType, real: Any, fake: Any, people: Ids | None) -> Any:
+    """The interval that a metric offers: kind -> (low, high); empty where there are too few images or people."""
+    by_person = "people" in inspect.signature(module.interval).parameters
+    try:
+        return module.interval(real, fake, people) if by_person else module.interval(real, fake)
+    except ValueError:
+        return {}
+
+
+def _reach(
+    file: str, real: Kept, parts: Sequence[Kept], held_out: Kept | None, fewest: int
+) -> dict[str, float]:
+    """Half widths of 95 % intervals by kind; empty where parts are too small for the metric."""
+    name = files()[file].STATISTICS
+    try:
+        if fewest < IN_A_PART or any(too_few(part[name].value()) for part in parts):
+            return {}
+        values = [score(file, real, part, held_out) for part in parts]
+    except ValueError:
+        return {}
+    return {
+        kind: REACH * float(np.std([one[kind] for one in values], ddof=1)) for kind in values[0]
+    }
+
+
+def too_few(*sets: object) -> list[str]:
+    """A verdict where a covariance is estimated from fewer than two images a dimension."""
+    fewest = min((one.count for one in sets if isinstance(one, Moments)), default=None)
+    dimensions = next((len(one.mean) for one in sets if isinstance(one, Moments)), 0)
+    if fewest is None or fewest >= 2 * dimensions:
+        return []
+    return [
+        f"too few images: {fewest} for {dimensions} features, and a covariance needs {2 * dimensions}"
+    ]
+
+
+def copied(scores: Sequence[Score]) -> bool:
+    """Whether all tests of copying among some scores say that training images were copied.
+
+    All: one asks whether the fakes are nearer than held-out people, which new pictures of the same people are too.
+    """
+    limited = {kind for module in files().values() for kind in getattr(module, "COPIES", {})}
+    tests = [COPIED in one.verdicts for one in scores if one.kind in limited]
+    return bool(tests) and all(tests)
+
+
+def _copies(module: ModuleType, kind: str, value: float) -> list[str]:
+    """A verdict where a test of copying says that training images were copied."""
+    limits: dict[str, float] = getattr(module, "COPIES", {})
+    if kind not in limits:
+        return []
+    beyond = value < limits[kind] if module.SCORES[kind] == "higher" else value > limits[kind]
+    return [COPIED] if beyond else []
+
+
+COPIED = "as for copies of training faces"
