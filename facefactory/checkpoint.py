@@ -63,8 +63,7 @@ def _write(temporary: Path, content: dict[str, Any], path: Path) -> None:
             cause = cause.__context__
         if cause is None or cause.errno is None:
             raise
-        states = [content["networks"], content["average"], *content["optimisers"].values()]
-        needed = sum(tensor.nbytes for tensor in _tensors(states))
+        needed = sum(tensor.nbytes for tensor in _tensors(content))
         words = f"{os.strerror(cause.errno)}; it needs {needed / GB:.3f} GB"
         raise OSError(cause.errno, words, str(path)) from None
 

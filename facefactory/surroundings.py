@@ -104,6 +104,10 @@ SITE += (
     "TORCH_CUDA_ARCH_LIST",
     "TORCH_EXTENSIONS_DIR",
 )
+SITE += (
+    "TORCHINDUCTOR_CACHE_DIR",
+    "TRITON_CACHE_DIR",
+)  # torch itself hands the first to its children
 SITE += ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF", "PYTORCH_NVML_BASED_CUDA_CHECK")
 
 

@@ -172,7 +172,7 @@ def test_a_stop_says_what_becomes_of_the_work(
     def work() -> None:
         raise reason
 
-    assert chain.guarded(work) == local.INTERRUPTED
+    assert process.guarded(work) == local.INTERRUPTED
     assert (
         "".join(capsys.readouterr())
         == f"interrupted; {words}. The same command goes on with it.\n"

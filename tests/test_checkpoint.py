@@ -11,29 +11,29 @@ from pathlib import Path
 import pytest
 import torch
 
-from facefactory import UserError, chain, checkpoint, rundir
+from facefactory import UserError, checkpoint, process, rundir
 
 HERE = """
 import subprocess, sys
 from pathlib import Path
 import torch
-from facefactory import chain, checkpoint, rundir
+from facefactory import checkpoint, process, rundir
 
 def saved(values, clock):
     state = {"w": torch.arange(float(values))}
-    made = checkpoint.Checkpoint({}, {}, state, state, {"net": {"state": {0: {"exp_avg": state["w"]}}}}, clock, "x", [])
+    made = checkpoint.Checkpoint({}, {}, {}, state, {}, {"5": {".": state}}, {"net": {"state": {0: {"exp_avg": state["w"]}}}}, clock, "x", [])
     checkpoint.save(folder, made, lambda: None)
 
 folder = Path(sys.argv[1], "run")
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", sys.argv[1]], check=True)
 saved(20000, 1000)
-print(chain.guarded(lambda: saved(400000, 2000)))
+print(process.guarded(lambda: saved(400000, 2000)))
 print(sorted(path.name for path in folder.iterdir()), len(checkpoint.load(checkpoint.latest(folder)).networks["w"]))
 filler = Path(sys.argv[1], "filler")
 with open(filler, "wb") as stream:
     try: stream.write(bytes(2**21))
     except OSError: pass
-print(chain.guarded(lambda: [rundir.append_json(folder / "jobs.jsonl", {"a": "b" * 5000}) for _ in range(9)]))
+print(process.guarded(lambda: [rundir.append_json(folder / "jobs.jsonl", {"a": "b" * 5000}) for _ in range(9)]))
 """
 
 
@@ -85,11 +85,11 @@ def test_a_file_that_does_not_fit_is_named(
         (errno.ENOSPC, "No space left on device"),
         (errno.EDQUOT, "Disk quota exceeded"),
     ):
-        assert chain.guarded(lambda number=number: write(number)) == 2  # type: ignore[misc]
+        assert process.guarded(lambda number=number: write(number)) == 2  # type: ignore[misc]
         said = capsys.readouterr().err
         assert f"error: no room left for {tmp_path / 'report.html'} ({words})" in said
         assert ("quota is used up" in said) == (number == errno.EDQUOT)
-    assert chain.guarded(lambda: write(errno.EIO)) == 1  # another fault of the machine
+    assert process.guarded(lambda: write(errno.EIO)) == 1  # another fault of the machine
     assert list(tmp_path.iterdir()) == []
 
 

@@ -10,10 +10,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from facefactory import UserError, command, config, pipeline
+from facefactory import UserError, command, config
 from facefactory.cluster import Profile
 from facefactory.data.packing import enough, pack, recipes
+from facefactory.run import Run, resolve
 from facefactory.rundir import RunDir
+from facefactory.stages import of
 
 
 def faces(
@@ -164,8 +166,8 @@ def checked(
         "model": {"name": "gan/dcgan", "width": 4, "depth": 2},
     }
     pictures = {"pack": {"recipe": "folder", "root": str(tmp_path / "in"), "resolution": 16}}
-    run = pipeline.resolve(config.load(pipeline.Run, list(arguments), [small, pictures]))
-    command.check(run, RunDir(tmp_path / "runs" / "r"), stages, profile)
+    run = resolve(config.load(Run, list(arguments), [small, pictures]))
+    command.check(run, RunDir(tmp_path / "runs" / "r"), [of(name) for name in stages], profile)
 
 
 def draw(folder: Path, names: list[str], same: bool = False) -> None:
@@ -228,7 +230,7 @@ def test_a_classifier_of_ids_is_refused_and_a_class_of_one_picture_is_said(
 def test_a_packed_set_of_one_picture_is_refused(tmp_path: Path) -> None:
     draw(tmp_path / "in", [f"{number}.png" for number in range(24)], same=True)
     plan = recipes.plan(
-        config.load(pipeline.Run, [f"pack.root={tmp_path / 'in'}", "pack.recipe=folder"], []).pack
+        config.load(Run, [f"pack.root={tmp_path / 'in'}", "pack.recipe=folder"], []).pack
     )
     folder = pack.pack(plan, tmp_path / "set").folder
     with pytest.raises(

@@ -773,7 +773,7 @@ def test_a_ledger_that_a_crash_emptied_lets_nothing_be_submitted_twice(
 
 def test_a_report_loads_no_torch(faces: Faces) -> None:
     assert run("train_gan", *base(faces)) == 0
-    code = "import sys; from facefactory import chain; print(chain.process(['stages', 'runs/r', 'report']), 'torch' in sys.modules)"
+    code = "import sys; from facefactory import process; print(process.main(['stages', 'runs/r', 'report']), 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "0 False\n" and "report: done" in done.stderr
 

@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from facefactory.pipeline import Run
 from PIL import Image
 
-from facefactory import UserError, command, config, pipeline
+from facefactory import UserError, command, config
 from facefactory.data import Pack
 from facefactory.data.packing import pack, recipes, survey
 from facefactory.data.sets.index import Index
+from facefactory.run import Run, resolve
 from facefactory.rundir import RunDir
+from facefactory.stages import of
 
 ATTRIBUTES = ["5_o_Clock_Shadow", "Male", "Smiling"]
 SPLITS = {"train": [0, 1, 2, 3, 4, 5], "val": [6, 7], "test": [8, 9]}
@@ -681,8 +682,8 @@ def test_a_set_without_a_test_part_says_how_to_score_on_its_val_part(tmp_path: P
     small = ["model.name=gan/dcgan", "model.width=8", "training.batch_size=4"]
 
     def check(*more: str) -> None:
-        run = pipeline.resolve(config.load(Run, [*given, *small, *more], []))
-        command.check(run, RunDir(tmp_path / "run"), ("pack", "train"))
+        run = resolve(config.load(Run, [*given, *small, *more], []))
+        command.check(run, RunDir(tmp_path / "run"), [of("pack"), of("train")])
 
     with pytest.raises(
         UserError,

@@ -141,4 +141,4 @@ def test_the_commands_of_the_readme_that_need_a_cluster_work(place: Place) -> No
 def test_a_folder_that_others_can_write_is_refused(place: Place) -> None:
     place.path("open").mkdir(parents=True)
     place.path("open").chmod(0o777)
-    assert "chmod o-w" in place.train("open", place.profile(), code=2)
+    assert "chmod -R o-w" in place.train("open", place.profile(), code=2)
