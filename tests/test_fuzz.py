@@ -12,6 +12,7 @@ import itertools
 import random
 import struct
 import tarfile
+import warnings
 import zipfile
 import zlib
 from collections import Counter
@@ -388,7 +389,9 @@ def write(made: Set, folder: Path) -> tuple[Path, Path | None]:
             root, "w", made.dice.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
         ) as archive:
             for file in made.files:
-                archive.writestr(zipfile.ZipInfo(file.name), file.content)
+                with warnings.catch_warnings():  # a name that comes again is one of the mutations
+                    warnings.filterwarnings("ignore", message="Duplicate name")
+                    archive.writestr(zipfile.ZipInfo(file.name), file.content)
     else:
         with tarfile.open(
             root, "w", format=made.dice.choice([tarfile.USTAR_FORMAT, tarfile.PAX_FORMAT])

@@ -254,7 +254,7 @@ def test_the_ranks_of_a_node_share_one_copy_that_ends_with_them(
     )  # a list of those who hold it
     held, _ = copy_of(ranks[0])
     script = (
-        "import sys, time\nfrom pathlib import Path\nfrom facefactory.data import index\nfrom facefactory.data.sets.loader import Shards\n"
+        "import sys, time\nfrom pathlib import Path\nfrom facefactory.data.sets import index\nfrom facefactory.data.sets.loader import Shards\n"
         f"shards = Shards(index.read(Path({str(index.folder)!r})), 'train')\nshards.stage({where!r})\n"
         "import os\nprint(os.fstat(shards._copy.fileno()).st_ino, flush=True)\ntime.sleep(60)"
     )

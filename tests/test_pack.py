@@ -250,7 +250,7 @@ def test_a_packing_that_was_killed_goes_on_and_gives_the_same_bytes(
     index: Index, faces: Faces, tmp_path: Path
 ) -> None:
     code = (
-        "import os, sys\nfrom pathlib import Path\nfrom facefactory.data import Pack, pack, recipes, shard\n"
+        "import os, sys\nfrom pathlib import Path\nfrom facefactory.data import Pack\nfrom facefactory.data.packing import pack, recipes\nfrom facefactory.data.sets import shard\n"
         "written, member = [], shard.member\n"
         "def dying(number, *content):\n"
         "    written.append(number)\n"
@@ -292,7 +292,7 @@ def test_shards_of_another_plan_or_with_other_bytes_are_packed_anew(
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_full_disk_leaves_no_half_shard_and_says_so(faces: Faces, workers: int) -> None:
     code = (
-        "import subprocess, sys\nfrom pathlib import Path\nfrom facefactory import UserError\nfrom facefactory.data import Pack, pack, recipes\n"
+        "import subprocess, sys\nfrom pathlib import Path\nfrom facefactory import UserError\nfrom facefactory.data import Pack\nfrom facefactory.data.packing import pack, recipes\n"
         "if __name__ == '__main__':\n"
         "    subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=112k', 'none', sys.argv[2]], check=True)\n"
         "    folder, options = Path(sys.argv[2]), Pack(recipe=sys.argv[1], resolution=16, shard_images=16, workers=int(sys.argv[3]))\n"
