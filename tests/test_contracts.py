@@ -202,6 +202,43 @@ def test_wrong_labels_are_those_of_the_image_before_in_the_global_batch(index: I
     )
 
 
+STARTING = '''
+"""A VAE whose encoder starts from published weights: here, from ones."""
+import torch
+
+from facefactory.models.vae.conv import Component as Plain
+
+LOADED = []
+
+
+class Component(Plain):
+    pretrained = ("5e1f",)
+
+    def start(self):
+        LOADED.append(True)
+        for weights in self.encoder.parameters():
+            torch.nn.init.ones_(weights)
+'''
+
+
+def test_published_weights_enter_at_clock_0_and_never_again(index: Index, tmp_path: Path) -> None:
+    own = tmp_path / "starting.py"
+    own.write_text(STARTING)
+    model = {**VAE, "name": str(own)}
+
+    def task(stop: Any = lambda: False) -> Any:
+        made = make_task(index, tmp_path / "run", test_training.VAE, should_stop=stop, lr=0.0)
+        return test_training.replace(made, model=model)
+
+    fit(task(stop_after(1)), ALONE)
+    first = newest(tmp_path / "run")
+    assert torch.equal(first.networks["encoder.2.bias"], torch.ones(8))
+    assert torch.equal(first.averages["5"]["."]["encoder.2.bias"], torch.ones(8))
+    own.write_text(STARTING.replace("ones_", "zeros_"))
+    fit(task(), ALONE)
+    assert torch.equal(newest(tmp_path / "run").networks["encoder.2.bias"], torch.ones(8))
+
+
 # -- conditions, schedules, optimisers, cadence ----------------------------------------------------
 
 LABELS = {

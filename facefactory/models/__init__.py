@@ -32,6 +32,16 @@ class GAN(Generative, Protocol):
     discriminator: Any  # ([N, C, H, W], c) -> logits [N]
 
 
+class Starts(Protocol):
+    """A model that starts from published weights. Building it loads nothing: a checkpoint rebuilds it without them."""
+
+    pretrained: tuple[str, ...]  # SHA-256 of the files; a training depends on them
+
+    def start(self) -> None:
+        """Load them, at clock 0 and never again; UserError: they are not here."""
+        ...
+
+
 class VAE(Generative, Protocol):
     """A variational autoencoder with a diagonal normal posterior."""
 

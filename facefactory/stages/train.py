@@ -44,7 +44,10 @@ class Component(Stage):
         """Pixels; labels too where they are learned, asked for or balanced."""
         objective = registry.module("objectives", run.objective["name"]).Component
         labelled = objective.uses_labels or run.model.get("conditions") or run.data.balance
-        return outputs_of(folder, "pack.images", *(["pack.labels"] if labelled else []))
+        found = outputs_of(folder, "pack.images", *(["pack.labels"] if labelled else []))
+        model = registry.module("models", run.model["name"]).Component
+        published = getattr(model, "pretrained", ())
+        return {**found, "pretrained": list(published)} if published else found
 
     def work(self, run: Run, folder: RunDir) -> Outputs:
         """Train here, or start the ranks; in a job of several ranks this is the first of them."""

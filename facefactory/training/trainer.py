@@ -70,7 +70,10 @@ class Trainer:
         # the networks, where and as wide as they compute
         self.facts = task.shards.index.facts
         place = (world.device, DTYPES[task.options.precision])
-        self.model = checkpoint.build(task.model, self.facts, task.seed).to(*place).train()
+        made: Any = checkpoint.build(task.model, self.facts, task.seed)
+        if hasattr(made, "start") and checkpoint.latest(self.folder) is None:
+            made.start()  # published weights enter here and never again
+        self.model = made.to(*place).train()
         self.objective = registry.build("objectives", task.objective, self.facts.labels).to(*place)
         self.step = Step(
             self.model, self.objective, self.facts, task.options, task.data, task.seed, world
