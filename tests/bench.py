@@ -442,10 +442,17 @@ def scores(folder: Path) -> None:
     print(f"  these four at 5000 x 1280: {total:.2f} s ({total_used:.2f} s of processors)")
 
 
+def step(folder: Path) -> None:
+    """The trainer beside a bare loop; in a file of its own, because it imports torch."""
+    import bench_step
+
+    bench_step.main()
+
+
 def main() -> None:
     """Run the parts that the command line names."""
-    parts = {"loader": loader, "pack": packing, "million": million, "scores": scores}
-    for name in sys.argv[1:] or ("loader", "pack", "scores"):
+    parts = {"loader": loader, "pack": packing, "million": million, "scores": scores, "step": step}
+    for name in sys.argv[1:] or ("loader", "pack", "step", "scores"):
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             parts[name](Path(folder))
 
