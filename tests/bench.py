@@ -1,6 +1,6 @@
 """`make bench`: how fast sets are read, packed and scored here, every figure beside its measure.
 
-python tests/bench.py [loader] [pack] [scores] [million]; without arguments all but `million`,
+python tests/bench.py [loader] [pack] [step] [scores] [million]; without arguments all but `million`,
 which takes many minutes. torch is imported where it is used: a packing process imports this file
 too.
 """

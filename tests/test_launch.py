@@ -50,15 +50,15 @@ TRAIN = Job("train", [["stages", "FOLDER", "train"]], "gpu", True, 4)
 CHAIN = [
     Job("prepare", [["stages", "r", "pack", "judge"]], "gpu", True),
     Job("sweep", [["sweep", "r"]], "sweep", True, 4),
-    Job("finalists", [["finalist", "r", str(place)] for place in range(3)], "gpu", True, 2),
+    Job("finalists", [["part", "r", "finalists", str(place)] for place in range(3)], "gpu", True, 2),
     Job(
         "evaluate",
-        [["finalist", "r", str(place), "evaluate"] for place in range(3)],
+        [["part", "r", "finalists", str(place), "evaluate"] for place in range(3)],
         "gpu",
         True,
         after="each",
     ),
-    Job("report", [["gather", "r", "report"]], "cpu", False, after="any"),
+    Job("report", [["last", "r", "report"]], "cpu", False, after="any"),
 ]
 
 

@@ -33,7 +33,7 @@ def _delta(codes: Array, labels: Array, ids: Ids) -> Array:
 
 def effects(space: Space) -> tuple[Array, Array, Array]:
     """(δ [D, L], 95 % intervals by person [2, D, L], q [D, L])."""
-    shape = space.codes.shape[1], space.labels.shape[1]
+    shape = (space.codes.shape[1], space.labels.shape[1])
     delta = np.zeros(shape)
     reach = np.zeros(shape)
     p = np.ones(shape)

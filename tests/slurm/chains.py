@@ -35,7 +35,7 @@ class Component(Adversarial):
             time.sleep(float(PACE.read_text()))
         except FileNotFoundError:
             pass
-        if self.terms["r1"].gamma == 2 and "finalist" in sys.argv and PACE.with_name("break").exists():
+        if self.terms["r1"].gamma == 2 and "finalists" in sys.argv and PACE.with_name("break").exists():
             raise LookupError("this finalist is broken on purpose")
         return super().loss(phase, model, batch)
 """
