@@ -15,15 +15,13 @@ from pathlib import Path
 from facefactory import UserError
 
 # What launchers of ranks say; ours say it too, and beside it OURS: "<RANK> of <WORLD_SIZE>"
-RANKS: tuple[str, ...] = (
+RANKS = (
     "RANK",
     "WORLD_SIZE",
     "MASTER_ADDR",
     "MASTER_PORT",
     "LOCAL_RANK",
     "LOCAL_WORLD_SIZE",
-)
-RANKS += (
     "NODE_RANK",
     "GROUP_RANK",
     "GROUP_WORLD_SIZE",
@@ -32,21 +30,17 @@ RANKS += (
     "ROLE_WORLD_SIZE",
 )
 OURS = "FACEFACTORY_RANK"
-COPIES = (
-    "WORLD_SIZE",
-    "OMPI_COMM_WORLD_SIZE",
-    "PMI_SIZE",
-    "SLURM_STEP_NUM_TASKS",
-)  # how many a launcher has started
+
+# How many copies of a command a launcher has started
+COPIES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
 INTERFACE = "GLOO_SOCKET_IFNAME"
 
 # What our own processes tell each other; nothing of it may come from a shell
 HANDED = ("FACEFACTORY_OWNER", "FACEFACTORY_LOG", "FACEFACTORY_JOB", "FACEFACTORY_RAY", OURS)
 RAY_ADDRESS = "FACEFACTORY_RAY"
-RAY_TOKEN = (
-    "RAY_AUTH_MODE",
-    "RAY_AUTH_TOKEN_PATH",
-)  # handed to the driver of a sweep beside the address
+
+# Handed to the driver of a sweep beside the address
+RAY_TOKEN = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH")
 
 # Ray ≥ 2.60 switches token authentication on by itself, with one token for all in the home folder
 RAY = {
@@ -69,13 +63,14 @@ LIBRARIES = (
     "TORCH",
     "PYTORCH_",
 )
+# They change results
 NUMBERS = (
     "ATEN_CPU_",
     "ONEDNN_",
     "DNNL_",
     "NVIDIA_TF32_OVERRIDE",
     "CUBLAS_WORKSPACE_CONFIG",
-)  # they change results
+)
 PYTHON = ("PYTHONWARNINGS", "PYTHONINSPECT", "PYTHONBREAKPOINT", "PYTHONIOENCODING")
 SLURM = (
     "SBATCH_",
@@ -90,25 +85,25 @@ SLURM = (
 )
 
 # What only a site can know: who pays, which network and memory there is, where caches lie
-SITE: tuple[str, ...] = (
+SITE = (
     "SBATCH_ACCOUNT",
     "SBATCH_QOS",
     "SBATCH_RESERVATION",
     "SBATCH_CLUSTERS",
     "TORCH_NCCL_",
     "TORCH_HOME",
-)
-SITE += (
     "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
     "TORCH_CPP_LOG_LEVEL",
     "TORCH_CUDA_ARCH_LIST",
     "TORCH_EXTENSIONS_DIR",
-)
-SITE += (
-    "TORCHINDUCTOR_CACHE_DIR",
+    "PYTORCH_CUDA_ALLOC_CONF",
+    "PYTORCH_ALLOC_CONF",
+    "PYTORCH_NVML_BASED_CUDA_CHECK",
     "TRITON_CACHE_DIR",
-)  # torch itself hands the first to its children
-SITE += ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF", "PYTORCH_NVML_BASED_CUDA_CHECK")
+    "TORCHINDUCTOR_CACHE_DIR",  # torch itself hands it to its children
+)
+
+HIDDEN = ("", "-1", "NoDevFiles")  # values of CUDA_VISIBLE_DEVICES that hide every GPU
 
 
 def rank(number: int, size: int) -> dict[str, str]:
@@ -121,6 +116,7 @@ def settle(started_by_us: bool) -> list[str]:
 
     `started_by_us`: a process of a chain, whose launcher may have named its rank and its Ray.
     """
+    # What our own launcher has said is believed
     words = f"{os.environ.get('RANK')} of {os.environ.get('WORLD_SIZE')}"
     kept = set[str]()
     if started_by_us:
@@ -130,6 +126,7 @@ def settle(started_by_us: bool) -> list[str]:
     if started_by_us and RAY_ADDRESS in os.environ:
         kept.update(RAY_TOKEN)
 
+    # All else that steers is gone before a library loads
     aside = [name for name in sorted(os.environ) if _steers(name) and name not in kept]
     if not _usable(os.environ.get("TMPDIR")):
         aside.append("TMPDIR")
@@ -140,17 +137,22 @@ def settle(started_by_us: bool) -> list[str]:
         warnings.simplefilter("ignore", DeprecationWarning)
 
     # A trial works in another folder: what is named from here must be found from there
-    if paths := os.environ.get("PYTHONPATH"):
+    paths = os.environ.get("PYTHONPATH")
+    if paths:
         os.environ["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, paths.split(os.pathsep)))
     return [name for name in aside if not name.startswith(THREADS)]
 
 
 def _steers(name: str) -> bool:
     """Whether a variable is one of those that steer a library."""
-    if name.startswith(SITE):
-        return False
-    prefixes = (*THREADS, *LIBRARIES, *NUMBERS, *SLURM)
-    return name in (*RANKS, *HANDED, *PYTHON) or name.startswith(prefixes)
+    if name in (*RANKS, *HANDED, *PYTHON) or steers_slurm(name):
+        return True
+    return name.startswith((*THREADS, *LIBRARIES, *NUMBERS)) and not name.startswith(SITE)
+
+
+def steers_slurm(name: str) -> bool:
+    """Whether a variable changes what Slurm's commands do or print, and is not a site's to set."""
+    return name.startswith(SLURM) and not name.startswith(SITE)
 
 
 def _usable(folder: str | None) -> bool:
@@ -188,9 +190,10 @@ def check_alone(environment: Mapping[str, str]) -> None:
 def check_gpus(device: str) -> None:
     """UserError: GPUs are asked for and hidden at the same time."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if device == "cuda" and hidden is not None and hidden.strip() in ("", "-1", "NoDevFiles"):
+    if device == "cuda" and hidden is not None and hidden.strip() in HIDDEN:
         raise UserError(
-            f"training.device=cuda, but CUDA_VISIBLE_DEVICES={hidden!r} hides every GPU; unset it, or give training.device=cpu."
+            f"training.device=cuda, but CUDA_VISIBLE_DEVICES={hidden!r} hides every GPU; "
+            "unset it, or give training.device=cpu."
         )
 
 
@@ -198,13 +201,14 @@ def check_network() -> None:
     """UserError: ranks shall talk over a network interface that this machine does not have."""
     import socket
 
-    wanted = os.environ.get(INTERFACE, "") if os.environ.get("WORLD_SIZE", "1") != "1" else ""
+    wanted = os.environ.get(INTERFACE, "") if world_size() > 1 else ""
     here = [name for _, name in socket.if_nameindex()]
     missing = [name for name in wanted.split(",") if name and name not in here]
     if missing:
         raise UserError(
             f"{INTERFACE}={wanted}, but {socket.gethostname()} has no interface "
-            f"{', '.join(missing)}, only {', '.join(here)}; unset it, or mend environment in your profile."
+            f"{', '.join(missing)}, only {', '.join(here)}; "
+            "unset it, or mend environment in your profile."
         )
 
 
@@ -229,16 +233,16 @@ def sees_gpus() -> bool:
     """Whether Slurm granted GPUs or there is a driver, and they are not all hidden."""
     import shutil
 
-    if os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1", "NoDevFiles"):
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in HIDDEN:
         return False
     return "SLURM_JOB_GPUS" in os.environ or shutil.which("nvidia-smi") is not None
 
 
 def child(root: Path) -> dict[str, str]:
     """What makes a child import the code of `root`, and nothing from the folder where one stands."""
-    known = os.environ.get("PYTHONPATH")
-    paths = os.pathsep.join([str(root), *([known] if known else [])])
-    return {"PYTHONSAFEPATH": "1", "PYTHONPATH": paths}
+    inherited = os.environ.get("PYTHONPATH")
+    path = f"{root}{os.pathsep}{inherited}" if inherited else str(root)
+    return {"PYTHONSAFEPATH": "1", "PYTHONPATH": path}
 
 
 def own_rank() -> int:

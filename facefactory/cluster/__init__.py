@@ -1,4 +1,7 @@
-"""Where a chain runs: on this machine, or on Slurm as a profile says. This file is torch-free and imports no submitit."""
+"""Where a chain runs: on this machine, or on Slurm as a profile says.
+
+This file is torch-free and imports no submitit.
+"""
 
 import dataclasses
 import os
@@ -9,25 +12,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from facefactory import UserError, config
+from facefactory import UserError, config, surroundings
 from facefactory.config import key
 from facefactory.registry import unknown
 
 SHIPPED = Path(__file__).parents[2] / "slurm"
-STEERING = (
-    "SQUEUE_",
-    "SACCT_",
-    "SINFO_",
-    "SCONTROL_",
-    "SLURM_TIME_FORMAT",
-)  # variables that change what commands answer
-OURS = {  # sbatch options that a chain sets itself -> the key of a profile for what its user may want of them, if any
-    **dict.fromkeys(
-        ("job-name", "output", "error", "open-mode", "array", "dependency", "kill-on-invalid-dep"),
-        "",
-    ),
-    **dict.fromkeys(("hold", "wait", "wrap", "parsable", "test-only", "comment"), ""),
-    **dict.fromkeys(("requeue", "no-requeue"), "requeue"),
+
+# sbatch options that a chain sets itself -> the key of a profile for what its user may want of
+# them, if any
+OURS = {
+    "job-name": "",
+    "output": "",
+    "error": "",
+    "open-mode": "",
+    "array": "",
+    "dependency": "",
+    "kill-on-invalid-dep": "",
+    "hold": "",
+    "wait": "",
+    "wrap": "",
+    "parsable": "",
+    "test-only": "",
+    "comment": "",
+    "requeue": "requeue",
+    "no-requeue": "requeue",
     "signal": "signal_s",
 }
 
@@ -36,8 +44,8 @@ OURS = {  # sbatch options that a chain sets itself -> the key of a profile for 
 class Profile:
     """A cluster as its user sees it: what is asked of Slurm, and what its nodes need before Python starts.
 
-    A request counts processes (ranks of a training, trials of a sweep at once), each with a GPU where nodes have them;
-    nodes and tasks follow from that.
+    A request counts processes (ranks of a training, trials of a sweep at once), each with a GPU
+    where nodes have them; nodes and tasks follow from that.
     """
 
     partition: str | None = key(
@@ -64,7 +72,8 @@ class Profile:
     environment: dict[str, str] = key({}, "variables of the jobs")
     python: str | None = key(
         None,
-        "command that starts Python on a node; default: this Python; or apptainer exec --nv x.sif python",
+        "command that starts Python on a node; default: this Python; "
+        "or apptainer exec --nv x.sif python",
     )
     scratch: str | None = key(None, "node-local folder, expanded on the node, e.g. $SLURM_TMPDIR")
     runs: str | None = key(None, "folder of the run folders, on shared storage")
@@ -72,46 +81,57 @@ class Profile:
     sbatch: dict[str, Any] = key({}, "further sbatch options, e.g. {reservation: faces}")
 
     def nodes(self, processes: int) -> tuple[int, int]:
-        """(nodes, processes on each) for a number of processes; UserError: they do not fill the nodes evenly."""
+        """(nodes, processes on each) for a number of processes.
+
+        UserError: they do not fill the nodes evenly.
+        """
         each = min(processes, self.gpus_per_node or self.processes_per_node)
         if processes % each:
+            more = processes // each * each + each
             raise UserError(
-                f"{processes} processes do not fill nodes of {each} evenly (gpus_per_node or processes_per_node of the profile); "
-                f"allowed are 1 to {each}, or a multiple of {each}, e.g. {processes // each * each + each}."
+                f"{processes} processes do not fill nodes of {each} evenly "
+                "(gpus_per_node or processes_per_node of the profile); "
+                f"allowed are 1 to {each}, or a multiple of {each}, e.g. {more}."
             )
         return processes // each, each
 
 
 def load_profile(name: str | None) -> Profile:
-    """A profile: a path, a name in ~/.config/facefactory/ or slurm/; by default the user's `default`, else plain defaults.
+    """A profile by its path, or by its name in ~/.config/facefactory/ or slurm/.
 
+    By default it is the user's `default`, else plain defaults.
     UserError: there is no such profile, or it has a key that profiles do not have.
     """
-    own = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "facefactory"
-    if name is not None and name.endswith((".yaml", ".yml")):
-        found = [Path(name).expanduser()]
-    else:
-        found = [
-            path
-            for folder in (own, SHIPPED)
-            if (path := folder / f"{name or 'default'}.yaml").exists()
-        ]
-    if not found and name is None:
+    path = _profile_file(name)
+    if path is None:
         return Profile()
-    if not found:
-        known = sorted({path.stem for folder in (own, SHIPPED) for path in folder.glob("*.yaml")})
-        raise unknown(f"no profile {name!r} in {own} or {SHIPPED}", name, known)
-    content = config.read_yaml(found[0])
+    content = config.read_yaml(path)
     try:
         profile = config.load(Profile, [], [content])
     except UserError as error:
+        wrong = str(error).partition(" --help lists")[0]
         keys = ", ".join(item.name for item in dataclasses.fields(Profile))
-        raise UserError(
-            f"{found[0]}: {str(error).partition(' --help lists')[0]} Profiles have the keys {keys}."
-        ) from None
-    if problem := contradiction(profile):
-        raise UserError(f"{found[0]}: {problem}")
+        raise UserError(f"{path}: {wrong} Profiles have the keys {keys}.") from None
+    problem = contradiction(profile)
+    if problem:
+        raise UserError(f"{path}: {problem}")
     return profile
+
+
+def _profile_file(name: str | None) -> Path | None:
+    """The file of a profile; None: no name was given, and nobody has written a default."""
+    if name is not None and name.endswith((".yaml", ".yml")):
+        return Path(name).expanduser()
+    own = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "facefactory"
+    folders = (own, SHIPPED)
+    for folder in folders:
+        path = folder / f"{name or 'default'}.yaml"
+        if path.exists():
+            return path
+    if name is None:
+        return None
+    known = {path.stem for folder in folders for path in folder.glob("*.yaml")}
+    raise unknown(f"no profile {name!r} in {own} or {SHIPPED}", name, sorted(known))
 
 
 def contradiction(profile: Profile) -> str | None:
@@ -120,8 +140,9 @@ def contradiction(profile: Profile) -> str | None:
         limit_s = 60 * getattr(profile, name)
         if profile.signal_s >= limit_s:
             return (
-                f"signal_s={profile.signal_s} seconds, but {name}={limit_s // 60} is a limit of {limit_s} seconds: jobs would be "
-                f"told to stop when they start. Give signal_s below {limit_s}, or more minutes."
+                f"signal_s={profile.signal_s} seconds, but {name}={limit_s // 60} is a limit of "
+                f"{limit_s} seconds: jobs would be told to stop when they start. "
+                f"Give signal_s below {limit_s}, or more minutes."
             )
     for option in profile.sbatch:
         name = option.replace("_", "-").lstrip("-")
@@ -142,8 +163,12 @@ def asked(*command: str) -> subprocess.CompletedProcess[str]:
 
 
 def steady() -> dict[str, str]:
-    """The environment, without what people set to change what Slurm's commands print, and so that no list is cut."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(STEERING)}
+    """The environment, without what people set to change what Slurm's commands do and print.
+
+    Their lists are not cut either.
+    """
+    inherited = os.environ.items()
+    kept = {name: value for name, value in inherited if not surroundings.steers_slurm(name)}
     return kept | {"SLURM_BITSTR_LEN": "0"}
 
 
@@ -158,19 +183,20 @@ def job_name(run: str, stage: str) -> str:
 
 
 def job_id(answer: str, name: str, script: Path | None = None) -> str | None:
-    """The id in sbatch's answer, whatever a site's wrapper prints around it; None where nobody can tell.
+    """The id in sbatch's answer, whatever a site's wrapper prints around it.
 
-    A number without Slurm's own words beside it is believed if it is all there is, or if squeue knows it as this job.
+    None where nobody can tell: a number without Slurm's own words beside it is believed if it is
+    all there is, or if squeue knows it as this job.
     """
-    own = set(re.findall(r"Submitted batch job (\d+)", answer))
-    if len(own) == 1:
-        return own.pop()
+    in_words = set(re.findall(r"Submitted batch job (\d+)", answer))
+    if len(in_words) == 1:
+        return in_words.pop()
     alone = re.fullmatch(r"(\d+)(;\S*)?", answer.strip())  # as --parsable has it
     if alone:
         return alone[1]
-    mine = (held(script) if script else set()) or {
-        job for job, called in held_names().items() if called == name
-    }
+    mine = held(script) if script else set()
+    if not mine:
+        mine = {job for job, called in held_names().items() if called == name}
     numbers = mine & set(re.findall(r"\d+", answer))
     return numbers.pop() if len(numbers) == 1 else None
 
@@ -186,40 +212,39 @@ def held_names() -> dict[str, str]:
 
 
 def _held(what: str) -> dict[str, str]:
-    found = {}
+    """Id -> what squeue prints of this person's held jobs for a format such as `%j`."""
+    texts = {}
     for line in asked("squeue", "-h", "--me", "-o", f"%A|%r|{what}").stdout.splitlines():
         job, _, rest = line.partition("|")
         reason, _, text = rest.partition("|")
         if reason == "JobHeldUser":
-            found[job] = text
-    return found
+            texts[job] = text
+    return texts
 
 
 def sbatch(text: str) -> list[str]:
-    """The command that submits a batch script, whose options are not overruled by variables that somebody has set."""
-    options = {
-        name.upper().replace("-", "_") for name in re.findall(r"^#SBATCH --([\w-]+)", text, re.M)
-    }
-    names = {f"SBATCH_{name}" for name in options}
-    names |= {
-        f"SBATCH_{name}"
-        for name in ("ARRAY_INX", "TIMELIMIT", "WAIT", "EXPORT", "NO_REQUEUE", "REQUEUE", "GPUS")
-    }
-    names |= {f"SBATCH_MEM_PER_{what}" for what in ("NODE", "CPU", "GPU")}
-    unset = [word for name in sorted(names & os.environ.keys()) for word in ("-u", name)]
-    return ["env", *unset, "sbatch"] if unset else ["sbatch"]
+    """The command that submits a batch script whose options no variable of the shell overrules."""
+    options = re.findall(r"^#SBATCH --([\w-]+)", text, re.M)
+    overruling = {f"SBATCH_{option.upper().replace('-', '_')}" for option in options}
+    command = ["env"]
+    for name in sorted(os.environ):
+        if name in overruling or surroundings.steers_slurm(name):
+            command += ["-u", name]
+    return [*command, "sbatch"] if len(command) > 1 else ["sbatch"]
 
 
 def choose(wanted: str) -> str:
-    """`auto`, `local` or `slurm` -> `local` or `slurm`; UserError: Slurm is wanted or set up, but no controller answers."""
+    """`auto`, `local` or `slurm` -> `local` or `slurm`.
+
+    UserError: Slurm is wanted or set up, but no controller answers.
+    """
     if wanted == "local" or (wanted == "auto" and not shutil.which("sbatch")):
         return "local"
     ping = asked("scontrol", "ping")
     if " UP" in ping.stdout:
         return "slurm"
-    if (
-        wanted == "auto" and "establish a configuration source" in ping.stderr
-    ):  # installed, as by `make test`, no more
+    no_more_than_installed = "establish a configuration source" in ping.stderr  # as by `make test`
+    if wanted == "auto" and no_more_than_installed:
         return "local"
     answer = " ".join((ping.stdout + ping.stderr).split())[-200:]
     raise UserError(
