@@ -45,8 +45,9 @@ COMPLAINTS = {  # part of what sbatch says -> the key of the profile to set
 class Job:
     """A job of a chain; an array, if it has several commands (arguments of `python -m facefactory`).
 
-    `processes`: ranks of a training or trials of a sweep at once. `after`: `ok` = when the job before has succeeded,
-    `each` = an array element when the same one of the array before has, `any` = when all have ended, however.
+    `processes`: ranks of a training or trials of a sweep at once. `after`: `ok` = when the job
+    before has succeeded, `each` = an array element when the same one of the array before has,
+    `any` = when all have ended, however.
     """
 
     stage: str
@@ -56,53 +57,46 @@ class Job:
     processes: int = 1
     after: Literal["ok", "each", "any"] = "ok"
     share: str | None = None  # jobs of one name that follow each other become one
-    opens: str | None = (
-        None  # the stage whose folder is made ready before this job's elements start
-    )
+    opens: str | None = None  # the stage whose folder is made ready before its elements start
 
 
 def parameters(job: Job, profile: Profile, folder: Path, before: list[str]) -> dict[str, Any]:
     """submitit's parameters of a job; `before`: the ids of the jobs submitted so far."""
     check_place(folder)
+
+    # a sweep's one task starts Ray on all nodes and decides for all trials
     nodes, each = profile.nodes(job.processes)
-    gpus = job.gpus and profile.gpus_per_node > 0
-    tasks = (
-        1 if job.kind == "sweep" else each
-    )  # a sweep's one task starts Ray on all nodes and decides for all trials
+    tasks = each
+    step = ["--kill-on-bad-exit=1"]
+    if job.kind == "sweep":
+        tasks = 1
+        step = ["--nodes=1", "--ntasks=1", "--overlap"]
     cpus = profile.cpus_per_process * each // tasks
-    rule = {
-        "ok": "afterok",
-        "any": "afterany",
-        "each": "aftercorr" if len(job.commands) > 1 else "afterok",
-    }[job.after]
-    more: dict[str, Any] = {
-        "hold": True,
-        "no-requeue" if profile.requeue == "none" else "requeue": True,
-    }
-    if before:
-        more["dependency"] = f"{rule}:{':'.join(before if job.after == 'any' else before[-1:])}"
-        if job.after != "any":
-            more["kill-on-invalid-dep"] = "yes"
-    # PYTHONSAFEPATH: else the folder in which one stood at the submission, often the checkout, comes first
-    code = f"export PYTHONSAFEPATH=1 PYTHONPATH={shlex.quote(str(folder / 'code'))}${{PYTHONPATH:+:$PYTHONPATH}}"
-    job_id = "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
-    ended = f"{shlex.quote(str(folder))}/{entry.EXIT.format(job_id, '${SLURM_RESTART_COUNT:-0}')}"
+    partition = profile.partition
+    gpus = job.gpus and profile.gpus_per_node > 0
+    if not gpus and profile.cpu_partition:
+        partition = profile.cpu_partition
+
+    # else the folder in which one stood at the submission, often the checkout, comes first
+    code = shlex.quote(str(folder / "code"))
+    path = f"export PYTHONSAFEPATH=1 PYTHONPATH={code}${{PYTHONPATH:+:$PYTHONPATH}}"
     variables = [
         f"export {name}={shlex.quote(value)}" for name, value in profile.environment.items()
     ]
-    step = (
-        ["--nodes=1", "--ntasks=1", "--overlap"]
-        if job.kind == "sweep"
-        else ["--kill-on-bad-exit=1"]
-    )
+
+    # the script ends with the code of the task that failed first
+    job_id = "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
+    exit_file = entry.EXIT.format(job_id, "${SLURM_RESTART_COUNT:-0}")
+    ended = f"{shlex.quote(str(folder))}/{exit_file}"
+
     return {
         "job_name": job_name(folder.name, job.stage),
         "comment": f"ff:{plain(folder.name)}:{job.stage}",
-        "partition": profile.partition if gpus else profile.cpu_partition or profile.partition,
-        **{name: getattr(profile, name) for name in ("account", "qos", "constraint")},
-        "time": {"cpu": profile.cpu_min, "gpu": profile.gpu_min, "sweep": profile.sweep_min}[
-            job.kind
-        ],
+        "partition": partition,
+        "account": profile.account,
+        "qos": profile.qos,
+        "constraint": profile.constraint,
+        "time": _minutes(job, profile),
         "nodes": nodes,
         "ntasks_per_node": tasks,
         "cpus_per_task": cpus,
@@ -111,18 +105,39 @@ def parameters(job: Job, profile: Profile, folder: Path, before: list[str]) -> d
         "signal_delay_s": profile.signal_s,
         "stderr_to_stdout": True,
         "wckey": None,
-        "setup": [*variables, *profile.setup, code, _guarded(folder), f"rm -f {ended}"],
+        "setup": [*variables, *profile.setup, path, _guarded(folder), f"rm -f {ended}"],
         "teardown": ["code=$?", f"read -r code task 2>/dev/null <{ended}", "exit $code"],
         "srun_args": [f"--cpus-per-task={cpus}", *step],
-        "additional_parameters": {**more, **profile.sbatch},
+        "additional_parameters": {**_further(job, profile, before), **profile.sbatch},
     }
+
+
+def _minutes(job: Job, profile: Profile) -> int:
+    """The time limit of a job."""
+    limits = {"cpu": profile.cpu_min, "gpu": profile.gpu_min, "sweep": profile.sweep_min}
+    return limits[job.kind]
+
+
+def _further(job: Job, profile: Profile, before: list[str]) -> dict[str, Any]:
+    """The options of sbatch that submitit has no parameter for: how a job waits and comes back."""
+    further: dict[str, Any] = {"hold": True}
+    further["no-requeue" if profile.requeue == "none" else "requeue"] = True
+    if not before:
+        return further
+    if job.after == "any":
+        further["dependency"] = f"afterany:{':'.join(before)}"
+        return further
+    by_element = job.after == "each" and len(job.commands) > 1
+    further["dependency"] = f"{'aftercorr' if by_element else 'afterok'}:{before[-1]}"
+    further["kill-on-invalid-dep"] = "yes"
+    return further
 
 
 def _guarded(folder: Path) -> str:
     """Shell that ends a job before it runs code to which everyone may write."""
-    run, code, private = (
-        shlex.quote(str(path)) for path in (folder, folder / "code", folder / "private")
-    )
+    run = shlex.quote(str(folder))
+    code = shlex.quote(str(folder / "code"))
+    private = shlex.quote(str(folder / "private"))
     places = f"find {run} {private} -maxdepth 0 -perm -002; find {code} ! -type l -perm -002"
     words = shlex.quote(
         f"error: {folder}, or code/ or private/ in it, is writable by everyone; run: chmod -R o-w"
@@ -135,8 +150,9 @@ def check_place(folder: Path) -> None:
     wrong = sorted(set(re.findall(r"[%\\\x00-\x1f\x7f]", str(folder))))
     if wrong:
         raise UserError(
-            f"run folder {str(folder)!r} holds {', '.join(map(repr, wrong))}, which Slurm replaces in the names of logs; "
-            "give another run=… or paths.runs=…, with letters, digits and . _ + = @ -."
+            f"run folder {str(folder)!r} holds {', '.join(map(repr, wrong))}, which Slurm replaces "
+            "in the names of logs; give another run=… or paths.runs=…, with letters, digits and "
+            ". _ + = @ -."
         )
 
 
@@ -146,46 +162,47 @@ def script(
     """The batch script of a job, as dry_run=true shows it; needs no Slurm."""
     from submitit.slurm.slurm import _make_sbatch_string
 
-    count = len(job.commands) if len(job.commands) > 1 else None
-    jobs, work = folder / "private" / "jobs", " | ".join(map(shlex.join, job.commands))
+    jobs = folder / "private" / "jobs"
+    work = " | ".join(map(shlex.join, job.commands))
     python = profile.python or shlex.quote(sys.executable)
     command = f"{python} -u -m submitit.core._submit {shlex.quote(str(jobs))}  # {work}"
-    return str(
-        _make_sbatch_string(
-            command, jobs, map_count=count, **parameters(job, profile, folder, list(before))
-        )
-    )
+    count = len(job.commands) if len(job.commands) > 1 else None
+    options = parameters(job, profile, folder, list(before))
+    return str(_make_sbatch_string(command, jobs, map_count=count, **options))
 
 
 def requests(chain: Sequence[Job], profile: Profile, folder: Path) -> list[site.Request]:
     """What the jobs of a chain ask for."""
-    found = []
+    asked = []
     for job in chain:
         _, each = profile.nodes(job.processes)
         options = parameters(job, profile, folder, [])
-        found.append(site.request(job.stage, job.kind, len(job.commands), each, options))
-    return found
+        asked.append(site.request(job.stage, job.kind, len(job.commands), each, options))
+    return asked
 
 
 def verify(chain: Sequence[Job], profile: Profile, folder: Path) -> None:
-    """UserError: the profile asks for what this cluster does not have or allow, or Slurm would refuse a job."""
-    problem = contradiction(profile)
-    problems = (
-        [problem]
-        if problem
-        else site.problems(profile, requests(chain, profile, folder), site.look())
-    )
+    """Raise UserError if this cluster does not have or allow what the profile asks for.
+
+    The same if Slurm would refuse a job.
+    """
+    contradicted = contradiction(profile)
+    if contradicted:
+        problems = [contradicted]
+    else:
+        problems = site.problems(profile, requests(chain, profile, folder), site.look())
     if problems:
         listed = "; ".join(text.rstrip(".") for text in problems)
         raise UserError(
-            f"this profile cannot work here: {listed}. See python jobs/check.py; nothing was queued."
+            f"this profile cannot work here: {listed}. "
+            "See python jobs/check.py; nothing was queued."
         )
 
-    for job in chain:  # a held job is not looked at closely; this is
+    # a held job is not looked at closely; this is
+    for job in chain:
         text = script(job, profile, folder, ["1"]).replace("#SBATCH --hold\n", "")
-        tested = subprocess.run(
-            [*sbatch(text), "--test-only"], input=text, capture_output=True, text=True
-        )
+        command = [*sbatch(text), "--test-only"]
+        tested = subprocess.run(command, input=text, capture_output=True, text=True)
         if tested.returncode:
             raise UserError(explain(tested.stderr))
 
@@ -193,27 +210,33 @@ def verify(chain: Sequence[Job], profile: Profile, folder: Path) -> None:
 def submit(
     chain: list[Job], profile: Profile, folder: RunDir, own_files: Sequence[str] = ()
 ) -> list[str]:
-    """Submit a chain; the ids of its jobs. The code that they run, the user's `own_files` too, is copied into the run folder.
+    """Submit a chain; the ids of its jobs.
 
-    UserError: a job cannot work here or was refused; what was queued is cancelled, and the ledger has the reason.
+    The code that they run, the user's `own_files` too, is copied into the run folder.
+
+    UserError: a job cannot work here or was refused; what was queued is cancelled, and the ledger
+    has the reason.
     """
     ids: list[str] = []
     stage = chain[0].stage
     try:
+        # all of them, held
         verify(chain, profile, folder.path)
         copy_code(folder.path / "code", own_files)
         for job in chain:
             stage = job.stage
             ids.append(queue(job, profile, folder, ids))
             folder.record(stage, "submitted", job=ids[-1], elements=len(job.commands))
-        folder.guard()  # a command that stood still while another took its place releases nothing
-        released = subprocess.run(
-            ["scontrol", "release", ",".join(ids)], capture_output=True, text=True
-        )
+
+        # a command that stood still while another took its place releases nothing
+        folder.guard()
+        release = ["scontrol", "release", ",".join(ids)]
+        released = subprocess.run(release, capture_output=True, text=True)
         if released.returncode:
             raise UserError(explain(released.stderr))
     except BaseException as error:
-        if ids and cancel(ids):  # else they stay on show, held
+        # all or nothing; what cannot be cancelled stays on show, held
+        if ids and cancel(ids):
             folder.record(stage, "withdrawn", withdrawn=ids)
         if isinstance(error, UserError):
             folder.record(stage, "refused", job="", error=str(error))
@@ -224,7 +247,8 @@ def submit(
 def queue(job: Job, profile: Profile, folder: RunDir, before: Sequence[str]) -> str:
     """Put a job into the queue, held, with what its elements are to do; its id.
 
-    UserError: sbatch refused it, or answered so that nobody can tell which job it is; nothing of it stays in the queue.
+    UserError: sbatch refused it, or answered so that nobody can tell which job it is; nothing of
+    it stays in the queue.
     """
     from submitit.core.utils import DelayedSubmission, JobPaths
 
@@ -235,39 +259,50 @@ def queue(job: Job, profile: Profile, folder: RunDir, before: Sequence[str]) -> 
     path = jobs / f"{secrets.token_hex(8)}_submission.sh"
     path.write_text(text)
 
-    name = job_name(folder.path.name, job.stage)
+    number = _submitted(text, path, job_name(folder.path.name, job.stage))
+    path.rename(jobs / f"{number}_submission.sh")
+
+    # what each element does
+    for place, command in enumerate(job.commands):
+        element = f"{number}_{place}" if len(job.commands) > 1 else number
+        arguments = (command, str(folder.path), profile.requeue, profile.scratch)
+        work = DelayedSubmission(entry.run, *arguments)
+        work.set_timeout(_minutes(job, profile), 3)
+        work.dump(JobPaths(jobs, element).submitted_pickle)
+    return number
+
+
+def _submitted(text: str, path: Path, name: str) -> str:
+    """Give a batch script, which lies in a file, to sbatch; the id of its job.
+
+    UserError: sbatch refused it, or nobody can tell which job it is; then that job is cancelled.
+    """
+    command = [*sbatch(text), str(path)]
     try:
-        line = [*sbatch(text), str(path)]
-        done = subprocess.run(line, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     except BaseException:  # Ctrl-C, while sbatch was at it
         cancel(held(path))
         raise
-    answers = () if done.returncode else (done.stdout, done.stdout + done.stderr)
-    number = next(filter(None, (job_id(answer, name, path) for answer in answers)), None)
-    if number is None:
-        left = sorted(held(path))  # its answer was lost on the way, or not understood
-        cancel(left)
-        if done.returncode:
-            raise UserError(explain(done.stderr or done.stdout))
-        said = " ".join((done.stdout + done.stderr).split())[-300:]
-        ended = (
-            f"job {', '.join(left)} was cancelled"
-            if left
-            else f"look with squeue --me for a held job {name}"
-        )
-        raise UserError(
-            f"sbatch answered {said!r}, which names no job that is known; {ended}. Use Slurm's own sbatch."
-        )
 
-    path.rename(jobs / f"{number}_submission.sh")
-    for place, command in enumerate(job.commands):
-        element = f"{number}_{place}" if len(job.commands) > 1 else number
-        work = DelayedSubmission(
-            entry.run, command, str(folder.path), profile.requeue, profile.scratch
-        )
-        work.set_timeout(parameters(job, profile, folder.path, [])["time"], 3)
-        work.dump(JobPaths(jobs, element).submitted_pickle)
-    return number
+    number = None
+    if not done.returncode:
+        number = job_id(done.stdout, name, path) or job_id(done.stdout + done.stderr, name, path)
+    if number is not None:
+        return number
+
+    # its answer was lost on the way, or not understood
+    left = sorted(held(path))
+    cancel(left)
+    if done.returncode:
+        raise UserError(explain(done.stderr or done.stdout))
+    answer = " ".join((done.stdout + done.stderr).split())[-300:]
+    ended = f"look with squeue --me for a held job {name}"
+    if left:
+        ended = f"job {', '.join(left)} was cancelled"
+    raise UserError(
+        f"sbatch answered {answer!r}, which names no job that is known; {ended}. "
+        "Use Slurm's own sbatch."
+    )
 
 
 def cancel(jobs: Collection[str]) -> bool:
@@ -277,15 +312,15 @@ def cancel(jobs: Collection[str]) -> bool:
 
 def explain(complaint: str) -> str:
     """sbatch's refusal as one line with the key to set."""
-    lines = [
-        line.partition("error: ")[2].strip()
-        for line in complaint.splitlines()
-        if "error: " in line
-    ]
-    said = "; ".join(dict.fromkeys(lines)) or " ".join(complaint.split())[-300:]
+    with_errors = [line for line in complaint.splitlines() if "error: " in line]
+    errors = [line.partition("error: ")[2].strip() for line in with_errors]
+    said = "; ".join(dict.fromkeys(errors)) or " ".join(complaint.split())[-300:]
     keys = [key for part, key in COMPLAINTS.items() if part.lower() in said.lower()]
     hint = f"Set {' / '.join(keys)} in your profile" if keys else "See your profile"
-    return f"Slurm refused the job: {said}. {hint} (python jobs/check.py proposes one); nothing was queued."
+    return (
+        f"Slurm refused the job: {said}. {hint} (python jobs/check.py proposes one); "
+        "nothing was queued."
+    )
 
 
 def copy_code(target: Path, own_files: Sequence[str] = ()) -> None:
@@ -297,12 +332,12 @@ def copy_code(target: Path, own_files: Sequence[str] = ()) -> None:
         if (CODE / name).is_dir():
             shutil.copytree(CODE / name, new / name, ignore=ignored)
     for name in own_files:
-        (new / registry.own_copy(name)).parent.mkdir(exist_ok=True)
-        shutil.copyfile(registry.own_file(name), new / registry.own_copy(name))
-    for path in (
-        new,
-        *new.rglob("*"),
-    ):  # whatever the modes of the checkout: only its owner may write to what runs
+        copy = new / registry.own_copy(name)
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copyfile(registry.own_file(name), copy)
+
+    # whatever the modes of the checkout: only its owner may write to what runs
+    for path in (new, *new.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
     shutil.rmtree(target, ignore_errors=True)
     new.rename(target)
