@@ -1,4 +1,7 @@
-"""The chain as Slurm jobs: what the stages that are still to do ask for, put together; and how people watch them."""
+"""The chain as Slurm jobs: what the stages that are still to do ask for, put together.
+
+And how people watch them.
+"""
 
 import dataclasses
 import sys
@@ -42,10 +45,11 @@ def _together(first: Job, second: Job) -> Job:
     """Two jobs of one process each as one, which does what both were to do."""
     mode, folder, *rest = first.commands[0]
     more = [argument for argument in second.commands[0][2:] if argument not in rest]
-    kind = "gpu" if "gpu" in (first.kind, second.kind) else first.kind
-    gpus = first.gpus or second.gpus
     return dataclasses.replace(
-        first, commands=[[mode, folder, *rest, *more]], kind=kind, gpus=gpus
+        first,
+        commands=[[mode, folder, *rest, *more]],
+        kind="gpu" if "gpu" in (first.kind, second.kind) else first.kind,
+        gpus=first.gpus or second.gpus,
     )
 
 
@@ -63,7 +67,8 @@ def tell_report(path: Path) -> None:
 
 def show(found: dict[str, Any]) -> None:
     """The table of a run's jobs, and the end of the logs of those that failed."""
-    Console(stderr=True, width=None if sys.stderr.isatty() else 160).print(status.table(found))
+    width = None if sys.stderr.isatty() else 160
+    Console(stderr=True, width=width).print(status.table(found))
     for row in found["jobs"]:
         if row["log_tail"]:
             say(f"-- end of the log of {row['stage']} ({row['job']}):\n{row['log_tail']}")
@@ -71,9 +76,11 @@ def show(found: dict[str, Any]) -> None:
 
 def wait(folder: RunDir) -> None:
     """Return when all jobs of a run have ended; Failed: one of them did."""
-    while (found := status.read(folder))["going"]:
+    now = status.read(folder)
+    while now["going"]:
         time.sleep(WAIT_S)
-    show(found)
+        now = status.read(folder)
+    show(now)
     tell_report(folder.path)
-    if not found["well"]:
+    if not now["well"]:
         raise Failed("a job failed, or nobody knows how it ended; the table above says which.")

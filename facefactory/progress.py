@@ -8,23 +8,30 @@ from rich.console import Console
 
 from facefactory import say
 
-SPARSE_S = 30.0  # seconds between lines where there is no terminal
+OFTEN_S = 0.5  # between two states of the bar
+SPARSE_S = 30.0  # between lines where there is no terminal
 
 
 class Progress:
     """Shows one piece of work, counted in `unit`."""
 
     def __init__(self, label: str, unit: str) -> None:
-        self.label, self.unit, self.said = label, unit, 0.0
+        self.label = label
+        self.unit = unit
+        self.said = 0.0  # when it was told last
         counted = f"{{task.completed:g}} of {{task.total:g}} {unit}, {{task.fields[words]}}"
-        self.bar = progress.Progress(
-            "{task.description}", progress.BarColumn(), counted, console=Console(stderr=True)
-        )
+        columns = ("{task.description}", progress.BarColumn(), counted)
+        self.bar = progress.Progress(*columns, console=Console(stderr=True))
 
     def show(self, done: float, total: float, words: str) -> None:
-        """Tell that `done` of `total` are done, unless that was told a moment ago; `words`: speed, time left."""
-        terminal, now = sys.stderr.isatty(), time.monotonic()
-        if now - self.said < (0.5 if terminal else SPARSE_S) and done < total:
+        """Tell that `done` of `total` are done, unless that was told a moment ago.
+
+        `words`: speed, time left.
+        """
+        terminal = sys.stderr.isatty()
+        now = time.monotonic()
+        pause_s = OFTEN_S if terminal else SPARSE_S
+        if now - self.said < pause_s and done < total:
             return
         self.said = now
         if not terminal:

@@ -1,7 +1,8 @@
-"""Components by name: the file's name is its registered name, its keyword-only arguments are its options.
+"""Components by name: a file's name is the registered one, its keyword-only arguments are options.
 
-`gan/dcgan` in the package `facefactory.models` is the file `facefactory/models/gan/dcgan.py`; a name that ends in
-`.py` is the user's own file. A component is the one public class that its file defines under the name `Component`.
+`gan/dcgan` in the package `facefactory.models` is the file `facefactory/models/gan/dcgan.py`; a
+name that ends in `.py` is the user's own file. A component is the one public class that its file
+defines under the name `Component`.
 """
 
 import difflib
@@ -16,6 +17,8 @@ from types import ModuleType
 from typing import Any
 
 from facefactory import UserError
+
+LISTED = 40  # names that an error lists
 
 
 @dataclass(frozen=True)
@@ -35,16 +38,18 @@ def nearest(word: str, words: typing.Iterable[str]) -> str:
 def unknown(complaint: str, word: object, known: typing.Iterable[str]) -> UserError:
     """`<complaint>; there are a, b. Did you mean 'a'?`"""
     listed = list(known)
-    some = [*listed[:40], *([f"{len(listed) - 40} more"] if len(listed) > 40 else [])]
-    return UserError(
-        f"{complaint}; there are {', '.join(some) or 'none'}.{nearest(str(word), listed)}"
-    )
+    shown = listed[:LISTED]
+    if len(listed) > LISTED:
+        shown.append(f"{len(listed) - LISTED} more")
+    there_are = ", ".join(shown) or "none"
+    return UserError(f"{complaint}; there are {there_are}.{nearest(str(word), listed)}")
 
 
 def names(package: str) -> list[str]:
-    """Registered names of `facefactory.<package>`: its files, and those of its families, as `gan/dcgan`; not `_…`.
+    """Registered names of `facefactory.<package>`: its files, and those of its families; not `_…`.
 
-    A family is a sub-folder with an empty `__init__.py`; one that has a contract there is a package of its own.
+    A family is a sub-folder with an empty `__init__.py`, whose files are named as `gan/dcgan`; one
+    that has a contract there is a package of its own.
     """
     root = Path(__file__).parent / package.replace(".", "/")
     marks = [mark for mark in root.glob("*/__init__.py") if not mark.stat().st_size]
@@ -67,40 +72,50 @@ def own_copy(name: str) -> Path:
 def module(package: str, name: str) -> ModuleType:
     """The file behind a name; UserError: no such name or file (the message lists what exists)."""
     if str(name).endswith(".py"):
-        path = own_file(name)
-        if not path.is_file():
-            raise UserError(
-                f"{package}: no file {name!r}. Give the path of a Python file, or one of {names(package)}."
-            )
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        assert spec is not None and spec.loader is not None
-        loaded = importlib.util.module_from_spec(spec)
-        try:
-            spec.loader.exec_module(loaded)
-        except Exception as error:
-            raise UserError(
-                f"{package}: {name} cannot be loaded: {type(error).__name__}: {error}"
-            ) from error
-        if not hasattr(loaded, "Component"):
-            raise UserError(
-                f"{package}: {name} defines no class Component; see the docstring of {__package__}.{package}."
-            )
-        return loaded
+        return _own_module(package, name)
     if name not in names(package):
         raise unknown(f"{package}: no {name!r}", name, names(package))
     return importlib.import_module(f"facefactory.{package}.{name.replace('/', '.')}")
 
 
+def _own_module(package: str, name: str) -> ModuleType:
+    """A file of the user's, loaded; UserError: there is none, it fails, or it defines no component."""
+    path = own_file(name)
+    if not path.is_file():
+        raise UserError(
+            f"{package}: no file {name!r}. "
+            f"Give the path of a Python file, or one of {names(package)}."
+        )
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(loaded)
+    except Exception as error:
+        raise UserError(
+            f"{package}: {name} cannot be loaded: {type(error).__name__}: {error}"
+        ) from error
+    if not hasattr(loaded, "Component"):
+        raise UserError(
+            f"{package}: {name} defines no class Component; "
+            f"see the docstring of {__package__}.{package}."
+        )
+    return loaded
+
+
 def options(package: str, name: str) -> dict[str, inspect.Parameter]:
     """The options of a component: its keyword-only arguments with resolved annotations."""
-    parameters = inspect.signature(module(package, name).Component, eval_str=True).parameters
-    found = {key: p for key, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
-    for key, parameter in found.items():
+    component = module(package, name).Component
+    own = {}
+    for key, parameter in inspect.signature(component, eval_str=True).parameters.items():
+        if parameter.kind is not parameter.KEYWORD_ONLY:
+            continue
         if parameter.annotation is parameter.empty:
             raise UserError(
                 f"{name}: option {key!r} has no type annotation; write e.g. {key}: int = 3."
             )
-    return found
+        own[key] = parameter
+    return own
 
 
 def resolve(package: str, spec: dict[str, Any]) -> dict[str, Any]:
@@ -128,13 +143,14 @@ def build(package: str, spec: dict[str, Any], *facts: Any) -> Any:
     Each is made from its options and from as many of `facts` (what the data fix) as it has positional arguments.
     """
     given = resolve(package, spec)
-    made = module(package, given.pop("name")).Component
+    component = module(package, given.pop("name")).Component
     for key, parameter in options(package, spec["name"]).items():
-        if (nested := nested_in(parameter.annotation)) is not None:
+        nested = nested_in(parameter.annotation)
+        if nested is not None:
             given[key] = _built(nested, given[key], *facts)
-    parameters = inspect.signature(made).parameters.values()
+    parameters = inspect.signature(component).parameters.values()
     positional = [one for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD]
-    return made(*facts[: len(positional)], **given)
+    return component(*facts[: len(positional)], **given)
 
 
 def nested_in(annotation: Any) -> Nested | None:
@@ -147,10 +163,10 @@ def _built(nested: Nested, value: dict[str, Any], *facts: Any) -> Any:
     """What a resolved nested option names."""
     if not nested.many:
         return build(nested.package, value, *facts)
-    return {
-        name: build(nested.package, {"name": name, **given}, *facts)
-        for name, given in value.items()
-    }
+    built = {}
+    for name, given in value.items():
+        built[name] = build(nested.package, {"name": name, **given}, *facts)
+    return built
 
 
 def _checked(where: str, value: Any, annotation: Any) -> Any:
@@ -160,11 +176,9 @@ def _checked(where: str, value: Any, annotation: Any) -> Any:
     nested = nested_in(annotation)
     if nested is not None:
         return _nested(where, value, nested)
-    if typing.get_origin(annotation) is typing.Literal and value not in typing.get_args(
-        annotation
-    ):
-        allowed = ", ".join(map(str, typing.get_args(annotation)))
-        raise UserError(f"{where} is {value!r}; allowed are {allowed}.")
+    choices = typing.get_args(annotation)
+    if typing.get_origin(annotation) is typing.Literal and value not in choices:
+        raise UserError(f"{where} is {value!r}; allowed are {', '.join(map(str, choices))}.")
     try:
         return TypeAdapter(annotation, config=ConfigDict(strict=True)).validate_python(value)
     except ValidationError as error:
@@ -183,16 +197,14 @@ def _nested(where: str, value: Any, nested: Nested) -> dict[str, Any]:
             raise UserError(
                 f"{where} is {value!r}; it takes a mapping of names to options, e.g. {{}}."
             )
-        given = {
-            name: part for name, part in value.items() if part is not None
-        }  # null takes one away
-        specs = {
-            name: resolve(nested.package, {**part, "name": name}) for name, part in given.items()
-        }
-        return {
-            name: {key: own for key, own in spec.items() if key != "name"}
-            for name, spec in specs.items()
-        }
+        specs = {}
+        for name, given in value.items():
+            if given is not None:  # null takes one away
+                specs[name] = resolve(nested.package, {**given, "name": name})
+                del specs[name]["name"]
+        return specs
+
+    # one component, by its name alone or with options
     spec = {"name": value} if isinstance(value, str) else value
     if not isinstance(spec, dict) or not isinstance(spec.get("name"), str):
         allowed = ", ".join(names(nested.package))

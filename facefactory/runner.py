@@ -18,7 +18,10 @@ SOFTWARE = ("facefactory", "torch", "numpy", "pillow")  # whose versions decide 
 
 
 class Interrupted(Exception):
-    """Work ended before its time and can go on: a stop was asked for and what was done is saved, or what the message says."""
+    """Work ended before its time and can go on.
+
+    A stop was asked for and what was done is saved, or what the message says.
+    """
 
 
 class Stop:
@@ -37,14 +40,15 @@ class Stop:
             if number == signal.SIGINT:
                 signal.signal(number, signal.SIG_DFL)
 
+        def ignore() -> None:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
             signal.signal(number, handle)
-        # while it ends, Python gives signals their deadly defaults back, and what has finished would count as failed
-        atexit.register(
-            lambda: [
-                signal.signal(one, signal.SIG_IGN) for one in (signal.SIGTERM, signal.SIGUSR2)
-            ]
-        )
+        # while it ends, Python gives signals their deadly defaults back, and what has finished
+        # would count as failed
+        atexit.register(ignore)
 
 
 stop = Stop()
@@ -92,8 +96,9 @@ def execute(run: Run, folder: RunDir, names: Iterable[str]) -> None:
             state = "interrupted" if isinstance(error, Interrupted) else "failed"
             why = f"{type(error).__name__}: {error}"
             folder.record(stage.name, state, error=why, log=surroundings.log())
-            for last in stages if state == "failed" else ():
-                if last.always and last.name != stage.name:
+            always = [other for other in stages if other.always and other.name != stage.name]
+            if state == "failed":
+                for last in always:
                     _execute_one(run, folder, last)
         raise
 
@@ -107,14 +112,21 @@ def follow(run: Run, folder: RunDir, names: Iterable[str]) -> None:
 
 
 def begin(run: Run, folder: RunDir, stage: Stage) -> dict[str, Any]:
-    """Open a stage's folder, where what another config or other inputs left is moved aside; the digests of the inputs."""
+    """Open a stage's folder; the digests of its inputs.
+
+    What another config or other inputs left there is moved aside.
+    """
     done = folder.done(stage.name)
     inputs = stage.inputs(run, folder)
-    started = stage.config(run, resumes=False)
     changed = done is not None and done.get("inputs") != inputs
     if stage.resumes and changed and run.data.changed != "accept":
         folder.move_aside(stage.name)
-    folder.begin(stage.name, config.digest(started if stage.resumes else [started, inputs]))
+
+    # a stage that resumes may go on with other inputs, if that is accepted
+    identity: Any = stage.config(run, resumes=False)
+    if not stage.resumes:
+        identity = [identity, inputs]
+    folder.begin(stage.name, config.digest(identity))
     return inputs
 
 
@@ -126,7 +138,8 @@ def _execute_one(run: Run, folder: RunDir, stage: Stage) -> None:
     inputs = begin(run, folder, stage)
     folder.record(stage.name, "running")
     began = time.time()
-    seconds = finish(run, folder, stage, inputs, stage.work(run, folder), began)
+    outputs = stage.work(run, folder)
+    seconds = finish(run, folder, stage, inputs, outputs, began)
     folder.kept.clear()  # no later stage asks for it
     folder.record(stage.name, "finished", seconds=seconds)
     say(f"{stage.name}: done in {seconds:.0f} s")

@@ -18,7 +18,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-PREFIX, HELD = "ff-", "held"
+PREFIX = "ff-"
+HELD = "held"
 
 
 def place() -> Path:

@@ -1,7 +1,8 @@
-"""Who starts a run: of commands given at the same moment, on any hosts that share its folder, one goes first.
+"""Who starts a run: of commands given at the same moment, one goes first.
 
-The mark `starting.json` is a hard link to a file that is whole already: link() is atomic on NFS too, while locks are not kept
-everywhere. Who holds it touches it every few seconds. What a killed command left behind is taken over.
+They may be on any hosts that share its folder. The mark `starting.json` is a hard link to a file
+that is whole already: link() is atomic on NFS too, while locks are not kept everywhere. Who holds
+it touches it every few seconds. What a killed command left behind is taken over.
 """
 
 import contextlib
@@ -76,7 +77,8 @@ def first(folder: Path) -> Iterator[Turn]:
     UserError: another one holds it and neither ends nor goes on.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    turn, ended = Turn(folder), threading.Event()
+    turn = Turn(folder)
+    ended = threading.Event()
 
     def beat() -> None:
         while not ended.wait(BEAT_S):
@@ -85,6 +87,7 @@ def first(folder: Path) -> Iterator[Turn]:
                 if os.stat(turn.own).st_nlink == 1:  # but where there are no hard links
                     os.utime(turn.mark)
 
+    # one after another, each as long as its block lasts
     heart = threading.Thread(target=beat, daemon=True)
     turn.own.write_text(json.dumps(asdict(turn.holder)))
     try:
@@ -123,7 +126,8 @@ def _read(mark: Path) -> tuple[Holder, float] | None:
     """
     try:
         with open(mark) as stream:
-            text, touched = stream.read(), os.fstat(stream.fileno()).st_mtime
+            text = stream.read()
+            touched = os.fstat(stream.fileno()).st_mtime
     except FileNotFoundError:
         return None
     try:
@@ -133,26 +137,35 @@ def _read(mark: Path) -> tuple[Holder, float] | None:
 
 
 def _wait(turn: Turn) -> None:
-    """One look at a mark that another command holds, and a short sleep; one that was left behind is cleared away."""
+    """One look at a mark that another command holds, and a short sleep.
+
+    A mark that was left behind is cleared away. UserError: its holder neither ends nor goes on.
+    """
     found = _read(turn.mark)
     if found is None:
         return
     holder, touched = found
+    who = f"pid {holder.pid} on {holder.host}"
     os.utime(turn.own)  # both times are the file server's
     still_s = turn.own.stat().st_mtime - touched
-    who = f"pid {holder.pid} on {holder.host}"
 
+    # is it gone? Then its mark goes too
     gone = not holder.is_alive() if holder.is_here() else still_s > STALE_S
     if gone and not holder.is_here():
         say(f"{who} began to start this run and was last heard of {still_s:.0f} s ago; going on.")
     if gone and _clear(turn.mark, holder):
         return
-    if still_s > STALE_S and (not gone or _is_old(turn, _right(turn.mark, holder))):
+
+    # does it stand still, or another one that was to clear it away?
+    right = _right(turn.mark, holder)
+    if still_s > STALE_S and (not gone or _is_old(turn, right)):
         raise UserError(
             f"{who} began to start this run and has stood still for {still_s:.0f} s. End it, or, "
-            f"if it is gone, remove {turn.mark} and {_right(turn.mark, holder)}; "
+            f"if it is gone, remove {turn.mark} and {right}; "
             "then give the same command again."
         )
+
+    # it is at work
     if not turn.waited:
         say(f"{who} is starting this run; waiting for it.")
     turn.waited = True

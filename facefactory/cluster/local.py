@@ -17,22 +17,28 @@ from facefactory import rundir, surroundings
 INTERRUPTED = 75  # EX_TEMPFAIL: the work is saved; the same command goes on with it
 TELL_S = 30.0  # seconds between words about runs whose output goes to logs
 CODE = Path(__file__).parents[2]
-LOOPBACK = {
-    "GLOO_SOCKET_IFNAME": "lo",
-    "NCCL_SOCKET_IFNAME": "lo",
-}  # ranks of one machine need no network
-QUIET = {
-    "TORCH_CPP_LOG_LEVEL": "ERROR"
-}  # c10d warns of every name that it cannot look up backwards
+
+# Ranks of one machine need no network
+LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
+
+# c10d warns of every name that it cannot look up backwards
+QUIET = {"TORCH_CPP_LOG_LEVEL": "ERROR"}
 
 
 def die_with_parent() -> None:
-    """Ask Linux to kill this process when its launcher is gone: an orphaned rank would train on unseen."""
+    """Ask Linux to kill this process when its launcher is gone.
+
+    An orphaned rank would train on unseen.
+    """
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 def ranks(count: int, arguments: Sequence[str], environment: dict[str, str]) -> int:
-    """Run `python -m <arguments>` as `count` ranks that end together; 0, or how the one that failed did."""
+    """Run `python -m <arguments>` as `count` ranks that end together.
+
+    0, or how the one that failed did.
+    """
+    # where they meet
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
@@ -42,14 +48,17 @@ def ranks(count: int, arguments: Sequence[str], environment: dict[str, str]) -> 
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": port,
         "WORLD_SIZE": str(count),
+        **LOOPBACK,
     }
-    shared |= LOOPBACK
     own = [
         {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank), **surroundings.rank(rank, count)}
         for rank in range(count)
     ]
+
+    # those that were killed only followed the one that failed
     codes = side_by_side([arguments] * count, count, [None] * count, own, together=True)
-    return next((code for code in codes if code not in (0, -signal.SIGKILL)), min(codes))
+    failures = (code for code in codes if code not in (0, -signal.SIGKILL))
+    return next(failures, min(codes))
 
 
 def side_by_side(
@@ -60,10 +69,11 @@ def side_by_side(
     tell: Callable[[str], None] = lambda text: None,
     together: bool = False,
 ) -> list[int]:
-    """Run `python -m <command>` for each command, `slots` at a time; their exit codes. A stop signal is passed on.
+    """Run `python -m <command>` for each command, `slots` at a time; their exit codes.
 
-    A command with a log writes there, and its last line is told now and then; the others write to this process's output.
-    `together`: when one fails, the others are ended.
+    A stop signal is passed on. A command with a log writes there, and its last line is told now and
+    then; the others write to this process's output. `together`: when one fails, the others are
+    ended.
     """
     waiting = list(range(len(commands)))
     running: dict[int, subprocess.Popen[bytes]] = {}
@@ -81,20 +91,21 @@ def side_by_side(
     told = time.monotonic()
     try:
         while waiting or running:
+            # fill the slots
             while waiting and len(running) < slots:
                 number = waiting.pop(0)
-                log = logs[number]
-                env = {**os.environ, **surroundings.child(CODE), **environments[number]}
-                with open(log, "ab") if log else nullcontext() as out:
-                    running[number] = subprocess.Popen(
-                        [sys.executable, "-m", *commands[number]], env=env, stdout=out, stderr=out
-                    )
+                running[number] = _start(commands[number], logs[number], environments[number])
+
+            # who has ended, and whom that ends
             for number, process in list(running.items()):
-                if process.poll() is not None:
-                    codes[number] = running.pop(number).returncode
-                    if together and codes[number] not in (0, INTERRUPTED):
-                        for other in running.values():
-                            other.kill()
+                if process.poll() is None:
+                    continue
+                codes[number] = running.pop(number).returncode
+                if together and codes[number] not in (0, INTERRUPTED):
+                    for other in running.values():
+                        other.kill()
+
+            # how the others stand
             if time.monotonic() - told > TELL_S:
                 told = time.monotonic()
                 for log in filter(None, (logs[number] for number in running)):
@@ -104,3 +115,13 @@ def side_by_side(
         for number, handler in before.items():
             signal.signal(number, handler)
     return [codes.get(number, INTERRUPTED) for number in range(len(commands))]
+
+
+def _start(
+    command: Sequence[str], log: Path | None, environment: dict[str, str]
+) -> subprocess.Popen[bytes]:
+    """Start `python -m <command>`; its output is appended to a log, or is this process's own."""
+    whole = {**os.environ, **surroundings.child(CODE), **environment}
+    with open(log, "ab") if log else nullcontext() as out:
+        line = [sys.executable, "-m", *command]
+        return subprocess.Popen(line, env=whole, stdout=out, stderr=out)

@@ -18,17 +18,17 @@ from pathlib import Path
 from facefactory import rundir, say, scratch, surroundings
 from facefactory.cluster.local import INTERRUPTED
 
-PORTS = range(
-    20000, 32000
-)  # between Ray's worker ports (to 19999) and ephemeral ones (from 32768)
-UP_S, NOTICE_S, END_S = 180.0, 3.0, 15.0
-STARTED = "Ray runtime started."  # says `ray start` once the others know its node; it waits 30 s
+PORTS = range(20000, 32000)  # between Ray's worker ports (to 19999) and ephemeral ones (32768 on)
+UP_S = 180.0  # in which Ray's head must answer
+NOTICE_S = 3.0  # in which the loss of Ray, or a signal, shows itself
+END_S = 15.0  # for processes that were told to end
+AWAY_S = 120.0  # how long a Slurm that starts no steps is waited for
+PAUSE_S = 2.0  # before a node is started again
 STARTS = 3  # of a node whose Ray does not come up
-AWAY_S, PAUSE_S = (
-    120.0,
-    2.0,
-)  # how long a Slurm that starts no steps is waited for, and between two questions
-NO_STEP = (  # says srun when Slurm could not start a step, as while its controller restarts
+STARTED = "Ray runtime started."  # says `ray start` once the others know its node; it waits 30 s
+
+# Says srun when Slurm could not start a step, as while its controller restarts
+NO_STEP = (
     "Unable to create step",
     "Unable to contact slurm controller",
     "Unable to confirm allocation",
@@ -80,21 +80,21 @@ class Nodes:
     """The steps of one job that run Ray."""
 
     def __init__(self, job: str, folder: Path, cpus: int, gpus: int) -> None:
-        self.job, self.private = job, folder / "private"
+        self.job = job
+        self.private = folder / "private"
         self.token = self.private / f"ray-{job}.token"
         self.nodes: list[Node] = []
         self.lost = ""  # why Ray is over
         self.share = os.environ["SLURM_CPUS_PER_TASK"]
-        ray = [
+
+        # what every node runs, and in which environment
+        self.ray = [
             sys.executable,
             "-m",
             "ray.scripts.scripts",
             "start",
             "--block",
             "--disable-usage-stats",
-        ]
-        self.ray = [
-            *ray,
             f"--num-cpus={cpus}",
             f"--num-gpus={gpus}",
             f"--object-store-memory={200 * 2**20}",
@@ -116,12 +116,8 @@ class Nodes:
 
     def add(self, host: str, *options: str) -> Node:
         """Start Ray on one more node."""
-        node = Node(
-            host,
-            list(options),
-            self.private / "jobs" / f"{self.job}_ray-{host}.log",
-            first=time.monotonic(),
-        )
+        log = self.private / "jobs" / f"{self.job}_ray-{host}.log"
+        node = Node(host, list(options), log, first=time.monotonic())
         node.log.touch()
         self.nodes.append(node)
         self.start(node)
@@ -132,12 +128,13 @@ class Nodes:
 
         Nodes may share /tmp, and Ray names its sockets alike on all of them.
         """
-        node.folders.append(scratch.name())
+        folder = scratch.name()
+        node.folders.append(folder)
         node.log_begins = node.log.stat().st_size
         node.due = 0.0
         node.starts += 1
-        here = [sys.executable, "-m", "facefactory.scratch", node.folders[-1]]
-        temporary = f"--temp-dir={node.folders[-1]}/ray"
+        here = [sys.executable, "-m", "facefactory.scratch", folder]
+        temporary = f"--temp-dir={folder}/ray"
         node.step = self.step(node.host, node.log, *here, *self.ray, temporary, *node.options)
 
     def tend(self) -> bool:
@@ -254,9 +251,9 @@ def told(nodes: Nodes, should_stop: Callable[[], bool]) -> int:
         say("the job was told to stop, and Ray with it")
         return INTERRUPTED
     say(f"{nodes.lost}: the sweep stops here")
-    failed = (
-        len(nodes.nodes) == 1 and not nodes.nodes[0].refused() and not nodes.nodes[0].came_up()
-    )
+    head = nodes.nodes[0]
+    alone = len(nodes.nodes) == 1
+    failed = alone and not head.refused() and not head.came_up()
     return 1 if failed else INTERRUPTED
 
 

@@ -7,7 +7,7 @@ last word.
 import getpass
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,12 @@ from facefactory.cluster import Profile, asked
 from facefactory.registry import nearest
 
 SLICE = re.compile(r"\d+g\.\d+gb")  # of a GPU, as NVIDIA's MIG names them: 1g.10gb
-# kind of a job -> key of its time limit
+
+# Kind of a job -> key of its time limit
 MINUTES = {"cpu": "cpu_min", "gpu": "gpu_min", "sweep": "sweep_min"}
-ARRAYS = {  # stage -> key of its size
+
+# Stage -> key of the size of its array
+ARRAYS = {
     "pack": "pack.tasks",
     "finalists": "sweep.finalists",
     "evaluate": "sweep.finalists",
@@ -128,12 +131,10 @@ def look() -> Site:
     limits = asked("scontrol", "-a", "-o", "show", "partition").stdout
     rows = asked("sinfo", "-a", "-h", "-e", "-o", "%P|%a|%l|%D|%c|%m|%G|%f").stdout
     columns = "format=Account,Partition,QOS,MaxSubmitJobs,MaxWall"
-    accounts = asked(
-        "sacctmgr", "-nP", "show", "assoc", f"user={getpass.getuser()}", columns
-    ).stdout
-    qualities = asked(
-        "sacctmgr", "-nP", "show", "qos", "format=Name,MaxWall,MaxSubmitJobsPerUser,Flags"
-    ).stdout
+    user = f"user={getpass.getuser()}"
+    accounts = asked("sacctmgr", "-nP", "show", "assoc", user, columns).stdout
+    columns = "format=Name,MaxWall,MaxSubmitJobsPerUser,Flags"
+    qualities = asked("sacctmgr", "-nP", "show", "qos", columns).stdout
     queued = tuple(asked("squeue", "-h", "-r", "--me", "-o", "%a").stdout.split())
     return Site(
         settings,
@@ -168,8 +169,12 @@ def minutes(text: str) -> float:
 
 
 def gpus_of(gres: str) -> tuple[int, int]:
-    """(GPUs, slices of GPUs) in what sinfo prints of a node: `gpu:a100:2(S:0-1),gpu:1g.10gb:7,mps:100`."""
-    gpus, slices = 0, 0
+    """(GPUs, slices of GPUs) in what sinfo prints of a node.
+
+    For example `gpu:a100:2(S:0-1),gpu:1g.10gb:7,mps:100` is (2, 7).
+    """
+    gpus = 0
+    slices = 0
     for entry in re.sub(r"\([^)]*\)", "", gres).split(","):
         name, *rest = entry.split(":")
         if name != "gpu" or not rest:
@@ -185,38 +190,42 @@ def gpus_of(gres: str) -> tuple[int, int]:
 def parse_partitions(rows: str, limits: str = "") -> dict[str, Partition]:
     """Name -> partition, from sinfo's rows and from `scontrol -o show partition`."""
     shown = [dict(re.findall(r"(\w+)=(\S*)", line)) for line in limits.splitlines()]
-    more = {fields["PartitionName"]: fields for fields in shown if "PartitionName" in fields}
+    settings = {fields["PartitionName"]: fields for fields in shown if "PartitionName" in fields}
 
-    found: dict[str, Partition] = {}
+    partitions: dict[str, Partition] = {}
     for line in rows.splitlines():
         cells = line.split("|")
         if len(cells) < 7:
             continue
-        name, state, longest, count, cpus, memory, gres, *rest = cells
+        marked_name, state, longest, count, cpus, memory, gres, *rest = cells
+
+        # a row is one kind of a partition's nodes
         gpus, slices = gpus_of(gres)
         features = frozenset(rest[0].split(",") if rest else []) - {"(null)", ""}
         kind = Nodes(number(count), number(cpus), number(memory), gpus, slices, features)
-        kinds = (kind,) if kind.count else ()
+        kinds: tuple[Nodes, ...] = (kind,) if kind.count else ()
 
-        plain = name.rstrip("*")
-        had = found[plain].kinds if plain in found else ()
-        told = more.get(plain, {})
-        found[plain] = Partition(
-            name=plain,
+        # rows before it may have told of other kinds
+        name = marked_name.rstrip("*")
+        if name in partitions:
+            kinds = partitions[name].kinds + kinds
+        set_here = settings.get(name, {})
+        partitions[name] = Partition(
+            name=name,
             state=state,
-            default=name.endswith("*"),
+            default=marked_name.endswith("*"),
             limit=longest,
             minutes=minutes(longest),
-            most_nodes=limit(told.get("MaxNodes", "")),
-            kinds=had + kinds,
-            hidden=told.get("Hidden") == "YES",
+            most_nodes=limit(set_here.get("MaxNodes", "")),
+            kinds=kinds,
+            hidden=set_here.get("Hidden") == "YES",
         )
-    return found
+    return partitions
 
 
 def parse_accounts(text: str) -> tuple[Account, ...]:
     """The rows of `sacctmgr show assoc`; those without an account say nothing."""
-    found = []
+    accounts = []
     for line in text.splitlines():
         cells = [*line.split("|"), "", "", "", ""]
         if not cells[0]:
@@ -224,18 +233,18 @@ def parse_accounts(text: str) -> tuple[Account, ...]:
         if line.count("|") == 1:  # only account and QOS were answered
             cells.insert(1, "")
         qos = tuple(filter(None, cells[2].split(",")))
-        found.append(Account(cells[0], cells[1], qos, limit(cells[3]), minutes(cells[4])))
-    return tuple(found)
+        accounts.append(Account(cells[0], cells[1], qos, limit(cells[3]), minutes(cells[4])))
+    return tuple(accounts)
 
 
 def parse_qualities(text: str) -> dict[str, Quality]:
     """Name -> limits, from `sacctmgr show qos`."""
-    found = {}
+    qualities = {}
     for line in text.splitlines():
         cells = [*line.split("|"), "", "", ""]
         if cells[0]:
-            found[cells[0]] = Quality(minutes(cells[1]), limit(cells[2]), cells[3])
-    return found
+            qualities[cells[0]] = Quality(minutes(cells[1]), limit(cells[2]), cells[3])
+    return qualities
 
 
 # -- what cannot work ------------------------------------------------------------------------------------------------
@@ -243,54 +252,62 @@ def parse_qualities(text: str) -> dict[str, Quality]:
 
 def names_that_are_not_there(profile: Profile, site: Site) -> list[str]:
     """Keys of a profile that name what the cluster does not have, whether a job uses them or not."""
-    found = []
+    return [
+        *_wrong_partitions(profile, site),
+        *_wrong_account(profile, site),
+        *_wrong_quality(profile, site),
+        *_wrong_features(profile, site),
+    ]
+
+
+def _wrong_partitions(profile: Profile, site: Site) -> Iterator[str]:
     for key in ("partition", "cpu_partition"):
-        for name in filter(None, (getattr(profile, key) or "").split(",")):
-            if site.partitions and name not in site.partitions:
-                found.append(
-                    f"{key}={name!r} is no partition here; {_there_are(name, site.partitions)}"
-                )
-            elif site.partitions and site.partitions[name].state not in ("up", "down"):
-                found.append(
-                    f"{key}={name!r} takes no jobs (sinfo says {site.partitions[name].state!r})"
-                )
+        named = (getattr(profile, key) or "").split(",")
+        for name in filter(None, named if site.partitions else []):
+            if name not in site.partitions:
+                yield f"{key}={name!r} is no partition here; {_there_are(name, site.partitions)}"
+                continue
+            state = site.partitions[name].state
+            if state not in ("up", "down"):
+                yield f"{key}={name!r} takes no jobs (sinfo says {state!r})"
 
-    names = {account.name for account in site.accounts}
-    if (
-        profile.account
-        and names
-        and site.enforces("associations")
-        and profile.account.lower() not in names
-    ):
-        found.append(
-            f"account={profile.account!r} is none of yours; {_there_are(profile.account, names)}"
-        )
 
-    allowed = {
-        qos
-        for account in site.accounts
-        for qos in account.qos
-        if profile.account in (None, account.name)
-    }
-    if profile.qos and site.enforces("qos"):
-        if site.qualities and profile.qos not in site.qualities:
-            found.append(
-                f"qos={profile.qos!r} is no quality of service here; {_there_are(profile.qos, site.qualities)}"
-            )
-        elif allowed and profile.qos not in allowed:
-            found.append(
-                f"qos={profile.qos!r} is not open to your account; {_there_are(profile.qos, allowed)}"
-            )
+def _wrong_account(profile: Profile, site: Site) -> Iterator[str]:
+    account = profile.account
+    names = {own.name for own in site.accounts}
+    if account and names and site.enforces("associations") and account.lower() not in names:
+        yield f"account={account!r} is none of yours; {_there_are(account, names)}"
 
-    kinds = [kind for partition in site.partitions.values() for kind in partition.kinds]
-    features = {feature for kind in kinds for feature in kind.features}
-    if profile.constraint and features:
-        for name in re.split(r"[^\w.:=+-]+", re.sub(r"\*\d+", "", profile.constraint)):
-            if name and name not in features:
-                found.append(
-                    f"constraint={profile.constraint!r}: no node has {name!r}; {_there_are(name, features)}"
-                )
-    return found
+
+def _wrong_quality(profile: Profile, site: Site) -> Iterator[str]:
+    qos = profile.qos
+    if not qos or not site.enforces("qos"):
+        return
+    allowed: set[str] = set()
+    for account in _charged(profile, site):
+        allowed.update(account.qos)
+    if site.qualities and qos not in site.qualities:
+        yield f"qos={qos!r} is no quality of service here; {_there_are(qos, site.qualities)}"
+    elif allowed and qos not in allowed:
+        yield f"qos={qos!r} is not open to your account; {_there_are(qos, allowed)}"
+
+
+def _wrong_features(profile: Profile, site: Site) -> Iterator[str]:
+    constraint = profile.constraint
+    features: set[str] = set()
+    for partition in site.partitions.values():
+        for kind in partition.kinds:
+            features |= kind.features
+    if not constraint or not features:
+        return
+    for name in re.split(r"[^\w.:=+-]+", re.sub(r"\*\d+", "", constraint)):
+        if name and name not in features:
+            yield f"constraint={constraint!r}: no node has {name!r}; {_there_are(name, features)}"
+
+
+def _charged(profile: Profile, site: Site) -> list[Account]:
+    """The accounts that a profile may charge: the one that it names, or any."""
+    return [own for own in site.accounts if profile.account in (None, own.name)]
 
 
 def _there_are(wrong: str, known: Iterable[str]) -> str:
@@ -302,23 +319,41 @@ def _there_are(wrong: str, known: Iterable[str]) -> str:
 def too_much(request: Request, profile: Profile, site: Site) -> list[str]:
     """What a job asks for and no partition that it names can ever give; each names its key."""
     named = (request.partition or "").split(",")
-    places = [
-        one
-        for one in site.partitions.values()
-        if one.name in named or (not request.partition and one.default)
-    ]
-    if not places:
-        return []
-    told = [_too_much_for(request, profile, place, site) for place in places]
-    return min(told, key=len)  # one of them is enough
+    fewest: list[str] | None = None
+    for place in site.partitions.values():
+        if place.name in named or (not request.partition and place.default):
+            here = _too_much_for(request, profile, place, site)
+            if fewest is None or len(here) < len(fewest):  # one that can give it is enough
+                fewest = here
+    return fewest or []
 
 
 def _too_much_for(request: Request, profile: Profile, place: Partition, site: Site) -> list[str]:
-    where = f"partition {place.name}"
+    """What a job asks for and one partition can never give."""
     set_elsewhere = {name.replace("_", "-") for name in profile.sbatch}
-    found = []
+    found: list[str] = []
+    if "time" not in set_elsewhere:
+        found += _too_long(request, profile, place, site)
 
-    key = MINUTES[request.kind]
+    # nodes
+    nodes = min(place.most_nodes, place.nodes if place.is_known else math.inf)
+    if request.nodes > nodes and not {"nodes", "ntasks"} & set_elsewhere:
+        key = "gpus_per_node" if request.gpus else "processes_per_node"
+        needs = f"{request.stage} needs {request.nodes} nodes ({key}={request.each})"
+        found.append(f"{needs}, but partition {place.name} gives {nodes:g}")
+
+    # what each of them has, and all of it at once
+    if place.is_known:
+        found += _too_big(request, profile, place, set_elsewhere)
+    together = {"mem", "gres", "nodes", "ntasks-per-node", "cpus-per-task"}
+    if place.is_known and not found and not together & set_elsewhere:
+        found += _too_few(request, place)
+    return found
+
+
+def _too_long(request: Request, profile: Profile, place: Partition, site: Site) -> Iterator[str]:
+    """A time limit above what partition, quality of service or account allow."""
+    where = f"partition {place.name}"
     limits = {where: place.minutes}
     if site.enforces("limits"):
         quality = site.qualities.get(profile.qos or "")
@@ -326,104 +361,109 @@ def _too_much_for(request: Request, profile: Profile, place: Partition, site: Si
             limits.clear()
         if quality:
             limits[f"qos {profile.qos}"] = quality.minutes
-        charged = [
-            account.minutes for account in site.accounts if profile.account in (None, account.name)
-        ]
-        limits["your account (MaxWall)"] = max(charged, default=math.inf)
+        allowed = [account.minutes for account in _charged(profile, site)]
+        limits["your account (MaxWall)"] = max(allowed, default=math.inf)
+
+    # the narrowest of them
     whose = min(limits, key=lambda name: limits[name], default=where)
     longest = limits.get(whose, math.inf)
-    if request.minutes > longest and "time" not in set_elsewhere:
+    if request.minutes > longest:
+        key = MINUTES[request.kind]
         then = f"({request.stage} would wait for ever)"
-        found.append(f"{key}={request.minutes}, but {whose} allows {longest:g} minutes {then}")
+        yield f"{key}={request.minutes}, but {whose} allows {longest:g} minutes {then}"
 
-    nodes = min(place.most_nodes, place.nodes if place.is_known else math.inf)
-    if request.nodes > nodes and not {"nodes", "ntasks"} & set_elsewhere:
-        of = "gpus_per_node" if request.gpus else "processes_per_node"
-        needs = f"{request.stage} needs {request.nodes} nodes ({of}={request.each})"
-        found.append(f"{needs}, but {where} gives {nodes:g}")
 
-    if not place.is_known:
-        return found
-    processes = (
-        f"for {request.each} process{'es' if request.each > 1 else ''} on a node, but {where} has"
-    )
-    cpus, memory = place.most("cpus"), place.most("memory_mb")
-    gpus = max(kind.gpus + kind.slices for kind in place.kinds)
+def _too_big(
+    request: Request, profile: Profile, place: Partition, set_elsewhere: set[str]
+) -> Iterator[str]:
+    """CPUs, memory or GPUs that no node of a partition has."""
+    where = f"partition {place.name}"
+    plural = "es" if request.each > 1 else ""
+    processes = f"for {request.each} process{plural} on a node, but {where} has"
+
+    cpus = place.most("cpus")
     if request.cpus > cpus and not set_elsewhere & {"cpus-per-task", "ntasks-per-node"}:
         fits = cpus // request.each
         has = f"{cpus} CPUs (at most {fits})"
-        found.append(f"cpus_per_process={profile.cpus_per_process} {processes} {has}")
+        yield f"cpus_per_process={profile.cpus_per_process} {processes} {has}"
+
+    memory = place.most("memory_mb")
     if request.memory_mb > memory and not set_elsewhere & {"mem", "mem-per-cpu", "mem-per-gpu"}:
         fits_gb = math.floor(memory / request.each / 102.4) / 10
         has = f"{memory / 1024:.1f} GB (at most {fits_gb:g})"
-        found.append(f"memory_gb={profile.memory_gb:g} {processes} {has}")
+        yield f"memory_gb={profile.memory_gb:g} {processes} {has}"
+
+    gpus = max(kind.gpus + kind.slices for kind in place.kinds)
     if request.gpus > gpus and not set_elsewhere & {"gpus-per-node", "gres", "gpus"}:
         has = f"nodes of {where} have at most {gpus} GPUs"
-        found.append(f"gpus_per_node={profile.gpus_per_node}, but {has}")
-    if found or set_elsewhere & {"mem", "gres", "nodes", "ntasks-per-node", "cpus-per-task"}:
-        return found
+        yield f"gpus_per_node={profile.gpus_per_node}, but {has}"
 
-    fitting = [
-        one
-        for one in place.kinds
-        if one.cpus >= request.cpus and one.memory_mb >= request.memory_mb
-    ]
-    enough = sum(one.count for one in fitting if one.gpus + one.slices >= request.gpus)
+
+def _too_few(request: Request, place: Partition) -> Iterator[str]:
+    """Too few nodes of a partition that have CPUs, memory and GPUs enough, all three."""
+    enough = 0
+    for kind in place.kinds:
+        big = kind.cpus >= request.cpus and kind.memory_mb >= request.memory_mb
+        if big and kind.gpus + kind.slices >= request.gpus:
+            enough += kind.count
     if enough < request.nodes:
         size = f"{request.cpus} CPUs, {request.memory_mb / 1024:.1f} GB and {request.gpus} GPUs"
         keys = "cpus_per_process, memory_gb, gpus_per_node or processes_per_node"
         needs = f"{request.stage} needs {request.nodes} nodes with {size} each"
-        found.append(f"{needs}, but {where} has {enough} ({keys})")
-    return found
+        yield f"{needs}, but partition {place.name} has {enough} ({keys})"
 
 
 def too_many(requests: Sequence[Request], profile: Profile, site: Site) -> list[str]:
     """Arrays and numbers of jobs above the cluster's or the person's limits; each names its key."""
     found = []
-    largest = limit(site.settings.get("MaxArraySize", ""))
-    told = re.search(r"\bmax_array_tasks=(\d+)", site.settings.get("SchedulerParameters", ""))
-    if told:
-        largest = min(largest, float(told[1]))
-    for request in requests:
-        key = ARRAYS.get(request.stage)
-        if request.elements > max(1.0, largest) and key:
-            arrays = f"arrays of at most {largest:g} jobs (MaxArraySize)"
-            found.append(f"{key}={request.elements}, but this Slurm takes {arrays}")
 
+    # arrays: one by one
+    largest = limit(site.settings.get("MaxArraySize", ""))
+    at_once = re.search(r"\bmax_array_tasks=(\d+)", site.settings.get("SchedulerParameters", ""))
+    if at_once:
+        largest = min(largest, float(at_once[1]))
+    arrays = [request for request in requests if request.stage in ARRAYS and request.elements > 1]
+    for request in arrays:
+        if request.elements > largest:
+            key = ARRAYS[request.stage]
+            takes = f"this Slurm takes arrays of at most {largest:g} jobs (MaxArraySize)"
+            found.append(f"{key}={request.elements}, but {takes}")
+
+    # jobs: all of them, beside those that this person has
     total = sum(request.elements for request in requests)
-    keys = sorted(
-        {
-            ARRAYS[request.stage]
-            for request in requests
-            if request.stage in ARRAYS and request.elements > 1
-        }
-    )
-    mine = [account for account in site.queued if profile.account in (None, account)]
-    limits = [("this Slurm (MaxJobCount)", limit(site.settings.get("MaxJobCount", "")), 0)]
-    if site.enforces("limits"):
-        charged = [
-            account.most_jobs
-            for account in site.accounts
-            if profile.account in (None, account.name)
-        ]
-        limits.append(("your account (MaxSubmitJobs)", max(charged, default=math.inf), len(mine)))
-        if profile.qos in site.qualities:
-            most = site.qualities[profile.qos].most_jobs
-            limits.append((f"qos {profile.qos} (MaxSubmitJobsPerUser)", most, 0))
-    for whose, most, there in limits:
-        if total + there > most:
-            beside = f" beside the {there} you have" if there else ""
-            fixes = [f"lower {' or '.join(keys)}"] if keys else []
-            fixes += ["wait until others have ended"] if total <= most else []
-            fix = f"; {' or '.join(fixes)}" if fixes else ""
-            found.append(
-                f"these are {total} jobs{beside}, but {whose} allows {most:g} at a time{fix}"
-            )
+    keys = sorted({ARRAYS[request.stage] for request in arrays})
+    for whose, most, there in _limits_of_jobs(profile, site):
+        if total + there <= most:
+            continue
+        fixes = []
+        if keys:
+            fixes.append(f"lower {' or '.join(keys)}")
+        if total <= most:
+            fixes.append("wait until others have ended")
+        fix = f"; {' or '.join(fixes)}" if fixes else ""
+        beside = f" beside the {there} you have" if there else ""
+        found.append(f"these are {total} jobs{beside}, but {whose} allows {most:g} at a time{fix}")
     return found
 
 
+def _limits_of_jobs(profile: Profile, site: Site) -> Iterator[tuple[str, float, int]]:
+    """(whose limit, most jobs at a time, jobs that count and are there already) of each limit."""
+    yield "this Slurm (MaxJobCount)", limit(site.settings.get("MaxJobCount", "")), 0
+    if not site.enforces("limits"):
+        return
+    queued = [account for account in site.queued if profile.account in (None, account)]
+    allowed = [account.most_jobs for account in _charged(profile, site)]
+    yield "your account (MaxSubmitJobs)", max(allowed, default=math.inf), len(queued)
+    if profile.qos in site.qualities:
+        most = site.qualities[profile.qos].most_jobs
+        yield f"qos {profile.qos} (MaxSubmitJobsPerUser)", most, 0
+
+
 def problems(profile: Profile, requests: Sequence[Request], site: Site) -> list[str]:
-    """All of it, each thing once; nothing where the jobs go to another cluster than the one that was asked."""
+    """All of it, each thing once.
+
+    Nothing where the jobs go to another cluster than the one that was asked.
+    """
     if {"clusters", "cluster", "M"} & profile.sbatch.keys():
         return []
     found = names_that_are_not_there(profile, site)
@@ -436,12 +476,11 @@ def problems(profile: Profile, requests: Sequence[Request], site: Site) -> list[
 
 def request(stage: str, kind: str, elements: int, each: int, options: dict[str, Any]) -> Request:
     """What a job of `each` processes on a node asks for, from submitit's parameters of it."""
-    more = {
-        name.replace("_", "-"): value for name, value in options["additional_parameters"].items()
-    }
+    further = options["additional_parameters"].items()
+    sbatch = {name.replace("_", "-"): value for name, value in further}
     return Request(
         stage=stage,
-        partition=more.get("partition", options["partition"]),
+        partition=sbatch.get("partition", options["partition"]),
         kind=kind,
         minutes=options["time"],
         nodes=options["nodes"],

@@ -11,8 +11,8 @@ Kind = Literal["alive", "well", "badly", "lost", "unknown"]
 class Meaning:
     """What a state means for us.
 
-    `alive`: runs or will run, so nothing is submitted in its place. `well`, `badly`: it is over. `lost`: over badly, unless
-    squeue still shows it, because Slurm may bring it back.
+    `alive`: runs or will run, so nothing is submitted in its place. `well`, `badly`: it is over.
+    `lost`: over badly, unless squeue still shows it, because Slurm may bring it back.
     """
 
     kind: Kind
@@ -20,7 +20,9 @@ class Meaning:
 
 
 HELD = "is held"
-STATES = {  # all that squeue and sacct of Slurm 22.05 know, and after them what later versions added
+
+# All that squeue and sacct of Slurm 22.05 know, and after them what later versions added
+STATES = {
     "PENDING": Meaning("alive", "waits in the queue"),
     "CONFIGURING": Meaning("alive", "its nodes are made ready"),
     "RUNNING": Meaning("alive", "runs"),
@@ -63,13 +65,17 @@ STATES = {  # all that squeue and sacct of Slurm 22.05 know, and after them what
 }
 RELEASE = f"{HELD}: scontrol release {{job}} lets it run, scancel {{job}} ends it"
 ASK = "; if Slurm refuses that, ask those who run the cluster"
-REASONS = {  # Slurm's word for why a job waits -> what it means to its owner
+
+# Slurm's word for why a job waits -> what it means to its owner
+REASONS = {
     "Priority": "jobs with a higher priority are before it",
     "Resources": "waits for nodes to become free",
     "Dependency": "waits for the job before it",
     "DependencyNeverSatisfied": "can never run, because the job before it failed",
     "BeginTime": "was requeued and starts in a moment",
-    "PartitionTimeLimit": "asks for more minutes than the partition allows: lower the profile's minutes",
+    "PartitionTimeLimit": (
+        "asks for more minutes than the partition allows: lower the profile's minutes"
+    ),
     "PartitionNodeLimit": "asks for more nodes than the partition has",
     "PartitionDown": "its partition takes no jobs now; see sinfo",
     "PartitionInactive": "its partition takes no jobs now; see sinfo",
@@ -78,17 +84,28 @@ REASONS = {  # Slurm's word for why a job waits -> what it means to its owner
     "JobHeldAdmin": f"{RELEASE}{ASK}",
     "JobHoldMaxRequeue": f"{RELEASE} (it was requeued too often){ASK}",
     "MaxRequeueReached": f"{RELEASE} (it was requeued too often){ASK}",
-    "launch failed requeued held": f"{RELEASE} (it could not be started; see the node with scontrol show node){ASK}",
+    "launch failed requeued held": (
+        f"{RELEASE} (it could not be started; see the node with scontrol show node){ASK}"
+    ),
     "job requeued in held state": f"{RELEASE} (somebody requeued it so){ASK}",
-    "ReservationDeleted": f"{RELEASE} (its reservation was deleted; see the profile's sbatch){ASK}",
+    "ReservationDeleted": (
+        f"{RELEASE} (its reservation was deleted; see the profile's sbatch){ASK}"
+    ),
     "REQUEUE_HOLD": f"{RELEASE} (somebody requeued it so){ASK}",
-    "SPECIAL_EXIT": f"{RELEASE} (it was requeued as a special case, by an administrator or a prolog){ASK}",
+    "SPECIAL_EXIT": (
+        f"{RELEASE} (it was requeued as a special case, by an administrator or a prolog){ASK}"
+    ),
     "RESV_DEL_HOLD": f"{RELEASE} (its reservation was deleted; see the profile's sbatch){ASK}",
 }
-CODES = {  # exit code -> what it means; Slurm's `0:9` (code 0, signal 9) is 137 here, as in a shell
+
+# Exit code -> what it means; Slurm's `0:9` (code 0, signal 9) is 137 here, as in a shell
+CODES = {
     2: "refused its config or its files; its log says what to change",
     3: "stopped because a newer copy of it owns the run folder",
-    53: "Slurm could not write its log: the node does not see the run folder, or may not write there (paths.runs)",
+    53: (
+        "Slurm could not write its log: the node does not see the run folder, "
+        "or may not write there (paths.runs)"
+    ),
     75: "was told to stop, saved its work and could not come back; the same command goes on with it",
     125: "needed more memory than it had asked for: raise memory_gb in the profile",
     126: "a command could not be executed on the node (python or setup of the profile)",
@@ -104,10 +121,10 @@ WORDS_OF_SLURM = ("53", "125")  # not signals, though they stand where signals d
 
 def kind(state: str, queued: bool = False) -> Kind:
     """What a state means; `queued`: squeue shows the job, so that what nobody knows is alive."""
-    found = STATES[state].kind if state in STATES else "unknown"
-    if found in ("lost", "unknown") and queued:
+    meant = STATES[state].kind if state in STATES else "unknown"
+    if meant in ("lost", "unknown") and queued:
         return "alive"
-    return "badly" if found == "lost" else found
+    return "badly" if meant == "lost" else meant
 
 
 def first_word(said: str) -> str:
@@ -119,18 +136,16 @@ def in_words(reason: str, job: str = "ID") -> str:
     """Why a job waits, as a phrase; `job`: its id, for what its owner can do."""
     reason = reason.strip("()")
     spaced = reason.replace("_", " ")
-    for known in (
-        reason,
-        spaced,
-        spaced.partition(",")[0],
-    ):  # ReqNodeNotAvail, UnavailableNodes:n2
+    beginning = spaced.partition(",")[0]  # of `ReqNodeNotAvail, UnavailableNodes:n2`
+    for known in (reason, spaced, beginning):
         if known in REASONS:
             return REASONS[known].format(job=job)
     split = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", spaced).lower()
-    whose = (
-        "qos" if reason.startswith("QOS") else "account" if reason.startswith("Assoc") else None
-    )
-    return f"a limit of your {whose} is reached ({split})" if whose else split
+    if reason.startswith("QOS"):
+        return f"a limit of your qos is reached ({split})"
+    if reason.startswith("Assoc"):
+        return f"a limit of your account is reached ({split})"
+    return split
 
 
 def is_held(reason: str) -> bool:
@@ -147,8 +162,9 @@ def ending(state: str, exit_code: str) -> str:
     if number == 9:  # how a task that was killed by the job's memory guard is told
         number = 137
 
-    general = (
-        STATES[state].words if state in STATES else f"is {state}, of which nothing is known here"
-    )
-    told = state in STATES and state not in ("FAILED", "CANCELLED")
-    return general if told or number not in CODES else f"{general}: {CODES[number]}"
+    if state not in STATES:
+        general = f"is {state}, of which nothing is known here"
+    else:
+        general = STATES[state].words
+    says_why = state in STATES and state not in ("FAILED", "CANCELLED")
+    return general if says_why or number not in CODES else f"{general}: {CODES[number]}"
