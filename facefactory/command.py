@@ -1,6 +1,5 @@
 """The command line: what every script in jobs/ and every process of a chain does before and after its stages."""
 
-import itertools
 import json
 import os
 import re
@@ -90,30 +89,37 @@ def _check(options: Check) -> None:
         raise UserError(
             "no Slurm is set up here: this is no login node of a cluster; jobs run here with cluster=local."
         )
-    profile, folder = (
-        cluster.load_profile(options.profile),
-        Path(options.folder).expanduser().absolute(),
-    )
-    if not checking.cluster(
-        profile, folder, options.partitions, 0 if options.dry_run else options.wait_min * 60
-    ):
+    profile = cluster.load_profile(options.profile)
+    folder = Path(options.folder).expanduser().absolute()
+    wait_s = 0 if options.dry_run else options.wait_min * 60
+    if not checking.cluster(profile, folder, options.partitions, wait_s):
         raise Failed("see the findings above.")
 
 
 def _status(options: Status) -> None:
+    # which run
+    runs = Path(options.paths.runs)
     site = cluster.load_profile(options.profile).runs
-    runs = Path(options.paths.runs if options.paths != Paths() or site is None else site)
-    newest = max(runs.glob("*/jobs.jsonl"), key=lambda path: path.stat().st_mtime, default=None)
-    folder = RunDir(
-        newest.parent if newest and options.run is None else existing(options.run, runs)
-    )
+    if options.paths == Paths() and site is not None:
+        runs = Path(site)
+    ledgers = runs.glob("*/jobs.jsonl")
+    newest = max(ledgers, key=lambda path: path.stat().st_mtime, default=None)
+    if newest is not None and options.run is None:
+        folder = RunDir(newest.parent)
+    else:
+        folder = RunDir(existing(options.run, runs))
+
+    # how it stands, once or until it has ended
     while True:
-        seen = status.read(folder)
-        print(json.dumps(seen, indent=1), flush=True) if options.json else chain.show(seen)
-        if not (options.watch and seen["going"]):
+        now = status.read(folder)
+        if options.json:
+            print(json.dumps(now, indent=1), flush=True)
+        else:
+            chain.show(now)
+        if not (options.watch and now["going"]):
             break
         time.sleep(chain.WAIT_S)
-    if not seen["healthy"]:
+    if not now["healthy"]:
         raise Failed("a job failed or can never run.")
 
 
@@ -133,7 +139,8 @@ def check(
 def main(job: str, stages: tuple[str, ...], preset: str | None = None) -> None:
     """What every script in jobs/ calls: read the command line, check it, run the stages.
 
-    With a preset the job makes or continues a run; without, it works on the run folder named by run=….
+    With a preset the job makes or continues a run; without, it works on the run folder named by
+    run=….
     """
     surroundings.speak_utf8()
     launched = dict(os.environ)
@@ -164,7 +171,8 @@ def start(job: str, names: tuple[str, ...], preset: str | None, arguments: list[
     todo = _todo(order)
     jobs = _jobs(order, todo)
     scripts = [(one.stage, launch.script(one, order.site, folder.path)) for one in jobs]
-    threads, cpus = run.training.threads, order.site.cpus_per_process
+    threads = run.training.threads
+    cpus = order.site.cpus_per_process
     if jobs and threads > cpus:
         raise UserError(
             f"training.threads={threads}, but the profile has cpus_per_process={cpus}."
@@ -174,15 +182,17 @@ def start(job: str, names: tuple[str, ...], preset: str | None, arguments: list[
         return _print_plan(order, todo, scripts)
 
     # where nothing is to do nothing is written either
-    known_run = preset is None or (
-        rundir.check_identity(folder.path, order.identity, run.changed == "accept")
-        and _is_whole(folder.path)
-    )
-    if not todo and known_run and order.where == "local" and not _busy(folder, order.where):
+    is_known = True
+    if order.makes:
+        accept = run.changed == "accept"
+        same = rundir.check_identity(folder.path, order.identity, accept)
+        is_known = same and _is_whole(folder.path)
+    if not todo and is_known and order.where == "local" and not _busy(folder, order.where):
         for name in names:
             say(f"{name}: complete")
         return chain.tell_report(folder.path)
 
+    # the work, or its jobs
     rundir.usable(folder.path, "run")
     busy = _begin(order, todo)
     if order.where == "slurm":
@@ -215,7 +225,7 @@ class Order:
 
 
 def _read(job: str, names: tuple[str, ...], preset: str | None, arguments: list[str]) -> Order:
-    """The run that a command line means, with every default; UserError: something in it is wrong."""
+    """The run that a command line means, with every default; UserError: something is wrong in it."""
     chosen = preset or ""
     for argument in arguments:
         if argument.startswith("config="):
@@ -225,15 +235,16 @@ def _read(job: str, names: tuple[str, ...], preset: str | None, arguments: list[
 
     # what decides which layers lie below the arguments
     early = config.load(Run, rest, layers)
-    where = (
-        early.cluster
-        if early.dry_run and early.cluster == "slurm"
-        else cluster.choose(early.cluster)
-    )
+    where: str = early.cluster
+    if where != "slurm" or not early.dry_run:
+        where = cluster.choose(where)
     site = cluster.load_profile(early.profile) if where == "slurm" else cluster.Profile()
     places = {name: getattr(site, name) for name in ("runs", "data") if getattr(site, name)}
+
+    # a run that exists has its config; one that is made gets it
     if preset is None:
-        path = existing(early.run, Path(config.load(Run, rest, [{"paths": places}]).paths.runs))
+        runs = config.load(Run, rest, [{"paths": places}]).paths.runs
+        path = existing(early.run, Path(runs))
         run = resolve(config.load(Run, rest, [config_of(path)]))
     else:
         run = resolve(config.load(Run, rest, [{"paths": places}, *layers]))
@@ -257,11 +268,10 @@ def _read(job: str, names: tuple[str, ...], preset: str | None, arguments: list[
 
 def _todo(order: Order) -> list[Stage]:
     """The stages from the first that is not complete."""
-    return list(
-        itertools.dropwhile(
-            lambda stage: runner.is_complete(order.run, order.folder, stage), order.stages
-        )
-    )
+    for place, stage in enumerate(order.stages):
+        if not runner.is_complete(order.run, order.folder, stage):
+            return order.stages[place:]
+    return []
 
 
 def _jobs(order: Order, todo: list[Stage]) -> list[launch.Job]:
@@ -273,17 +283,19 @@ def _jobs(order: Order, todo: list[Stage]) -> list[launch.Job]:
 
 def _print_plan(order: Order, todo: list[Stage], scripts: list[tuple[str, str]]) -> None:
     """What `dry_run=true` shows."""
-    waiting = {stage.name for stage in todo}
-    states = [
-        f"  {one.name}: {'to run' if one.name in waiting else 'complete'}" for one in order.stages
-    ]
-    print("# stages", *states, "# resolved config", config.dump(order.run), sep="\n")
+    print("# stages")
+    for one in order.stages:
+        print(f"  {one.name}: {'to run' if one in todo else 'complete'}")
+    print(f"# resolved config\n{config.dump(order.run)}")
     for stage, script in scripts:
         print(f"# batch script: {stage}\n{script}")
 
 
 def _begin(order: Order, todo: list[Stage]) -> str | None:
-    """Make the run folder ready and submit what goes to Slurm, unless another command has done so: then who works on it."""
+    """Make the run folder ready and submit what goes to Slurm.
+
+    Unless another command has done so: then who works on it.
+    """
     run, folder = order.run, order.folder
     path = folder.path
     with starting.first(path) as turn:
@@ -295,7 +307,7 @@ def _begin(order: Order, todo: list[Stage]) -> str | None:
             todo[:] = _todo(order)
         jobs = _jobs(order, todo)
 
-        # the folder is this command's from here on
+        # what the run is, and who asked for it
         rundir.check_modes(path)
         if order.makes:
             accept = run.changed == "accept"
@@ -303,6 +315,8 @@ def _begin(order: Order, todo: list[Stage]) -> str | None:
         else:
             with open(path / "command.txt", "a") as commands:
                 commands.write(order.command + "\n")
+
+        # the folder is this command's from here on
         turn.check()
         if order.where == "local":
             runner.stop.listen()
@@ -330,16 +344,19 @@ def _busy(folder: RunDir, where: str) -> str | None:
 
     UserError: jobs were submitted, and Slurm does not say how they stand.
     """
+    # jobs in the ledger
     if status.submitted(folder):
         sources, jobs = status.ask(folder)
         if where == "slurm" and "squeue" not in sources:
             raise UserError(
-                "squeue does not answer, and jobs of this run may be queued already: nothing was submitted. "
-                "Give the same command again when it does."
+                "squeue does not answer, and jobs of this run may be queued already: "
+                "nothing was submitted. Give the same command again when it does."
             )
         live = status.reasons(jobs)
         if live:
             return status.standing(live)
+
+    # jobs beside it, and a process
     unknown = _forgotten(folder) if where == "slurm" else []
     if unknown:
         return f"Slurm jobs {', '.join(unknown)}, of which jobs.jsonl has lost its lines"
@@ -348,19 +365,25 @@ def _busy(folder: RunDir, where: str) -> str | None:
 
 
 def _forgotten(folder: RunDir) -> list[str]:
-    """Jobs in the queue that were submitted for a run and are not in its ledger, as when a crash emptied that file."""
-    recorded = {job for jobs in status.submitted(folder).values() for job in jobs}
-    submitted = {
-        path.name.partition("_")[0] for path in folder.path.glob("private/jobs/*_submitted.pkl")
-    }
-    if not submitted - recorded:
+    """Jobs in the queue that were submitted for a run and are not in its ledger.
+
+    A crash may have emptied that file.
+    """
+    pickles = folder.path.glob("private/jobs/*_submitted.pkl")
+    unrecorded = {path.name.partition("_")[0] for path in pickles}
+    for jobs in status.submitted(folder).values():
+        unrecorded.difference_update(jobs)
+    if not unrecorded:
         return []
     queued = cluster.asked("squeue", "-h", "--me", "-o", "%F").stdout.split()
-    return sorted((submitted - recorded).intersection(queued))
+    return sorted(unrecorded.intersection(queued))
 
 
 def _end_well() -> None:
-    """A connection that is lost during a submission ends it as Ctrl-C does: what was queued is cancelled."""
+    """A connection that is lost during a submission ends it as Ctrl-C does.
+
+    What was queued is cancelled.
+    """
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
@@ -370,26 +393,27 @@ def _end_well() -> None:
 
 
 def preset_layers(default: str, chosen: str) -> list[dict[str, Any]]:
-    """The chosen preset (a name or a path) over the names of what the job's default preset trains, scores and searches."""
-    wanted = [
-        Path(name) if name.endswith((".yaml", ".yml")) else JOBS / "presets" / f"{name}.yaml"
-        for name in (default, chosen)
-    ]
-    base, found = (config.read_yaml(path) for path in wanted)
+    """The chosen preset (a name or a path) over the names of what the job's default preset trains,
+    scores and searches.
+    """
+    base = _preset(default)
     names = {"model": "name", "objective": "name", "evaluation": "protocol", "sweep": "space"}
-    family = {
-        part: {name: base[part][name]}
-        for part, name in names.items()
-        if name in base.get(part, {})
-    }
-    return [
-        family,
-        {
-            name: value
-            for name, value in found.items()
-            if name not in ("run", "dry_run", "changed")
-        },
-    ]
+    family = {}
+    for part, name in names.items():
+        if name in base.get(part, {}):
+            family[part] = {name: base[part][name]}
+
+    # a preset says what a run is, not which
+    preset = _preset(chosen)
+    for name in ("run", "dry_run", "changed"):
+        preset.pop(name, None)
+    return [family, preset]
+
+
+def _preset(name: str) -> dict[str, Any]:
+    """The content of a preset, or of a file of the user's."""
+    own = name.endswith((".yaml", ".yml"))
+    return config.read_yaml(Path(name) if own else JOBS / "presets" / f"{name}.yaml")
 
 
 NAME_CHARACTERS = ". _ - + = @ # , ~ ^ ! ( ) [ ] { }"
@@ -397,7 +421,10 @@ NAME_BYTES = 200  # files are named after it, and a file's name has at most 255
 
 
 def run_path(run: Run, default: str) -> Path:
-    """The folder of a run that is made or goes on; UserError: its name cannot be that of a folder, or of a Slurm job."""
+    """The folder of a run that is made or goes on.
+
+    UserError: its name cannot be that of a folder, or of a Slurm job.
+    """
     name = run.run if run.run is not None else default
     wrong = sorted({one for one in name if not (one.isalnum() or one in f" {NAME_CHARACTERS}")})
     rule = f"a run's name has letters, digits, blanks and {NAME_CHARACTERS}"
@@ -406,9 +433,10 @@ def run_path(run: Run, default: str) -> Path:
         raise UserError(f"run={name!r} has {' '.join(map(repr, wrong))}; {rule}{where}.")
     if not name or name != name.strip() or name[0] in ".-":
         raise UserError(f"run={name!r}; {rule}, and begins with none of ., - and blank.")
-    if len(name.encode()) > NAME_BYTES:
+    length = len(name.encode())
+    if length > NAME_BYTES:
         raise UserError(
-            f"run={name[:20]!r}… has {len(name.encode())} bytes; give a name of at most {NAME_BYTES}."
+            f"run={name[:20]!r}… has {length} bytes; give a name of at most {NAME_BYTES}."
         )
     return Path(run.paths.runs) / name
 
@@ -427,16 +455,23 @@ def without_foreign_options(
 
 
 def own_options(path: Path, identity: dict[str, Any]) -> list[str]:
-    """`key=value` of what a job on a run that exists changes: sections of late stages only; the run's config stays as it was."""
+    """`key=value` of what a job on a run that exists changes: sections of late stages only.
+
+    The run's config stays as it was. UserError: something else is to change.
+    """
     made = rundir.identity_of(path) or config.flat(load_run(path))
     changed = {name: value for name, value in identity.items() if made.get(name) != value}
-    sections = {section for stage in every() if stage.late for section in stage.sections}
+    sections: set[str] = set()
+    for stage in every():
+        if stage.late:
+            sections.update(stage.sections)
     own = tuple(sorted(section for section in sections if section.endswith(".")))
     foreign = ", ".join(name for name in changed if not name.startswith(own))
     if foreign:
         allowed = ", ".join(f"{name}*" for name in own)
         raise UserError(
-            f"{foreign} of run {path.name!r} cannot change any more (only {allowed}); start a new run instead."
+            f"{foreign} of run {path.name!r} cannot change any more (only {allowed}); "
+            "start a new run instead."
         )
     return [f"{name}={json.dumps(value)}" for name, value in changed.items()]
 
@@ -456,27 +491,31 @@ def existing(name: str | None, runs: Path) -> Path:
 
 def help_of(job: str, preset: str | None, arguments: list[str]) -> str:
     """All keys, or the options of the components that were named."""
+    # named components
     lines = []
     for argument in arguments:
         part, _, name = argument.partition(".name=")
         if name and part in ("model", "objective"):
-            lines.append(
-                f"{(registry.module(f'{part}s', name).Component.__doc__ or '').strip()}\n"
-            )
-            lines += [
-                f"  {part}.{p.name}={p.default}"
-                for p in registry.options(f"{part}s", name).values()
-            ]
+            meaning = registry.module(f"{part}s", name).Component.__doc__ or ""
+            lines += [meaning.strip(), ""]
+            for option in registry.options(f"{part}s", name).values():
+                lines.append(f"  {part}.{option.name}={option.default}")
     if lines:
         return "\n".join(lines)
-    presets = ", ".join(sorted(path.stem for path in (JOBS / "presets").glob("*.yaml")))
-    models, objectives = registry.names("models"), registry.names("objectives")
-    return (
-        f"usage: python jobs/{job}.py [config=PRESET or FILE.yaml] [key=value …]\n\n"
-        + (
-            f"presets: {presets} (this job's default: {preset})\n"
-            if preset
-            else "works on the run folder named by run=…\n"
-        )
-        + f"models: {', '.join(models)}\nobjectives: {', '.join(objectives)}\n\nkeys:\n{config.help_text(Run)}"
-    )
+
+    # all keys
+    what = "works on the run folder named by run=…"
+    if preset:
+        presets = ", ".join(sorted(path.stem for path in (JOBS / "presets").glob("*.yaml")))
+        what = f"presets: {presets} (this job's default: {preset})"
+    lines = [
+        f"usage: python jobs/{job}.py [config=PRESET or FILE.yaml] [key=value …]",
+        "",
+        what,
+        f"models: {', '.join(registry.names('models'))}",
+        f"objectives: {', '.join(registry.names('objectives'))}",
+        "",
+        "keys:",
+        config.help_text(Run),
+    ]
+    return "\n".join(lines)

@@ -1,6 +1,7 @@
 """The configuration tree: defaults <- YAML file <- `key=value`, checked before anything starts.
 
-Sections are frozen dataclasses whose fields are made by `key`: default, meaning (with its unit) and bounds in one line.
+Sections are frozen dataclasses whose fields are made by `key`: default, meaning (with its unit) and
+bounds in one line.
 """
 
 import dataclasses
@@ -9,7 +10,7 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
 from operator import attrgetter
 from pathlib import Path
@@ -36,8 +37,9 @@ def key(
 ) -> Any:
     """A configuration key.
 
-    `identity=False`: it says where or how to run, so it enters no digest. `resumes=True`: it may change between the
-    start and the continuation of a stage (a longer budget, another number of ranks).
+    `identity=False`: it says where or how to run, so it enters no digest. `resumes=True`: it may
+    change between the start and the continuation of a stage (a longer budget, another number of
+    ranks).
     """
     meta = {"meaning": meaning, "low": low, "high": high, "identity": identity, "resumes": resumes}
     if isinstance(default, list | dict):
@@ -73,19 +75,18 @@ def load(schema: type[Tree], arguments: list[str], layers: Sequence[Mapping[str,
         OmegaConfBaseException,
     )
 
+    # what can be said before they are merged
     known = list(leaves(schema))
     kinds = {name: kind for name, _, kind in known}
     dotlists = [_dotlist(argument, kinds) for argument in arguments]
     for layer in layers:
         _check_layer(layer, kinds)
 
+    # the merge, with its complaints in our words
     try:
-        merged = OmegaConf.merge(
-            OmegaConf.structured(schema),
-            *(OmegaConf.create(dict(layer)) for layer in layers),
-            *dotlists,
-        )
-        loaded = OmegaConf.to_object(merged)
+        whole = OmegaConf.structured(schema)
+        mappings = [OmegaConf.create(dict(layer)) for layer in layers]
+        loaded = OmegaConf.to_object(OmegaConf.merge(whole, *mappings, *dotlists))
     except (GrammarParseError, InterpolationResolutionError) as error:
         raise UserError(
             f"{_first_line(error)}: '${{' begins a reference to another key. {NO_REFERENCE}"
@@ -93,10 +94,10 @@ def load(schema: type[Tree], arguments: list[str], layers: Sequence[Mapping[str,
     except OmegaConfBaseException as error:
         raise UserError(_explained(kinds, error)) from None
     except TypeError as error:  # a list where a mapping belongs, or the reverse
-        raise UserError(
-            f"{error} in {' '.join(arguments) or layers[-1]}: {{a: b}} is a mapping, [a, b] a list."
-        ) from None
+        source = " ".join(arguments) or layers[-1]
+        raise UserError(f"{error} in {source}: {{a: b}} is a mapping, [a, b] a list.") from None
 
+    # the values themselves
     for name, item, _ in known:
         value = attrgetter(name)(loaded)
         _check_numbers(name, value)
@@ -126,17 +127,21 @@ def _dotlist(argument: str, kinds: dict[str, Any]) -> Any:
     name, equals, value = argument.partition("=")
     if not equals or not all(name.split(".")):
         raise UserError(
-            f"{_shown(argument)} is not of the form key=value, e.g. training.total_kimg=60. --help lists the keys."
+            f"{_shown(argument)} is not of the form key=value, e.g. training.total_kimg=60. "
+            "--help lists the keys."
         )
-    if (
-        kinds.get(name) in (str, str | None) and value != "null" and value[:1] not in ("'", '"')
-    ):  # run=no is a name, not false
+
+    # words are not YAML: run=no is a name, not false
+    is_quoted = value[:1] in ("'", '"')
+    if kinds.get(name) in (str, str | None) and value != "null" and not is_quoted:
         value = os.path.expandvars(value)
         argument = f"{name}={json.dumps(value, ensure_ascii=False)}"
     if "${" in value:
         raise UserError(
             f"{_shown(argument)}: '${{' names a variable that is not set. {NO_REFERENCE}"
         )
+
+    # everything else is
     try:
         check_yaml(argument.partition("=")[2])
         return OmegaConf.from_dotlist([argument])
@@ -148,18 +153,24 @@ def _dotlist(argument: str, kinds: dict[str, Any]) -> Any:
 
 
 def check_yaml(text: str) -> None:
-    """Raise UserError for YAML of too many values, as aliases can name them; YAMLError: it is no YAML."""
+    """Raise UserError for YAML of too many values, as aliases can name them.
+
+    YAMLError: it is no YAML.
+    """
     import yaml
 
     def count(node: Any) -> int:
         if id(node) not in counted:
             counted[id(node)] = MOST_VALUES  # for one that holds itself
-            parts = [node.value] if isinstance(node, yaml.ScalarNode) else node.value
-            inner = itertools.chain(*parts) if isinstance(node, yaml.MappingNode) else parts
-            nodes = [part for part in inner if isinstance(part, yaml.Node)]
-            counted[id(node)] = min(MOST_VALUES, 1 + sum(map(count, nodes)))
+            inner: list[Any] = []
+            if isinstance(node, yaml.MappingNode):
+                inner = list(itertools.chain(*node.value))
+            elif isinstance(node, yaml.SequenceNode):
+                inner = node.value
+            counted[id(node)] = min(MOST_VALUES, 1 + sum(map(count, inner)))
         return counted[id(node)]
 
+    # each node is counted once, and known by then wherever an alias names it
     counted: dict[int, int] = {}
     try:
         top = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -173,10 +184,12 @@ def check_yaml(text: str) -> None:
 
 
 def _check_layer(layer: Mapping[str, Any], kinds: dict[str, Any], above: str = "") -> None:
-    """Raise UserError for keys of a file that are written as on the command line, and for sections without keys."""
+    """Raise UserError for keys of a file that are written as on the command line.
+
+    The same for sections without keys.
+    """
     for name, value in layer.items():
         whole = f"{above}{name}"
-        inside = [known for known in kinds if known.startswith(f"{whole}.")]
         if "." in str(name) and whole in kinds:
             first, *rest = str(name).split(".")
             nested = "…"
@@ -185,48 +198,61 @@ def _check_layer(layer: Mapping[str, Any], kinds: dict[str, Any], above: str = "
             raise UserError(
                 f"{whole}: in a file write it as {first}: {nested}; dots are for the command line."
             )
+
+        inside = [known for known in kinds if known.startswith(f"{whole}.")]
         if inside and value is None:
             example = inside[0].removeprefix(f"{whole}.")
             raise UserError(
-                f"{whole}: is empty; give its keys, e.g. {whole}: {{{example}: …}}, or remove that line."
+                f"{whole}: is empty; give its keys, e.g. {whole}: {{{example}: …}}, "
+                "or remove that line."
             )
         if inside and isinstance(value, Mapping):
             _check_layer(value, kinds, f"{whole}.")
 
 
 def _explained(known: dict[str, Any], error: Any) -> str:
+    """What OmegaConf complains of, in our words; `known`: name -> type of every key."""
     reason = _first_line(error).partition(". Did you mean")[0][:300]  # we guess better
     wrong = error.full_key
-    if "is incompatible with" in reason and wrong is not None:
-        return f"{wrong}: its names are words; put numbers in quotes, e.g. '{{\"1\": 3.0}}'."
     if wrong is None:
-        return f"{reason}: a section takes no value; give its keys, e.g. {next(iter(known))}=…. --help lists the keys."
+        example = next(iter(known))
+        return (
+            f"{reason}: a section takes no value; give its keys, e.g. {example}=…. "
+            "--help lists the keys."
+        )
+    if "is incompatible with" in reason:
+        return f"{wrong}: its names are words; put numbers in quotes, e.g. '{{\"1\": 3.0}}'."
     if "not in" in reason or wrong not in known:
-        same_leaf = [
-            f" Did you mean {name!r}?"
-            for name in known
-            if name.split(".")[-1] == wrong.split(".")[-1]
-        ]
-        guesses = [
-            nearest(wrong, known),
-            nearest(wrong, {name.split(".")[0] for name in known}),
-            *same_leaf,
-        ]
-        guess = next(filter(None, guesses), "")
+        guess = _nearest_key(wrong, known)
         return f"unknown key {wrong!r} ({reason}).{guess} --help lists the keys."
     if str(known[wrong]).startswith("list"):
         return f"{wrong} takes a list, e.g. {wrong}=[a,b]. --help lists types and meanings."
     return f"{wrong}: {reason}. --help lists types and meanings."
 
 
+def _nearest_key(wrong: str, known: Iterable[str]) -> str:
+    """` Did you mean 'x'?` for a key, a section, or a key of the same name elsewhere."""
+    sections = {name.split(".")[0] for name in known}
+    guess = nearest(wrong, known) or nearest(wrong, sections)
+    if guess:
+        return guess
+    for name in known:
+        if name.split(".")[-1] == wrong.split(".")[-1]:
+            return f" Did you mean {name!r}?"
+    return ""
+
+
 def _check_numbers(name: str, value: Any) -> None:
     """Raise UserError for a number that no file of ours can hold, however deep it stands."""
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
-    for part in parts:
-        _check_numbers(name, part)
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for part in value:
+            _check_numbers(name, part)
     if isinstance(value, int) and abs(value) > MOST_INT:
         raise UserError(
-            f"{name} has the number {str(value)[:20]}…; whole numbers reach from -{MOST_INT} to {MOST_INT}."
+            f"{name} has the number {str(value)[:20]}…; "
+            f"whole numbers reach from -{MOST_INT} to {MOST_INT}."
         )
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{name} is {value}; it must be a finite number.")
@@ -235,19 +261,16 @@ def _check_numbers(name: str, value: Any) -> None:
 def _check_bounds(
     name: str, value: Any, meaning: str, low: float, high: float, **others: Any
 ) -> None:
+    """Raise UserError for a finite number, or one in a list, that is out of a key's bounds."""
     for number in value if isinstance(value, list) else [value]:
-        if isinstance(number, int | float) and not (
-            math.isfinite(number) and low <= number <= high
-        ):
-            bounds = (
-                {f"at least {low}": low, f"at most {high}": high}
-                if math.isfinite(number)
-                else {"a finite number": 0.0}
-            )
-            allowed = " and ".join(
-                words for words, bound in bounds.items() if math.isfinite(bound)
-            )
-            raise UserError(f"{name} is {number}; it must be {allowed} ({meaning}).")
+        if not isinstance(number, int | float) or low <= number <= high:
+            continue
+        allowed = []
+        if math.isfinite(low):
+            allowed.append(f"at least {low}")
+        if math.isfinite(high):
+            allowed.append(f"at most {high}")
+        raise UserError(f"{name} is {number}; it must be {' and '.join(allowed)} ({meaning}).")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -259,8 +282,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         found = OmegaConf.to_container(OmegaConf.load(path))
     except FileNotFoundError:
         near = sorted(other.stem for other in path.parent.glob("*.yaml"))
+        beside = ", ".join(near) or "none"
         raise UserError(
-            f"no file {path}; beside it are {', '.join(near) or 'none'}.{nearest(path.stem, near)}"
+            f"no file {path}; beside it are {beside}.{nearest(path.stem, near)}"
         ) from None
     except Exception as error:
         raise UserError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from None
@@ -277,12 +301,15 @@ def dump(tree: Any) -> str:
 
 
 def flat(tree: Any, *, resumes: bool = True) -> dict[str, Any]:
-    """Dotted name -> value of the keys that decide a result; `resumes=False` leaves out those that may change midway."""
-    return {
-        name: attrgetter(name)(tree)
-        for name, item, _ in leaves(type(tree))
-        if item.metadata["identity"] and (resumes or not item.metadata["resumes"])
-    }
+    """Dotted name -> value of the keys that decide a result.
+
+    `resumes=False` leaves out those that may change midway.
+    """
+    values = {}
+    for name, item, _ in leaves(type(tree)):
+        if item.metadata["identity"] and (resumes or not item.metadata["resumes"]):
+            values[name] = attrgetter(name)(tree)
+    return values
 
 
 def digest(value: Any) -> str:
@@ -292,10 +319,10 @@ def digest(value: Any) -> str:
 
 def help_text(schema: type) -> str:
     """Every key with its default, type and meaning."""
-    defaults, lines = schema(), []
+    defaults = schema()
+    lines = []
     for name, item, kind in leaves(schema):
         shown = kind.__name__ if isinstance(kind, type) else str(kind).removeprefix("typing.")
-        lines.append(
-            f"  {name}={attrgetter(name)(defaults)}\n      {item.metadata['meaning']} [{shown}]"
-        )
+        lines.append(f"  {name}={attrgetter(name)(defaults)}")
+        lines.append(f"      {item.metadata['meaning']} [{shown}]")
     return "\n".join(lines)

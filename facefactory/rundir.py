@@ -1,7 +1,7 @@
 """The run folder: its owner, its ledger, which stages are done; every write is atomic.
 
-Layout: config.yaml, command.txt, starting.json (while a command starts it), owner.json, jobs.jsonl, private/,
-report.html, `<stage>/{STAGE.json, DONE.json, …}`.
+Layout: config.yaml, command.txt, starting.json (while a command starts it), owner.json, jobs.jsonl,
+private/, report.html, `<stage>/{STAGE.json, DONE.json, …}`.
 """
 
 import contextlib
@@ -24,8 +24,6 @@ from facefactory import UserError, say
 
 DAMAGED = "is empty or cut, as a crash or a full disk leaves files"
 OWNER_TOKEN = "FACEFACTORY_OWNER"  # handed by a launcher to the processes that write in its name
-
-
 FULL = (errno.ENOSPC, errno.EDQUOT)  # no room on the disk, or none left for this user
 
 
@@ -35,7 +33,10 @@ class OwnerLost(RuntimeError):
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Where the disk is full, the OSError names the file that did not fit: Python's own, of a write, names none."""
+    """Where the disk is full, the OSError names the file that did not fit.
+
+    Python's own, of a write, names none.
+    """
     try:
         yield
     except OSError as error:
@@ -47,13 +48,17 @@ def naming(path: Path) -> Iterator[None]:
 def no_room(error: OSError) -> str:
     """What to do about a full disk, for the person who watches."""
     if not error.filename:
-        return f"no room left on a disk ({error.strerror}); make room, and run the same command again: it goes on."
+        return (
+            f"no room left on a disk ({error.strerror}); "
+            "make room, and run the same command again: it goes on."
+        )
     folder = next(place for place in Path(error.filename).absolute().parents if place.exists())
-    free = shutil.disk_usage(folder).free / 1e9
+    free_gb = shutil.disk_usage(folder).free / 1e9
     limit = ", but your quota is used up" if error.errno == errno.EDQUOT else ""
     return (
-        f"no room left for {error.filename} ({error.strerror}); {free:.3f} GB are free there{limit}. Make room, or give another "
-        "paths.runs or paths.data, and run the same command again: it goes on from what is saved."
+        f"no room left for {error.filename} ({error.strerror}); {free_gb:.3f} GB are free "
+        f"there{limit}. Make room, or give another paths.runs or paths.data, and run the same "
+        "command again: it goes on from what is saved."
     )
 
 
@@ -70,9 +75,8 @@ def atomic(path: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def _renamed(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(
-        f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
-    )  # hosts share folders, and numbers
+    unique = f"{os.getpid()}-{secrets.token_hex(4)}"  # hosts share folders, and numbers
+    temporary = path.with_name(f".{path.name}.{unique}.tmp")
     try:
         yield temporary
         with open(temporary, "rb") as stream:
@@ -103,7 +107,10 @@ def read_json(path: Path) -> Any:
 
 
 def need_json(path: Path, advice: str) -> Any:
-    """The JSON in a file without which nothing can be done; UserError: it is missing or damaged, and what to do."""
+    """The JSON in a file without which nothing can be done.
+
+    UserError: it is missing or damaged, and what to do.
+    """
     found = read_json(path)
     if found is None:
         raise UserError(f"{path} {DAMAGED if path.exists() else 'is missing'}. {advice}")
@@ -117,13 +124,15 @@ def _say_once(text: str) -> None:
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """The whole lines of a JSON-lines file; lines cut by a kill are left out."""
-    found = []
-    for text in path.read_text(errors="replace").split("\n")[:-1] if path.exists() else []:
+    if not path.exists():
+        return []
+    lines = []
+    for text in path.read_text(errors="replace").split("\n")[:-1]:
         with contextlib.suppress(json.JSONDecodeError):
             line = json.loads(text)
             if isinstance(line, dict):
-                found.append(line)
-    return found
+                lines.append(line)
+    return lines
 
 
 def append_json(path: Path, line: dict[str, Any]) -> None:
@@ -148,11 +157,9 @@ def locked(path: Path) -> Iterator[None]:
 
 def tail(path: Path, lines: int = 15) -> str | None:
     """The last lines of a log; None where there is no file."""
-    return (
-        "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
-        if path.is_file()
-        else None
-    )
+    if not path.is_file():
+        return None
+    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
 
 
 def sha256(path: Path) -> str:
@@ -162,9 +169,13 @@ def sha256(path: Path) -> str:
 
 
 def cache_folder() -> Path:
-    """The user's cache folder for verdicts and weights; where no home is known, a place that can hold nothing."""
+    """The user's cache folder for verdicts and weights.
+
+    Where no home is known, a place that can hold nothing.
+    """
     try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "facefactory"
+        caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        return Path(caches) / "facefactory"
     except RuntimeError:
         return Path(os.devnull)
 
@@ -175,8 +186,8 @@ def remember(path: Path, value: Any) -> None:
         write_json(path, value)
     except OSError as error:
         _say_once(
-            f"nothing can be kept in {cache_folder()} ({error.strerror}), so checksums are taken anew by every job; "
-            "XDG_CACHE_HOME=… names another folder."
+            f"nothing can be kept in {cache_folder()} ({error.strerror}), so checksums are taken "
+            "anew by every job; XDG_CACHE_HOME=… names another folder."
         )
 
 
@@ -188,7 +199,10 @@ def settle_umask() -> None:
 
 
 def usable(path: Path, name: str, write: bool = True) -> None:
-    """Raise UserError unless a folder is or can be there and, with `write`, can be written; `name` is its key."""
+    """Raise UserError unless a folder is or can be there and, with `write`, can be written.
+
+    `name` is its key.
+    """
     for place in (path, *path.parents):
         try:
             if place.is_symlink() and not place.exists():
@@ -221,10 +235,10 @@ class RunDir:
     """A run folder on shared storage."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.token = path, os.environ.get(OWNER_TOKEN)
-        self.kept: dict[
-            str, Any
-        ] = {}  # what this process found out once and asks for again, e.g. the plan of a set
+        self.path = path
+        self.token = os.environ.get(OWNER_TOKEN)
+        # what this process found out once and asks for again, e.g. the plan of a set
+        self.kept: dict[str, Any] = {}
 
     def stage(self, name: str) -> Path:
         """The folder of a stage."""
@@ -245,32 +259,35 @@ class RunDir:
     def claim(self) -> None:
         """Become the owner; whoever owned the folder before stops at its next write."""
         self.open_private()
-        pid, self.token = os.getpid(), secrets.token_hex(8)
+        self.token = secrets.token_hex(8)
         owner = {
             "host": socket.gethostname(),
-            "pid": pid,
-            "started": started(pid),
+            "pid": os.getpid(),
+            "started": started(os.getpid()),
             "token": self.token,
         }
         write_json(self.path / "owner.json", owner)
 
     def open_private(self) -> None:
         """Make the folder of what is executed or secret, for its owner's eyes only."""
-        (self.path / "private").mkdir(mode=0o700, parents=True, exist_ok=True)
-        (self.path / "private").chmod(0o700)
+        private = self.path / "private"
+        private.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private.chmod(0o700)
 
     def guard(self) -> None:
-        """Raise OwnerLost unless this process (or its launcher) still owns the folder. Called before every rename."""
+        """Raise OwnerLost unless this process (or its launcher) still owns the folder.
+
+        Called before every rename.
+        """
         owner = self._owner()
-        if owner is None or owner["token"] != self.token:
-            newer = (
-                f"pid {owner['pid']} on {owner['host']}"
-                if owner
-                else "nobody (owner.json is gone or damaged)"
-            )
-            raise OwnerLost(
-                f"{self.path} is owned by {newer} now; this older copy stops without writing."
-            )
+        newer = "nobody (owner.json is gone or damaged)"
+        if owner is not None:
+            if owner["token"] == self.token:
+                return
+            newer = f"pid {owner['pid']} on {owner['host']}"
+        raise OwnerLost(
+            f"{self.path} is owned by {newer} now; this older copy stops without writing."
+        )
 
     def record(self, stage: str, state: str, **facts: Any) -> None:
         """Append a line to the ledger."""
@@ -279,11 +296,10 @@ class RunDir:
             "stage": stage,
             "state": state,
             "host": socket.gethostname(),
+            "job": os.environ.get("FACEFACTORY_JOB", f"pid {os.getpid()}"),
+            **facts,
         }
-        append_json(
-            self.path / "jobs.jsonl",
-            {**line, "job": os.environ.get("FACEFACTORY_JOB", f"pid {os.getpid()}"), **facts},
-        )
+        append_json(self.path / "jobs.jsonl", line)
 
     def done(self, stage: str) -> dict[str, Any] | None:
         """DONE.json of a stage, or None: the stage is not finished, or the file is damaged."""
@@ -291,47 +307,60 @@ class RunDir:
         return found if isinstance(found, dict) else None
 
     def is_complete(self, stage: str, config: dict[str, Any], inputs: dict[str, Any]) -> bool:
-        """Whether DONE.json speaks of this config and these inputs, and the files it names are there in full size."""
+        """Whether DONE.json speaks of this config and these inputs.
+
+        The files that it names must be there in full size.
+        """
         done = self.done(stage)
         if done is None or done.get("config") != config or done.get("inputs") != inputs:
             return False
-        sizes = done.get("files", {}).items()
-        return all(
-            (self.path / name).is_file() and (self.path / name).stat().st_size == size
-            for name, size in sizes
-        )
+        for name, size in done.get("files", {}).items():
+            path = self.path / name
+            if not path.is_file() or path.stat().st_size != size:
+                return False
+        return True
 
     def begin(self, stage: str, identity: str) -> None:
-        """Open a stage's folder: continue what has the same identity, move anything else aside (never delete it)."""
-        path, made = self.stage(stage) / "STAGE.json", {"identity": identity}
-        if read_json(path) != made:
+        """Open a stage's folder: continue what has the same identity.
+
+        Anything else is moved aside (never deleted).
+        """
+        path = self.stage(stage) / "STAGE.json"
+        wanted = {"identity": identity}
+        if read_json(path) != wanted:
             if path.parent.exists():
                 self.move_aside(stage)
-            write_json(path, made)
+            write_json(path, wanted)
 
     def move_aside(self, stage: str) -> None:
         """Rename a stage's folder to `<stage>.old-<n>`."""
         self.guard()
-        numbers = [
-            int(path.suffix.removeprefix(".old-")) for path in self.path.glob(f"{stage}.old-*")
-        ]
-        self.stage(stage).rename(self.path / f"{stage}.old-{max(numbers, default=0) + 1}")
+        earlier = self.path.glob(f"{stage}.old-*")
+        numbers = [int(path.suffix.removeprefix(".old-")) for path in earlier]
+        number = max(numbers, default=0) + 1
+        self.stage(stage).rename(self.path / f"{stage}.old-{number}")
 
     def finish(self, stage: str, record: dict[str, Any], files: list[Path]) -> None:
-        """Write DONE.json: `record` holds config, inputs, outputs and seconds; `files` are named with their sizes."""
+        """Write DONE.json: `record` holds config, inputs, outputs and seconds.
+
+        `files` are named with their sizes.
+        """
         self.guard()
         sizes = {str(path.relative_to(self.path)): path.stat().st_size for path in files}
         write_json(self.stage(stage) / "DONE.json", {**record, "files": sizes})
 
 
 def identity_of(path: Path) -> dict[str, Any] | None:
-    """The config keys that a run folder was made with; None: it was never prepared. UserError: the file is damaged."""
+    """The config keys that a run folder was made with; None: it was never prepared.
+
+    UserError: the file is damaged.
+    """
     file = path / "identity.json"
     if not file.exists():
         return None
     advice = (
-        f"If {path / 'config.yaml'} is the config that you want, remove {file.name} and give the same command again; "
-        "else choose another run=…"
+        f"If {path / 'config.yaml'} is the config that you want, remove {file.name} and give the "
+        "same command again; else choose another run=…"
     )
     made = need_json(file, advice)
     if not isinstance(made, dict):
@@ -344,27 +373,30 @@ def check_modes(path: Path) -> None:
     for place in (path, path / "code", path / "private"):
         if place.exists() and place.stat().st_mode & 0o002:
             raise UserError(
-                f"{place} is writable by everyone, and jobs execute what lies there. If nobody else wrote to it, "
-                f"run: chmod -R o-w {shlex.quote(str(path))} (where that changes nothing, a mount's options decide: "
-                "give another paths.runs)."
+                f"{place} is writable by everyone, and jobs execute what lies there. "
+                f"If nobody else wrote to it, run: chmod -R o-w {shlex.quote(str(path))} "
+                "(where that changes nothing, a mount's options decide: give another paths.runs)."
             )
 
 
 def check_identity(path: Path, identity: dict[str, Any], accept_changes: bool) -> bool:
-    """Whether a run folder was made with this very config; UserError: with another one, and changes are not accepted."""
+    """Whether a run folder was made with this very config.
+
+    UserError: it was made with another one, and changes are not accepted.
+    """
     made = identity_of(path)
-    if made is not None and made != identity and not accept_changes:
-        keys = sorted(
-            name for name in made.keys() | identity.keys() if made.get(name) != identity.get(name)
-        )
-        lines = "; ".join(
-            f"{name} was {made.get(name)!r}, now {identity.get(name)!r}" for name in keys
-        )
-        raise UserError(
-            f"run {path.name!r} exists with another config: {lines}. "
-            "Choose another run=…, or changed=accept to run again the stages that depend on it (old results are kept)."
-        )
-    return made == identity
+    if made is None or made == identity or accept_changes:
+        return made == identity
+    differences = []
+    for name in sorted(made.keys() | identity.keys()):
+        before = made.get(name)
+        now = identity.get(name)
+        if before != now:
+            differences.append(f"{name} was {before!r}, now {now!r}")
+    raise UserError(
+        f"run {path.name!r} exists with another config: {'; '.join(differences)}. Choose another "
+        "run=…, or changed=accept to run again the stages that depend on it (old results are kept)."
+    )
 
 
 def prepare(
