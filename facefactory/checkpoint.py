@@ -18,9 +18,18 @@ from facefactory.facts import Facts, Label
 
 FORMAT = 2
 KEPT = 2  # newest checkpoints kept; the last one of a finished run is among them
-VALUE, GB = 4, 1e9  # bytes of a float32; bytes
-TRAINED = 5  # copies of the weights in a training: themselves, their average and gradient, Adam's two moments
+VALUE = 4  # bytes of a float32
+GB = 1e9  # bytes
 COUNTED = 2**63  # beyond that torch itself counts no elements
+
+# Copies of the weights in a training: themselves, their average and gradient, Adam's two moments
+TRAINED = 5
+
+# Where the most memory of a control group stands, version 2 and 1
+MEMORY_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
 
 
 @dataclass
@@ -32,9 +41,8 @@ class Checkpoint:
     facts: dict[str, Any]  # what the data fixed, as `plain` writes it
     networks: dict[str, Any]  # state dict of the model
     own: dict[str, Any]  # state dict of the objective: its buffers and networks
-    averages: dict[
-        str, dict[str, Any]
-    ]  # half-life [kimg] -> path of a network -> its averaged state dict
+    # half-life [kimg] -> path of a network -> its averaged state dict
+    averages: dict[str, dict[str, Any]]
     optimisers: dict[str, Any]  # trained sub-module -> state dict
     clock: int  # images shown so far
     identity: str  # digest of everything that must not change between parts of one training
@@ -42,7 +50,10 @@ class Checkpoint:
 
 
 def save(folder: Path, checkpoint: Checkpoint, guard: Callable[[], None]) -> Path:
-    """Write `checkpoint-<clock>.pt` by rename, then forget all but the newest. `guard` may veto the rename."""
+    """Write `checkpoint-<clock>.pt` by rename, then forget all but the newest.
+
+    `guard` may veto the rename.
+    """
     path = folder / f"checkpoint-{checkpoint.clock:012d}.pt"
     with rundir.atomic(path) as temporary:
         _write(temporary, {"format": FORMAT, **vars(checkpoint)}, path)
@@ -96,11 +107,13 @@ def load(path: Path) -> Checkpoint:
             return Checkpoint(**content)
     except Exception as error:
         raise UserError(
-            f"{path} is not a checkpoint this version reads ({type(error).__name__}). Remove it to go on from the one before."
+            f"{path} is not a checkpoint this version reads ({type(error).__name__}). "
+            "Remove it to go on from the one before."
         ) from None
     raise UserError(
-        f"{path} is not a checkpoint this version reads (format {written}, needed is {FORMAT}). Start a new "
-        "run=…, go on with the FaceFactory that wrote it, or remove it to go on from the one before."
+        f"{path} is not a checkpoint this version reads (format {written}, needed is {FORMAT}). "
+        "Start a new run=…, go on with the FaceFactory that wrote it, "
+        "or remove it to go on from the one before."
     )
 
 
@@ -111,30 +124,31 @@ def plain(facts: Facts) -> dict[str, Any]:
 
 def facts_of(found: Checkpoint) -> Facts:
     """The facts that `plain` wrote."""
-    labels = {
-        name: Label(label["kind"], tuple(label["classes"]))
-        for name, label in found.facts["labels"].items()
-    }
+    labels = {}
+    for name, label in found.facts["labels"].items():
+        labels[name] = Label(label["kind"], tuple(label["classes"]))
     return Facts(**{**found.facts, "labels": labels})
 
 
 class _NoDraws(TorchFunctionMode):
-    """Leaves out the random draws of an initialisation: on torch's meta device they would load half of torch for nothing."""
+    """Leaves out the random draws of an initialisation.
+
+    On torch's meta device they would load half of torch for nothing.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         named = kwargs or {}
         filled = args[0] if args else named.get("tensor")
-        if getattr(func, "__name__", "") in ("normal_", "uniform_") and getattr(
-            filled, "is_meta", False
-        ):
+        draws = getattr(func, "__name__", "") in ("normal_", "uniform_")
+        if draws and getattr(filled, "is_meta", False):
             return filled
         return func(*args, **named)
 
 
 def parameters(model: dict[str, Any], facts: Facts) -> int | None:
-    """How many a model would have, before any of them takes memory (on torch's meta device); None: its code cannot tell.
+    """How many a model would have, before any of them takes memory (on torch's meta device).
 
-    Raises what building raises for options that do not fit.
+    None: its code cannot tell. Raises what building raises for options that do not fit.
     """
     try:
         with _NoDraws(), torch.device("meta"):
@@ -150,10 +164,7 @@ def parameters(model: dict[str, Any], facts: Facts) -> int | None:
 def memory_here() -> float:
     """Bytes of memory that this process can have at most: the machine's, or its control group's."""
     most = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    for path in (
-        Path("/sys/fs/cgroup/memory.max"),
-        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-    ):
+    for path in MEMORY_LIMITS:
         with contextlib.suppress(OSError, ValueError):
             most = min(most, float(path.read_text()))
     return most
@@ -167,55 +178,59 @@ def require_memory(
     room: float | None = None,
     whose: str = "this machine",
 ) -> None:
-    """UserError, before anything is built: so many copies of the weights, and `beside` bytes, need more than `room` bytes.
+    """Raise UserError, before anything is built, if a model needs more than `room` bytes.
 
-    The message says which power of two of an option that was enlarged would fit. `room` is by default `memory_here`.
+    It needs so many copies of its weights, and `beside` bytes. The message says which power of two
+    of an option that was enlarged would fit. `room` is by default `memory_here`.
     """
-    room = memory_here() if room is None else room
+    most = memory_here() if room is None else room
 
     def needed(options: dict[str, Any]) -> float:
         count = parameters(options, facts)
         return 0 if count is None else copies * VALUE * count + beside
 
     wanted = needed(model)
-    if wanted <= room:
+    if wanted <= most:
         return
 
-    # the first option beyond its default that can be made small enough
-    advice = "make it smaller"
-    for name, parameter in registry.options("models", model["name"]).items():
-        value = model.get(name, parameter.default)
-        if (
-            type(value) is not int
-            or type(parameter.default) is not int
-            or value <= parameter.default
-        ):
-            continue
-        powers = [2**power for power in reversed(range(min(62, value.bit_length())))]
-        fitting = next((power for power in powers if needed({**model, name: power}) <= room), None)
-        if fitting is not None:
-            advice = f"{name}={value} is too large, {name}={fitting} would fit"
-            break
+    # how much too large it is, in words
     count = parameters(model, facts) or 0
-    size = (
-        "more than 9e18" if count >= COUNTED else f"{count:,}" if count < 10**9 else f"{count:.2g}"
-    )
-    amount = "more memory than there is" if count >= COUNTED else f"{wanted / GB:,.1f} GB"
+    size = f"{count:,}" if count < 10**9 else f"{count:.2g}"
+    amount = f"{wanted / GB:,.1f} GB"
+    if count >= COUNTED:
+        size = "more than 9e18"
+        amount = "more memory than there is"
+    advice = _smaller(model, lambda options: needed(options) <= most)
     raise UserError(
-        f"{model['name']} with these options has {size} parameters and needs {amount}; {whose} has {room / GB:,.1f} GB: {advice}."
+        f"{model['name']} with these options has {size} parameters and needs {amount}; "
+        f"{whose} has {most / GB:,.1f} GB: {advice}."
     )
+
+
+def _smaller(model: dict[str, Any], fits: Callable[[dict[str, Any]], bool]) -> str:
+    """The first option beyond its default that can be made small enough, in words."""
+    for name, parameter in registry.options("models", model["name"]).items():
+        default = parameter.default
+        value = model.get(name, default)
+        if type(value) is not int or type(default) is not int or value <= default:
+            continue
+        for power in reversed(range(min(62, value.bit_length()))):
+            if fits({**model, name: 2**power}):
+                return f"{name}={value} is too large, {name}={2**power} would fit"
+    return "make it smaller"
 
 
 def build(model: dict[str, Any], facts: Facts, seed: int = 0) -> nn.Module:
-    """A freshly initialised model; the same seed gives the same weights and leaves torch's own generator alone.
+    """A freshly initialised model.
 
+    The same seed gives the same weights and leaves torch's own generator alone.
     UserError: its weights need more memory than this process can have.
     """
     require_memory(model, facts)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        made: nn.Module = registry.build("models", model, facts)
-    return made
+        network: nn.Module = registry.build("models", model, facts)
+    return network
 
 
 def rebuild(path: Path) -> tuple[Any, Checkpoint]:

@@ -393,8 +393,9 @@ def _end_well() -> None:
 
 
 def preset_layers(default: str, chosen: str) -> list[dict[str, Any]]:
-    """The chosen preset (a name or a path) over the names of what the job's default preset trains,
-    scores and searches.
+    """The chosen preset (a name or a path) over names of the job's default preset.
+
+    Those are of what it trains, scores and searches.
     """
     base = _preset(default)
     names = {"model": "name", "objective": "name", "evaluation": "protocol", "sweep": "space"}
@@ -444,13 +445,17 @@ def run_path(run: Run, default: str) -> Path:
 def without_foreign_options(
     layers: list[dict[str, Any]], arguments: list[str]
 ) -> list[dict[str, Any]]:
-    """The layers without the options of a model or an objective in whose place the arguments name another."""
-    kept = layers
+    """The layers without the options of a model, or an objective, whose place another takes.
+
+    The arguments name that other one.
+    """
+    kept = [dict(layer) for layer in layers]
     for part in ("model", "objective"):
         given = [one.partition("=")[2] for one in arguments if one.startswith(f"{part}.name=")]
         names = [layer[part]["name"] for layer in layers if "name" in layer.get(part, {})]
         if given and names and given[-1] != names[-1]:
-            kept = [{key: value for key, value in layer.items() if key != part} for layer in kept]
+            for layer in kept:
+                layer.pop(part, None)
     return kept
 
 

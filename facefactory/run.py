@@ -19,14 +19,9 @@ from facefactory.sweep import Space, Sweep, check_space
 from facefactory.training import Training
 
 SEARCHED = ("model.", "objective.", "training.", "data.flip", "data.shift", "data.balance")
-TRAINS = (
-    "seed",
-    "model",
-    "objective",
-    *SEARCHED,
-    "data.weights",
-    "data.window_images",
-)  # what a training depends on
+
+# What a training depends on
+TRAINS = ("seed", "model", "objective", *SEARCHED, "data.weights", "data.window_images")
 FIXED = ("training.total_kimg", "training.ranks", "training.threads", "training.device")
 JOBS = Path(__file__).parents[1] / "jobs"
 
@@ -123,7 +118,8 @@ def goal_of(run: Run) -> Goal:
 def config_of(path: Path) -> dict[str, Any]:
     """The content of a run folder's config.yaml.
 
-    UserError: it lacks keys that the run was made with: it was cut, and what it lacks is not what defaults say.
+    UserError: it lacks keys that the run was made with: it was cut, and what it lacks is not what
+    defaults say.
     """
     file = path / "config.yaml"
     content = config.read_yaml(file)
@@ -133,73 +129,87 @@ def config_of(path: Path) -> dict[str, Any]:
             part = part.get(word, ...) if isinstance(part, dict) else ...
         if part is ...:
             raise UserError(
-                f"{file} {rundir.DAMAGED}: it has no {name}. Give the command that made the run again "
-                f"(the first line of {path / 'command.txt'}); it writes the file anew."
+                f"{file} {rundir.DAMAGED}: it has no {name}. Give the command that made the run "
+                f"again (the first line of {path / 'command.txt'}); it writes the file anew."
             )
     return content
 
 
 def load_run(path: Path, options: Sequence[str] = ()) -> Run:
-    """The resolved config of a run folder, with the `key=value` options of a job that works on a finished run."""
+    """The resolved config of a run folder.
+
+    `options`: `key=value` of a job that works on a finished run.
+    """
     return config.load(Run, list(options), [config_of(path)])
 
 
 def resolve(run: Run) -> Run:
-    """Every default of the components filled in, every relative path made absolute; UserError: no such component or option."""
+    """Every default of the components filled in, every relative path made absolute.
 
-    def absolute(path: str | None) -> str | None:
-        try:
-            return (
-                None
-                if path is None
-                else str(Path(os.path.expandvars(path)).expanduser().absolute())
-            )
-        except RuntimeError as error:
-            raise UserError(f"{path}: {error} Write the whole path.") from None
-
-    def named(name: str) -> str:
-        return str(absolute(name)) if str(name).endswith((".py", ".yaml", ".yml")) else name
-
-    def component(package: str, spec: dict[str, Any]) -> dict[str, Any]:
-        return registry.resolve(package, {**spec, "name": named(spec["name"])})
-
+    UserError: no such component or option.
+    """
     replace = dataclasses.replace
-    judged = {
-        "model": component("models", run.judge.model),
-        "objective": component("objectives", run.judge.objective),
-    }
+    judge = replace(
+        run.judge,
+        model=_component("models", run.judge.model),
+        objective=_component("objectives", run.judge.objective),
+        training=run.judge.training.resolved(),
+    )
+    pack = replace(
+        run.pack,
+        recipe=_named(run.pack.recipe),
+        root=_absolute_or_none(run.pack.root),
+        labels=_absolute_or_none(run.pack.labels),
+    )
     return replace(
         run,
-        paths=Paths(str(absolute(run.paths.runs)), str(absolute(run.paths.data))),
-        pack=replace(
-            run.pack,
-            recipe=named(run.pack.recipe),
-            root=absolute(run.pack.root),
-            labels=absolute(run.pack.labels),
-        ),
-        sweep=replace(run.sweep, space=named(run.sweep.space), goal=goal_of(run).metric),
-        data=replace(run.data, shards=absolute(run.data.shards)),
-        generate=replace(run.generate, out=absolute(run.generate.out)),
-        model=component("models", run.model),
-        objective=component("objectives", run.objective),
+        paths=Paths(_absolute(run.paths.runs), _absolute(run.paths.data)),
+        pack=pack,
+        sweep=replace(run.sweep, space=_named(run.sweep.space), goal=goal_of(run).metric),
+        data=replace(run.data, shards=_absolute_or_none(run.data.shards)),
+        generate=replace(run.generate, out=_absolute_or_none(run.generate.out)),
+        model=_component("models", run.model),
+        objective=_component("objectives", run.objective),
         training=run.training.resolved(),
-        judge=replace(run.judge, training=run.judge.training.resolved(), **judged),
+        judge=judge,
     )
+
+
+def _absolute(path: str) -> str:
+    """A path without variables, ~ and what it is relative to; UserError: there is no such home."""
+    try:
+        return str(Path(os.path.expandvars(path)).expanduser().absolute())
+    except RuntimeError as error:
+        raise UserError(f"{path}: {error} Write the whole path.") from None
+
+
+def _absolute_or_none(path: str | None) -> str | None:
+    return None if path is None else _absolute(path)
+
+
+def _named(name: str) -> str:
+    """The name of something shipped as it is; that of a file of the user's as an absolute path."""
+    return _absolute(name) if str(name).endswith((".py", ".yaml", ".yml")) else name
+
+
+def _component(package: str, spec: dict[str, Any]) -> dict[str, Any]:
+    """The resolved options of a component."""
+    return registry.resolve(package, {**spec, "name": _named(spec["name"])})
 
 
 def space_of(run: Run) -> Space:
     """The search space, checked."""
     name = run.sweep.space
-    space = config.read_yaml(
-        registry.own_file(name)
-        if name.endswith((".yaml", ".yml"))
-        else JOBS / "spaces" / f"{name}.yaml"
-    )
+    path = JOBS / "spaces" / f"{name}.yaml"
+    if name.endswith((".yaml", ".yml")):
+        path = registry.own_file(name)
+    space = config.read_yaml(path)
     check_space(space, name)
     for param in space:
         if not param.startswith(SEARCHED) or param in FIXED:
             raise UserError(
-                f"space {name}: {param} is the same for all trials; a space may hold {', '.join(SEARCHED)} keys."
+                f"space {name}: {param} is the same for all trials; "
+                f"a space may hold {', '.join(SEARCHED)} keys."
             )
     return space
 
@@ -214,10 +224,9 @@ def with_params(run: Run, params: dict[str, Any], **training: Any) -> Run:
     arguments = [
         f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in params.items()
     ]
-    made = config.load(Run, arguments, [tree])
-    return resolve(
-        dataclasses.replace(made, training=dataclasses.replace(made.training, **training))
-    )
+    trial = config.load(Run, arguments, [tree])
+    own_training = dataclasses.replace(trial.training, **training)
+    return resolve(dataclasses.replace(trial, training=own_training))
 
 
 def own_files(run: Run) -> list[str]:
@@ -229,7 +238,8 @@ def own_files(run: Run) -> list[str]:
 
 def repeat_command(path: Path, run: Run) -> str:
     """The command that trains a run folder's config again, under another name."""
-    own = f"train_{run.model['name'].split('/')[0]}"  # a family has a job of its own; any of them takes any config
+    # a family may have a job of its own; any of them takes any config
+    own = f"train_{run.model['name'].split('/')[0]}"
     job = own if (JOBS / f"{own}.py").is_file() else "train_gan"
     config_file = shlex.quote(str(path / "config.yaml"))
     return f"python jobs/{job}.py config={config_file} run=repeat-{path.name}"
