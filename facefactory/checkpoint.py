@@ -1,4 +1,4 @@
-"""Checkpoints: saved by rename, named in images, complete enough to rebuild their networks without any YAML."""
+"""Checkpoints: saved by rename, named in images, enough to rebuild networks without any YAML."""
 
 import contextlib
 import hashlib
@@ -234,7 +234,10 @@ def build(model: dict[str, Any], facts: Facts, seed: int = 0) -> nn.Module:
 
 
 def rebuild(path: Path) -> tuple[Any, Checkpoint]:
-    """A checkpoint's networks with the averaged weights that are scored, ready to use, and the checkpoint."""
+    """A checkpoint's networks with the averaged weights that are scored, and the checkpoint.
+
+    They are ready to use.
+    """
     found = load(path)
     model = build(found.model, facts_of(found))
     model.load_state_dict(found.networks)
@@ -245,7 +248,10 @@ def rebuild(path: Path) -> tuple[Any, Checkpoint]:
 
 
 def digest(found: Checkpoint) -> str:
-    """SHA-256 of the clock and the bytes of all weights, plain and averaged (a file's own bytes hold its name)."""
+    """SHA-256 of the clock and the bytes of all weights, plain and averaged.
+
+    A file's own bytes would not do: they hold its name.
+    """
     seen = hashlib.sha256(str(found.clock).encode())
     averaged = [state for average in found.averages.values() for state in average.values()]
     for state in (found.networks, found.own, *averaged):

@@ -1,4 +1,4 @@
-"""The command line: what every script in jobs/ and every process of a chain does before and after its stages."""
+"""The command line: what every script in jobs/ does before and after its stages."""
 
 import json
 import os
@@ -87,7 +87,8 @@ def _own(schema: type[Any], job: str, work: Callable[[Any], None]) -> None:
 def _check(options: Check) -> None:
     if cluster.choose("auto") == "local":
         raise UserError(
-            "no Slurm is set up here: this is no login node of a cluster; jobs run here with cluster=local."
+            "no Slurm is set up here: this is no login node of a cluster; "
+            "jobs run here with cluster=local."
         )
     profile = cluster.load_profile(options.profile)
     folder = Path(options.folder).expanduser().absolute()

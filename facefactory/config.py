@@ -64,9 +64,10 @@ def leaves(schema: type, prefix: str = "") -> Iterator[tuple[str, dataclasses.Fi
 
 
 def load(schema: type[Tree], arguments: list[str], layers: Sequence[Mapping[str, Any]]) -> Tree:
-    """Merge `layers` (nested mappings, weakest first) and `key=value` arguments into a checked `schema`.
+    """Merge `layers` (nested mappings, weakest first) and `key=value` arguments into a `schema`.
 
-    UserError: an argument that is not `key=value`, an unknown key, a wrong type or a value out of bounds.
+    UserError: an argument that is not `key=value`, an unknown key, a wrong type or a value out of
+    bounds.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import (

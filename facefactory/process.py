@@ -1,4 +1,4 @@
-"""What a process of a chain does, in a run folder that exists: `python -m facefactory MODE FOLDER …`."""
+"""What a process of a chain does in a run folder: `python -m facefactory MODE FOLDER …`."""
 
 import contextlib
 from collections.abc import Callable

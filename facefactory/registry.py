@@ -23,7 +23,10 @@ LISTED = 40  # names that an error lists
 
 @dataclass(frozen=True)
 class Nested:
-    """Marks an option that names components of another package: one, or (`many`) a mapping of names to options."""
+    """Marks an option that names components of another package.
+
+    It names one, or (`many`) is a mapping of names to options.
+    """
 
     package: str
     many: bool = False
@@ -59,7 +62,10 @@ def names(package: str) -> list[str]:
 
 
 def own_file(name: str) -> Path:
-    """A file of the user's; queued jobs read the copy that was made beside their code at the submission."""
+    """A file of the user's.
+
+    Queued jobs read the copy that was made beside their code at the submission.
+    """
     copy = Path(__file__).parents[1] / own_copy(name)
     return copy if copy.exists() else Path(name).expanduser()
 
@@ -119,7 +125,7 @@ def options(package: str, name: str) -> dict[str, inspect.Parameter]:
 
 
 def resolve(package: str, spec: dict[str, Any]) -> dict[str, Any]:
-    """`{'name': …, option: …}` with every default filled in and every value checked against the signature.
+    """`{'name': …, option: …}` with every default filled in and every value checked.
 
     UserError: an unknown name or option, or a value of the wrong type.
     """
@@ -140,7 +146,8 @@ def resolve(package: str, spec: dict[str, Any]) -> dict[str, Any]:
 def build(package: str, spec: dict[str, Any], *facts: Any) -> Any:
     """The component itself, with the components that its options name.
 
-    Each is made from its options and from as many of `facts` (what the data fix) as it has positional arguments.
+    Each is made from its options and from as many of `facts` (what the data fix) as it has
+    positional arguments.
     """
     given = resolve(package, spec)
     component = module(package, given.pop("name")).Component

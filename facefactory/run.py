@@ -36,7 +36,10 @@ class Paths:
 
 @dataclass(frozen=True)
 class Judge:
-    """The classifier whose features and verdicts score everything else; one per dataset, shared by all runs."""
+    """The classifier whose features and verdicts score everything else.
+
+    There is one per dataset, shared by all runs.
+    """
 
     model: dict[str, Any] = key({"name": "classifier/convnet"}, "network of the judge")
     objective: dict[str, Any] = key({"name": "classification"}, "its loss")

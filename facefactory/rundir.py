@@ -64,9 +64,9 @@ def no_room(error: OSError) -> str:
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path; when the block ends well it is fsynced and renamed to `path`, else removed.
+    """Yield a temporary path, which is fsynced and renamed to `path` when the block ends well.
 
-    OSError where the disk is full names `path`.
+    Else it is removed. OSError where the disk is full names `path`.
     """
     with naming(path), _renamed(path) as temporary:
         yield temporary
@@ -96,7 +96,10 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON in a file, or None where there is no file; one that is damaged is named, and counts as none."""
+    """The JSON in a file, or None where there is no file.
+
+    One that is damaged is named, and counts as none.
+    """
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -136,7 +139,10 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 
 def append_json(path: Path, line: dict[str, Any]) -> None:
-    """Append to a JSON-lines file; a line that a kill cut before is ended first, so that this one is whole."""
+    """Append to a JSON-lines file.
+
+    A line that a kill cut before is ended first, so that this one is whole.
+    """
     with naming(path), open(path, "ab+") as stream:
         stream.seek(max(0, stream.tell() - 1))
         cut = stream.read() not in (b"", b"\n")
@@ -192,7 +198,10 @@ def remember(path: Path, value: Any) -> None:
 
 
 def settle_umask() -> None:
-    """From now on nobody else may write to what this process makes; a group may where the umask says so (002)."""
+    """From now on nobody else may write to what this process makes.
+
+    A group may where the umask says so (002).
+    """
     inherited = os.umask(0o022)
     if inherited & 0o002:
         os.umask(inherited)
@@ -404,7 +413,8 @@ def prepare(
 ) -> RunDir:
     """The run folder for a resolved config: made anew, or checked against what it was made with.
 
-    UserError: the folder exists with another config and changes are not accepted, or others may write to it.
+    UserError: the folder exists with another config and changes are not accepted, or others may
+    write to it.
     """
     check_identity(path, identity, accept_changes)
     check_modes(path)

@@ -1,4 +1,4 @@
-"""The rule by which a stage is done, skipped or moved aside, and how a stop that was asked for reaches it."""
+"""The rule by which a stage is done, skipped or moved aside, and how a stop reaches it."""
 
 import atexit
 import contextlib
@@ -90,7 +90,7 @@ def execute(run: Run, folder: RunDir, names: Iterable[str]) -> None:
     except rundir.OwnerLost:
         raise
     except Exception as error:
-        # where the disk is full, records do not fit either: the first file that did not is the one to name
+        # where the disk is full, records do not fit either: the first file that did not is named
         full = isinstance(error, OSError) and error.errno in rundir.FULL
         with contextlib.suppress(OSError) if full else contextlib.nullcontext():
             state = "interrupted" if isinstance(error, Interrupted) else "failed"

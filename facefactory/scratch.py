@@ -87,7 +87,8 @@ def _left_behind(folder: Path) -> bool:
 def become(folder: str, command: list[str]) -> None:
     """Become a command that works in a folder of its own, as a step of a Slurm job does.
 
-    What it starts must not take itself for a Slurm task; the warning before a time limit is not for it.
+    What it starts must not take itself for a Slurm task; the warning before a time limit is not for
+    it.
     """
     sweep(Path(folder).parent)
     hold(Path(folder), lasting=True)

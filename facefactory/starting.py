@@ -51,7 +51,10 @@ def _space() -> str:
 
 
 class Turn:
-    """The right to start a run; `waited`: another command had it before, and what it did is there now."""
+    """The right to start a run.
+
+    `waited`: another command had it before, and what it did is there now.
+    """
 
     def __init__(self, folder: Path) -> None:
         pid = os.getpid()
@@ -62,7 +65,10 @@ class Turn:
         self.waited = False
 
     def check(self) -> None:
-        """Raise OwnerLost if another command took the mark over, because this one stood still for too long."""
+        """Raise OwnerLost if another command took the mark over.
+
+        It does so because this one stood still for too long.
+        """
         found = _read(self.mark)
         if found is None or found[0] != self.holder:
             raise rundir.OwnerLost(

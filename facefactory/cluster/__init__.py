@@ -42,7 +42,8 @@ OURS = {
 
 @dataclass(frozen=True)
 class Profile:
-    """A cluster as its user sees it: what is asked of Slurm, and what its nodes need before Python starts.
+    """A cluster as its user sees it: what is asked of Slurm, and what its nodes need
+    before Python starts.
 
     A request counts processes (ranks of a training, trials of a sweep at once), each with a GPU
     where nodes have them; nodes and tasks follow from that.
@@ -153,7 +154,10 @@ def contradiction(profile: Profile) -> str | None:
 
 
 def asked(*command: str) -> subprocess.CompletedProcess[str]:
-    """What a command answers; one that hangs or does not exist has failed with 127 and printed nothing."""
+    """What a command answers.
+
+    One that hangs or does not exist has failed with 127 and printed nothing.
+    """
     try:
         return subprocess.run(
             command, capture_output=True, text=True, errors="replace", timeout=60, env=steady()
@@ -248,6 +252,7 @@ def choose(wanted: str) -> str:
         return "local"
     answer = " ".join((ping.stdout + ping.stderr).split())[-200:]
     raise UserError(
-        f"cluster={wanted}, but no Slurm controller answers ({answer}). Give cluster=local to run here, "
+        f"cluster={wanted}, but no Slurm controller answers ({answer}). "
+        "Give cluster=local to run here, "
         "or run on a login node of a cluster whose `scontrol ping` says UP."
     )

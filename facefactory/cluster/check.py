@@ -1,4 +1,7 @@
-"""What a newcomer to a cluster wants to know first: each finding with its fix, and a profile to start from."""
+"""What a newcomer to a cluster wants to know first: each finding with its fix.
+
+And a profile to start from.
+"""
 
 import dataclasses
 import math

@@ -1,4 +1,7 @@
-"""A chain of jobs to Slurm through submitit: all of it or nothing, submitted held and released at the end."""
+"""A chain of jobs to Slurm through submitit: all of it or nothing.
+
+It is submitted held and released at the end.
+"""
 
 import os
 import re
@@ -43,9 +46,9 @@ COMPLAINTS = {  # part of what sbatch says -> the key of the profile to set
 
 @dataclass(frozen=True)
 class Job:
-    """A job of a chain; an array, if it has several commands (arguments of `python -m facefactory`).
+    """A job of a chain; an array, if it has several commands.
 
-    `processes`: ranks of a training or trials of a sweep at once. `after`: `ok` = when the job
+    `commands`: arguments of `python -m facefactory`. `processes`: ranks of a training or trials of a sweep at once. `after`: `ok` = when the job
     before has succeeded, `each` = an array element when the same one of the array before has,
     `any` = when all have ended, however.
     """
