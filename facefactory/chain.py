@@ -44,10 +44,10 @@ def slurm_jobs(
 def _together(first: Job, second: Job) -> Job:
     """Two jobs of one process each as one, which does what both were to do."""
     mode, folder, *rest = first.commands[0]
-    more = [argument for argument in second.commands[0][2:] if argument not in rest]
+    further = [argument for argument in second.commands[0][2:] if argument not in rest]
     return dataclasses.replace(
         first,
-        commands=[[mode, folder, *rest, *more]],
+        commands=[[mode, folder, *rest, *further]],
         kind="gpu" if "gpu" in (first.kind, second.kind) else first.kind,
         gpus=first.gpus or second.gpus,
     )

@@ -152,13 +152,13 @@ def parameters(model: dict[str, Any], facts: Facts) -> int | None:
     """
     try:
         with _NoDraws(), torch.device("meta"):
-            made: nn.Module = registry.build("models", model, facts)
+            network: nn.Module = registry.build("models", model, facts)
     except UserError:
         raise
     except Exception as error:  # a model of the user's may do more than a meta device can
         overflown = "overflow" in str(error).lower()
         return COUNTED if overflown else None
-    return sum(weights.numel() for weights in made.parameters())
+    return sum(weights.numel() for weights in network.parameters())
 
 
 def memory_here() -> float:
@@ -252,10 +252,10 @@ def digest(found: Checkpoint) -> str:
 
     A file's own bytes would not do: they hold its name.
     """
-    seen = hashlib.sha256(str(found.clock).encode())
+    sha256 = hashlib.sha256(str(found.clock).encode())
     averaged = [state for average in found.averages.values() for state in average.values()]
     for state in (found.networks, found.own, *averaged):
         for name, tensor in state.items():
             content = tensor.cpu().flatten().contiguous().view(torch.uint8).numpy().tobytes()
-            seen.update(name.encode() + content)
-    return seen.hexdigest()
+            sha256.update(name.encode() + content)
+    return sha256.hexdigest()

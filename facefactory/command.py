@@ -171,7 +171,7 @@ def start(job: str, names: tuple[str, ...], preset: str | None, arguments: list[
     # what is to do, and the batch scripts for it, or what the profile does not allow
     todo = _todo(order)
     jobs = _jobs(order, todo)
-    scripts = [(one.stage, launch.script(one, order.site, folder.path)) for one in jobs]
+    scripts = [(each.stage, launch.script(each, order.site, folder.path)) for each in jobs]
     threads = run.training.threads
     cpus = order.site.cpus_per_process
     if jobs and threads > cpus:
@@ -285,11 +285,11 @@ def _jobs(order: Order, todo: list[Stage]) -> list[launch.Job]:
 def _print_plan(order: Order, todo: list[Stage], scripts: list[tuple[str, str]]) -> None:
     """What `dry_run=true` shows."""
     print("# stages")
-    for one in order.stages:
-        print(f"  {one.name}: {'to run' if one in todo else 'complete'}")
+    for stage in order.stages:
+        print(f"  {stage.name}: {'to run' if stage in todo else 'complete'}")
     print(f"# resolved config\n{config.dump(order.run)}")
-    for stage, script in scripts:
-        print(f"# batch script: {stage}\n{script}")
+    for name, script in scripts:
+        print(f"# batch script: {name}\n{script}")
 
 
 def _begin(order: Order, todo: list[Stage]) -> str | None:
@@ -428,7 +428,8 @@ def run_path(run: Run, default: str) -> Path:
     UserError: its name cannot be that of a folder, or of a Slurm job.
     """
     name = run.run if run.run is not None else default
-    wrong = sorted({one for one in name if not (one.isalnum() or one in f" {NAME_CHARACTERS}")})
+    allowed = f" {NAME_CHARACTERS}"
+    wrong = sorted({letter for letter in name if not (letter.isalnum() or letter in allowed)})
     rule = f"a run's name has letters, digits, blanks and {NAME_CHARACTERS}"
     if wrong:
         where = " (paths.runs=… names another folder)" if "/" in wrong else ""
@@ -452,9 +453,9 @@ def without_foreign_options(
     """
     kept = [dict(layer) for layer in layers]
     for part in ("model", "objective"):
-        given = [one.partition("=")[2] for one in arguments if one.startswith(f"{part}.name=")]
+        naming = [argument for argument in arguments if argument.startswith(f"{part}.name=")]
         names = [layer[part]["name"] for layer in layers if "name" in layer.get(part, {})]
-        if given and names and given[-1] != names[-1]:
+        if naming and names and naming[-1] != f"{part}.name={names[-1]}":
             for layer in kept:
                 layer.pop(part, None)
     return kept
@@ -465,8 +466,8 @@ def own_options(path: Path, identity: dict[str, Any]) -> list[str]:
 
     The run's config stays as it was. UserError: something else is to change.
     """
-    made = rundir.identity_of(path) or config.flat(load_run(path))
-    changed = {name: value for name, value in identity.items() if made.get(name) != value}
+    before = rundir.identity_of(path) or config.flat(load_run(path))
+    changed = {name: value for name, value in identity.items() if before.get(name) != value}
     sections: set[str] = set()
     for stage in every():
         if stage.late:
@@ -491,8 +492,8 @@ def existing(name: str | None, runs: Path) -> Path:
     for path in (runs / name, Path(name)):
         if (path / "config.yaml").exists():
             return path.absolute()
-    known = sorted(path.parent.name for path in runs.glob("*/config.yaml"))
-    raise registry.unknown(f"no run {name!r} below {runs}", name, known)
+    names = sorted(path.parent.name for path in runs.glob("*/config.yaml"))
+    raise registry.unknown(f"no run {name!r} below {runs}", name, names)
 
 
 def help_of(job: str, preset: str | None, arguments: list[str]) -> str:

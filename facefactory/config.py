@@ -77,8 +77,8 @@ def load(schema: type[Tree], arguments: list[str], layers: Sequence[Mapping[str,
     )
 
     # what can be said before they are merged
-    known = list(leaves(schema))
-    kinds = {name: kind for name, _, kind in known}
+    keys = list(leaves(schema))
+    kinds = {name: kind for name, _, kind in keys}
     dotlists = [_dotlist(argument, kinds) for argument in arguments]
     for layer in layers:
         _check_layer(layer, kinds)
@@ -99,7 +99,7 @@ def load(schema: type[Tree], arguments: list[str], layers: Sequence[Mapping[str,
         raise UserError(f"{error} in {source}: {{a: b}} is a mapping, [a, b] a list.") from None
 
     # the values themselves
-    for name, item, _ in known:
+    for name, item, _ in keys:
         value = attrgetter(name)(loaded)
         _check_numbers(name, value)
         _check_bounds(name, value, **item.metadata)
@@ -280,7 +280,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
     try:
         check_yaml(path.read_text("utf-8"))
-        found = OmegaConf.to_container(OmegaConf.load(path))
+        content = OmegaConf.to_container(OmegaConf.load(path))
     except FileNotFoundError:
         near = sorted(other.stem for other in path.parent.glob("*.yaml"))
         beside = ", ".join(near) or "none"
@@ -289,9 +289,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ) from None
     except Exception as error:
         raise UserError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{path} must hold 'key: value' lines, found {type(found).__name__}.")
-    return {str(name): value for name, value in found.items()}
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold 'key: value' lines, found {type(content).__name__}.")
+    return {str(name): value for name, value in content.items()}
 
 
 def dump(tree: Any) -> str:

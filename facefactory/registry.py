@@ -130,12 +130,12 @@ def resolve(package: str, spec: dict[str, Any]) -> dict[str, Any]:
     UserError: an unknown name or option, or a value of the wrong type.
     """
     name = spec["name"]
-    known = options(package, name)
-    for key in spec.keys() - known.keys() - {"name"}:
-        guess = nearest(key, known)
-        raise UserError(f"{name} has no option {key!r}; it has {', '.join(known)}.{guess}")
+    own = options(package, name)
+    for key in spec.keys() - own.keys() - {"name"}:
+        guess = nearest(key, own)
+        raise UserError(f"{name} has no option {key!r}; it has {', '.join(own)}.{guess}")
     resolved = {"name": name}
-    for key, parameter in known.items():
+    for key, parameter in own.items():
         value = spec.get(key, parameter.default)
         if value is parameter.empty:
             raise UserError(f"{name}: option {key!r} is missing; give {key}=…")
@@ -155,9 +155,9 @@ def build(package: str, spec: dict[str, Any], *facts: Any) -> Any:
         nested = nested_in(parameter.annotation)
         if nested is not None:
             given[key] = _built(nested, given[key], *facts)
-    parameters = inspect.signature(component).parameters.values()
-    positional = [one for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD]
-    return component(*facts[: len(positional)], **given)
+    kinds = [item.kind for item in inspect.signature(component).parameters.values()]
+    positional = kinds.count(inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return component(*facts[:positional], **given)
 
 
 def nested_in(annotation: Any) -> Nested | None:

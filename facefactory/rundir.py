@@ -114,10 +114,10 @@ def need_json(path: Path, advice: str) -> Any:
 
     UserError: it is missing or damaged, and what to do.
     """
-    found = read_json(path)
-    if found is None:
+    content = read_json(path)
+    if content is None:
         raise UserError(f"{path} {DAMAGED if path.exists() else 'is missing'}. {advice}")
-    return found
+    return content
 
 
 @functools.cache
@@ -312,8 +312,8 @@ class RunDir:
 
     def done(self, stage: str) -> dict[str, Any] | None:
         """DONE.json of a stage, or None: the stage is not finished, or the file is damaged."""
-        found = read_json(self.stage(stage) / "DONE.json")
-        return found if isinstance(found, dict) else None
+        content = read_json(self.stage(stage) / "DONE.json")
+        return content if isinstance(content, dict) else None
 
     def is_complete(self, stage: str, config: dict[str, Any], inputs: dict[str, Any]) -> bool:
         """Whether DONE.json speaks of this config and these inputs.
@@ -371,10 +371,10 @@ def identity_of(path: Path) -> dict[str, Any] | None:
         f"If {path / 'config.yaml'} is the config that you want, remove {file.name} and give the "
         "same command again; else choose another run=…"
     )
-    made = need_json(file, advice)
-    if not isinstance(made, dict):
+    identity = need_json(file, advice)
+    if not isinstance(identity, dict):
         raise UserError(f"{file} {DAMAGED}. {advice}")
-    return made
+    return identity
 
 
 def check_modes(path: Path) -> None:

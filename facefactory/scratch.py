@@ -66,8 +66,8 @@ def sweep(parent: Path) -> list[Path]:
 def _left_behind(folder: Path) -> bool:
     """Whether a folder is ours, was made on this host, and nobody holds it any more."""
     try:
-        found = folder.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        entry = folder.lstat()
+        if not stat.S_ISDIR(entry.st_mode) or entry.st_uid != os.geteuid():
             return False
         lock = os.open(folder / HELD, os.O_RDWR | os.O_NOFOLLOW)
     except OSError:

@@ -69,8 +69,8 @@ class Turn:
 
         It does so because this one stood still for too long.
         """
-        found = _read(self.mark)
-        if found is None or found[0] != self.holder:
+        mark = _read(self.mark)
+        if mark is None or mark[0] != self.holder:
             raise rundir.OwnerLost(
                 f"{self.mark} is another command's now: this one stood still for {STALE_S:g} s."
             )
@@ -105,8 +105,8 @@ def first(folder: Path) -> Iterator[Turn]:
         ended.set()
         if heart.is_alive():
             heart.join()
-        found = _read(turn.mark)
-        if found is not None and found[0] == turn.holder:
+        mark = _read(turn.mark)
+        if mark is not None and mark[0] == turn.holder:
             turn.mark.unlink()
         turn.own.unlink(missing_ok=True)
 
@@ -147,10 +147,10 @@ def _wait(turn: Turn) -> None:
 
     A mark that was left behind is cleared away. UserError: its holder neither ends nor goes on.
     """
-    found = _read(turn.mark)
-    if found is None:
+    mark = _read(turn.mark)
+    if mark is None:
         return
-    holder, touched = found
+    holder, touched = mark
     who = f"pid {holder.pid} on {holder.host}"
     os.utime(turn.own)  # both times are the file server's
     still_s = turn.own.stat().st_mtime - touched
@@ -199,8 +199,8 @@ def _clear(mark: Path, holder: Holder) -> bool:
         open(right, "x").close()
     except FileExistsError:
         return False
-    found = _read(mark)
-    if found is not None and found[0] == holder:
+    now = _read(mark)
+    if now is not None and now[0] == holder:
         mark.unlink()
         mark.with_name(f".{MARK}.{holder.token}").unlink(missing_ok=True)
     right.unlink()

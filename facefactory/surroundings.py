@@ -202,12 +202,12 @@ def check_network() -> None:
     import socket
 
     wanted = os.environ.get(INTERFACE, "") if world_size() > 1 else ""
-    here = [name for _, name in socket.if_nameindex()]
-    missing = [name for name in wanted.split(",") if name and name not in here]
+    interfaces = [name for _, name in socket.if_nameindex()]
+    missing = [name for name in wanted.split(",") if name and name not in interfaces]
     if missing:
         raise UserError(
             f"{INTERFACE}={wanted}, but {socket.gethostname()} has no interface "
-            f"{', '.join(missing)}, only {', '.join(here)}; "
+            f"{', '.join(missing)}, only {', '.join(interfaces)}; "
             "unset it, or mend environment in your profile."
         )
 

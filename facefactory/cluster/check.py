@@ -45,9 +45,9 @@ def cluster(profile: Profile, folder: Path, partitions: list[str], wait_s: float
     Whether nothing stands in the way.
     """
     # what Slurm is, and what it has
-    seen = site.look()
-    good = look_at_slurm(seen.settings)
-    shown = seen.partitions.items()
+    here = site.look()
+    good = look_at_slurm(here.settings)
+    shown = here.partitions.items()
     up = {name: one for name, one in shown if one.state == "up" and not one.hidden}
     if not up:
         fix = "sinfo shows what there is; ask those who run the cluster"
@@ -62,7 +62,7 @@ def cluster(profile: Profile, folder: Path, partitions: list[str], wait_s: float
 
     # what of it this person can use
     if profile != Profile():  # that of a newcomer says nothing yet
-        for text in wrong(profile, folder, seen):
+        for text in wrong(profile, folder, here):
             good &= finding(False, f"profile: {text}", "set that in your profile")
     look_at_disks(folder)
     tried = partitions or [name for name, partition in up.items() if partition.nodes]
@@ -71,7 +71,7 @@ def cluster(profile: Profile, folder: Path, partitions: list[str], wait_s: float
             good &= try_partition(profile, folder, up[name], wait_s)
 
     print("\n# a profile to start from: ~/.config/facefactory/default.yaml")
-    print(proposal(seen, up, folder))
+    print(proposal(here, up, folder))
     return good
 
 
@@ -152,9 +152,9 @@ def least(partition: Partition) -> Nodes:
 def try_partition(profile: Profile, folder: Path, partition: Partition, wait_s: float) -> bool:
     """A job of two tasks, on two nodes where there are two; what it found."""
     name = partition.name
-    has = least(partition)
-    each = 1 if has.count > 1 else 2  # tasks on a node
-    gpus = has.gpus >= each
+    node = least(partition)
+    each = 1 if node.count > 1 else 2  # tasks on a node
+    gpus = node.gpus >= each
     small = dataclasses.replace(
         profile,
         partition=name,
@@ -164,7 +164,7 @@ def try_partition(profile: Profile, folder: Path, partition: Partition, wait_s: 
         gpu_min=2,
         signal_s=10,
         cpus_per_process=1,
-        memory_gb=min(profile.memory_gb, 4.0, has.memory_mb / 2048),
+        memory_gb=min(profile.memory_gb, 4.0, node.memory_mb / 2048),
     )
 
     # submit it, with a folder that nodes do not have by themselves

@@ -88,7 +88,7 @@ def side_by_side(
             process.send_signal(signal.SIGTERM)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    told = time.monotonic()
+    told_at = time.monotonic()
     try:
         while waiting or running:
             # fill the slots
@@ -106,8 +106,8 @@ def side_by_side(
                         other.kill()
 
             # how the others stand
-            if time.monotonic() - told > TELL_S:
-                told = time.monotonic()
+            if time.monotonic() - told_at > TELL_S:
+                told_at = time.monotonic()
                 for log in filter(None, (logs[number] for number in running)):
                     tell(f"{log.parent.name}: {rundir.tail(log, 1)}")
             time.sleep(0.05)

@@ -150,8 +150,8 @@ def look() -> Site:
 
 def number(text: str) -> int:
     """`64`, `64+`, `256000+` -> the number; `0+`, `N/A` or nothing -> 0."""
-    found = re.match(r"\d+", text)
-    return int(found[0]) if found else 0
+    digits = re.match(r"\d+", text)
+    return int(digits[0]) if digits else 0
 
 
 def limit(text: str) -> float:
@@ -161,10 +161,10 @@ def limit(text: str) -> float:
 
 def minutes(text: str) -> float:
     """`1-12:00:00`, `5:00`, `30:00:00`, `infinite` -> minutes; infinite where there is no limit."""
-    found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text)
-    if not found:
+    parts = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text)
+    if not parts:
         return math.inf
-    days, hours, whole, seconds = (int(part or 0) for part in found.groups())
+    days, hours, whole, seconds = (int(part or 0) for part in parts.groups())
     return 1440 * days + 60 * hours + whole + seconds / 60
 
 
@@ -322,33 +322,33 @@ def too_much(request: Request, profile: Profile, site: Site) -> list[str]:
     fewest: list[str] | None = None
     for place in site.partitions.values():
         if place.name in named or (not request.partition and place.default):
-            here = _too_much_for(request, profile, place, site)
-            if fewest is None or len(here) < len(fewest):  # one that can give it is enough
-                fewest = here
+            missing = _too_much_for(request, profile, place, site)
+            if fewest is None or len(missing) < len(fewest):  # one that can give it is enough
+                fewest = missing
     return fewest or []
 
 
 def _too_much_for(request: Request, profile: Profile, place: Partition, site: Site) -> list[str]:
     """What a job asks for and one partition can never give."""
     set_elsewhere = {name.replace("_", "-") for name in profile.sbatch}
-    found: list[str] = []
+    missing: list[str] = []
     if "time" not in set_elsewhere:
-        found += _too_long(request, profile, place, site)
+        missing += _too_long(request, profile, place, site)
 
     # nodes
     nodes = min(place.most_nodes, place.nodes if place.is_known else math.inf)
     if request.nodes > nodes and not {"nodes", "ntasks"} & set_elsewhere:
         key = "gpus_per_node" if request.gpus else "processes_per_node"
         needs = f"{request.stage} needs {request.nodes} nodes ({key}={request.each})"
-        found.append(f"{needs}, but partition {place.name} gives {nodes:g}")
+        missing.append(f"{needs}, but partition {place.name} gives {nodes:g}")
 
     # what each of them has, and all of it at once
     if place.is_known:
-        found += _too_big(request, profile, place, set_elsewhere)
+        missing += _too_big(request, profile, place, set_elsewhere)
     together = {"mem", "gres", "nodes", "ntasks-per-node", "cpus-per-task"}
-    if place.is_known and not found and not together & set_elsewhere:
-        found += _too_few(request, place)
-    return found
+    if place.is_known and not missing and not together & set_elsewhere:
+        missing += _too_few(request, place)
+    return missing
 
 
 def _too_long(request: Request, profile: Profile, place: Partition, site: Site) -> Iterator[str]:
@@ -415,7 +415,7 @@ def _too_few(request: Request, place: Partition) -> Iterator[str]:
 
 def too_many(requests: Sequence[Request], profile: Profile, site: Site) -> list[str]:
     """Arrays and numbers of jobs above the cluster's or the person's limits; each names its key."""
-    found = []
+    refused = []
 
     # arrays: one by one
     largest = limit(site.settings.get("MaxArraySize", ""))
@@ -427,7 +427,7 @@ def too_many(requests: Sequence[Request], profile: Profile, site: Site) -> list[
         if request.elements > largest:
             key = ARRAYS[request.stage]
             takes = f"this Slurm takes arrays of at most {largest:g} jobs (MaxArraySize)"
-            found.append(f"{key}={request.elements}, but {takes}")
+            refused.append(f"{key}={request.elements}, but {takes}")
 
     # jobs: all of them, beside those that this person has
     total = sum(request.elements for request in requests)
@@ -442,8 +442,10 @@ def too_many(requests: Sequence[Request], profile: Profile, site: Site) -> list[
             fixes.append("wait until others have ended")
         fix = f"; {' or '.join(fixes)}" if fixes else ""
         beside = f" beside the {there} you have" if there else ""
-        found.append(f"these are {total} jobs{beside}, but {whose} allows {most:g} at a time{fix}")
-    return found
+        refused.append(
+            f"these are {total} jobs{beside}, but {whose} allows {most:g} at a time{fix}"
+        )
+    return refused
 
 
 def _limits_of_jobs(profile: Profile, site: Site) -> Iterator[tuple[str, float, int]]:
@@ -466,12 +468,12 @@ def problems(profile: Profile, requests: Sequence[Request], site: Site) -> list[
     """
     if {"clusters", "cluster", "M"} & profile.sbatch.keys():
         return []
-    found = names_that_are_not_there(profile, site)
-    if not found:
+    texts = names_that_are_not_there(profile, site)
+    if not texts:
         for request in requests:
-            found += too_much(request, profile, site)
-        found += too_many(requests, profile, site)
-    return list(dict.fromkeys(found))
+            texts += too_much(request, profile, site)
+        texts += too_many(requests, profile, site)
+    return list(dict.fromkeys(texts))
 
 
 def request(stage: str, kind: str, elements: int, each: int, options: dict[str, Any]) -> Request:
