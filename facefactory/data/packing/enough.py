@@ -1,4 +1,7 @@
-"""Whether a set is enough for what is asked of it: splits, people, classes and copies. Decodes nothing."""
+"""Whether a set is enough for what is asked of it: splits, people, classes and copies.
+
+Decodes nothing.
+"""
 
 import math
 from collections.abc import Iterable
@@ -13,21 +16,18 @@ from facefactory import UserError
 from facefactory.data.sets import labels
 
 FEW = 8  # images of a split, below which a score is about those few
-LEARNED = (
-    "binary",
-    "categorical",
-    "ordinal",
-)  # kinds whose classes must be seen more than once to be learned
+# kinds whose classes must be seen more than once to be learned
+LEARNED = ("binary", "categorical", "ordinal")
 
 
 @dataclass(frozen=True)
 class Faces:
-    """A set as it will be packed, or is: encoded labels, the split of each image, the schema, and who is who."""
+    """A set as it will be packed, or is."""
 
-    table: pd.DataFrame
-    splits: npt.NDArray[Any]
+    table: pd.DataFrame  # encoded labels
+    splits: npt.NDArray[Any]  # the split of each image
     schema: dict[str, dict[str, Any]]
-    group: str | None
+    group: str | None  # the label that says who is who
 
     def images(self, split: str) -> int:
         """Images of a split."""
@@ -51,18 +51,21 @@ def undivided(faces: Faces, shares: dict[str, float], wanted: str) -> UserError:
     told = " / ".join(f"{share:g}" for share in shares.values())
     least = math.ceil(1 / shares[wanted] - 1e-9) if shares[wanted] else 0
     more = f"Give at least {least}" if least else "Give that split a share"
-    other = f"or other shares (splits: in a recipe of yours), or evaluation.held_out={next(iter(shares))}"
     return UserError(
-        f"{groups} {noun[groups != 1]} too few for the splits {told}: none is left for {wanted!r}. {more}, {other}."
+        f"{groups} {noun[groups != 1]} too few for the splits {told}: none is left for {wanted!r}. "
+        f"{more}, or other shares (splits: in a recipe of yours), "
+        f"or evaluation.held_out={next(iter(shares))}."
     )
 
 
 def require_images(faces: Faces, needed: dict[str, int]) -> None:
     """UserError: a split has fewer images than what is asked of it needs (split -> images)."""
     for split, least in needed.items():
-        if (count := faces.images(split)) < least:
+        count = faces.images(split)
+        if count < least:
             raise UserError(
-                f"the split {split!r} has {count} image{'s' * (count != 1)}; at least {least} are needed. "
+                f"the split {split!r} has {count} image{'s' * (count != 1)}; "
+                f"at least {least} are needed. "
                 "Give more images, or other shares (splits: in a recipe of yours)."
             )
 
@@ -70,7 +73,8 @@ def require_images(faces: Faces, needed: dict[str, int]) -> None:
 def require_classes(faces: Faces, learned: Iterable[str], split: str = "train") -> None:
     """UserError: none of the labels that a classifier learns can be learned from a split.
 
-    That takes two classes that have images, and a class of several images: values of one image each are names, no classes.
+    That takes two classes that have images, and a class of several images: values of one image
+    each are names, no classes.
     """
     why = {}
     for name in learned:
@@ -83,9 +87,11 @@ def require_classes(faces: Faces, learned: Iterable[str], split: str = "train") 
         else:
             return
     if why:
+        reasons = "; ".join(list(why.values())[:5])
         raise UserError(
-            f"nothing can be classified: of the images in {split}, {'; '.join(list(why.values())[:5])}. "
-            "Give labels of two or more classes with several images each: pack.labels=TABLE.csv, or sub-folders."
+            f"nothing can be classified: of the images in {split}, {reasons}. "
+            "Give labels of two or more classes with several images each: "
+            "pack.labels=TABLE.csv, or sub-folders."
         )
 
 
@@ -93,42 +99,52 @@ def doubts(
     faces: Faces, batch_size: int | None, held_out: str | None, classifies: bool
 ) -> list[str]:
     """What works and may not be meant, as sentences for the person who starts a training."""
-    found = []
+    sentences = []
     images = faces.images("train")
     if batch_size is not None and batch_size > images:
-        found.append(
-            f"training.batch_size={batch_size}, but train has {images} images: a batch shows some of them twice"
+        sentences.append(
+            f"training.batch_size={batch_size}, but train has {images} images: "
+            "a batch shows some of them twice"
         )
+
+    # whom a score is about
     if held_out is not None:
-        people, faces_there = faces.people(held_out), faces.images(held_out)
-        if faces.group and people == 1:
-            found.append(
-                f"the split {held_out!r} has one person ({faces_there} images): scores will be about that person"
+        held = faces.images(held_out)
+        if faces.group and faces.people(held_out) == 1:
+            sentences.append(
+                f"the split {held_out!r} has one person ({held} images): "
+                "scores will be about that person"
             )
-        elif faces_there < FEW:
-            found.append(
-                f"the split {held_out!r} has {faces_there} images: scores will be about these few"
+        elif held < FEW:
+            sentences.append(
+                f"the split {held_out!r} has {held} images: scores will be about these few"
             )
-    for name, entry in faces.schema.items():
-        if not classifies or entry["kind"] not in LEARNED:
-            continue
-        counts = faces.counts(name)
-        present = np.flatnonzero(counts)
-        single = [entry["classes"][code] for code in np.flatnonzero(counts == 1)]
-        if len(present) == 1:
-            found.append(
-                f"label {name!r} has one class alone, {entry['classes'][present[0]]!r}: nothing is learned from it"
-            )
-        elif len(single) > len(present) / 2:
-            told = f"{len(single)} of {len(present)} classes of label {name!r} have a single image, e.g. {single[0]!r}"
-            found.append(
-                f"{told}: are they names or numbers of images? pack.drop=[{name}] leaves it out"
-            )
-        elif single:
-            told = ", ".join(map(repr, single[:5])) + (
-                f" and {len(single) - 5} more" if len(single) > 5 else ""
-            )
-            found.append(
-                f"label {name!r}: {told} has a single image, which is either learned or tested"
-            )
-    return found
+
+    # what a classifier cannot learn
+    if classifies:
+        learned = [name for name, entry in faces.schema.items() if entry["kind"] in LEARNED]
+        sentences += filter(None, (_doubt(faces, name) for name in learned))
+    return sentences
+
+
+def _doubt(faces: Faces, name: str) -> str | None:
+    """What is odd about the classes of a label, if anything is."""
+    classes = faces.schema[name]["classes"]
+    counts = faces.counts(name)
+    present = np.flatnonzero(counts)
+    single = [classes[code] for code in np.flatnonzero(counts == 1)]
+    if len(present) == 1:
+        only = classes[present[0]]
+        return f"label {name!r} has one class alone, {only!r}: nothing is learned from it"
+    if len(single) > len(present) / 2:
+        return (
+            f"{len(single)} of {len(present)} classes of label {name!r} have a single image, "
+            f"e.g. {single[0]!r}: are they names or numbers of images? "
+            f"pack.drop=[{name}] leaves it out"
+        )
+    if single:
+        listed = ", ".join(map(repr, single[:5]))
+        if len(single) > 5:
+            listed += f" and {len(single) - 5} more"
+        return f"label {name!r}: {listed} has a single image, which is either learned or tested"
+    return None

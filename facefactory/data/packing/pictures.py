@@ -1,4 +1,7 @@
-"""A file as a picture: 16 bits a channel, transparency, orientation and damaged metadata; and what a file is that is none."""
+"""A file as a picture: 16 bits a channel, transparency, orientation and damaged metadata.
+
+And what a file is that is none.
+"""
 
 import contextlib
 import errno
@@ -17,12 +20,12 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from facefactory.data.sources import FORMATS
 
 BITS = (8, 10, 12, 14, 16)  # of cameras; files know 8 and 16 only
-TIFF_PHOTOMETRIC, WHITE_IS_ZERO = 262, 0
-DARK_MEAN, DARK_MOST, FLAT = (
-    16,
-    64,
-    2.0,
-)  # of 255: mean, brightest value and deviation below which a picture is told
+TIFF_PHOTOMETRIC = 262  # the tag that says what 0 is
+WHITE_IS_ZERO = 0
+# of 255: a picture is told whose values lie below
+DARK_MEAN = 16
+DARK_MOST = 64  # its brightest one
+FLAT = 2.0  # their standard deviation
 # an image is not bad for these: the machine is
 MACHINE = (
     errno.EDQUOT,
@@ -62,7 +65,8 @@ class Picture:
 def read(
     load: Callable[[], Image.Image], content: Callable[[], bytes] | None, bits: int
 ) -> Picture:
-    """Decode what `load` opens; where that fails, its bytes without metadata. Values of 16 bits are taken as of `bits`.
+    """Decode what `load` opens; where that fails, its bytes without metadata. Values of 16 bits
+    are taken as of `bits`.
 
     Raises:
         Unreadable: it is no picture that is read, or its range is unknown.
@@ -102,15 +106,19 @@ def _decoded(load: Callable[[], Image.Image], bits: int) -> Picture:
 
     # one scale for the whole set: a dark picture among bright ones stays dark
     declared = codec == "ppm"  # a PGM says its highest value, and Pillow scales it
-    bits = 16 if declared else bits
+    if declared:
+        bits = 16
     colors = deep if deep.shape[2] in (1, 3) else deep[..., :-1]
     levels = _levels(colors, bits)
     if colors.shape[2] < deep.shape[2]:
         alpha = deep[..., -1:]
-        levels = np.concatenate([levels, _levels(alpha, bits if alpha.max() < 2**bits else 16)], 2)
+        alpha_bits = bits if alpha.max() < 2**bits else 16
+        levels = np.concatenate([levels, _levels(alpha, alpha_bits)], 2)
+
     eight = Image.fromarray(levels[..., 0] if levels.shape[2] == 1 else levels)
     opaque, unseen = _opaque(eight)
-    return Picture(opaque, orientation, 0 if declared else max(1, int(colors.max())), unseen)
+    highest = 0 if declared else max(1, int(colors.max()))
+    return Picture(opaque, orientation, highest, unseen)
 
 
 def _levels(values: npt.NDArray[np.uint16], bits: int) -> npt.NDArray[np.uint8]:
@@ -126,13 +134,16 @@ def bits_of(highest: int) -> int:
 def sixteen_bits(
     image: Image.Image, raw: str, load: Callable[[], Image.Image]
 ) -> npt.NDArray[np.uint16] | None:
-    """The values [H, W, C] 0…65535 of an opened picture of 16 bits a channel (L, LA, RGB or RGBA), else None.
+    """The values [H, W, C] 0…65535 of an opened picture of 16 bits a channel (L, LA, RGB or RGBA),
+    else None.
 
-    Of colours Pillow keeps the upper byte alone; the lower ones are read in a second pass, as if the byte order were the other.
+    Of colours Pillow keeps the upper byte alone; the lower ones are read in a second pass, as if
+    the byte order were the other.
 
     Raises:
         Unreadable: floating-point or signed numbers, or larger ones: nobody knows what is white.
     """
+    # gray
     if image.mode == "F":
         raise Unreadable(
             "floating-point picture: nobody knows what is white; convert it to 8 or 16 bits"
@@ -144,16 +155,20 @@ def sixteen_bits(
             _read_as(other, "RGBA")  # two bytes of gray, two of alpha
             halves = np.asarray(other).astype(np.uint16)
         return halves[..., ::2] * 256 + halves[..., 1::2]
+
+    # colours
     if raw.startswith("CMYK;16"):
         raise Unreadable(
             "picture of 16 bits an ink: it is not read; convert it to 8 bits, or to RGB"
         )
     if not raw.startswith(("RGB;16", "RGBA;16")) or image.mode not in ("RGB", "RGBA"):
         return None
-    big = raw.endswith("B") or (raw.endswith("N") and sys.byteorder == "big")
+    big_endian = raw.endswith("B") or (raw.endswith("N") and sys.byteorder == "big")
+    other_order = "L" if big_endian else "B"
+    channels = raw.partition(";")[0]
     upper = np.asarray(image).astype(np.uint16)
     with load() as other:
-        _read_as(other, f"{raw.partition(';')[0]};16{'L' if big else 'B'}")
+        _read_as(other, f"{channels};16{other_order}")
         lower = np.asarray(other)
     return upper * 256 + lower
 
@@ -161,21 +176,23 @@ def sixteen_bits(
 def _integers(image: Image.Image, raw: str) -> npt.NDArray[np.uint16]:
     """The values [H, W, 1] of a gray picture of 16 or 32 bits."""
     values = np.asarray(image)
-    least, most = int(values.min()), int(values.max())
+    least = int(values.min())
+    most = int(values.max())
     if raw.endswith("S") or least < 0 or most > 65535:
-        kind = "signed or 32-bit integers"
         raise Unreadable(
-            f"picture of {kind}: values {least} to {most}, and nobody knows what is white; convert it to 8 or 16 bits"
+            f"picture of signed or 32-bit integers: values {least} to {most}, "
+            "and nobody knows what is white; convert it to 8 or 16 bits"
         )
-    if (
-        getattr(image, "tag_v2", {}).get(TIFF_PHOTOMETRIC) == WHITE_IS_ZERO
-    ):  # Pillow turns 8 bits alone
+    tags = getattr(image, "tag_v2", {})  # of a TIFF
+    if tags.get(TIFF_PHOTOMETRIC) == WHITE_IS_ZERO:  # Pillow turns 8 bits alone
         values = 65535 - values
     return values.astype(np.uint16)[..., None]
 
 
 def _layout(image: Image.Image) -> tuple[str, str]:
-    """Pillow's decoder of an opened picture, and its words for how the file lays out pixels; empty ones where it says nothing."""
+    """Pillow's decoder of an opened picture, and its words for how the file lays out pixels; empty
+    ones where it says nothing.
+    """
     tiles = getattr(image, "tile", None)
     if not tiles:
         return "", ""
@@ -195,34 +212,38 @@ def _read_as(image: Image.Image, raw: str) -> None:
 
 
 def _opaque(image: Image.Image) -> tuple[Image.Image, bool]:
-    """A picture on white where it is transparent, or its colours where nothing else can be seen; whether that is so."""
+    """A picture on white where it is transparent, or its colours where nothing else can be seen;
+    whether that is so.
+    """
     if image.mode == "LAB":
         return _from_lab(image), False
     if not image.has_transparency_data:
         return image, False
-    seen = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
-    if (
-        np.asarray(seen.getchannel("A")).max() <= 1
-    ):  # of 255: some programs write 0 or 1, most readers ignore it
-        return seen.convert("RGB"), True
-    return Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen), False
+    if image.mode == "La":
+        image = image.convert("LA")
+    image = image.convert("RGBA")
+    alpha = np.asarray(image.getchannel("A"))
+    if alpha.max() <= 1:  # of 255: some programs write 0 or 1, most readers ignore it
+        return image.convert("RGB"), True
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image), False
 
 
 def _from_lab(image: Image.Image) -> Image.Image:
     """CIE Lab -> sRGB, which Pillow leaves to its colour management."""
     from PIL import ImageCms
 
-    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-    made = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
-    assert made is not None
-    return made
+    lab = ImageCms.createProfile("LAB")
+    srgb = ImageCms.createProfile("sRGB")
+    converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+    assert converted is not None
+    return converted
 
 
 def orientation_of(image: Image.Image) -> int:
     """EXIF's (or XMP's) orientation 1…8; 1 where it is damaged, or nothing says it."""
-    if (
-        image.format == "JPEG" and not {"exif", "xmp"} & image.info.keys()
-    ):  # looking there takes long
+    said = {"exif", "xmp"} & image.info.keys()
+    if image.format == "JPEG" and not said:  # looking there takes long
         return 1
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
@@ -245,18 +266,30 @@ def upright(
     mode = "L" if color == "gray" else "RGB"
     if image.mode != mode:
         image = image.convert(mode)
-    side = crop if isinstance(crop, int) else min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    box = (0, 0, *image.size) if crop == "none" else (left, top, left + side, top + side)
-    if isinstance(crop, list):
-        box = (crop[0], crop[1], crop[2], crop[3])
+
+    box = _box(crop, image)
     if min(box) < 0 or box[2] > image.width or box[3] > image.height:
         raise ValueError(f"crop {crop} does not fit into its {image.width}x{image.height} pixels")
     return image.resize((resolution, resolution), Image.Resampling.LANCZOS, box=box)
 
 
+def _box(crop: str | int | list[int], image: Image.Image) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of what is kept, pixels."""
+    if isinstance(crop, list):
+        left, top, right, bottom = crop
+        return left, top, right, bottom
+    if crop == "none":
+        return 0, 0, image.width, image.height
+    side = crop if isinstance(crop, int) else min(image.size)
+    left = (image.width - side) // 2
+    top = (image.height - side) // 2
+    return left, top, left + side, top + side
+
+
 def fault(array: npt.NDArray[np.uint8]) -> str | None:
-    """What a packed picture [H, W, C] is suspected of: `dark`, `flat` (nearly constant) or nothing."""
+    """What a packed picture [H, W, C] is suspected of: `dark`, `flat` (nearly constant) or
+    nothing.
+    """
     step = max(1, len(array) // 64)
     some = array[::step, ::step]
     if array.max() < DARK_MOST or some.mean() < DARK_MEAN:
@@ -321,10 +354,13 @@ def what(content: bytes) -> str:
         return "empty file: copy it again"
     head = content[:1024].removeprefix(b"\xef\xbb\xbf")
     if not head.strip(b"\0"):
-        return f"file of zeros: its first {len(head)} bytes are 0, as after a copy that was cut; copy it again"
-    kind = next(
-        (name for start, name in STARTS if re.match(start, head, re.DOTALL | re.IGNORECASE)), None
-    )
+        return (
+            f"file of zeros: its first {len(head)} bytes are 0, as after a copy that was cut; "
+            "copy it again"
+        )
+
+    # by its first bytes
+    kind = _kind(head)
     if kind in FETCH:
         return f"{kind}: the picture itself is not here; {FETCH[kind]}"
     if kind in OURS:
@@ -333,6 +369,8 @@ def what(content: bytes) -> str:
         return f"{kind}: not read; convert it, e.g. to PNG"
     if kind:
         return f"{kind}: no picture that is read"
+
+    # by what it may say
     with contextlib.suppress(UnicodeDecodeError):
         text = head.decode("ascii")
         if text.isprintable() or not re.search(r"[^\s\x20-\x7e]", text):
@@ -340,8 +378,18 @@ def what(content: bytes) -> str:
     return f"unknown file: it begins with the bytes {head[:8].hex(' ')}"
 
 
+def _kind(head: bytes) -> str | None:
+    """The first of STARTS that fits."""
+    for start, name in STARTS:
+        if re.match(start, head, re.DOTALL | re.IGNORECASE):
+            return name
+    return None
+
+
 def bare(content: bytes, kept: tuple[bytes, ...]) -> bytes:
-    """A JPEG or PNG without its metadata but those that begin with (JPEG), or are called (PNG), one of `kept`."""
+    """A JPEG or PNG without its metadata but those that begin with (JPEG), or are called (PNG),
+    one of `kept`.
+    """
     if content[:3] == b"\xff\xd8\xff":
         return _bare_jpeg(content, kept)
     return _bare_png(content, kept) if content[:8] == b"\x89PNG\r\n\x1a\n" else content
@@ -349,7 +397,8 @@ def bare(content: bytes, kept: tuple[bytes, ...]) -> bytes:
 
 def _bare_jpeg(content: bytes, kept: tuple[bytes, ...]) -> bytes:
     """Application segments and comments go, but for Adobe's, which says what the colours are."""
-    parts, at = [content[:2]], 2
+    parts = [content[:2]]
+    at = 2
     while at + 4 <= len(content) and content[at] == 0xFF:
         marker, size = struct.unpack(">xBH", content[at : at + 4])
         if marker == 0xFF:  # padding
@@ -357,9 +406,11 @@ def _bare_jpeg(content: bytes, kept: tuple[bytes, ...]) -> bytes:
             continue
         if marker == 0xDA or size < 2:  # the scan: pixels from here on
             break
+
         segment = content[at : at + 2 + size]
+        metadata = 0xE0 <= marker <= 0xEF or marker == 0xFE
         adobe = marker == 0xEE and segment[4:9] == b"Adobe" and size >= 14
-        if not (0xE0 <= marker <= 0xEF or marker == 0xFE) or adobe or segment[4:].startswith(kept):
+        if not metadata or adobe or segment[4:].startswith(kept):
             parts.append(segment)
         at += 2 + size
     return b"".join([*parts, content[at:]])
@@ -367,12 +418,12 @@ def _bare_jpeg(content: bytes, kept: tuple[bytes, ...]) -> bytes:
 
 def _bare_png(content: bytes, kept: tuple[bytes, ...]) -> bytes:
     """Ancillary chunks (a small letter first) go; those without which there are no pixels stay."""
-    parts, at = [content[:8]], 8
+    parts = [content[:8]]
+    at = 8
     while at + 12 <= len(content):
         size, name = struct.unpack(">I4s", content[at : at + 8])
-        chunk = content[at : at + 12 + size]
         if name[:1].isupper() or name in kept:
-            parts.append(chunk)
+            parts.append(content[at : at + 12 + size])
         at += 12 + size
     return b"".join(parts)
 
@@ -383,7 +434,9 @@ def machine(error: BaseException) -> bool:
 
 
 def reason(error: Exception) -> str:
-    """Why a picture is skipped, the same words every time: without addresses of memory and without the place of the file."""
+    """Why a picture is skipped, the same words every time: without addresses of memory and without
+    the place of the file.
+    """
     if isinstance(error, Unreadable):
         return str(error)
     words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
