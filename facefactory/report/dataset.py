@@ -27,6 +27,7 @@ SUSPECTED = {  # kind of picture in index.json -> what is said of so many
 }
 RARE = 2  # share of a rare class, %
 STRONG = 0.3  # association worth a sentence
+Rows = list[dict[str, Any]]  # one a class of a label
 
 
 def write(folder: Path, out: Path) -> list[Path]:
@@ -60,12 +61,13 @@ def write(folder: Path, out: Path) -> list[Path]:
     sizes = index.get("image_sizes", {})
     sides = [min(map(int, size.split("x"))) for size in sizes]
     files, ends = np.histogram(sides, 40, weights=list(sizes.values()))
+    middles = (ends[1:] + ends[:-1]) / 2
     shorter = "shorter side of the file, pixels (the commonest sizes, at most 100)"
-    drawings["sizes"] = drawn("sizes", bars, (ends[1:] + ends[:-1]) / 2, files, shorter)
+    drawings["sizes"] = drawn("sizes", bars, middles, files, shorter)
     return pages.put("dataset.html", out, facts, drawings, RARE=RARE, STRONG=STRONG)
 
 
-def class_rows(labels: dict[str, Any]) -> list[dict[str, Any]]:
+def class_rows(labels: dict[str, Any]) -> Rows:
     """One row a class of a label: images in all and per split, people, shares [%] of the images
     whose label is known.
     """
@@ -91,26 +93,25 @@ def class_rows(labels: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def _word(label: str, entry: dict[str, Any], code: int) -> str:
+def _word(label: str, entry: dict[str, Any], code: Any) -> str:
     """What a class is called where other labels stand beside it."""
     if entry["kind"] != "binary":
         return f"{label}: {entry['classes'][code]}"
     return label if code else f"not {label}"
 
 
-def _known(shares: dict[str, float]) -> dict[str, float]:
+def _known(shares: dict[Any, float]) -> dict[Any, float]:
     """The shares in those splits in which the label has values at all."""
     return {split: share for split, share in shares.items() if not math.isnan(share)}
 
 
-def findings(
-    index: dict[str, Any], survey: dict[str, Any], rows: list[dict[str, Any]]
-) -> dict[str, list[str]]:
+def findings(index: dict[str, Any], survey: dict[str, Any], rows: Rows) -> dict[str, list[str]]:
     """What the page says first, as words of its sentences."""
     labels = survey["labels"]
     splits = survey["splits"]
     people = survey.get("people", {"splits": {}, "least_for_a_score": 0})
-    kinds = Counter(entry["reason"].partition(":")[0] for entry in index.get("skipped", []))
+    reasons = [entry["reason"] for entry in index.get("skipped", [])]
+    kinds = Counter(reason.partition(":")[0] for reason in reasons)
     counts = _class_counts(labels)
     return {
         "pictures": suspicions(index),
@@ -147,7 +148,7 @@ def _thin(counts: dict[str, list[int]]) -> dict[str, list[str]]:
     return {"alone": alone, "single": single}
 
 
-def _sparse(rows: list[dict[str, Any]], least_people: int) -> dict[str, list[str]]:
+def _sparse(rows: Rows, least_people: int) -> dict[str, list[str]]:
     """Classes that a split lacks, that few images have, or few people."""
     empty = []
     rare = []
@@ -221,7 +222,7 @@ def shown_as(names: list[str]) -> list[str]:
     return [html.escape(name) for name in cut]
 
 
-def prevalence(rows: list[dict[str, Any]]) -> Any:
+def prevalence(rows: Rows) -> Any:
     """Share of each class in each split; of a binary label class 1 alone, the commonest on top."""
     binary = [row for row in rows if row["binary"] and row["class"] == "1"]
     others = [row for row in rows if not row["binary"]]

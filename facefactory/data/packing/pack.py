@@ -38,6 +38,11 @@ TOLD = {
     "unseen": "transparent everywhere; their colours are taken as they are",
 }
 
+Record = dict[str, Any]  # of a shard: what `<stem>.json` holds
+Entries = dict[str, list[dict[str, Any]]]  # split -> what index.json holds of its shards
+Skipped = list[dict[str, str]]  # file and reason
+Progress = Callable[[int, int, float], None]  # shards done, shards in all, seconds left
+
 
 @dataclass(frozen=True)
 class _Range:
@@ -62,7 +67,7 @@ class _Task:
     bits: int  # as which pictures of 16 bits are taken
 
 
-def _write(task: _Task) -> dict[str, Any]:
+def _write(task: _Task) -> Record:
     """Write one shard and `<stem>.json`: its entry in index.json, and what its pictures are like.
 
     That is their marks, the sizes of their files, which of them are TOLD, how many have 16 bits,
@@ -134,7 +139,8 @@ def _guess(plan: recipes.Plan) -> int:
     A wrong guess costs time, not bits: what turns out otherwise is packed again.
     """
     highest = 0
-    for row in np.unique(np.linspace(0, len(plan.places) - 1, SAMPLED).astype(int)):
+    spread = np.linspace(0, len(plan.places) - 1, SAMPLED)
+    for row in np.unique(spread.astype(int)):
         with contextlib.suppress(Exception), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             picture = _picture(plan.items[plan.places[row]], plan.recipe, plan.options, 16)
@@ -142,7 +148,7 @@ def _guess(plan: recipes.Plan) -> int:
     return pictures.bits_of(highest) if highest else 16
 
 
-def _run(tasks: Iterable[_Task], workers: int) -> Generator[dict[str, Any]]:
+def _run(tasks: Iterable[_Task], workers: int) -> Generator[Record]:
     """`_write` of each task, in order."""
     if workers == 1:
         yield from map(_write, tasks)
@@ -161,7 +167,7 @@ def _run(tasks: Iterable[_Task], workers: int) -> Generator[dict[str, Any]]:
         pool.shutdown(cancel_futures=True)
 
 
-def _done(stem: str, digest: str, bits: int | None) -> dict[str, Any] | None:
+def _done(stem: str, digest: str, bits: int | None) -> Record | None:
     """What `<stem>.json` says of a shard of this very plan whose files are whole, else None.
 
     Pictures of 16 bits must have been taken as of `bits`, if that is given.
@@ -197,7 +203,7 @@ def _ranges(plan: recipes.Plan, folder: Path) -> list[_Range]:
     return ranges
 
 
-def _next(written: Generator[dict[str, Any]], folder: Path) -> dict[str, Any]:
+def _next(written: Generator[Record], folder: Path) -> Record:
     """The record of the next shard; UserError: the disk is full."""
     try:
         return next(written)
@@ -210,7 +216,7 @@ def _next(written: Generator[dict[str, Any]], folder: Path) -> dict[str, Any]:
         ) from None
 
 
-def _require_readable(plan: recipes.Plan, folder: Path, skipped: list[dict[str, str]]) -> None:
+def _require_readable(plan: recipes.Plan, folder: Path, skipped: Skipped) -> None:
     """UserError: more images than pack.max_bad allows were skipped; skipped.json lists them."""
     total = len(plan.table)
     share = plan.recipe["max_bad"]
@@ -230,10 +236,10 @@ def _require_readable(plan: recipes.Plan, folder: Path, skipped: list[dict[str, 
 def shards(
     plan: recipes.Plan,
     folder: Path,
-    progress: Callable[[int, int, float], None] = lambda *_: None,
+    progress: Progress = lambda *_: None,
     part: tuple[int, int] = (0, 1),
     bits: int | None = None,
-) -> list[dict[str, Any]]:
+) -> list[Record]:
     """Write the shards of a plan that are not there yet, or every n-th of them from the k-th for
     part=(k, n) of an array job.
 
@@ -264,7 +270,7 @@ def shards(
 
     began = time.monotonic()
     fresh = 0
-    skipped: list[dict[str, str]] = []
+    skipped: Skipped = []
     with contextlib.closing(_run(map(task, missing), plan.options.workers)) as written:
         for number, record in enumerate(records):
             if record is None:
@@ -283,9 +289,7 @@ def shards(
     return [record for record in records if record is not None]
 
 
-def pack(
-    plan: recipes.Plan, folder: Path, progress: Callable[[int, int, float], None] = lambda *_: None
-) -> index.Index:
+def pack(plan: recipes.Plan, folder: Path, progress: Progress = lambda *_: None) -> index.Index:
     """Write all shards that are not there yet, then index.json: a folder without it is no set.
     Raises what `shards` raises.
     """
@@ -298,7 +302,7 @@ def pack(
         records = shards(plan, folder, progress, bits=deep["bits"])
 
     # what they say, together
-    entries: dict[str, list[dict[str, Any]]] = {name: [] for name in plan.recipe["splits"]}
+    entries: Entries = {name: [] for name in plan.recipe["splits"]}
     for record in records:
         entries[_split_of(record)].append(record["entry"])
     _require_images(entries)
@@ -334,13 +338,13 @@ def _say_notes(facts: dict[str, Any]) -> None:
         say(f"pack: {people} people in several splits")
 
 
-def _split_of(record: dict[str, Any]) -> str:
+def _split_of(record: Record) -> str:
     """The split that a shard belongs to."""
     file: str = record["entry"]["file"]
     return file.rpartition("-")[0]
 
 
-def _require_images(entries: dict[str, list[dict[str, Any]]]) -> None:
+def _require_images(entries: Entries) -> None:
     """UserError: no image of a split can be read."""
     for split, shards_there in entries.items():
         if any(entry["count"] for entry in shards_there):
@@ -352,12 +356,12 @@ def _require_images(entries: dict[str, list[dict[str, Any]]]) -> None:
         )
 
 
-def _content(
-    plan: recipes.Plan, entries: dict[str, list[dict[str, Any]]], skipped: list[dict[str, str]]
-) -> dict[str, Any]:
+def _content(plan: recipes.Plan, entries: Entries, skipped: Skipped) -> dict[str, Any]:
     """Index.json but for what the pictures are like."""
     recipe = plan.recipe
     options = plan.options
+
+    # the shards, split by split
     splits: dict[str, Any] = {}
     for name, shards_there in entries.items():
         count = sum(entry["count"] for entry in shards_there)
@@ -384,7 +388,7 @@ def _content(
     }
 
 
-def _tidy(folder: Path, records: list[dict[str, Any]]) -> None:
+def _tidy(folder: Path, records: list[Record]) -> None:
     """Remove what was kept for a packing cut short, and what a kill left."""
     stems = {Path(record["entry"]["file"]).stem for record in records}
     for stem in stems:
@@ -396,7 +400,7 @@ def _tidy(folder: Path, records: list[dict[str, Any]]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _deep(records: list[dict[str, Any]]) -> dict[str, int]:
+def _deep(records: list[Record]) -> dict[str, int]:
     """Pictures of 16 bits: how many, their highest value in the whole set, and the bits that hold
     it.
     """
@@ -406,7 +410,7 @@ def _deep(records: list[dict[str, Any]]) -> dict[str, int]:
     return {"images": images, "highest": highest, "bits": bits}
 
 
-def _told(records: list[dict[str, Any]]) -> dict[str, Any]:
+def _told(records: list[Record]) -> dict[str, Any]:
     """Kind of TOLD -> how many pictures are of it, and the first of them by name; says so."""
     deep = _deep(records)
     bits = deep["bits"]
@@ -426,7 +430,7 @@ def _told(records: list[dict[str, Any]]) -> dict[str, Any]:
     return suspected
 
 
-def _alike(records: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
+def _alike(records: list[Record]) -> dict[str, dict[str, int]]:
     """Per split its images, and how many of them are no copies of another; says where copies are."""
     marks: dict[str, bytearray] = {}
     for record in records:
@@ -445,7 +449,7 @@ def _alike(records: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
     return alike
 
 
-def _duplicates(records: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
+def _duplicates(records: list[Record], folder: Path) -> dict[str, Any]:
     """Pictures that lie in two splits: how many pairs, and the first of them by name."""
     entries = [record["entry"] for record in records]
     counts = [entry["count"] for entry in entries]

@@ -297,7 +297,7 @@ def fault(array: npt.NDArray[np.uint8]) -> str | None:
     return "flat" if some.std() < FLAT else None
 
 
-# -- files that are none ---------------------------------------------------------------------------------------------
+# -- files that are none ---------------------------------------------------------------------------
 
 STARTS = [  # first bytes -> what it is; what is read, damaged here, comes last
     (rb"GIF8[79]a", "GIF picture"),

@@ -33,17 +33,18 @@ PASSES = 16  # orders of the marks in which copies are looked for
 NEIGHBOURS = 8  # marks after each one in such an order with which it is compared
 MOST = 100_000  # pairs beyond which no more are looked for
 
+Schema = dict[str, dict[str, Any]]  # label -> kind and classes
+Marks = npt.NDArray[np.uint8]  # [N, MARK], one an image
 Truth = npt.NDArray[np.float64]  # 1 where a condition holds, 0 where not, 0.5 where it is unknown
 
 
-def where(
-    expression: str, table: pd.DataFrame, schema: dict[str, dict[str, Any]]
-) -> npt.NDArray[np.bool_]:
+def where(expression: str, table: pd.DataFrame, schema: Schema) -> npt.NDArray[np.bool_]:
     """Images of an encoded table for which a condition holds.
 
-    It is made of `and`, `or`, `not`, comparisons and `in` over label names. Words on the right need quotes, and names on the left `backticks`, only if they are no Python
-    names. A label that is missing makes a comparison unknown, and `not unknown` is unknown
-    (Kleene's logic). Nothing is evaluated as Python.
+    It is made of `and`, `or`, `not`, comparisons and `in` over label names. Words on the right
+    need quotes, and names on the left `backticks`, only if they are no Python names. A label that
+    is missing makes a comparison unknown, and `not unknown` is unknown (Kleene's logic). Nothing
+    is evaluated as Python.
 
     Raises:
         UserError: not of that form, or a label or class that does not exist.
@@ -58,7 +59,7 @@ class _Condition:
 
     expression: str
     table: pd.DataFrame
-    schema: dict[str, dict[str, Any]]
+    schema: Schema
 
     def error(self, reason: str) -> UserError:
         allowed = (
@@ -182,7 +183,8 @@ def balanced(codes: npt.NDArray[Any], splits: npt.NDArray[Any], classes: list[st
     for split in dict.fromkeys(splits.tolist()):
         members = {}
         for number in np.unique(codes[codes >= 0]):
-            members[number] = np.flatnonzero((splits == split) & (codes == number))
+            there = (splits == split) & (codes == number)
+            members[number] = np.flatnonzero(there)
         if not members:
             raise UserError(
                 f"balance: no image of split {split!r} has that label; "
@@ -198,7 +200,8 @@ def balanced(codes: npt.NDArray[Any], splits: npt.NDArray[Any], classes: list[st
                 "balance by another label."
             )
         for of_class in members.values():
-            kept.append(of_class[order.permute(np.arange(least), len(of_class), 0)])
+            chosen = order.permute(np.arange(least), len(of_class), 0)
+            kept.append(of_class[chosen])
     return np.sort(np.concatenate(kept))
 
 
@@ -214,9 +217,7 @@ def counts(
     return images
 
 
-def left_out(
-    table: pd.DataFrame, schema: dict[str, dict[str, Any]], recipe: dict[str, Any]
-) -> dict[str, str]:
+def left_out(table: pd.DataFrame, schema: Schema, recipe: dict[str, Any]) -> dict[str, str]:
     """Label -> why it is not packed: `keep`, `drop` and `min_prevalence` of the recipe. The group
     always is.
     """
@@ -239,7 +240,7 @@ def left_out(
     return reasons
 
 
-def _near(marks: npt.NDArray[np.uint8], pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+def _near(marks: Marks, pairs: order.Ids) -> npt.NDArray[np.bool_]:
     """Which pairs [n, 2] of marks are of one picture; flat pictures have few bits and are all
     near, so they must be equal.
     """
@@ -248,11 +249,11 @@ def _near(marks: npt.NDArray[np.uint8], pairs: npt.NDArray[np.int64]) -> npt.NDA
     second = words[pairs[:, 1]]
     apart = np.bitwise_count(first ^ second).sum(1)
     flat = np.bitwise_count(first).sum(1) <= 2 * NEAR
-    equal = (marks[pairs[:, 0]] == marks[pairs[:, 1]]).all(1)
+    equal = (marks[pairs[:, 0]] == marks[pairs[:, 1]]).all(1)  # in their checksums, too
     return equal | ((apart <= NEAR) & ~flat)
 
 
-def _orders(marks: npt.NDArray[np.uint8]) -> Iterator[npt.NDArray[np.int64]]:
+def _orders(marks: Marks) -> Iterator[order.Ids]:
     """PASSES orders of marks, each by another choice of 8 of their 32 bytes: near ones come side
     by side in some.
     """
@@ -262,7 +263,7 @@ def _orders(marks: npt.NDArray[np.uint8]) -> Iterator[npt.NDArray[np.int64]]:
         yield np.argsort(keys.astype(np.uint64), kind="stable")  # NumPy sorts its own kind faster
 
 
-def different(marks: npt.NDArray[np.uint8]) -> int:
+def different(marks: Marks) -> int:
     """How many of some pictures are no copies, or near copies, of one before them.
 
     From one mark an image [N, MARK].
@@ -271,14 +272,14 @@ def different(marks: npt.NDArray[np.uint8]) -> int:
     for rank in _orders(marks):
         for start in range(0, len(rank) - 1, 2**16):  # memory for some pairs at a time
             some = rank[start : start + 2**16 + 1]
-            pairs = np.sort(np.stack([some[:-1], some[1:]], 1), 1)
-            copies[pairs[_near(marks, pairs), 1]] = True
+            neighbours = np.stack([some[:-1], some[1:]], 1)
+            pairs = np.sort(neighbours, 1)
+            near = pairs[_near(marks, pairs)]
+            copies[near[:, 1]] = True
     return len(marks) - int(copies.sum())
 
 
-def duplicates(
-    marks: npt.NDArray[np.uint8], splits: npt.NDArray[Any]
-) -> dict[tuple[int, int], str]:
+def duplicates(marks: Marks, splits: npt.NDArray[Any]) -> dict[tuple[int, int], str]:
     """Pairs of positions in different splits -> "exact" or "near"; from a mark an image [N, MARK].
 
     Difference hashes at most NEAR bits apart, found among neighbours in orders by several choices

@@ -39,7 +39,8 @@ def phi(counts: Floats) -> float:
     scale = math.sqrt(counts.sum(0).prod() * counts.sum(1).prod())
     if not scale:
         return math.nan
-    return float((counts[0, 0] * counts[1, 1] - counts[0, 1] * counts[1, 0]) / scale)
+    (neither, second), (first, both) = counts
+    return float((neither * both - second * first) / scale)
 
 
 def cramers_v(counts: Floats) -> float:
@@ -57,10 +58,12 @@ def cramers_v(counts: Floats) -> float:
 
     # φ² and the numbers of classes, each without its bias
     expected = np.outer(counts.sum(1), counts.sum(0)) / n
-    phi_squared = ((counts - expected) ** 2 / expected).sum() / n - (r - 1) * (k - 1) / (n - 1)
+    chi_squared = ((counts - expected) ** 2 / expected).sum()
+    phi_squared = chi_squared / n - (r - 1) * (k - 1) / (n - 1)
     rows = r - (r - 1) ** 2 / (n - 1)
     columns = k - (k - 1) ** 2 / (n - 1)
-    return min(1.0, math.sqrt(max(0.0, phi_squared) / min(rows - 1, columns - 1)))
+    squared = max(0.0, phi_squared) / min(rows - 1, columns - 1)
+    return min(1.0, math.sqrt(squared))
 
 
 def clustered(values: Floats) -> list[int]:
@@ -84,10 +87,12 @@ def together(table: pd.DataFrame, schema: dict[str, Any], names: list[str]) -> d
         the images that have both.
     """
     # a column a class of each label
-    columns = [(name, code) for name in names for code in range(len(schema[name]["classes"]))]
-    places: dict[str, list[int]] = {name: [] for name in names}
-    for place_of, (name, _) in enumerate(columns):
-        places[name].append(place_of)
+    columns: list[tuple[str, int]] = []
+    places: dict[str, list[int]] = {}
+    for name in names:
+        codes = range(len(schema[name]["classes"]))
+        places[name] = [len(columns) + code for code in codes]
+        columns += [(name, code) for code in codes]
 
     # images that have two classes, for all pairs of them
     counts = np.zeros((len(columns), len(columns)))
@@ -183,20 +188,21 @@ def survey(index: Index) -> dict[str, Any]:
     splits = {name: split["count"] for name, split in index.content["splits"].items()}
     shards = Shards(index, list(splits))
     table = shards.table
+    shuffle = order.permute(np.arange(len(table)), len(table), 0)
     surveyed = _Set(
         index=index,
         shards=shards,
         table=table,
         splits=splits,
         split_of=np.repeat(list(splits), list(splits.values())),
-        shuffled=np.argsort(order.permute(np.arange(len(table)), len(table), 0)),
+        shuffled=np.argsort(shuffle),
         out=place(index),
     )
 
     # what the images look like
     sample = surveyed.shuffled[: min(SAMPLED, SAMPLED_BYTES // shards.space(1).numel())]
     chunks = shards.chunks(np.sort(sample))
-    levels = np.concatenate([chunk.numpy().mean((1, 2, 3)) for chunk in chunks])
+    means = [chunk.numpy().mean((1, 2, 3)) for chunk in chunks]
     any_images = surveyed.grid(np.array_split(sample[: 8 * COLUMNS], 4), "any.png")
 
     # what the labels say
@@ -211,8 +217,8 @@ def survey(index: Index) -> dict[str, Any]:
         "samples": any_images,
         "together": together(table, surveyed.schema, counted),
         "brightness": {
-            "images": len(levels),
-            "counts": np.histogram(levels, 64, (0, 256))[0].tolist(),
+            "images": len(sample),
+            "counts": np.histogram(np.concatenate(means), 64, (0, 256))[0].tolist(),
         },
     }
     if surveyed.group:

@@ -1,7 +1,8 @@
 """index.json: what a folder of shards holds; mapping its tars as arrays; checking them.
 
-A shard is a USTAR tar of pairs `00000000.npy` + `00000000.json`, all of one size, so that images lie at a fixed stride; or
-(storage `encoded`) of `00000000.png|jpg|webp` + `.json`, with `_offset` and `_length` of each image's file in the table.
+A shard is a USTAR tar of pairs `00000000.npy` + `00000000.json`, all of one size, so that images
+lie at a fixed stride; or (storage `encoded`) of `00000000.png|jpg|webp` + `.json`, with `_offset`
+and `_length` of each image's file in the table.
 """
 
 import json
@@ -27,16 +28,21 @@ def padded(size: int) -> int:
 
 
 def stored(label: dict[str, Any]) -> npt.DTypeLike:
-    """The type in which memory holds a label: the smallest that holds its classes and -1, float32 for a real one."""
-    return np.min_scalar_type(-max(1, len(label["classes"]))) if "classes" in label else np.float32
+    """The type in which memory holds a label: the smallest that holds its classes and -1, float32
+    for a real one.
+    """
+    if "classes" not in label:
+        return np.float32
+    return np.min_scalar_type(-max(1, len(label["classes"])))
 
 
 @dataclass(frozen=True)
 class Index:
     """A packed face set.
 
-    `content` is index.json: format, storage, dataset, resolution, channels, labels (schema), group, origin, licence,
-    splits {name: {count, shards: [{file, count, stride, sha256, pixels_sha256, table, table_sha256, bytes}]}}, skipped, digest.
+    `content` is index.json: format, storage, dataset, resolution, channels, labels (schema),
+    group, origin, licence, splits {name: {count, shards: [{file, count, stride, sha256,
+    pixels_sha256, table, table_sha256, bytes}]}}, skipped, digest.
     """
 
     folder: Path
@@ -75,12 +81,15 @@ class Index:
         return splits[name]
 
     def require_different(self, split: str) -> None:
-        """UserError: all pictures of a split are one and the same, so there is nothing to learn from them."""
+        """UserError: all pictures of a split are one and the same, so there is nothing to learn
+        from them.
+        """
         known = self.content.get("alike", {}).get(split)  # sets of before say nothing
         if known and known["different"] < 2:
             raise UserError(
-                f"all {known['images']} pictures of the split {split!r} in {self.folder} are one picture, or nearly; "
-                f"a training needs different ones. Look at {self.folder / 'report.html'}, and pack others."
+                f"all {known['images']} pictures of the split {split!r} in {self.folder} "
+                "are one picture, or nearly; a training needs different ones. "
+                f"Look at {self.folder / 'report.html'}, and pack others."
             )
 
     def tars(self, split: str) -> list[npt.NDArray[np.uint8]]:
@@ -92,58 +101,66 @@ class Index:
 
     def maps(self, split: str) -> list[npt.NDArray[np.uint8]]:
         """Per shard of raw storage its images [n, H, W, C] uint8 in such a map."""
-        side, channels = self.content["resolution"], self.content["channels"]
+        side = self.content["resolution"]
+        channels = self.content["channels"]
+        first = BLOCK + NPY_HEADER  # where the pixels of the first image begin
         views = []
         for shard, tar in zip(self.split(split)["shards"], self.tars(split), strict=True):
-            shape, strides = (
-                (shard["count"], side, side, channels),
-                (shard["stride"], side * channels, channels, 1),
-            )
-            views.append(np.ndarray(shape, np.uint8, tar, BLOCK + NPY_HEADER, strides))
+            shape = (shard["count"], side, side, channels)
+            strides = (shard["stride"], side * channels, channels, 1)
+            views.append(np.ndarray(shape, np.uint8, tar, first, strides))
         return views
 
     def table(self, split: str) -> pd.DataFrame:
         """File names and encoded labels of a split, one row an image in packed order."""
-        parts = [
-            pd.read_parquet(self.folder / shard["table"]) for shard in self.split(split)["shards"]
-        ]
-        return pd.concat(parts, ignore_index=True)
+        paths = [self.folder / shard["table"] for shard in self.split(split)["shards"]]
+        return pd.concat(map(pd.read_parquet, paths), ignore_index=True)
 
     def columns(self, splits: list[str], names: list[str]) -> dict[str, npt.NDArray[Any]]:
-        """Some columns of the tables of some splits, one value an image in packed order, labels in their `stored` types."""
-        shards, schema = (
-            [shard for name in splits for shard in self.split(name)["shards"]],
-            self.content["labels"],
-        )
-        types = {name: stored(schema[name]) if name in schema else np.int64 for name in names}
-        found = {
-            name: np.empty(sum(shard["count"] for shard in shards), kind)
-            for name, kind in types.items()
-        }
+        """Some columns of the tables of some splits, one value an image in packed order, labels in
+        their `stored` types.
+        """
+        schema = self.content["labels"]
+        shards = [shard for name in splits for shard in self.split(name)["shards"]]
+        total = sum(shard["count"] for shard in shards)
+        columns: dict[str, npt.NDArray[Any]] = {}
+        for name in names:
+            kind = stored(schema[name]) if name in schema else np.int64
+            columns[name] = np.empty(total, kind)
+        if not names:
+            return columns
+
+        # table after table, so that memory holds one of them
         end = 0
-        for shard in shards if names else []:
-            start, end = end, end + shard["count"]
+        for shard in shards:
+            start = end
+            end += shard["count"]
             rows = pd.read_parquet(self.folder / shard["table"], columns=names)
-            for name, column in found.items():
+            for name, column in columns.items():
                 column[start:end] = rows[name]
-        return found
+        return columns
 
     def verify(self, full: bool = False) -> None:
-        """Check size and SHA-256 of every file; a good verdict is remembered per (path, size, time of change).
+        """Check size and SHA-256 of every file; a good verdict is remembered per (path, size, time
+        of change).
 
         Raises:
             UserError: a file is missing, has the wrong size or other bytes than index.json says.
         """
-        again = "Pack the set again, or copy it again from where it came."
-        for shard in [
-            shard for split in self.content["splits"].values() for shard in split["shards"]
-        ]:
-            for file, sha256, size in (
-                ("file", "sha256", shard["bytes"]),
-                ("table", "table_sha256", None),
-            ):
-                if fault := _fault(self.folder / shard[file], shard[sha256], size, full):
-                    raise UserError(f"shard file {self.folder / shard[file]} {fault}. {again}")
+        for split in self.content["splits"].values():
+            for shard in split["shards"]:
+                self._require_whole(shard["file"], shard["sha256"], shard["bytes"], full)
+                self._require_whole(shard["table"], shard["table_sha256"], None, full)
+
+    def _require_whole(self, file: str, sha256: str, size: int | None, full: bool) -> None:
+        """UserError: something is wrong with a file of a shard."""
+        path = self.folder / file
+        fault = _fault(path, sha256, size, full)
+        if fault:
+            raise UserError(
+                f"shard file {path} {fault}. "
+                "Pack the set again, or copy it again from where it came."
+            )
 
 
 def _fault(path: Path, sha256: str, size: int | None, full: bool) -> str | None:
@@ -160,10 +177,12 @@ def _fault(path: Path, sha256: str, size: int | None, full: bool) -> str | None:
         "sha256": sha256,
     }
     remembered = rundir.cache_folder() / "verified" / f"{config.digest(verdict)}.json"
-    if full or not remembered.exists():
-        if (found := rundir.sha256(path)) != sha256:
-            return f"has SHA-256 {found[:16]}…; index.json says {sha256[:16]}…: its bytes changed"
-        rundir.remember(remembered, verdict)
+    if remembered.exists() and not full:
+        return None
+    there = rundir.sha256(path)
+    if there != sha256:
+        return f"has SHA-256 {there[:16]}…; index.json says {sha256[:16]}…: its bytes changed"
+    rundir.remember(remembered, verdict)
     return None
 
 
@@ -175,7 +194,9 @@ def write(folder: Path, content: dict[str, Any]) -> Index:
 
 
 def read(folder: Path) -> Index:
-    """The index of a folder of shards; UserError: no index.json, one of another format, or one that was edited or damaged."""
+    """The index of a folder of shards; UserError: no index.json, one of another format, or one
+    that was edited or damaged.
+    """
     path = folder / "index.json"
     if not path.is_file():
         raise UserError(
@@ -189,12 +210,15 @@ def read(folder: Path) -> Index:
         raise UserError(f"{path} is not an index of shards; pack the set again.")
     if content.get("format") != FORMAT:
         raise UserError(
-            f"{path} has format {content.get('format')!r}; this version reads {FORMAT}. Pack the set again."
+            f"{path} has format {content.get('format')!r}; this version reads {FORMAT}. "
+            "Pack the set again."
         )
-    if content.get("digest") != config.digest(
-        {key: value for key, value in content.items() if key != "digest"}
-    ):
+
+    # what write put into it
+    digested = {key: value for key, value in content.items() if key != "digest"}
+    if content.get("digest") != config.digest(digested):
         raise UserError(
-            f"{path} was changed after packing: its digest does not fit its content. Pack or copy the set again."
+            f"{path} was changed after packing: its digest does not fit its content. "
+            "Pack or copy the set again."
         )
     return Index(folder, content)

@@ -1,4 +1,7 @@
-"""Label tables and their schema: binary, categorical, ordinal, identity (integers, -1 = missing) and real (NaN)."""
+"""Label tables and their schema.
+
+A label is binary, categorical, ordinal or identity (integers, -1 = missing), or real (NaN).
+"""
 
 import re
 from typing import Any
@@ -14,66 +17,109 @@ from facefactory.data.sets.index import stored
 
 KINDS = ("binary", "categorical", "ordinal", "identity", "real")  # all but the last have classes
 LEAST_PEOPLE = 8  # on either side of a label, below which a score would be about those few
+Schema = dict[str, dict[str, Any]]  # label -> kind and classes
 
 
-def schema_of(table: pd.DataFrame, kinds: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Name -> {kind, classes}: `kinds` where given, else guessed (0 / 1 or -1 / 1: binary; text or whole numbers: categorical).
+def schema_of(table: pd.DataFrame, kinds: dict[str, Any]) -> Schema:
+    """Name -> {kind, classes}: `kinds` where given, else guessed (0 / 1 or -1 / 1: binary; text or
+    whole numbers: categorical).
 
-    `kinds` is name -> kind, or {kind, classes} for an order that is not the alphabet's. A guess of more than MOST_CLASSES is
-    left out (such a column holds captions or addresses), and so are lists.
+    `kinds` is name -> kind, or {kind, classes} for an order that is not the alphabet's. A guess of
+    more than MOST_CLASSES is left out (such a column holds captions or addresses), and so are
+    lists.
     """
-    given = {
-        name: kind if isinstance(kind, dict) else {"kind": kind} for name, kind in kinds.items()
-    }
-    for name, entry in given.items():
-        if entry.get("kind") not in KINDS:
+    given: Schema = {}
+    for name, kind in kinds.items():
+        given[name] = kind if isinstance(kind, dict) else {"kind": kind}
+        if given[name].get("kind") not in KINDS:
             raise UserError(
-                f"label {name!r} has kind {entry.get('kind')!r}; allowed are {', '.join(KINDS)}."
+                f"label {name!r} has kind {given[name].get('kind')!r}; "
+                f"allowed are {', '.join(KINDS)}."
             )
         if name not in table:
             raise UserError(
-                f"label {name!r} of the recipe is not in the table; its columns are {', '.join(table.columns)}."
+                f"label {name!r} of the recipe is not in the table; "
+                f"its columns are {', '.join(table.columns)}."
             )
-    schema: dict[str, dict[str, Any]] = {}
+
+    schema: Schema = {}
     for name in table.columns:
-        present = table[name].dropna().infer_objects()
-        if (
-            present.dtype == object
-            and present.map(lambda value: isinstance(value, list | dict | np.ndarray)).any()
-        ):
+        values = table[name].dropna().infer_objects()
+        if values.dtype == object and values.map(_is_list).any():
             continue
-        numeric = pd.api.types.is_numeric_dtype(present)
-        whole = numeric and bool((present.astype(float) % 1 == 0).all())
-        guess = "categorical" if whole or not numeric else "real"
-        two = numeric and any(present.isin(pair).all() for pair in ([0, 1], [-1, 1]))
-        kind = given.get(name, {"kind": "binary" if two else guess})["kind"]
-        if kind == "binary" and numeric and not two:
-            held = ", ".join(texts(present.drop_duplicates()).iloc[:5])
-            raise UserError(f"label {name!r} holds {held}; kind binary takes 0 / 1 or -1 / 1.")
-        if kind in ("binary", "real") and not numeric and len(present):
-            odd = present[pd.to_numeric(present, errors="coerce").isna()]
-            where = f"{odd.iloc[0]!r} (of {odd.index[0]})" if len(odd) else repr(present.iloc[0])
-            raise UserError(
-                f"label {name!r} holds {where}; kind {kind} takes numbers (binary: 0 / 1 or -1 / 1)."
-            )
-        if kind not in ("binary", "real") and numeric and not whole:
-            raise UserError(
-                f"label {name!r} holds fractions; kind {kind} takes whole numbers or text. Give kind real, or round them."
-            )
-        classes = ["0", "1"] if kind == "binary" else []
-        if kind not in ("binary", "real"):
-            in_order = _by_number if kind == "ordinal" else _as_text
-            values = present.drop_duplicates().sort_values(key=None if numeric else in_order)
-            classes = list(dict.fromkeys(texts(values)))
-        if ordered := given.get(name, {}).get("classes"):
-            if strange := set(classes) - set(map(str, ordered)):
-                raise UserError(
-                    f"label {name!r} holds {min(strange)!r}; its classes are {', '.join(map(str, ordered))}."
-                )
-            classes = list(dict.fromkeys(map(str, ordered)))
+        column = _Column(name, values)
+        kind = given[name]["kind"] if name in given else column.guess
+        column.require(kind)
+        if kind == "real":
+            schema[name] = {"kind": kind}
+            continue
+        classes = column.classes(kind, given.get(name, {}).get("classes"))
         if name in given or len(classes) <= MOST_CLASSES:
-            schema[name] = {"kind": kind} if kind == "real" else {"kind": kind, "classes": classes}
+            schema[name] = {"kind": kind, "classes": classes}
     return schema
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | dict | np.ndarray)
+
+
+class _Column:
+    """The values of a label, the missing ones left out."""
+
+    def __init__(self, name: str, values: pd.Series) -> None:
+        self.name = name
+        self.values = values
+        self.numeric = pd.api.types.is_numeric_dtype(values)
+        self.whole = self.numeric and bool((values.astype(float) % 1 == 0).all())
+        self.two = self.numeric and bool(values.isin([0, 1]).all() or values.isin([-1, 1]).all())
+
+    @property
+    def guess(self) -> str:
+        """Its kind, where nobody gives one."""
+        if self.two:
+            return "binary"
+        return "categorical" if self.whole or not self.numeric else "real"
+
+    def require(self, kind: str) -> None:
+        """UserError: its values are not of a kind."""
+        holds = f"label {self.name!r} holds"
+        if kind == "binary" and self.numeric and not self.two:
+            listed = ", ".join(texts(self.values.drop_duplicates()).iloc[:5])
+            raise UserError(f"{holds} {listed}; kind binary takes 0 / 1 or -1 / 1.")
+        if kind in ("binary", "real") and not self.numeric and len(self.values):
+            odd = self.values[pd.to_numeric(self.values, errors="coerce").isna()]
+            where = repr(self.values.iloc[0])
+            if len(odd):
+                where = f"{odd.iloc[0]!r} (of {odd.index[0]})"
+            raise UserError(
+                f"{holds} {where}; kind {kind} takes numbers (binary: 0 / 1 or -1 / 1)."
+            )
+        if kind not in ("binary", "real") and self.numeric and not self.whole:
+            raise UserError(
+                f"{holds} fractions; kind {kind} takes whole numbers or text. "
+                "Give kind real, or round them."
+            )
+
+    def classes(self, kind: str, ordered: list[Any] | None) -> list[str]:
+        """Its classes, in the order that the recipe gives or their own; UserError: one that the
+        recipe does not know.
+        """
+        classes = ["0", "1"]
+        if kind != "binary":
+            in_order = _by_number if kind == "ordinal" else _as_text
+            values = self.values.drop_duplicates()
+            classes = texts(values.sort_values(key=None if self.numeric else in_order)).tolist()
+        if not ordered:
+            return list(dict.fromkeys(classes))
+
+        words = list(dict.fromkeys(map(str, ordered)))
+        strange = set(classes) - set(words)
+        if strange:
+            raise UserError(
+                f"label {self.name!r} holds {min(strange)!r}; "
+                f"its classes are {', '.join(map(str, ordered))}."
+            )
+        return words
 
 
 def _as_text(words: pd.Series) -> pd.Series:
@@ -82,27 +128,31 @@ def _as_text(words: pd.Series) -> pd.Series:
 
 def _by_number(words: pd.Series) -> pd.Series:
     """An order in which 9 comes before 10, also in `9+` and `grade 9`."""
-    parts = [re.split(r"(\d+)", str(word)) for word in words]
-    keys = [
-        [(int(part), "") if part.isdecimal() else (-1, part) for part in of_word]
-        for of_word in parts
-    ]
-    ranks = {key: rank for rank, key in enumerate(sorted(map(tuple, keys)))}
-    return pd.Series([ranks[tuple(key)] for key in keys], words.index)
+    keys = [tuple(map(_sort_key, re.split(r"(\d+)", str(word)))) for word in words]
+    ranks = {key: rank for rank, key in enumerate(sorted(keys))}
+    return pd.Series([ranks[key] for key in keys], words.index)
 
 
-def encode(table: pd.DataFrame, schema: dict[str, dict[str, Any]], files: Any) -> pd.DataFrame:
-    """One row a file: class numbers (-1 = missing) and real labels (NaN = missing) in their `stored` types."""
-    rows, encoded = table.reindex(files), dict[str, Any](file=files)
+def _sort_key(part: str) -> tuple[int, str]:
+    """A part of a word as it is sorted: numbers by their value, after all that is none."""
+    return (int(part), "") if part.isdecimal() else (-1, part)
+
+
+def encode(table: pd.DataFrame, schema: Schema, files: Any) -> pd.DataFrame:
+    """One row a file: class numbers (-1 = missing) and real labels (NaN = missing) in their
+    `stored` types.
+    """
+    rows = table.reindex(files)
+    encoded = dict[str, Any](file=files)
     for name, entry in schema.items():
         column = rows[name]
         if entry["kind"] == "real":
             real = column.to_numpy(np.float32)
-            encoded[name] = (
-                np.where(np.isinf(real), np.nan, real) if np.isinf(real).any() else real
-            )
+            infinite = np.isinf(real)
+            encoded[name] = np.where(infinite, np.nan, real) if infinite.any() else real
         elif entry["kind"] == "binary":  # CelebA writes -1 / 1, most others 0 / 1
-            encoded[name] = np.where(column.isna(), -1, (column > 0)).astype(stored(entry))
+            codes = np.where(column.isna(), -1, (column > 0))
+            encoded[name] = codes.astype(stored(entry))
         else:
             numbers, values = column.factorize()
             known = pd.Categorical(texts(pd.Series(values)), entry["classes"]).codes
@@ -111,26 +161,31 @@ def encode(table: pd.DataFrame, schema: dict[str, dict[str, Any]], files: Any) -
 
 
 def weights(options: Data, classes: list[str]) -> tuple[float, ...] | None:
-    """The share of each class of data.balance in what is drawn; None: equal ones. UserError: data.weights does not fit them."""
+    """The share of each class of data.balance in what is drawn; None: equal ones.
+
+    UserError: data.weights does not fit them.
+    """
+    given = f"data.weights={options.weights}"
     if options.weights and not options.balance:
         raise UserError(
-            f"data.weights={options.weights} are those of a label's classes; say which by data.balance=LABEL."
+            f"{given} are those of a label's classes; say which by data.balance=LABEL."
         )
     shares = tuple(float(options.weights.get(name, 1)) for name in classes)
-    if (
-        not set(options.weights) <= set(classes)
-        or min(shares, default=0) < 0
-        or (classes and not sum(shares))
-    ):
-        allowed = f"the classes of data.balance={options.balance}: {', '.join(classes) or 'none'}"
+    strange = set(options.weights) - set(classes)
+    nothing = bool(classes) and not sum(shares)
+    if strange or nothing or min(shares, default=0) < 0:
+        allowed = ", ".join(classes) or "none"
         raise UserError(
-            f"data.weights={options.weights}: give numbers from 0 on, not all 0, to {allowed}."
+            f"{given}: give numbers from 0 on, not all 0, "
+            f"to the classes of data.balance={options.balance}: {allowed}."
         )
     return shares if options.weights else None
 
 
 def people(table: pd.DataFrame, group: str | None) -> npt.NDArray[np.int64]:
-    """A number per image that says whose it is; without a group, or where it is unknown, each image stands alone."""
+    """A number per image that says whose it is; without a group, or where it is unknown, each
+    image stands alone.
+    """
     return people_of(table[group].to_numpy() if group else None, len(table))
 
 
@@ -142,28 +197,34 @@ def people_of(column: npt.NDArray[np.int64] | None, count: int) -> npt.NDArray[n
 
 def countable(
     table: pd.DataFrame, schema: dict[str, Any], groups: npt.NDArray[np.int64]
-) -> dict[str, dict[str, Any]]:
-    """Per label with classes (identities aside): images and people per class, and whether a score makes sense."""
-    found = {}
+) -> Schema:
+    """Per label with classes (identities aside): images and people per class, and whether a score
+    makes sense.
+    """
+    facts = {}
     for name, entry in schema.items():
         if entry["kind"] in ("identity", "real"):
             continue
         classes = entry["classes"]
-        members = [table[name].to_numpy() == number for number in range(len(classes))]
-        heads = [len(np.unique(groups[its])) for its in members]
-        few = [
-            f"{n} people have {c}" for c, n in zip(classes, heads, strict=True) if n < LEAST_PEOPLE
-        ]
-        fact = {
+        codes = table[name].to_numpy()
+        images = []
+        people_there = []
+        few = []
+        for code, word in enumerate(classes):
+            members = codes == code
+            images.append(int(members.sum()))
+            people_there.append(len(np.unique(groups[members])))
+            if people_there[-1] < LEAST_PEOPLE:
+                few.append(f"{people_there[-1]} people have {word}")
+
+        facts[name] = {
             "kind": entry["kind"],
             "classes": classes,
-            "images": [int(its.sum()) for its in members],
-            "people": heads,
+            "images": images,
+            "people": people_there,
+            "scored": not few,
         }
-        reason = (
-            {"reason": f"{'; '.join(few)}; a score needs {LEAST_PEOPLE} on either side"}
-            if few
-            else {}
-        )
-        found[name] = fact | {"scored": not few} | reason
-    return found
+        if few:
+            reason = f"{'; '.join(few)}; a score needs {LEAST_PEOPLE} on either side"
+            facts[name]["reason"] = reason
+    return facts

@@ -1,4 +1,7 @@
-"""The only place where stored pixels (uint8, sRGB, NHWC) meet model pixels (float, NCHW, -1…1) and pictures."""
+"""The only place where stored pixels and model pixels meet, and where either becomes a picture.
+
+Stored ones are uint8, sRGB, NHWC; those of models are float, NCHW, -1…1.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -11,58 +14,54 @@ from facefactory import rundir
 
 def to_model(images: torch.Tensor) -> torch.Tensor:
     """[N, H, W, C] uint8 0…255 -> [N, C, H, W] float32 -1…1."""
-    return (
-        images.permute(0, 3, 1, 2)
-        .to(torch.float32, memory_format=torch.contiguous_format)
-        .div_(127.5)
-        .sub_(1.0)
-    )
+    channels_first = images.permute(0, 3, 1, 2)
+    floats = channels_first.to(torch.float32, memory_format=torch.contiguous_format)
+    return floats.div_(127.5).sub_(1.0)
 
 
 def to_uint8(images: torch.Tensor) -> torch.Tensor:
     """[N, C, H, W] float -1…1 -> [N, H, W, C] uint8 0…255, rounded, clamped."""
-    return (
-        images.float()
-        .add(1.0)
-        .mul(127.5)
-        .round()
-        .clamp(0, 255)
-        .to(torch.uint8)
-        .permute(0, 2, 3, 1)
-        .contiguous()
-    )
+    levels = images.float().add(1.0).mul(127.5).round().clamp(0, 255)
+    return levels.to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
 def like(model: Any) -> torch.Tensor:
-    """A tensor of the device and type that a model works in; the CPU and float32 for a model without weights."""
-    weights = next(iter(model.parameters()), None) if hasattr(model, "parameters") else None
+    """A tensor of the device and type that a model works in.
+
+    The CPU and float32 for a model without weights.
+    """
+    weights = None
+    if hasattr(model, "parameters"):
+        weights = next(iter(model.parameters()), None)
     return torch.zeros(()) if weights is None else weights
 
 
 def shift(images: torch.Tensor, u: torch.Tensor, reach: int) -> torch.Tensor:
-    """Move images [N, C, H, W] by -reach…reach pixels down and right, as `u` [N, 2] in 0…1 says, mirrored at the edge."""
+    """Move images [N, C, H, W] by -reach…reach pixels down and right, as `u` [N, 2] in 0…1 says,
+    mirrored at the edge.
+    """
     places = []
     for side, draw in zip(images.shape[2:], u.T, strict=True):
         reach = min(reach, side - 1)
-        moved = (
-            torch.arange(side, device=u.device)
-            + (draw * (2 * reach + 1)).floor().long()[:, None]
-            - reach
-        )
-        places.append(side - 1 - (side - 1 - moved.abs()).abs())
+        distance = (draw * (2 * reach + 1)).floor().long() - reach
+        moved = torch.arange(side, device=u.device) + distance[:, None]
+        mirrored = side - 1 - (side - 1 - moved.abs()).abs()
+        places.append(mirrored)
+
     number = torch.arange(len(images), device=u.device)[:, None, None]
-    return (
-        images.permute(0, 2, 3, 1)[number, places[0][:, :, None], places[1][:, None, :]]
-        .permute(0, 3, 1, 2)
-        .contiguous()
-    )
+    rows, columns = places
+    channels_last = images.permute(0, 2, 3, 1)
+    chosen = channels_last[number, rows[:, :, None], columns[:, None, :]]
+    return chosen.permute(0, 3, 1, 2).contiguous()
 
 
 def grid(images: torch.Tensor, columns: int) -> Image.Image:
     """[N, H, W, C] uint8 -> one picture, row by row; what does not fill a row is left out."""
-    rows, (height, width, channels) = len(images) // columns, images.shape[1:]
-    tiled = images[: rows * columns].view(rows, columns, height, width, channels).transpose(1, 2)
-    array = tiled.reshape(rows * height, columns * width, channels).numpy()
+    height, width, channels = images.shape[1:]
+    rows = len(images) // columns
+    tiles = images[: rows * columns].view(rows, columns, height, width, channels)
+    picture = tiles.transpose(1, 2).reshape(rows * height, columns * width, channels)
+    array = picture.numpy()
     return Image.fromarray(array[..., 0] if channels == 1 else array)
 
 

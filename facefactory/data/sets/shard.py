@@ -1,4 +1,7 @@
-"""One shard: a USTAR tar of images and labels, and the same labels as a table. Its bytes depend on what is in it alone."""
+"""One shard: a USTAR tar of images and labels, and the same labels as a table.
+
+Its bytes depend on what is in it alone.
+"""
 
 import functools
 import hashlib
@@ -9,7 +12,7 @@ import os
 import signal
 import tarfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -35,16 +38,14 @@ STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 def npy_header(shape: tuple[int, ...]) -> bytes:
     """The first 128 bytes of an .npy file (format 1.0) of uint8 in C order."""
     fields = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}"
-    return (
-        b"\x93NUMPY\x01\x00"
-        + (NPY_HEADER - 10).to_bytes(2, "little")
-        + fields.ljust(NPY_HEADER - 11).encode()
-        + b"\n"
-    )
+    magic = b"\x93NUMPY\x01\x00"
+    size = (NPY_HEADER - 10).to_bytes(2, "little")  # of what follows
+    return magic + size + fields.ljust(NPY_HEADER - 11).encode() + b"\n"
 
 
 @functools.lru_cache(maxsize=4)
 def _header(ending: str, size: int) -> tuple[bytes, int]:
+    """The header of member 0, and its checksum."""
     info = tarfile.TarInfo(f"00000000.{ending}")
     info.size = size
     header = info.tobuf(tarfile.USTAR_FORMAT)
@@ -56,7 +57,8 @@ def member(number: int, ending: str, content: bytes) -> bytes:
 
     Members of one size differ in name and checksum alone, and tarfile takes long for a header.
     """
-    (header, checksum), name = _header(ending, len(content)), f"{number:08d}".encode()
+    header, checksum = _header(ending, len(content))
+    name = f"{number:08d}".encode()
     checksum += sum(name) - 8 * ord("0")
     header = name + header[8:148] + f"{checksum:06o}".encode() + header[154:]
     return header + content.ljust(padded(len(content)), b"\0")
@@ -66,20 +68,22 @@ def encode(image: np.ndarray, storage: str) -> tuple[str, bytes]:
     """The file of an image [H, W, C] uint8 as a shard's member: its ending and its bytes."""
     if storage == "raw":
         return "npy", npy_header(image.shape) + image.tobytes()
+    picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
     stream = io.BytesIO()
-    Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(
-        stream, **ENCODED[storage]
-    )
-    return {"jpeg": "jpg"}.get(storage, storage), stream.getvalue()
+    picture.save(stream, **ENCODED[storage])
+    ending = "jpg" if storage == "jpeg" else storage
+    return ending, stream.getvalue()
 
 
 def decode(files: list[bytes], channels: int) -> np.ndarray:
     """The images [n, H, W, C] uint8 in some members of an encoded shard."""
-    found = []
+    mode = "L" if channels == 1 else "RGB"
+    images = []
     for content in files:
         with Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "WEBP")) as image:
-            found.append(np.asarray(image.convert("L" if channels == 1 else "RGB")))
-    return np.stack(found)[..., None] if channels == 1 else np.stack(found)
+            images.append(np.asarray(image.convert(mode)))
+    stacked = np.stack(images)
+    return stacked[..., None] if channels == 1 else stacked
 
 
 def workers(count: int) -> ProcessPoolExecutor:
@@ -88,7 +92,10 @@ def workers(count: int) -> ProcessPoolExecutor:
 
 
 def submit(pool: ProcessPoolExecutor, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
-    """Hand a task to such a pool; a process that starts for it ignores signals from its first moment on."""
+    """Hand a task to such a pool.
+
+    A process that starts for it ignores signals from its first moment on.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # inherited
     try:
         return pool.submit(work, *arguments)
@@ -115,61 +122,90 @@ def write_shard(
     read: Callable[[Any], np.ndarray],
     storage: str = "raw",
 ) -> dict[str, Any]:
-    """Write `<stem>.tar` and `.parquet`, images `first`… of a split; its entry in index.json, with the images `skipped`.
+    """Write `<stem>.tar` and `.parquet`, images `first`… of a split.
 
-    `read` makes an image [H, W, C] uint8 of each of `paths`, one at a time: memory does not grow with the shard. `storage`
-    is raw (a shard is then an array of fixed stride) or png, jpeg, webp (the table has `_offset` and `_length` of each file).
+    Its entry in index.json, with the images `skipped`. `read` makes an image [H, W, C] uint8 of
+    each of `paths`, one at a time: memory does not grow with the shard. `storage` is raw (a shard
+    is then an array of fixed stride) or png, jpeg, webp (the table has `_offset` and `_length` of
+    each file).
     """
-    known = [
-        {name: None if value != value else value for name, value in row.items()}
-        for row in rows.to_dict("records")
-    ]
-    texts = [json.dumps(row, ensure_ascii=True, allow_nan=False) for row in known]
-    longest, pixels, whole = max(map(len, texts), default=0), hashlib.sha256(), hashlib.sha256()
-    kept: list[int] = []
-    spans, skipped = [], []
-    tar_path, table_path = Path(f"{stem}.tar"), Path(f"{stem}.parquet")
+    texts = [_text(row) for row in rows.to_dict("records")]
+    longest = max(map(len, texts), default=0)
+    whole = hashlib.sha256()
+    pixels = hashlib.sha256()
+    kept: list[int] = []  # places of the packed among the paths
+    spans: list[tuple[int, int]] = []  # offset and length of each image's file in the tar
+    skipped: list[dict[str, str]] = []
+
+    # images and labels, one pair after the other
+    tar_path = Path(f"{stem}.tar")
     with rundir.atomic(tar_path) as temporary, open(temporary, "wb", 2**20) as tar:
-        for number, path in enumerate(paths):
-            try:
-                image = read(path)
-            except Exception as error:  # whatever a decoder raises on a bad file
-                if pictures.machine(error):
-                    raise
-                skipped.append(
-                    {"file": rows["file"].iloc[number], "reason": pictures.reason(error)}
-                )
-                continue
-            key, text, (ending, content) = (
-                first + len(kept),
-                texts[number].ljust(longest).encode(),
-                encode(image, storage),
-            )
-            pixels.update(content if storage == "jpeg" else image.data)
+        for number, image in _readable(paths, rows["file"], read, skipped):
+            key = first + len(kept)
+            ending, content = encode(image, storage)
+            labels = texts[number].ljust(longest).encode()
+            pair = member(key, ending, content) + member(key, "json", labels)
             kept.append(number)
             spans.append((tar.tell() + BLOCK, len(content)))
-            whole.update(both := member(key, ending, content) + member(key, "json", text))
-            tar.write(both)
-        whole.update(end := bytes(2 * BLOCK))  # of the archive
+            pixels.update(content if storage == "jpeg" else image.data)
+            whole.update(pair)
+            tar.write(pair)
+        end = bytes(2 * BLOCK)  # of the archive
+        whole.update(end)
         tar.write(end)
-    rows = rows.iloc[kept].reset_index(drop=True)
-    rows = rows.astype({name: np.int32 for name, kind in rows.dtypes.items() if kind.kind == "i"})
+
     entry = {"file": tar_path.name, "count": len(kept), "bytes": tar_path.stat().st_size}
     if storage == "raw":
-        entry["stride"] = 2 * BLOCK + padded(spans[0][1] if spans else 0) + padded(longest)
-    else:
-        rows[["_offset", "_length"]] = np.array(spans, np.int64).reshape(-1, 2)
+        image_bytes = spans[0][1] if spans else 0
+        entry["stride"] = 2 * BLOCK + padded(image_bytes) + padded(longest)
+
+    # the labels as a table
+    table_path = Path(f"{stem}.parquet")
     try:
-        with rundir.atomic(table_path) as temporary:
-            rows.to_parquet(temporary, index=False)
+        _write_table(table_path, rows.iloc[kept], None if storage == "raw" else spans)
     except BaseException:
         tar_path.unlink()  # without its table it is no shard
         raise
-    digests = {"sha256": whole.hexdigest(), "pixels_sha256": pixels.hexdigest()}
     return {
         **entry,
-        **digests,
+        "sha256": whole.hexdigest(),
+        "pixels_sha256": pixels.hexdigest(),
         "table": table_path.name,
         "table_sha256": rundir.sha256(table_path),
         "skipped": skipped,
     }
+
+
+def _text(row: dict[Any, Any]) -> str:
+    """Labels as JSON, which knows no NaN."""
+    known = {name: None if value != value else value for name, value in row.items()}
+    return json.dumps(known, ensure_ascii=True, allow_nan=False)
+
+
+def _readable(
+    paths: Sequence[Any],
+    files: pd.Series,
+    read: Callable[[Any], np.ndarray],
+    skipped: list[dict[str, str]],
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Place and image of each path that can be read; why not goes to `skipped`."""
+    for number, path in enumerate(paths):
+        try:
+            image = read(path)
+        except Exception as error:  # whatever a decoder raises on a bad file
+            if pictures.machine(error):
+                raise
+            reason = pictures.reason(error)
+            skipped.append({"file": files.iloc[number], "reason": reason})
+            continue
+        yield number, image
+
+
+def _write_table(path: Path, rows: pd.DataFrame, spans: list[tuple[int, int]] | None) -> None:
+    """Labels as a .parquet; where images lie at no fixed stride, with their `spans` in the tar."""
+    whole = [name for name, kind in rows.dtypes.items() if kind.kind == "i"]
+    rows = rows.reset_index(drop=True).astype(dict.fromkeys(whole, np.int32))
+    if spans is not None:
+        rows[["_offset", "_length"]] = np.array(spans, np.int64).reshape(-1, 2)
+    with rundir.atomic(path) as temporary:
+        rows.to_parquet(temporary, index=False)

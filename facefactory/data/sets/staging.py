@@ -1,7 +1,8 @@
-"""One copy of a set's images a node, in memory or on the node's disk, which all processes there read.
+"""One copy of a set's images a node, in memory or on its disk, which all processes there read.
 
-The copy is a file without a name: the kernel frees it when the last process that holds it has ended, however it ends. Others
-come to it through /proc/<pid>/fd/<fd> of those that hold it, which a small list below TMPDIR names.
+The copy is a file without a name: the kernel frees it when the last process that holds it has
+ended, however it ends. Others come to it through /proc/<pid>/fd/<fd> of those that hold it, which
+a small list below TMPDIR names.
 """
 
 import os
@@ -14,58 +15,77 @@ from typing import IO
 
 from facefactory import rundir, surroundings
 
+Write = Callable[[IO[bytes]], None]  # of a copy's bytes
 
-def shared(name: str, where: str, size: int, write: Callable[[IO[bytes]], None]) -> IO[bytes]:
-    """The copy `name` in `memory` or on `disk`, made by `write` if no process of this user here holds one.
+
+def shared(name: str, where: str, size: int, write: Write) -> IO[bytes]:
+    """The copy `name` in `memory` or on `disk`, made by `write` if no process of this user here
+    holds one.
 
     Raises:
-        OSError: there is no room for `size` bytes, the folder belongs to somebody else, or a process holds a copy that this
-            one may not see, as in another container: then there are not as many copies as processes.
+        OSError: there is no room for `size` bytes, the folder belongs to somebody else, or a
+            process holds a copy that this one may not see, as in another container: then there
+            are not as many copies as processes.
     """
     folder = Path(tempfile.gettempdir()) / f"facefactory-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
         raise PermissionError(f"{folder} belongs to somebody else")
-    here = f"{socket.gethostname()}-{os.stat('/proc/self/ns/pid').st_ino}"  # TMPDIR may be shared, numbers of processes are not
+
+    # TMPDIR may be shared, numbers of processes are not
+    here = f"{socket.gethostname()}-{os.stat('/proc/self/ns/pid').st_ino}"
     holders = folder / f"{name}-{where}-{here}.jsonl"
-    with rundir.locked(
-        folder / f"{where}-{here}.lock"
-    ):  # the first process that comes copies, the others wait for it
+    # the first process that comes copies, the others wait for it
+    with rundir.locked(folder / f"{where}-{here}.lock"):
         stream = _held(holders)
         if stream is None:
-            room = _free_memory() if where == "memory" else shutil.disk_usage(folder).free
-            if size > 0.8 * room:
-                sizes = f"{size / 2**30:.3g} GiB of images do not fit into 80 % of the {room / 2**30:.3g} GiB"
-                raise OSError(f"{sizes} free in {where if where == 'memory' else folder}")
-            stream = os.fdopen(
-                os.memfd_create(name) if where == "memory" else _nameless(folder), "w+b"
-            )
-            try:
-                write(stream)
-                stream.flush()
-            except BaseException:
-                stream.close()
-                raise
+            stream = _written(name, where, folder, size, write)
             holders.unlink(missing_ok=True)
-        mine = {"pid": os.getpid(), "started": rundir.started(os.getpid()), "fd": stream.fileno()}
-        rundir.append_json(holders, {**mine, "file": _identity(stream)})
+        holder = {
+            "pid": os.getpid(),
+            "started": rundir.started(os.getpid()),
+            "fd": stream.fileno(),
+            "file": _identity(stream),
+        }
+        rundir.append_json(holders, holder)
+    return stream
+
+
+def _written(name: str, where: str, folder: Path, size: int, write: Write) -> IO[bytes]:
+    """A new copy; OSError: there is no room for it."""
+    memory = where == "memory"
+    room = _free_memory() if memory else shutil.disk_usage(folder).free
+    if size > 0.8 * room:
+        raise OSError(
+            f"{size / 2**30:.3g} GiB of images do not fit into 80 % of the {room / 2**30:.3g} GiB "
+            f"free in {where if memory else folder}"
+        )
+    number = os.memfd_create(name) if memory else _nameless(folder)
+    stream = os.fdopen(number, "w+b")
+    try:
+        write(stream)
+        stream.flush()
+    except BaseException:
+        stream.close()
+        raise
     return stream
 
 
 def _held(holders: Path) -> IO[bytes] | None:
     """The copy of a process that still holds one."""
-    for one in reversed(rundir.read_jsonl(holders)):
-        if rundir.started(one["pid"]) == one["started"]:
-            try:
-                number = os.open(f"/proc/{one['pid']}/fd/{one['fd']}", os.O_RDONLY)
-            except PermissionError:
-                raise
-            except OSError:  # it has let go of the copy; the number may be a socket's now
-                continue
-            stream = os.fdopen(number, "rb")
-            if _identity(stream) == one["file"]:
-                return stream
-            stream.close()
+    for holder in reversed(rundir.read_jsonl(holders)):
+        if rundir.started(holder["pid"]) != holder["started"]:
+            continue
+        try:
+            number = os.open(f"/proc/{holder['pid']}/fd/{holder['fd']}", os.O_RDONLY)
+        except PermissionError:
+            raise
+        except OSError:  # it has let go of the copy; the number may be a socket's now
+            continue
+        stream = os.fdopen(number, "rb")
+        if _identity(stream) == holder["file"]:
+            return stream
+        stream.close()
     return None
 
 
@@ -82,5 +102,6 @@ def _identity(stream: IO[bytes]) -> list[int]:
 
 def _free_memory() -> int:
     """Bytes of memory that this job may take here: what Linux has, or Slurm granted."""
-    available = int(Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0]) * 1024
+    after = Path("/proc/meminfo").read_text().split("MemAvailable:")[1]
+    available = int(after.split()[0]) * 1024
     return min(available, surroundings.memory_granted() or available)
