@@ -1,5 +1,6 @@
-"""Face sets: what to pack, how to read it. This file is torch-free: it holds the sections of the
-config tree.
+"""Face sets: what to pack, how to read it.
+
+This file is torch-free: it holds the sections of the config tree.
 """
 
 from dataclasses import dataclass

@@ -31,8 +31,9 @@ Rows = list[dict[str, Any]]  # one a class of a label
 
 
 def write(folder: Path, out: Path) -> list[Path]:
-    """Write report.html and report.json into `out`, which holds survey.json and samples/;
-    index.json lies in `folder`.
+    """Write report.html and report.json into `out`, which holds survey.json and samples/.
+
+    Index.json lies in `folder`.
     """
     index = read_json(folder / "index.json")
     survey = read_json(out / "survey.json")
@@ -68,8 +69,9 @@ def write(folder: Path, out: Path) -> list[Path]:
 
 
 def class_rows(labels: dict[str, Any]) -> Rows:
-    """One row a class of a label: images in all and per split, people, shares [%] of the images
-    whose label is known.
+    """One row a class of a label: images in all and per split, people, shares.
+
+    Shares are those [%] of the images whose label is known.
     """
     rows = []
     for label, entry in labels.items():

@@ -1,5 +1,6 @@
-"""Images and labels -> shards. The bytes depend on images, labels and options only, not on workers
-or the day.
+"""Images and labels -> shards.
+
+The bytes depend on images, labels and options only, not on workers or the day.
 
 A shard owns a fixed range of its split's file list, decided before anything is decoded; it appears
 by rename or not at all, and `<shard>.json` beside it lets a packing that was cut short go on.
@@ -133,8 +134,7 @@ def _picture(item: Any, recipe: dict[str, Any], options: Pack, bits: int) -> pic
 
 
 def _guess(plan: recipes.Plan) -> int:
-    """How many bits the pictures of 16 bits will turn out to have, from a few; 16 where there are
-    none.
+    """How many bits the pictures of 16 bits will turn out to have, from a few; 16: there are none.
 
     A wrong guess costs time, not bits: what turns out otherwise is packed again.
     """
@@ -240,8 +240,9 @@ def shards(
     part: tuple[int, int] = (0, 1),
     bits: int | None = None,
 ) -> list[Record]:
-    """Write the shards of a plan that are not there yet, or every n-th of them from the k-th for
-    part=(k, n) of an array job.
+    """Write the shards of a plan that are not there yet.
+
+    Of part=(k, n), of an array job, every n-th of them from the k-th.
 
     `bits`: how many those pictures have whose files know 16 alone; None: as a few of them look
     like, `pack` mends it. `progress` gets shards done, shards in all and seconds left after each
@@ -291,6 +292,7 @@ def shards(
 
 def pack(plan: recipes.Plan, folder: Path, progress: Progress = lambda *_: None) -> index.Index:
     """Write all shards that are not there yet, then index.json: a folder without it is no set.
+
     Raises what `shards` raises.
     """
     _say_notes(plan.facts)
@@ -401,9 +403,7 @@ def _tidy(folder: Path, records: list[Record]) -> None:
 
 
 def _deep(records: list[Record]) -> dict[str, int]:
-    """Pictures of 16 bits: how many, their highest value in the whole set, and the bits that hold
-    it.
-    """
+    """Pictures of 16 bits: how many, their highest value in the set, and the bits that hold it."""
     highest = max(record["deep"]["highest"] for record in records)
     images = sum(record["deep"]["images"] for record in records)
     bits = pictures.bits_of(highest) if images else 16

@@ -65,8 +65,9 @@ class Picture:
 def read(
     load: Callable[[], Image.Image], content: Callable[[], bytes] | None, bits: int
 ) -> Picture:
-    """Decode what `load` opens; where that fails, its bytes without metadata. Values of 16 bits
-    are taken as of `bits`.
+    """Decode what `load` opens; where that fails, its bytes without metadata.
+
+    Values of 16 bits are taken as of `bits`.
 
     Raises:
         Unreadable: it is no picture that is read, or its range is unknown.
@@ -134,8 +135,9 @@ def bits_of(highest: int) -> int:
 def sixteen_bits(
     image: Image.Image, raw: str, load: Callable[[], Image.Image]
 ) -> npt.NDArray[np.uint16] | None:
-    """The values [H, W, C] 0…65535 of an opened picture of 16 bits a channel (L, LA, RGB or RGBA),
-    else None.
+    """The values [H, W, C] 0…65535 of an opened picture of 16 bits a channel, else None.
+
+    It is gray or RGB, with or without alpha.
 
     Of colours Pillow keeps the upper byte alone; the lower ones are read in a second pass, as if
     the byte order were the other.
@@ -190,8 +192,9 @@ def _integers(image: Image.Image, raw: str) -> npt.NDArray[np.uint16]:
 
 
 def _layout(image: Image.Image) -> tuple[str, str]:
-    """Pillow's decoder of an opened picture, and its words for how the file lays out pixels; empty
-    ones where it says nothing.
+    """Pillow's decoder of an opened picture, and its words for how the file lays out pixels.
+
+    Empty ones where it says nothing.
     """
     tiles = getattr(image, "tile", None)
     if not tiles:
@@ -287,9 +290,7 @@ def _box(crop: str | int | list[int], image: Image.Image) -> tuple[int, int, int
 
 
 def fault(array: npt.NDArray[np.uint8]) -> str | None:
-    """What a packed picture [H, W, C] is suspected of: `dark`, `flat` (nearly constant) or
-    nothing.
-    """
+    """What a packed picture [H, W, C] is suspected of: `dark`, `flat` (nearly constant), nothing."""
     step = max(1, len(array) // 64)
     some = array[::step, ::step]
     if array.max() < DARK_MOST or some.mean() < DARK_MEAN:
@@ -434,8 +435,9 @@ def machine(error: BaseException) -> bool:
 
 
 def reason(error: Exception) -> str:
-    """Why a picture is skipped, the same words every time: without addresses of memory and without
-    the place of the file.
+    """Why a picture is skipped, the same words every time.
+
+    They hold no address of memory, and not the place of the file.
     """
     if isinstance(error, Unreadable):
         return str(error)

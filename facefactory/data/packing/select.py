@@ -69,9 +69,7 @@ class _Condition:
         return UserError(f"where={self.expression!r}: {reason}; {allowed}.")
 
     def tree(self) -> ast.expr:
-        """The expression as Python parses it, where quoted0, quoted1… stand for names in
-        backticks.
-        """
+        """The expression as Python parses it, with quoted0, quoted1… for names in backticks."""
         number = itertools.count()
         text = re.sub(QUOTED, lambda _: f"quoted{next(number)}", self.expression)
         try:
@@ -176,7 +174,8 @@ def _needs_quotes(name: str) -> bool:
 
 
 def balanced(codes: npt.NDArray[Any], splits: npt.NDArray[Any], classes: list[str]) -> order.Ids:
-    """Positions that leave each class of each split with as many images as its smallest has;
+    """Positions that leave each class of each split with as many images as its smallest has.
+
     UserError: one has none.
     """
     kept = []
@@ -218,8 +217,9 @@ def counts(
 
 
 def left_out(table: pd.DataFrame, schema: Schema, recipe: dict[str, Any]) -> dict[str, str]:
-    """Label -> why it is not packed: `keep`, `drop` and `min_prevalence` of the recipe. The group
-    always is.
+    """Label -> why it is not packed: `keep`, `drop` and `min_prevalence` of the recipe.
+
+    The group always is.
     """
     keep = recipe["keep"] or list(schema)
     drop = recipe["drop"] or []
@@ -241,8 +241,9 @@ def left_out(table: pd.DataFrame, schema: Schema, recipe: dict[str, Any]) -> dic
 
 
 def _near(marks: Marks, pairs: order.Ids) -> npt.NDArray[np.bool_]:
-    """Which pairs [n, 2] of marks are of one picture; flat pictures have few bits and are all
-    near, so they must be equal.
+    """Which pairs [n, 2] of marks are of one picture.
+
+    Flat pictures have few bits and are all near, so they must be equal.
     """
     words = np.ascontiguousarray(marks[:, :32]).view(np.uint64)
     first = words[pairs[:, 0]]
@@ -254,8 +255,9 @@ def _near(marks: Marks, pairs: order.Ids) -> npt.NDArray[np.bool_]:
 
 
 def _orders(marks: Marks) -> Iterator[order.Ids]:
-    """PASSES orders of marks, each by another choice of 8 of their 32 bytes: near ones come side
-    by side in some.
+    """PASSES orders of marks, each by another choice of 8 of their 32 bytes.
+
+    Near ones come side by side in some.
     """
     for number in range(PASSES):
         chosen = marks[:, order.permute(np.arange(32), 32, number)[:8]]
@@ -264,10 +266,7 @@ def _orders(marks: Marks) -> Iterator[order.Ids]:
 
 
 def different(marks: Marks) -> int:
-    """How many of some pictures are no copies, or near copies, of one before them.
-
-    From one mark an image [N, MARK].
-    """
+    """How many of some pictures are no copies, or near copies, of one before them."""
     copies = np.zeros(len(marks), bool)
     for rank in _orders(marks):
         for start in range(0, len(rank) - 1, 2**16):  # memory for some pairs at a time
@@ -280,7 +279,7 @@ def different(marks: Marks) -> int:
 
 
 def duplicates(marks: Marks, splits: npt.NDArray[Any]) -> dict[tuple[int, int], str]:
-    """Pairs of positions in different splits -> "exact" or "near"; from a mark an image [N, MARK].
+    """Pairs of positions in different splits -> "exact" or "near".
 
     Difference hashes at most NEAR bits apart, found among neighbours in orders by several choices
     of 8 of their 32 bytes (as of Charikar, STOC 2002): memory and time grow with N, not with its

@@ -44,8 +44,9 @@ def phi(counts: Floats) -> float:
 
 
 def cramers_v(counts: Floats) -> float:
-    """Cramér's V 0…1 from counts [r, k], without the bias of few images; NaN where one of the
-    labels does not vary.
+    """Cramér's V 0…1 from counts [r, k], without the bias of few images.
+
+    NaN where one of the labels does not vary.
 
     W. Bergsma, "A bias-correction for Cramér's V and Tschuprow's T", J. Korean Statistical Society
     42, 2013.
@@ -67,8 +68,8 @@ def cramers_v(counts: Floats) -> float:
 
 
 def clustered(values: Floats) -> list[int]:
-    """An order of labels, from their associations [n, n], that puts those side by side that go
-    together, in either direction.
+    """An order of labels, from their associations [n, n]: side by side are those that go together,
+    in either direction.
     """
     if len(values) < 3:
         return list(range(len(values)))
@@ -78,8 +79,9 @@ def clustered(values: Floats) -> list[int]:
 
 
 def together(table: pd.DataFrame, schema: dict[str, Any], names: list[str]) -> dict[str, Any]:
-    """How labels go together, in clustered order; an image that lacks one of two labels is left
-    out of that pair.
+    """How labels go together, in clustered order.
+
+    An image that lacks one of two labels is left out of that pair.
 
     Returns:
         labels [n] and their associations [n][n]: phi between two binary ones, else Cramér's V
@@ -182,8 +184,10 @@ class _Set:
 
 
 def survey(index: Index) -> dict[str, Any]:
-    """Measure a set; the facts are also written to survey.json in its `place`, with grids of
-    images as samples/*.png.
+    """Measure a set.
+
+    The facts are also written to survey.json in its `place`, with grids of images as
+    samples/*.png.
     """
     splits = {name: split["count"] for name, split in index.content["splits"].items()}
     shards = Shards(index, list(splits))

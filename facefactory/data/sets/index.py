@@ -28,8 +28,9 @@ def padded(size: int) -> int:
 
 
 def stored(label: dict[str, Any]) -> npt.DTypeLike:
-    """The type in which memory holds a label: the smallest that holds its classes and -1, float32
-    for a real one.
+    """The type in which memory holds a label.
+
+    The smallest that holds its classes and -1, float32 for a real one.
     """
     if "classes" not in label:
         return np.float32
@@ -81,9 +82,7 @@ class Index:
         return splits[name]
 
     def require_different(self, split: str) -> None:
-        """UserError: all pictures of a split are one and the same, so there is nothing to learn
-        from them.
-        """
+        """UserError: all pictures of a split are one, so there is nothing to learn from them."""
         known = self.content.get("alike", {}).get(split)  # sets of before say nothing
         if known and known["different"] < 2:
             raise UserError(
@@ -117,8 +116,9 @@ class Index:
         return pd.concat(map(pd.read_parquet, paths), ignore_index=True)
 
     def columns(self, splits: list[str], names: list[str]) -> dict[str, npt.NDArray[Any]]:
-        """Some columns of the tables of some splits, one value an image in packed order, labels in
-        their `stored` types.
+        """Some columns of the tables of some splits, one value an image in packed order.
+
+        Labels are in their `stored` types.
         """
         schema = self.content["labels"]
         shards = [shard for name in splits for shard in self.split(name)["shards"]]
@@ -141,8 +141,9 @@ class Index:
         return columns
 
     def verify(self, full: bool = False) -> None:
-        """Check size and SHA-256 of every file; a good verdict is remembered per (path, size, time
-        of change).
+        """Check size and SHA-256 of every file.
+
+        A good verdict is remembered per (path, size, time of change).
 
         Raises:
             UserError: a file is missing, has the wrong size or other bytes than index.json says.
@@ -194,8 +195,9 @@ def write(folder: Path, content: dict[str, Any]) -> Index:
 
 
 def read(folder: Path) -> Index:
-    """The index of a folder of shards; UserError: no index.json, one of another format, or one
-    that was edited or damaged.
+    """The index of a folder of shards.
+
+    UserError: no index.json, one of another format, or one that was edited or damaged.
     """
     path = folder / "index.json"
     if not path.is_file():

@@ -21,8 +21,9 @@ Schema = dict[str, dict[str, Any]]  # label -> kind and classes
 
 
 def schema_of(table: pd.DataFrame, kinds: dict[str, Any]) -> Schema:
-    """Name -> {kind, classes}: `kinds` where given, else guessed (0 / 1 or -1 / 1: binary; text or
-    whole numbers: categorical).
+    """Name -> {kind, classes}: `kinds` where given, else guessed.
+
+    A column of 0 / 1 or -1 / 1 is binary; one of text or whole numbers categorical.
 
     `kinds` is name -> kind, or {kind, classes} for an order that is not the alphabet's. A guess of
     more than MOST_CLASSES is left out (such a column holds captions or addresses), and so are
@@ -101,8 +102,9 @@ class _Column:
             )
 
     def classes(self, kind: str, ordered: list[Any] | None) -> list[str]:
-        """Its classes, in the order that the recipe gives or their own; UserError: one that the
-        recipe does not know.
+        """Its classes, in the order that the recipe gives or their own.
+
+        UserError: one that the recipe does not know.
         """
         classes = ["0", "1"]
         if kind != "binary":
@@ -139,8 +141,9 @@ def _sort_key(part: str) -> tuple[int, str]:
 
 
 def encode(table: pd.DataFrame, schema: Schema, files: Any) -> pd.DataFrame:
-    """One row a file: class numbers (-1 = missing) and real labels (NaN = missing) in their
-    `stored` types.
+    """One row a file: class numbers (-1 = missing) and real labels (NaN = missing).
+
+    They are in their `stored` types.
     """
     rows = table.reindex(files)
     encoded = dict[str, Any](file=files)
@@ -183,8 +186,9 @@ def weights(options: Data, classes: list[str]) -> tuple[float, ...] | None:
 
 
 def people(table: pd.DataFrame, group: str | None) -> npt.NDArray[np.int64]:
-    """A number per image that says whose it is; without a group, or where it is unknown, each
-    image stands alone.
+    """A number per image that says whose it is.
+
+    Without a group, or where it is unknown, each image stands alone.
     """
     return people_of(table[group].to_numpy() if group else None, len(table))
 
@@ -198,8 +202,9 @@ def people_of(column: npt.NDArray[np.int64] | None, count: int) -> npt.NDArray[n
 def countable(
     table: pd.DataFrame, schema: dict[str, Any], groups: npt.NDArray[np.int64]
 ) -> Schema:
-    """Per label with classes (identities aside): images and people per class, and whether a score
-    makes sense.
+    """Per label with classes (identities aside): images and people per class.
+
+    And whether a score makes sense.
     """
     facts = {}
     for name, entry in schema.items():

@@ -88,8 +88,9 @@ class Shards:
         return int(self._starts[-1]) if self.subset is None else len(self.subset)
 
     def labels(self, names: Collection[str]) -> Columns:
-        """Some labels, one value an image, in their `stored` types: memory holds those alone that
-        were asked for.
+        """Some labels, one value an image, in their `stored` types.
+
+        Memory holds those alone that were asked for.
         """
         chosen = slice(None) if self.subset is None else self.subset
         missing = [name for name in names if name not in self._labels]

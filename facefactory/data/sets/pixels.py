@@ -37,8 +37,9 @@ def like(model: Any) -> torch.Tensor:
 
 
 def shift(images: torch.Tensor, u: torch.Tensor, reach: int) -> torch.Tensor:
-    """Move images [N, C, H, W] by -reach…reach pixels down and right, as `u` [N, 2] in 0…1 says,
-    mirrored at the edge.
+    """Move images [N, C, H, W] by -reach…reach pixels down and right, mirrored at the edge.
+
+    `u` [N, 2] in 0…1 says how far.
     """
     places = []
     for side, draw in zip(images.shape[2:], u.T, strict=True):

@@ -19,8 +19,9 @@ Write = Callable[[IO[bytes]], None]  # of a copy's bytes
 
 
 def shared(name: str, where: str, size: int, write: Write) -> IO[bytes]:
-    """The copy `name` in `memory` or on `disk`, made by `write` if no process of this user here
-    holds one.
+    """The copy `name` in `memory` or on `disk`.
+
+    `write` makes it if no process of this user here holds one.
 
     Raises:
         OSError: there is no room for `size` bytes, the folder belongs to somebody else, or a
