@@ -1,4 +1,7 @@
-"""Recipes -> plans: which images of a face set are packed, with which labels, into which split. Decodes nothing."""
+"""Recipes -> plans: which images of a face set are packed, with which labels, into which split.
+
+Decodes nothing.
+"""
 
 import hashlib
 import itertools
@@ -9,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from facefactory import UserError, config, registry
@@ -19,295 +23,305 @@ from facefactory.data.sets import labels, order
 OVERRIDES = ("crop", "where", "limit", "balance", "keep", "drop", "min_prevalence", "max_bad")
 NAMED = 100  # at most so many files of a kind are named in index.json
 
+Recipe = dict[str, Any]  # every key of shards/*.yaml
+Schema = dict[str, dict[str, Any]]  # label -> its kind, and its classes where it has some
+TableSpec = dict[str, Any]  # {file, columns, optional}, as `tables.read_tables` takes it
+Facts = dict[str, Any]  # of a set, for index.json
+
 
 @dataclass(frozen=True)
 class Plan:
-    """A face set as it will be packed. The image of row i of `table` (encoded labels) is `items[places[i]]` of the source."""
+    """A face set as it will be packed.
 
-    recipe: dict[str, Any]  # with overrides; its `splits` are the shares that were found
+    The image of row i of `table` (encoded labels) is `items[places[i]]` of the source.
+    """
+
+    recipe: Recipe  # with overrides; its `splits` are the shares that were found
     options: Pack
     items: Sequence[Any]
     places: order.Ids
     stamp: Any
     table: pd.DataFrame
-    schema: dict[str, dict[str, Any]]
+    schema: Schema
     splits: np.ndarray  # name of each image's
-    facts: dict[str, Any]  # what was found and what selection did, for index.json
-    shares: dict[
-        str, float
-    ]  # by which the images were dealt; empty where the set has splits of its own
+    facts: Facts  # what was found and what selection did, for index.json
+    # by which the images were dealt; empty where the set has splits of its own
+    shares: dict[str, float]
 
     @property
     def fingerprint(self) -> dict[str, str]:
-        """Digests of what packing reads: the recipe, names, labels and splits, and the stamp of the images."""
+        """Digests of what packing reads: recipe, names, labels, splits, and the images' stamp."""
+        # Names and splits in pieces: a set may have millions
         words = itertools.chain(self.table["file"], map(str, self.splits))
-        made = hashlib.sha256(next(words, "").encode())
+        content = hashlib.sha256(next(words, "").encode())
         while some := list(itertools.islice(words, 2**16)):
-            made.update("\n".join(["", *some]).encode())
+            content.update("\n".join(["", *some]).encode())
+
+        # Values of every label
         for name, entry in self.schema.items():
-            made.update(
-                self.table[name].to_numpy(np.int32 if "classes" in entry else np.float32).tobytes()
-            )
-        recipe = {name: value for name, value in self.recipe.items() if name != "max_bad"}
-        found = config.digest([made.hexdigest(), self.schema])
+            stored = np.int32 if "classes" in entry else np.float32
+            content.update(self.table[name].to_numpy(stored).tobytes())
+
+        recipe = dict(self.recipe)
+        recipe.pop("max_bad", None)
         return {
             "recipe": config.digest(recipe),
-            "labels": found,
+            "labels": config.digest([content.hexdigest(), self.schema]),
             "images": config.digest(self.stamp),
         }
 
     @property
     def digest(self) -> str:
         """Digest of all that decides the bytes."""
-        skip = ("root", "labels", "recipe", *OVERRIDES)
-        made = {
-            name: value for name, value in config.flat(self.options).items() if name not in skip
-        }
-        return config.digest([made, self.fingerprint])
+        options = config.flat(self.options)
+        for name in ("root", "labels", "recipe", *OVERRIDES):  # the fingerprint has these
+            options.pop(name, None)
+        return config.digest([options, self.fingerprint])
 
     @property
     def folder_name(self) -> str:
-        """`<set>-<resolution>-<8 hex digits>`: other options, labels or files never share a folder."""
+        """`<set>-<resolution>-<8 hex digits>`: other options, labels or files never share one."""
         return f"{self.recipe['name']}-{self.options.resolution}-{self.digest[:8]}"
 
 
-def read_recipe(options: Pack) -> tuple[dict[str, Any], Path]:
-    """The recipe with every key, overrides and the layout that was found, and its file; UserError: it does not fit."""
+# -- the recipe ------------------------------------------------------------------------
+
+
+def read_recipe(options: Pack) -> tuple[Recipe, Path]:
+    """The recipe with every key, overrides and the layout that was found, and its file.
+
+    UserError: it does not fit.
+    """
     from facefactory.data.packing import recipe_file
 
-    named = options.recipe.endswith((".yaml", ".yml"))
-    path = (
-        Path(options.recipe).expanduser()
-        if named
-        else Path(__file__).parents[3] / "shards" / f"{options.recipe}.yaml"
-    )
+    path = Path(options.recipe).expanduser()
+    if not options.recipe.endswith((".yaml", ".yml")):
+        path = Path(__file__).parents[3] / "shards" / f"{options.recipe}.yaml"
     given = config.read_yaml(path)
     recipe = recipe_file.whole(given, path)
     registry.module("data.sources", recipe["source"])
+
+    # The first layout whose files are there
     root = options.root or recipe["root"]
     if recipe["layouts"] and root is not None:
-        fits = [
-            one for one in recipe["layouts"] if (Path(root).expanduser() / one["needs"]).exists()
-        ]
-        if not fits:
-            needs = ", ".join(one["needs"] for one in recipe["layouts"])
-            raise UserError(
-                f"below pack.root={root} there is none of {needs}. To get the set: {recipe['get']}"
-            )
-        recipe = recipe_file.whole(
-            {**given, **{name: value for name, value in fits[0].items() if name != "needs"}}, path
-        )
-    recipe |= {
-        name: getattr(options, name) for name in OVERRIDES if getattr(options, name) is not None
-    }
-    recipe |= {name: recipe[name] or None for name in ("where", "balance", "keep", "drop")}
-    return {**recipe, "crop": _crop(recipe["crop"])}, path
+        fitting = dict(_fitting_layout(recipe, root))
+        del fitting["needs"]
+        recipe = recipe_file.whole({**given, **fitting}, path)
+
+    # What the command line says instead
+    for name in OVERRIDES:
+        override = getattr(options, name)
+        if override is not None:
+            recipe[name] = override
+    for name in ("where", "balance", "keep", "drop"):
+        recipe[name] = recipe[name] or None
+    recipe["crop"] = _crop(recipe["crop"])
+    return recipe, path
+
+
+def _fitting_layout(recipe: Recipe, root: str) -> dict[str, Any]:
+    """The first layout that needs a place which exists below the root."""
+    layouts: list[dict[str, Any]] = recipe["layouts"]
+    for entry in layouts:
+        if (Path(root).expanduser() / entry["needs"]).exists():
+            return entry
+    needs = ", ".join(entry["needs"] for entry in layouts)
+    way = f"To get the set: {recipe['get']}"
+    raise UserError(f"below pack.root={root} there is none of {needs}. {way}")
 
 
 def _crop(value: Any) -> str | int | list[int]:
     """square, none, the side of a centred square, or [left, top, right, bottom]."""
     text = str(value).strip("[]")
-    numbers = (
-        [int(part) for part in text.split(",")] if re.fullmatch(r"\d+( *, *\d+)*", text) else []
-    )
     if text in ("square", "none"):
         return text
+    numbers = list[int]()
+    if re.fullmatch(r"\d+( *, *\d+)*", text):
+        numbers = [int(part) for part in text.split(",")]
     if len(numbers) == 1 and numbers[0] > 0:
         return numbers[0]
     if len(numbers) == 4 and numbers[0] < numbers[2] and numbers[1] < numbers[3]:
         return numbers
-    raise UserError(
-        f"crop is {value!r}; allowed are square, none, the side of a centred square, or left,top,right,bottom."
-    )
+    allowed = "square, none, the side of a centred square, or left,top,right,bottom"
+    raise UserError(f"crop is {value!r}; allowed are {allowed}.")
 
 
-def plan(options: Pack, recipe: dict[str, Any] | None = None) -> Plan:
+# -- the plan --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _OwnSplits:
+    """The splits that a set has of its own."""
+
+    by: str  # the label that tells them, or words for it
+    names: dict[Any, str]  # what stands there -> split
+    by_folder: npt.NDArray[Any] | None = None  # split of each image, where its folder tells it
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A set as it was found, before anything of it is selected."""
+
+    found: sources.Found
+    raw: pd.DataFrame  # labels as they are written, a row an image
+    kinds: dict[str, Any]  # as the recipe gives them
+    own: _OwnSplits | None
+    sides: npt.NDArray[Any]  # own split of each image, "" = none
+    facts: Facts
+
+
+class _Selection:
+    """The images that are still chosen, and why the others are not."""
+
+    def __init__(self, found: sources.Found) -> None:
+        self.names = found.names
+        self.places: order.Ids = np.arange(len(found.names))
+        self.counts: dict[str, Any] = {"found": len(found.names)}
+        self.left_out = sources.Account()
+        self.left_out.join(found.left_out)
+
+    def keep(self, places: order.Ids, otherwise: str) -> None:
+        """Only these of the images; the reason why the others go."""
+        if len(places) < len(self.places):
+            lost = np.setdiff1d(self.places, places)
+            first = [self.names[place] for place in lost[: sources.NAMED]]
+            self.left_out[otherwise] = sources.LeftOut(len(lost), first)
+        self.places = places
+
+
+def plan(options: Pack, recipe: Recipe | None = None) -> Plan:
     """Read recipe (or take it), labels and file list, select and split; decode nothing.
 
     Raises:
         UserError: something is missing, does not fit, or leaves no image.
     """
-    recipe, path = ({**recipe}, Path(recipe["name"])) if recipe else read_recipe(options)
+    if recipe:
+        recipe = dict(recipe)
+        path = Path(recipe["name"])
+    else:
+        recipe, path = read_recipe(options)
+    read = _read(options, recipe, path)
+    own = read.own
+    facts = read.facts
+    notes = facts["notes"]
+
+    typed, schema, table = _encoded(read, recipe, path)
+    notes += typed.notes
+
+    # Images that the recipe asks for, and the split of each
+    selection = _Selection(read.found)
+    facts["selection"] = selection.counts
+    _select(selection, read, recipe, table, schema)
+    splits = read.sides[selection.places] if own else dealt(recipe, table.iloc[selection.places])
+    dealt_by = {} if own else dict(recipe["splits"])
+    if recipe["balance"]:
+        splits = _balanced(selection, splits, recipe["balance"], table, schema)
+    facts["account"] = _account(read.found, selection)
+    if read.found.left_out:
+        notes.append(read.found.left_out.told())
+
+    # Labels that these images still tell apart
+    if len(selection.places) < len(typed.table):
+        rows = typed.table.iloc[selection.places]
+        schema, table = _narrowed(rows, schema, read.kinds)
+    if own and recipe["group"]:
+        people = table[recipe["group"]].to_numpy()
+        facts["people_in_several_splits"] = _people_in_several_splits(people, splits)
+    still_to_drop = [name for name in recipe["drop"] or [] if name not in typed.left_out]
+    unwanted = select.left_out(table, schema, {**recipe, "drop": still_to_drop})
+    facts["labels_left_out"] = typed.left_out | unwanted
+    for name in facts["labels_left_out"]:
+        schema.pop(name, None)
+
+    _share(recipe, own, splits, notes)
+    return Plan(
+        recipe=recipe,
+        options=options,
+        items=read.found.items,
+        places=selection.places,
+        stamp=read.found.stamp,
+        table=table[["file", *schema]],
+        schema=schema,
+        splits=splits,
+        facts=facts,
+        shares=dealt_by,
+    )
+
+
+# -- what there is ---------------------------------------------------------------------
+
+
+def _read(options: Pack, recipe: Recipe, path: Path) -> _Read:
+    """Images, raw labels and own splits of a set; in the recipe, labels that lack become None."""
     root = options.root or recipe["root"]
-    found = registry.module("data.sources", recipe["source"]).find(
-        {**recipe, "links": options.links}, root
-    )
-    beside = options.labels or (
-        recipe["labels"] and str(path.parent.absolute() / recipe["labels"])
-    )
-    specs = [*recipe["tables"], *([{"file": beside}] if beside else [])]
+    source = registry.module("data.sources", recipe["source"])
+    found = source.find({**recipe, "links": options.links}, root)
+
+    # Labels of tables and file names
+    specs = list(recipe["tables"])
+    if options.labels:
+        specs.append({"file": options.labels})
+    elif recipe["labels"]:
+        specs.append({"file": str(path.parent.absolute() / recipe["labels"])})
     raw, facts, notes = _labels(found, specs, Path(root or "").expanduser(), recipe)
-    absent = {
-        name for spec in specs if spec.get("optional") for name in (spec["columns"] or [])[1:]
-    } - set(raw.columns)
-    facts["notes"] = [
-        *found.notes,
-        *notes,
-        *(f"{name} is in no table here; the recipe can do without" for name in sorted(absent)),
-    ]
+    absent = _absent(specs) - set(raw.columns)
+    facts["notes"] = [*found.notes, *notes]
+    for name in sorted(absent):
+        facts["notes"].append(f"{name} is in no table here; the recipe can do without")
 
     # What the folders mean, where the recipe does not say it
     folders = layout.read(found.names)
-    own = recipe["split"] or None
-    by_folder = recipe["split"] is None and folders.splits is not None
-    if own and own["by"] in absent:
-        own = None
-    elif by_folder:
-        own = {"by": "its folder", "names": {name: name for name in folders.sides}}
-    facts["notes"] += folders.split_notes if recipe["split"] is None else ()
+    own = _own_splits(recipe, folders, absent)
+    if recipe["split"] is None:
+        facts["notes"] += folders.split_notes
     if found.folders and folders.labels and "folder" not in raw:
         facts["notes"] += _label_by_folders(raw, folders, recipe)
-    recipe |= {
-        key: None for key in ("group", "balance") if recipe[key] in absent or not recipe[key]
-    }
-    split_by = own["by"] if own and not by_folder else None
-    for key, name in {
-        "group": recipe["group"],
-        "balance": recipe["balance"],
-        "split by": split_by,
-    }.items():
-        if name not in {None, *raw.columns}:
-            raise registry.unknown(f"{path}: {key} {name!r} is not a label", name, raw.columns)
-    group, places, sides = recipe["group"], np.arange(len(raw)), np.full(len(raw), "")
-    kinds = {**({group: "identity"} if group else {}), **recipe["kinds"]}
-    kinds = {name: kind for name, kind in kinds.items() if name not in absent}
-    for name in recipe["values"].keys() - {*raw.columns, *absent}:
-        raise registry.unknown(
-            f"{path}: values has {name!r}, which is not a label", name, raw.columns
-        )
+
+    # Labels that the recipe speaks of
+    for key in ("group", "balance"):
+        if recipe[key] in absent or not recipe[key]:
+            recipe[key] = None
+    _check_names(recipe, own, raw.columns, absent, path)
+    kinds = {recipe["group"]: "identity"} if recipe["group"] else {}
+    kinds |= recipe["kinds"]
+    for name in absent:
+        kinds.pop(name, None)
+
+    # The splits that the set has of its own
+    sides = np.full(len(raw), "")
     if own:
-        if by_folder:
-            sides = np.asarray(folders.splits)
-        else:
-            sides = values.renamed(raw.pop(own["by"]), own["names"]).fillna("").to_numpy(str)
-        places = np.flatnonzero(sides != "")
-        if len(lost := np.flatnonzero(sides == "")):
-            facts["notes"].append(
-                f"{len(lost)} images are in no split and left out, e.g. {raw.index[lost[0]]}"
-            )
-    expected = {"images", *recipe["splits"], *(own["names"].values() if own else ())}
-    for name, wanted in recipe["expect"].items():
-        if name not in expected:
-            raise registry.unknown(
-                f"{path}: expect has {name!r}, which is no split", name, expected
-            )
-        if (
-            counted := len(raw) if name == "images" else int((sides == name).sum())
-        ) != wanted and (own or name == "images"):
-            facts["notes"].append(
-                f"{counted} {name} found; the whole set {recipe['name']} has {wanted}"
-            )
-    chosen: dict[str, Any] = {"found": len(raw), "of_no_split": len(raw) - len(places)}
-    facts["selection"] = chosen
-    left_out = sources.Account()
-    left_out.join(found.left_out)
-    everywhere = np.arange(len(raw))
-    _note_lost(left_out, "images in no split of the set", everywhere, places, found.names)
-    typed = values.typed(raw, kinds, _asked_for(recipe, raw.columns), recipe["drop"] or ())
-    raw = typed.table
-    facts["notes"] += typed.notes
-    schema = labels.schema_of(raw, kinds)
-    table = labels.encode(raw, schema, found.names)
-    if group and not schema[group]["classes"]:
-        raise UserError(
-            f"{path}: group {group!r} is unknown for every image; mend that label, or give group: null."
-        )
-    if recipe["where"]:
-        before = places
-        places = places[select.where(recipe["where"], table, schema)[places]]
-        _note_lost(left_out, "images that where does not keep", before, places, found.names)
-        chosen["where"] = len(places)
-    if recipe["limit"]:
-        before = places
-        places = places[
-            np.sort(order.permute(np.arange(min(recipe["limit"], len(places))), len(places), 1))
-        ]
-        _note_lost(left_out, "images beyond the limit", before, places, found.names)
-        chosen["limit"] = len(places)
-    if not len(places):
-        told = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in chosen.items())
-        known = (
-            f"; a split is named by {own['by']}: {', '.join(map(str, own['names']))}"
-            if own
-            else ""
-        )
-        raise UserError(
-            f"no image of {recipe['name']} is left: {told} (where={recipe['where'] or ''}){known}."
-        )
-    splits = sides[places] if own else dealt(recipe, table.iloc[places])
-    dealt_by = {} if own else dict(recipe["splits"])
-    if label := recipe["balance"]:
-        if not (classes := schema.get(label, {}).get("classes")):
-            raise UserError(
-                f"balance={label!r} is a label without classes; there are {', '.join(schema)}."
-            )
-        codes = table[label].to_numpy()
-        even = select.balanced(codes[places], splits, classes)
-        counts = select.counts(codes[places], splits, classes)
-        before = places
-        places, splits = places[even], splits[even]
-        _note_lost(
-            left_out,
-            "images beyond their split's rarest class (balance)",
-            before,
-            places,
-            found.names,
-        )
-        chosen["balance"] = {
-            "label": label,
-            "before": counts,
-            "after": select.counts(codes[places], splits, classes),
-        }
-    if len(places) < len(raw):  # classes that selection emptied go, kinds stay
-        kinds = {**{name: entry["kind"] for name, entry in schema.items()}, **kinds}
-        raw = raw.iloc[places]
-        schema = labels.schema_of(raw, kinds)
-        table = labels.encode(raw, schema, raw.index.tolist())
-    reasons = {
-        reason: {"count": entry.count, "first": entry.first} for reason, entry in left_out.items()
-    }
-    facts["account"] = {"found": len(found.names) + found.left_out.count, "left_out": reasons}
-    if found.left_out:
-        facts["notes"].append(found.left_out.told())
-    if own and group:
-        sided = (
-            pd.Series(splits)[known := table[group].to_numpy() >= 0]
-            .groupby(table[group].to_numpy()[known])
-            .nunique()
-        )
-        facts["people_in_several_splits"] = int((sided > 1).sum())
-    dropped = [name for name in recipe["drop"] or [] if name not in typed.left_out]
-    facts["labels_left_out"] = typed.left_out | select.left_out(
-        table, schema, {**recipe, "drop": dropped}
-    )
-    schema = {
-        name: entry for name, entry in schema.items() if name not in facts["labels_left_out"]
-    }
-    shares = {
-        name: float((splits == name).mean())
-        for name in (own["names"].values() if own else recipe["splits"])
-    }
-    recipe["splits"] = {name: share for name, share in shares.items() if share}
-    if empty := [name for name in shares if name not in recipe["splits"]]:
-        facts["notes"].append(f"no image is left for the split {', '.join(empty)}")
-    return Plan(
-        recipe,
-        options,
-        found.items,
-        places,
-        found.stamp,
-        table[["file", *schema]],
-        schema,
-        splits,
-        facts,
-        dealt_by,
-    )
+        sides = _own_sides(own, raw, facts["notes"])
+    _tell_unexpected(recipe, own, sides, path, facts["notes"])
+    return _Read(found, raw, kinds, own, sides, facts)
+
+
+def _absent(specs: list[TableSpec]) -> set[str]:
+    """Labels of the tables that a set may lack."""
+    names = set[str]()
+    for spec in specs:
+        if spec.get("optional"):
+            names.update((spec["columns"] or [])[1:])
+    return names
+
+
+def _own_splits(recipe: Recipe, folders: layout.Layout, absent: set[str]) -> _OwnSplits | None:
+    """The set's own splits: by the label that the recipe names, or by folders if it is silent."""
+    if recipe["split"]:
+        by = recipe["split"]["by"]
+        return None if by in absent else _OwnSplits(by, recipe["split"]["names"])
+    if recipe["split"] is None and folders.splits is not None:
+        names = {name: name for name in folders.sides}
+        return _OwnSplits("its folder", names, np.asarray(folders.splits))
+    return None
 
 
 def _label_by_folders(
-    raw: pd.DataFrame, folders: layout.Layout, recipe: dict[str, Any]
+    raw: pd.DataFrame, folders: layout.Layout, recipe: Recipe
 ) -> tuple[str, ...]:
-    """Add the label `folder` where there is no other, or where it tells people apart; what a person should know of it."""
+    """Add the label `folder` where there is no other, or where it tells people apart.
+
+    Returns what a person should know of it.
+    """
     undecided = recipe["group"] is None and (folders.people or not recipe["pattern"])
     if undecided and folders.people:
         recipe["group"] = "folder"
@@ -316,57 +330,257 @@ def _label_by_folders(
     return folders.label_notes if undecided else ()
 
 
-def _note_lost(
-    left_out: sources.Account,
-    reason: str,
-    before: order.Ids,
-    after: order.Ids,
-    names: Sequence[str],
+def _check_names(
+    recipe: Recipe, own: _OwnSplits | None, names: pd.Index, absent: set[str], path: Path
 ) -> None:
-    """Add the images of `before` that are not in `after`."""
-    if len(before) > len(after):
-        lost = np.setdiff1d(before, after)
-        left_out[reason] = sources.LeftOut(
-            len(lost), [names[place] for place in lost[: sources.NAMED]]
-        )
+    """UserError: the recipe speaks of a label that there is not."""
+    spoken_of = {"group": recipe["group"], "balance": recipe["balance"]}
+    if own and own.by_folder is None:
+        spoken_of["split by"] = own.by
+    for key, name in spoken_of.items():
+        if name is not None and name not in names:
+            raise registry.unknown(f"{path}: {key} {name!r} is not a label", name, names)
+    for name in recipe["values"].keys() - {*names, *absent}:
+        unknown = f"values has {name!r}, which is not a label"
+        raise registry.unknown(f"{path}: {unknown}", name, names)
+
+
+def _own_sides(own: _OwnSplits, raw: pd.DataFrame, notes: list[str]) -> npt.NDArray[Any]:
+    """The own split of each image, "" = none; the label that tells it is taken out of `raw`."""
+    sides = own.by_folder
+    if sides is None:
+        words = values.renamed(raw.pop(own.by), own.names)
+        sides = words.fillna("").to_numpy(str)
+    lost = np.flatnonzero(sides == "")
+    if len(lost):
+        example = raw.index[lost[0]]
+        notes.append(f"{len(lost)} images are in no split and left out, e.g. {example}")
+    return sides
+
+
+def _tell_unexpected(
+    recipe: Recipe,
+    own: _OwnSplits | None,
+    sides: npt.NDArray[Any],
+    path: Path,
+    notes: list[str],
+) -> None:
+    """Note counts that differ from those of the whole set; UserError: of what is no split."""
+    names = {"images", *recipe["splits"]}
+    if own:
+        names.update(own.names.values())
+    for name, wanted in recipe["expect"].items():
+        if name not in names:
+            raise registry.unknown(f"{path}: expect has {name!r}, which is no split", name, names)
+        if name != "images" and own is None:
+            continue
+        count = len(sides) if name == "images" else int((sides == name).sum())
+        if count != wanted:
+            whole = f"the whole set {recipe['name']} has {wanted}"
+            notes.append(f"{count} {name} found; {whole}")
+
+
+# -- selection and splits --------------------------------------------------------------
+
+
+def _asked_for(recipe: Recipe, names: pd.Index) -> set[str]:
+    """Labels that the recipe selects by."""
+    in_where = {name for name in names if recipe["where"] and name in recipe["where"]}
+    return in_where | {*(recipe["keep"] or []), recipe["balance"]}
+
+
+def _encoded(read: _Read, recipe: Recipe, path: Path) -> tuple[values.Typed, Schema, pd.DataFrame]:
+    """Labels as words and numbers, their kinds and classes, and the codes of each image.
+
+    UserError: nobody is known, although people are to be kept together.
+    """
+    asked_for = _asked_for(recipe, read.raw.columns)
+    typed = values.typed(read.raw, read.kinds, asked_for, recipe["drop"] or ())
+    schema = labels.schema_of(typed.table, read.kinds)
+    table = labels.encode(typed.table, schema, read.found.names)
+    group = recipe["group"]
+    if group and not schema[group]["classes"]:
+        unknown = f"group {group!r} is unknown for every image"
+        raise UserError(f"{path}: {unknown}; mend that label, or give group: null.")
+    return typed, schema, table
+
+
+def _select(
+    selection: _Selection,
+    read: _Read,
+    recipe: Recipe,
+    table: pd.DataFrame,
+    schema: Schema,
+) -> None:
+    """Keep what is in a split, and what `where` and `limit` keep; UserError: that is nothing."""
+    if read.own:
+        selection.keep(np.flatnonzero(read.sides != ""), "images in no split of the set")
+    selection.counts["of_no_split"] = len(read.raw) - len(selection.places)
+    if recipe["where"]:
+        fitting = select.where(recipe["where"], table, schema)
+        places = selection.places[fitting[selection.places]]
+        selection.keep(places, "images that where does not keep")
+        selection.counts["where"] = len(places)
+    if recipe["limit"]:
+        count = len(selection.places)
+        evenly = order.permute(np.arange(min(recipe["limit"], count)), count, 1)
+        selection.keep(selection.places[np.sort(evenly)], "images beyond the limit")
+        selection.counts["limit"] = len(selection.places)
+    if not len(selection.places):
+        raise _nothing_left(selection, recipe, read.own)
+
+
+def _nothing_left(selection: _Selection, recipe: Recipe, own: _OwnSplits | None) -> UserError:
+    counts = ", ".join(
+        f"{name.replace('_', ' ')} {count}" for name, count in selection.counts.items()
+    )
+    named = ""
+    if own:
+        named = f"; a split is named by {own.by}: {', '.join(map(str, own.names))}"
+    where = f"(where={recipe['where'] or ''})"
+    return UserError(f"no image of {recipe['name']} is left: {counts} {where}{named}.")
+
+
+def _balanced(
+    selection: _Selection,
+    splits: np.ndarray,
+    label: str,
+    table: pd.DataFrame,
+    schema: Schema,
+) -> np.ndarray:
+    """Keep equally many images of each class in every split; the splits of those."""
+    classes = schema.get(label, {}).get("classes")
+    if not classes:
+        there = ", ".join(schema)
+        raise UserError(f"balance={label!r} is a label without classes; there are {there}.")
+    codes = table[label].to_numpy()[selection.places]
+    even = select.balanced(codes, splits, classes)
+    selection.counts["balance"] = {
+        "label": label,
+        "before": select.counts(codes, splits, classes),
+        "after": select.counts(codes[even], splits[even], classes),
+    }
+    rarest = "images beyond their split's rarest class (balance)"
+    selection.keep(selection.places[even], rarest)
+    return splits[even]
+
+
+def _account(found: sources.Found, selection: _Selection) -> dict[str, Any]:
+    """How many images and other files were met, and what was left out by reason."""
+    reasons = {
+        reason: {"count": entry.count, "first": entry.first}
+        for reason, entry in selection.left_out.items()
+    }
+    return {"found": len(found.names) + found.left_out.count, "left_out": reasons}
+
+
+def _narrowed(
+    rows: pd.DataFrame, schema: Schema, given: dict[str, Any]
+) -> tuple[Schema, pd.DataFrame]:
+    """Schema and codes of the rows alone: classes that are not in them go, kinds stay."""
+    kinds = {name: entry["kind"] for name, entry in schema.items()}
+    narrowed = labels.schema_of(rows, {**kinds, **given})
+    return narrowed, labels.encode(rows, narrowed, rows.index.tolist())
+
+
+def _people_in_several_splits(people: np.ndarray, splits: np.ndarray) -> int:
+    """How many people (numbers; negative: unknown) have images in more than one split."""
+    known = people >= 0
+    splits_of_each = pd.Series(splits[known]).groupby(people[known]).nunique()
+    return int((splits_of_each > 1).sum())
+
+
+def _share(recipe: Recipe, own: _OwnSplits | None, splits: np.ndarray, notes: list[str]) -> None:
+    """The recipe's splits become the shares that were found; those without an image go."""
+    shares = dict[str, float]()
+    empty = list[str]()
+    names = own.names.values() if own else recipe["splits"]
+    for name in dict.fromkeys(names):
+        share = float((splits == name).mean())
+        if share:
+            shares[name] = share
+        else:
+            empty.append(name)
+    recipe["splits"] = shares
+    if empty:
+        notes.append(f"no image is left for the split {', '.join(empty)}")
+
+
+def dealt(recipe: Recipe, table: pd.DataFrame) -> np.ndarray:
+    """The split name of each image: people are dealt out by a fixed shuffle.
+
+    Where no group is known, single images are.
+    """
+    people = labels.people(table, recipe["group"])
+    groups, group_of_image = np.unique(people, return_inverse=True)
+    place = order.permute(np.arange(len(groups)), len(groups), 0)[group_of_image]
+    shares = recipe["splits"]
+    if abs(sum(shares.values()) - 1) > 1e-6:
+        given = f"splits of recipe {recipe['name']!r} are {shares}"
+        raise UserError(f"{given}; the shares must add up to 1.")
+
+    # The first place behind each split; rounding must not push one into the next
+    ends = np.cumsum(list(shares.values())) * len(groups)
+    numbers = np.searchsorted(ends - 1e-6, place, side="right")
+    return np.array(list(shares))[numbers.clip(max=len(shares) - 1)]
+
+
+# -- raw labels ------------------------------------------------------------------------
 
 
 def _labels(
-    found: sources.Found, specs: list[dict[str, Any]], top: Path, recipe: dict[str, Any]
-) -> tuple[pd.DataFrame, dict[str, Any], list[str]]:
+    found: sources.Found, specs: list[TableSpec], top: Path, recipe: Recipe
+) -> tuple[pd.DataFrame, Facts, list[str]]:
     """Raw labels, one row an image; what has no counterpart; what a person should know of them."""
-    names, notes, raw = pd.Index(found.names), list[str](), pd.DataFrame()
+    names = pd.Index(found.names)
+    notes = list[str]()
+    raw = pd.DataFrame()
     if specs:
         beside = top.parent if top.is_file() else top
         images = tables.Images(names, top)
         joined = tables.read_tables(specs, beside, images, recipe["get"])
-        raw, notes = joined.rows, joined.notes
+        raw = joined.rows
+        notes = joined.notes
     known = names.get_indexer(raw.index) >= 0  # isin is slow on text
     if len(raw) and not known.any():
         begins = f"it begins with {raw.index[0]!r}, the images with {names[0]!r}"
         way = "A column must hold places below pack.root"
         raise UserError(f"no row of {specs[0]['file']} names an image; {begins}. {way}.")
-    own = None if len(raw) else pd.DataFrame(index=names) if found.table is None else found.table
-    if own is not None:
-        raw, known = own, names.get_indexer(own.index) >= 0
+    of_source = not len(raw)
+    if of_source:
+        raw = pd.DataFrame(index=names) if found.table is None else found.table
+        known = names.get_indexer(raw.index) >= 0
 
-    # what has no counterpart
+    # What has no counterpart
     without_row = names[raw.index.get_indexer(names) < 0]
-    lost = {"rows_without_image": raw.index[~known], "images_without_row": without_row}
     facts = {
-        name: {"count": len(files), "first": files[:NAMED].tolist()}
-        for name, files in lost.items()
+        "rows_without_image": _some_of(raw.index[~known]),
+        "images_without_row": _some_of(without_row),
     }
     raw = raw.reindex(names)
+
+    # What the file names say goes before what tables say
     if recipe["pattern"]:
         parts = _from_names(names, recipe, notes)
-        replaced = {*parts.columns, *(["folder"] if own is not None else [])}
         both = [name for name in raw.columns if name in parts.columns]
         why = "the pattern reads it from file names"
         notes += [f"label {name!r} of the table is left out: {why}" for name in both]
+        replaced = {*both, "folder"} if of_source else {*both}
         raw = parts.join(raw[[name for name in raw.columns if name not in replaced]])
 
-    # names that packed tables have themselves, and words of the recipe for values
+    raw = _without_our_names(raw, notes)
+    for name in recipe["values"].keys() & set(raw.columns):
+        renamed = values.renamed(raw[name], recipe["values"][name])
+        raw[name] = renamed.fillna(values.texts(raw[name]))
+    return raw, facts, notes
+
+
+def _some_of(files: pd.Index) -> dict[str, Any]:
+    return {"count": len(files), "first": files[:NAMED].tolist()}
+
+
+def _without_our_names(raw: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
+    """Columns that packed tables have themselves get another name."""
     for name in sorted({"file", "_offset", "_length"} & set(raw.columns)):
         other = name + "_"
         while other in raw.columns:
@@ -374,48 +588,27 @@ def _labels(
         raw = raw.rename(columns={name: other})
         why = "because packed tables have a column of that name"
         notes.append(f"label {name!r} is called {other!r}, {why}")
-    for name in recipe["values"].keys() & set(raw.columns):
-        renamed = values.renamed(raw[name], recipe["values"][name])
-        raw[name] = renamed.fillna(values.texts(raw[name]))
-    return raw, facts, notes
+    return raw
 
 
-def _asked_for(recipe: dict[str, Any], names: pd.Index) -> set[str]:
-    """Labels that the recipe selects by."""
-    in_where = {name for name in names if recipe["where"] and name in recipe["where"]}
-    return in_where | {*(recipe["keep"] or []), recipe["balance"]}
-
-
-def _from_names(names: pd.Index, recipe: dict[str, Any], notes: list[str]) -> pd.DataFrame:
+def _from_names(names: pd.Index, recipe: Recipe, notes: list[str]) -> pd.DataFrame:
     """Labels that the recipe's pattern reads from names; UserError: it is none, or fits none."""
-    told = f"pattern {recipe['pattern']!r} of {recipe['name']}"
+    pattern = f"pattern {recipe['pattern']!r} of {recipe['name']}"
     try:
         parts = names.to_series().str.extract(recipe["pattern"])
     except (re.error, ValueError) as error:
-        raise UserError(f"{told}: {error}; it names labels as (?P<label>…).") from None
-    if unnamed := [name for name in parts if not isinstance(name, str)]:
+        raise UserError(f"{pattern}: {error}; it names labels as (?P<label>…).") from None
+    unnamed = [name for name in parts if not isinstance(name, str)]
+    if unnamed:
         count = f"{len(unnamed)} of its groups have no name"
-        raise UserError(f"{told}: {count}: (?P<label>…), or (?:…).")
+        raise UserError(f"{pattern}: {count}: (?P<label>…), or (?:…).")
+
+    # Names that it does not fit
     lost = parts.isna().all(axis=1).to_numpy()
     if lost.all():
-        raise UserError(f"{told} fits no file name, e.g. not {names[0]!r}.")
+        raise UserError(f"{pattern} fits no file name, e.g. not {names[0]!r}.")
     if lost.any():
         example = names[int(np.flatnonzero(lost)[0])]
         count = f"{int(lost.sum())} of {len(names)} names"
-        notes.append(f"{told} does not fit {count}, e.g. {example}: they have no label of it")
+        notes.append(f"{pattern} does not fit {count}, e.g. {example}: they have no label of it")
     return parts
-
-
-def dealt(recipe: dict[str, Any], table: pd.DataFrame) -> np.ndarray:
-    """The split name of each image: people (or single images, where no group is known) dealt out by a fixed shuffle."""
-    groups, inverse = np.unique(labels.people(table, recipe["group"]), return_inverse=True)
-    place = order.permute(np.arange(len(groups)), len(groups), 0)[inverse]
-    shares = recipe["splits"]
-    if abs(sum(shares.values()) - 1) > 1e-6:
-        raise UserError(
-            f"splits of recipe {recipe['name']!r} are {shares}; the shares must add up to 1."
-        )
-    ends = np.cumsum(list(shares.values())) * len(groups)
-    return np.array(list(shares))[
-        np.searchsorted(ends - 1e-6, place, side="right").clip(max=len(shares) - 1)
-    ]
