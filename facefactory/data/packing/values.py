@@ -30,20 +30,20 @@ VAGUE = (
     "#value!",
     "#ref!",
 )
-BOOLEANS = {True: ["1", "true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON"]}
-BOOLEANS |= {False: ["0", "false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF"]}
+BOOLEANS = {
+    True: ["1", "true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON"],
+    False: ["0", "false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF"],
+}
 MOST_CLASSES = 1000  # of a label whose kind is guessed: more are names, addresses or captions
-OWN_VALUE, FEW = (
-    0.9,
-    20,
-)  # a value of its own for such a share of the images is an id, from so many values on
+OWN_VALUE = 0.9  # a value of its own for such a share of the images is an id
+FEW = 20  # from so many values on
 MANY = 10  # different numbers, from which on a word among them is a mistake
 LONGEST = 200  # bytes of a word
+
+# How values are written
 DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([T ].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}( .*)?")
-INTEGER, THOUSANDS = (
-    re.compile(r"[+-]?\d{1,40}"),
-    re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d+)?"),
-)
+INTEGER = re.compile(r"[+-]?\d{1,40}")
+THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d+)?")
 FRACTION = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf(inity)?", re.IGNORECASE)
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 
@@ -86,13 +86,10 @@ def typed(
     Raises:
         UserError: a word among many numbers, or values that the kind that is given cannot take.
     """
-    result, columns = Typed(pd.DataFrame(index=table.index)), dict[str, pd.Series]()
+    result = Typed(pd.DataFrame(index=table.index))
+    columns = dict[str, pd.Series]()
     for name in table.columns:
-        entry = kinds.get(name)
-        given = _Given(entry, (), name in drop)
-        if isinstance(entry, dict):
-            classes = tuple(map(str, entry.get("classes") or ()))
-            given = _Given(entry.get("kind"), classes, name in drop)
+        given = _given(kinds.get(name), name in drop)
         column, reason = _column(str(name), table[name], given, result.notes)
         if reason and given.kind:
             way = "Take it out of the recipe's kinds"
@@ -104,11 +101,21 @@ def typed(
         else:
             columns[name] = column
     result.table = pd.DataFrame(columns, index=table.index, copy=False)
+
     if result.left_out:
-        some = "; ".join(f"{name}: {reason}" for name, reason in list(result.left_out.items())[:5])
+        reasons = [f"{name}: {reason}" for name, reason in result.left_out.items()]
+        some = "; ".join(reasons[:5])
         way = "pack.keep or a recipe's kinds can keep them"
-        result.notes.append(f"{len(result.left_out)} columns are no labels ({some}); {way}")
+        result.notes.append(f"{len(reasons)} columns are no labels ({some}); {way}")
     return result
+
+
+def _given(entry: Any, dropped: bool) -> _Given:
+    """From a kind, {kind, classes} or None."""
+    if not isinstance(entry, dict):
+        return _Given(entry, (), dropped)
+    classes = tuple(map(str, entry.get("classes") or ()))
+    return _Given(entry.get("kind"), classes, dropped)
 
 
 def _no_label(column: pd.Series) -> str:
@@ -147,6 +154,7 @@ def _column(
     name: str, column: pd.Series, given: _Given, notes: list[str]
 ) -> tuple[pd.Series, str]:
     """A column as numbers or words, or why it is no label."""
+    # Types of numpy and pandas that say what they hold
     is_complex = pd.api.types.is_complex_dtype(column)
     if pd.api.types.is_numeric_dtype(column) and not is_complex:  # of bools too
         if not pd.api.types.is_extension_array_dtype(column):
@@ -163,25 +171,28 @@ def _column(
     elif not isinstance(column.dtype, pd.StringDtype):
         return column, "dates" if "date" in str(column.dtype) else f"values of type {column.dtype}"
 
+    # Text: each different value is looked at once
     codes, different = column.factorize()
-    words = [_word(value) for value in different]
+    words = list(map(_word, different))
     missing = np.array([word.casefold() in MISSING for word in words], bool)
     values = _Values(name, column, codes, list(different), words, missing)
     if given.kind == "identity":
         _vague_is_missing(values, given, notes)
     numbers = _numbers(values, given, notes)
-    return (_of_words(values, given, notes) if numbers is None else numbers), ""
+    if numbers is not None:
+        return numbers, ""
+    return _of_words(values, given, notes), ""
 
 
 def _single(column: pd.Series) -> tuple[pd.Series, str]:
     """A column of Python's objects as one of words and numbers, or what it holds instead."""
     present = column.dropna()
     types = set(present.map(type))
-    if any(issubclass(kind, list | tuple | dict | set | np.ndarray) for kind in types):
+    if _any_is(types, list | tuple | dict | set | np.ndarray):
         return column, "lists or objects"
-    if any(issubclass(kind, date | time | timedelta) for kind in types):
+    if _any_is(types, date | time | timedelta):
         return column, "dates"
-    if any(issubclass(kind, bytes | bytearray | memoryview) for kind in types):
+    if _any_is(types, bytes | bytearray | memoryview):
         try:
             words = present.map(_decoded)
         except UnicodeDecodeError:
@@ -194,13 +205,20 @@ def _single(column: pd.Series) -> tuple[pd.Series, str]:
     return present.map(str).reindex(column.index), ""  # decimals, UUIDs
 
 
+def _any_is(types: set[type], kind: Any) -> bool:
+    return any(issubclass(each, kind) for each in types)
+
+
 def _decoded(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _word(value: Any) -> str:
-    text = value if isinstance(value, str) else str(value)
-    return " ".join((text if text.isascii() else unicodedata.normalize("NFC", text)).split())
+    """Composed Unicode, single blanks."""
+    text = str(value)
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text)
+    return " ".join(text.split())
 
 
 def _folded(word: str) -> str:
@@ -217,7 +235,8 @@ def _vague_is_missing(values: _Values, given: _Given, notes: list[str]) -> None:
     """Words such as unknown count as missing, unless they are classes of the recipe."""
     classes = set(map(_folded, given.classes))
     for place, word in enumerate(values.words):
-        if word.casefold() in VAGUE and not values.missing[place] and _folded(word) not in classes:
+        vague = word.casefold() in VAGUE and _folded(word) not in classes
+        if vague and not values.missing[place]:
             values.missing[place] = True
             count = len(values.rows(place))
             notes.append(f"label {values.name!r}: {count} values {word!r} count as missing")
@@ -226,17 +245,12 @@ def _vague_is_missing(values: _Values, given: _Given, notes: list[str]) -> None:
 def _numbers(values: _Values, given: _Given, notes: list[str]) -> pd.Series | None:
     """A column of numbers; None: it holds words. UserError: it holds a word among many numbers."""
     words = _without_commas(values, notes)
-    numbers = [_number(word) for word in words]
-    truths: dict[str, int] = {}
-    if given.kind == "binary":
-        for value, spellings in BOOLEANS.items():
-            truths |= {word.casefold(): int(value) for word in spellings}
-    elif {word.casefold() for word in _others(values, numbers).values()} <= {"true", "false"}:
-        truths = {"true": 1, "false": 0}
+    numbers = list(map(_number, words))
+    truths = _truths(given, _others(values, numbers))
     for place, word in enumerate(words):
         numbers[place] = truths.get(word.casefold(), numbers[place])
 
-    # words for missing in a column of numbers
+    # Words for missing in a column of numbers
     others = _others(values, numbers)
     plain = len(words) - int(values.missing.sum()) - len(others)
     vague = all(word.casefold() in VAGUE for word in others.values())
@@ -246,7 +260,7 @@ def _numbers(values: _Values, given: _Given, notes: list[str]) -> pd.Series | No
     if not others:
         return _taken(values, numbers, notes) if plain else None
 
-    # other words
+    # Other words
     if plain and given.kind is None and not given.dropped:
         place, word = next(iter(others.items()))
         where = f"{word!r} (of {values.column.index[values.rows(place)[0]]})"
@@ -257,6 +271,18 @@ def _numbers(values: _Values, given: _Given, notes: list[str]) -> pd.Series | No
         taken = "beside numbers: they are taken for words"
         notes.append(f"label {values.name!r} holds {where} {taken}")
     return None
+
+
+def _truths(given: _Given, others: dict[int, str]) -> dict[str, int]:
+    """Word in lower case -> 0 or 1, where words that are no numbers are yes and no."""
+    if given.kind != "binary":
+        only_truths = {word.casefold() for word in others.values()} <= {"true", "false"}
+        return {"true": 1, "false": 0} if only_truths else {}
+    truths = dict[str, int]()
+    for value, spellings in BOOLEANS.items():
+        for word in spellings:
+            truths[word.casefold()] = int(value)
+    return truths
 
 
 def _others(values: _Values, numbers: list[Any]) -> dict[int, str]:
@@ -270,13 +296,13 @@ def _others(values: _Values, numbers: list[Any]) -> dict[int, str]:
 
 def _without_commas(values: _Values, notes: list[str]) -> list[str]:
     """Words without commas between thousands, or with a point instead of a decimal comma."""
-    others = set(_others(values, [_number(word) for word in values.words]).values())
-    commas = {
-        word for word in others if DECIMAL_COMMA.fullmatch(word) or THOUSANDS.fullmatch(word)
-    }
+    numbers = list(map(_number, values.words))
+    others = set(_others(values, numbers).values())
+    by_thousands = set(filter(THOUSANDS.fullmatch, others))
+    commas = by_thousands | set(filter(DECIMAL_COMMA.fullmatch, others))
     if not commas or any(word.casefold() not in VAGUE for word in others - commas):
         return values.words
-    thousands = all(THOUSANDS.fullmatch(word) for word in commas)
+    thousands = by_thousands == commas
     read = "between thousands" if thousands else "instead of a decimal point"
     notes.append(f"label {values.name!r} has commas {read}, as in {min(commas)}")
     plain = {word: word.replace(",", "" if thousands else ".") for word in commas}
@@ -296,12 +322,12 @@ def _tell_spellings(values: _Values, numbers: list[Any], notes: list[str]) -> No
 
 def _taken(values: _Values, numbers: list[Any], notes: list[str]) -> pd.Series | None:
     """The number of each row; None: floating-point numbers cannot tell them apart."""
-    known = [number for number, gone in zip(numbers, values.missing, strict=True) if not gone]
-    if len(set(known)) < len(known):
+    present = [number for number, gone in zip(numbers, values.missing, strict=True) if not gone]
+    if len(set(present)) < len(present):
         _tell_spellings(values, numbers, notes)
     gaps = bool(values.missing.any() or (values.codes < 0).any())
-    whole = all(isinstance(number, int) for number in known)
-    if whole and max(map(abs, known)) >= (2**53 if gaps else 2**63):
+    whole = all(isinstance(number, int) for number in present)
+    if whole and max(map(abs, present)) >= (2**53 if gaps else 2**63):
         return None
     if whole and not gaps:
         return pd.Series(np.array(numbers, np.int64)[values.codes], values.column.index)
@@ -312,7 +338,7 @@ def _taken(values: _Values, numbers: list[Any], notes: list[str]) -> pd.Series |
 
 def _of_words(values: _Values, given: _Given, notes: list[str]) -> pd.Series:
     """The word of each row, spelled as most rows have it or as the recipe does."""
-    counts = np.bincount(values.codes[values.codes >= 0], minlength=len(values.words))
+    # Places of words that differ by blanks or case alone, and the recipe's spellings of them
     spelled: dict[str, list[str]] = {}
     for word in given.classes:
         spelled.setdefault(_folded(word), []).append(word)
@@ -320,9 +346,12 @@ def _of_words(values: _Values, given: _Given, notes: list[str]) -> pd.Series:
     for place in np.flatnonzero(~values.missing).tolist():
         alike.setdefault(_folded(values.words[place]), []).append(place)
 
-    words, merged = list[Any](values.words), []
+    # One spelling of each; classes that differ by case alone are wanted
+    counts = np.bincount(values.codes[values.codes >= 0], minlength=len(values.words))
+    words = list[Any](values.words)
+    merged = list[str]()
     for key, places in alike.items():
-        if len(spelled.get(key, [])) > 1:  # classes that differ by case alone are wanted
+        if len(spelled.get(key, [])) > 1:
             continue
         most = max(places, key=lambda place: counts[place])
         chosen = spelled[key][0] if key in spelled else values.words[most]
@@ -338,11 +367,8 @@ def _of_words(values: _Values, given: _Given, notes: list[str]) -> pd.Series:
 
     if not values.missing.any() and words == values.written:
         return values.column
-    of_value = np.array(
-        [np.nan if gone else word for word, gone in zip(words, values.missing, strict=True)]
-        + [np.nan],
-        object,
-    )
+    of_value = np.array([*words, np.nan], object)  # code -1 takes the last
+    of_value[:-1][values.missing] = np.nan
     return pd.Series(of_value[values.codes], values.column.index, dtype="str")
 
 
@@ -358,22 +384,27 @@ def texts(column: pd.Series) -> pd.Series:
 
 def spelled(words: dict[Any, Any]) -> dict[str, Any]:
     """Value -> word, values as classes are written: YAML reads true, yes and on as one value."""
-    found: dict[str, Any] = {}
+    by_value: dict[str, Any] = {}
     for value, word in words.items():
-        found |= dict.fromkeys(BOOLEANS[value] if isinstance(value, bool) else [str(value)], word)
-    return found
+        spellings = BOOLEANS[value] if isinstance(value, bool) else [str(value)]
+        by_value |= dict.fromkeys(spellings, word)
+    return by_value
 
 
 def renamed(column: pd.Series, words: dict[Any, Any]) -> pd.Series:
     """The recipe's word for each value, NaN = none; blanks, case, leading zeros do not matter."""
-    exact, loose = spelled(words), dict[Any, Any]()
+    exact = spelled(words)
+    loose: dict[Any, Any] = {}
     for value, word in exact.items():
         loose.setdefault(_loosely(value), word)
+
+    # Each different value is looked up once; code -1 takes the last
     codes, different = texts(column).factorize()
-    of_value = []
+    of_value = list[Any]()
     for value in map(str, different):
         of_value.append(exact[value] if value in exact else loose.get(_loosely(value), np.nan))
-    return pd.Series(np.array([*of_value, np.nan], object)[codes], column.index)
+    of_value.append(np.nan)
+    return pd.Series(np.array(of_value, object)[codes], column.index)
 
 
 def _loosely(value: str) -> Any:
