@@ -71,22 +71,28 @@ def read_table(path: Path, columns: list[str] | None = None) -> Table:
 
 def _other_than_a_table(start: bytes) -> str:
     """What a file that begins so is instead of a table, and what to do; else nothing."""
+    # Text that is no table
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n")[:2000].lower()
     if not text:
         return "empty: get it again"
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
         title = re.search(rb"<title>(.*?)</title>", start, re.IGNORECASE | re.DOTALL)
-        named = f" ({' '.join(title[1].decode(errors='replace').split())[:80]})" if title else ""
+        named = ""
+        if title:
+            words = title[1].decode(errors="replace").split()
+            named = f" ({' '.join(words)[:80]})"
         way = "its download was refused. Get it again, by hand if need be"
         return f"a web page{named}, not the table: {way}"
     if text.startswith(b"version https://git-lfs"):
         return "a pointer of Git LFS, not the table: run git lfs pull where it came from"
+    if text.startswith((b"{", b"[")):
+        return "JSON, no table: write it as CSV whose first column is the file name"
+
+    # Bytes of other programs
     if start.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
         return "a workbook or an archive, no table of text: save it as CSV (UTF-8), or unpack it"
     if start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):
         return "compressed: unpack it"
-    if text.startswith((b"{", b"[")):
-        return "JSON, no table: write it as CSV whose first column is the file name"
     return ""
 
 
@@ -99,6 +105,7 @@ def _encoding(path: Path, start: bytes) -> str:
         return "utf-16-le"
     if start[0::2].count(0) > len(start) / 4:
         return "utf-16-be"
+
     with open(path, "rb") as stream:
         for number, line in enumerate(stream, 1):
             try:
@@ -184,48 +191,66 @@ def _read_text(path: Path, encoding: str, columns: list[str] | None) -> Table:
         start = _start(stream)
         second = stream.readline()
         mark = start.mark or _delimiter(path, start.first, second)
-
-        # the header: a line, a comment before the first row (as in LFW's attributes), or `columns`
         stream.seek(start.place)
         first = _record(stream, mark)
-        names = columns or first
-        header = columns is None or first == columns or first[1:] == columns[1:]
-        commented = _cells(start.comment.lstrip("#").strip(), mark)
-        if columns is None and len(commented) == len(first) > 1:
-            numbers = any(map(_is_number, first)) and not any(map(_is_number, commented))
-            if numbers or any(map(_is_image, first)):
-                header, names = False, commented
-        if header and columns is None and any(map(_is_image, first)):
-            named = next(filter(_is_image, first))
-            way = "give the columns names in a line before it"
-            raise ValueError(f"its first line is that of the image {named}; {way}")
+        names, has_header = _header(first, start.comment, mark, columns)
 
-        # where the rows begin, and whether they fit the header
-        if not header:
+        # Where the rows begin
+        if not has_header:
             stream.seek(start.place)
         begin = stream.tell()
         row = _record(stream, mark)
-        extra = len(row) == len(names) + 1
-        if extra and columns is None:
+
+        # Whether they fit the header
+        if columns is None and len(row) == len(names) + 1:
             names = [*names, ""] if row[-1] == "" else ["file", *names]
         fits = len(row) in (0, len(names))
         other_header = False
-        if not header and row and not _is_image(row[0]):
+        if not has_header and row and not _is_image(row[0]):
             other_header = any(map(_is_image, _cells(second, mark)[:1]))
         if columns and (not fits or other_header):
             lines = f"{start.first.strip()!r}, {second.strip()!r}"
             raise ValueError(f"it begins with {lines}: the recipe's columns {columns} do not fit")
 
-        stream.seek(0)
-        before = 0
-        while stream.tell() != begin and stream.readline():
-            before += 1
-        stream.seek(begin)
+        before = _lines_before(stream, begin)
         rows = _rows(stream, mark, len(names), before)
     if start.count is not None and start.count != len(rows):
         counts = f"a count of {start.count} and holds {len(rows)} rows"
         raise ValueError(f"it begins with {counts}, so it was cut")
     return _named(rows, names)
+
+
+def _header(
+    first: list[str], comment: str, mark: str, columns: list[str] | None
+) -> tuple[list[str], bool]:
+    """Names of the columns, and whether the first line (its cells) is a header.
+
+    It may be a line, a comment before the first row (as in LFW's attributes), or `columns`.
+    ValueError: the first line is that of an image, and there is no header.
+    """
+    if columns is not None:
+        return columns or first, first == columns or first[1:] == columns[1:]
+    shows_image = any(map(_is_image, first))
+    commented = _cells(comment.lstrip("#").strip(), mark)
+    if len(commented) == len(first) > 1:
+        numbers = any(map(_is_number, first)) and not any(map(_is_number, commented))
+        if numbers or shows_image:
+            return commented, False
+    if shows_image:
+        image = next(filter(_is_image, first))
+        way = "give the columns names in a line before it"
+        raise ValueError(f"its first line is that of the image {image}; {way}")
+    return first, True
+
+
+def _lines_before(stream: TextIO, place: int) -> int:
+    """How many lines lie before a place, where the stream is left."""
+    stream.seek(0)
+    count = 0
+    while stream.tell() != place and stream.readline():
+        count += 1
+    stream.seek(place)
+    return count
 
 
 def _rows(stream: TextIO, mark: str, width: int, before: int) -> pd.DataFrame:
@@ -240,8 +265,10 @@ def _rows(stream: TextIO, mark: str, width: int, before: int) -> pd.DataFrame:
         "skipinitialspace": True,
         "low_memory": False,
     }
+
+    # A row that is too wide is an error, whatever pandas would do with it
     with warnings.catch_warnings():
-        warnings.simplefilter("error", pd.errors.ParserWarning)  # cells that pandas would drop
+        warnings.simplefilter("error", pd.errors.ParserWarning)
         try:
             rows: pd.DataFrame = pd.read_csv(stream, **form)
         except pd.errors.ParserWarning:
@@ -253,18 +280,25 @@ def _rows(stream: TextIO, mark: str, width: int, before: int) -> pd.DataFrame:
                 raise
             line = int(wide[1]) + before
             raise ValueError(f"its line {line} has {wide[2]} cells, its header {width}") from None
-    if mark == ";":  # then a comma is the decimal point
-        for number in rows.columns:
-            cells = rows[number].str.strip()
-            decimal = cells.str.fullmatch(r"[+-]?\d+,\d+")
-            if decimal.any() and not cells.str.fullmatch(r"[+-]?\d+\.\d+").any():
-                rows[number] = cells.where(~decimal, cells.str.replace(",", ".", regex=False))
+    if mark == ";":
+        _point_decimals(rows)
     return rows
+
+
+def _point_decimals(rows: pd.DataFrame) -> None:
+    """Between semicolons a comma is the decimal point, unless the column has points, too."""
+    for number in rows.columns:
+        cells = rows[number].str.strip()
+        decimal = cells.str.fullmatch(r"[+-]?\d+,\d+")
+        if decimal.any() and not cells.str.fullmatch(r"[+-]?\d+\.\d+").any():
+            pointed = cells.str.replace(",", ".", regex=False)
+            rows[number] = cells.where(~decimal, pointed)
 
 
 def _named(rows: pd.DataFrame, names: list[str]) -> Table:
     """Columns with a name each, all different; those without a name and without a value go."""
-    table, used = Table(rows.set_axis(range(len(names)), axis=1)), dict[int, str]()
+    table = Table(rows.set_axis(range(len(names)), axis=1))
+    used = dict[int, str]()  # number of a column -> its name
     for number, given in enumerate(names):
         name = unicodedata.normalize("NFC", " ".join(given.split()))
         if not name:
@@ -275,9 +309,11 @@ def _named(rows: pd.DataFrame, names: list[str]) -> Table:
             if number:
                 table.notes.append(f"a column without a name is called {name!r}")
         if name in used.values():
-            first, again = name, 2
+            first = name
+            again = 2
             while name in {*used.values(), *names}:
-                name, again = f"{first} ({again})", again + 1
+                name = f"{first} ({again})"
+                again += 1
             table.notes.append(f"two columns are called {first!r}; the second is called {name!r}")
         used[number] = name
     table.rows = table.rows[list(used)].set_axis(list(used.values()), axis=1)
@@ -335,7 +371,8 @@ class Images:
 
     def match(self, rows: list[str]) -> Match:
         """Rows that name an image as it is, or differ from one image alone by leading folders."""
-        match = Match(self.names.get_indexer(pd.Index(rows, dtype=object)).astype(np.int64))
+        places = self.names.get_indexer(pd.Index(rows, dtype=object))
+        match = Match(places.astype(np.int64))
         match.exact = match.count
         if match.exact < len(rows):
             _match_endings(match, rows, list(self.names), self.whole)
@@ -343,50 +380,70 @@ class Images:
 
     def match_bare(self, match: Match, rows: list[str]) -> None:
         """Fill in rows that differ by case or ending, too: `0001` or `0001.PNG` for `0001.jpg`."""
-        bare, names = [_bare(row) for row in rows], [_bare(name) for name in self.names]
-        _match_endings(match, bare, names, [_bare(name) for name in self.whole])
+        bare_rows = list(map(_bare, rows))
+        bare_names = list(map(_bare, self.names))
+        bare_whole = list(map(_bare, self.whole))
+        _match_endings(match, bare_rows, bare_names, bare_whole)
 
 
 def _match_endings(match: Match, rows: list[str], names: list[str], whole: list[str]) -> None:
     """Fill in rows that end one image's whole path, then those that end with one image's name."""
-    unclear = {row for row, _ in match.unclear}
-    todo = np.flatnonzero(match.places < 0).tolist()
-    todo = [row for row in todo if rows[row] and row not in unclear]
-    free = np.ones(len(names), bool)
-    free[match.places[match.places >= 0]] = False
+    _match_rows_in_paths(match, rows, names, whole)
+    _match_names_in_rows(match, rows, names)
 
-    # the deepest first: what names more folders knows better
-    by_depth = _grouped((rows[row].count("/") + 1, row) for row in todo)
+
+def _match_rows_in_paths(
+    match: Match, rows: list[str], names: list[str], whole: list[str]
+) -> None:
+    """Fill in rows that are the end of one free image's whole path."""
+    left = _open_rows(match, rows)
+    depths = [rows[row].count("/") + 1 for row in left]
+    by_depth = _grouped(zip(depths, left, strict=True))
+
+    # The deepest first: what names more folders knows better
     for depth in sorted(by_depth, reverse=True):
-        images_left = np.flatnonzero(free).tolist()
-        by_ending = _grouped((_ending(whole[image], depth), image) for image in images_left)
+        images = np.flatnonzero(_free(match, len(names))).tolist()
+        endings = [_ending(whole[image], depth) for image in images]
+        by_ending = _grouped(zip(endings, images, strict=True))
         for row in by_depth[depth]:
             fitting = by_ending.get(rows[row], [])
             if len(fitting) > 1:
                 match.unclear.append((row, f"{names[fitting[0]]} and {names[fitting[1]]}"))
             elif fitting:
                 match.places[row] = fitting[0]
-        free[match.places[match.places >= 0]] = False
 
-    # a table may know more folders than there are
-    unclear = {row for row, _ in match.unclear}
-    left = [row for row in todo if match.places[row] < 0 and row not in unclear]
+
+def _match_names_in_rows(match: Match, rows: list[str], names: list[str]) -> None:
+    """Fill in rows that end with one free image's name: a table may know more folders."""
     depths = np.array([name.count("/") + 1 for name in names], int)
     for depth in sorted(set(depths.tolist()), reverse=True):
-        so_deep = np.flatnonzero(free & (depths == depth)).tolist()
-        images = {names[image]: image for image in so_deep}
-        ends = _grouped((_ending(rows[row], depth), row) for row in left)
-        for ending, fitting in ends.items():
-            if ending not in images:
+        left = _open_rows(match, rows)
+        so_deep = np.flatnonzero(_free(match, len(names)) & (depths == depth)).tolist()
+        by_name = {names[image]: image for image in so_deep}
+        endings = [_ending(rows[row], depth) for row in left]
+        by_ending = _grouped(zip(endings, left, strict=True))
+        for ending, fitting in by_ending.items():
+            if ending not in by_name:
                 continue
+            image = by_name[ending]
             if len({rows[row] for row in fitting}) > 1:
-                image = names[images[ending]]
-                match.unclear += [(row, f"{image}, as other rows") for row in fitting]
+                match.unclear += [(row, f"{names[image]}, as other rows") for row in fitting]
             else:
-                match.places[fitting] = images[ending]
-        free[match.places[match.places >= 0]] = False
-        unclear = {row for row, _ in match.unclear}
-        left = [row for row in left if match.places[row] < 0 and row not in unclear]
+                match.places[fitting] = image
+
+
+def _open_rows(match: Match, rows: list[str]) -> list[int]:
+    """Rows with a name that fits no image so far, and not several."""
+    unclear = {row for row, _ in match.unclear}
+    without_image = np.flatnonzero(match.places < 0).tolist()
+    return [row for row in without_image if rows[row] and row not in unclear]
+
+
+def _free(match: Match, images: int) -> npt.NDArray[np.bool_]:
+    """Images that no row names so far."""
+    free = np.ones(images, bool)
+    free[match.places[match.places >= 0]] = False
+    return free
 
 
 def _grouped(pairs: Iterable[tuple[Any, int]]) -> dict[Any, list[int]]:
@@ -403,35 +460,30 @@ def indexed(table: Table, path: Path, images: Images) -> Table:
     names more images.
     UserError: an image is named twice, or every row fits several images.
     """
-    best, column, named = _best_match(table.rows, images)
-    if best.count < len(named):
-        images.match_bare(best, named)
-    keys = np.array(named, object)
+    best, column, cells = _best_match(table.rows, images)
+    if best.count < len(cells):
+        images.match_bare(best, cells)
+    keys = np.array(cells, object)
     notes = list(table.notes)
     if column != table.rows.columns[0]:
         notes.append(f"{path.name}: the images are named by its column {column!r}")
 
-    # what a person should know
-    found, names = np.flatnonzero(best.places >= 0), images.names.to_numpy()[best.places]
-    other = found[keys[found] != names[found]]
+    # Rows that name their image in other words, or several images, or none
+    matched = np.flatnonzero(best.places >= 0)
+    names = images.names.to_numpy()[best.places]
+    other = matched[keys[matched] != names[matched]]
     if len(other):
         example = f"{keys[other[0]]} is {names[other[0]]}"
         known = f"{len(other)} rows are known by the ending of a name"
         notes.append(f"{path.name}: {known}, e.g. {example}")
     if best.unclear:
-        row, fitting = best.unclear[0]
-        example = f"{keys[row]} fits {fitting}"
-        if not best.count:
-            whole = "write whole places below pack.root into the table"
-            count = f"{len(best.unclear)} rows are unclear"
-            raise UserError(f"label table {path}: {count}, e.g. {example}; {whole}.")
-        count = f"{len(best.unclear)} rows are unclear and left out"
-        notes.append(f"{path.name}: {count}, e.g. {example}")
+        notes.append(f"{path.name}: {_unclear(best, keys, path)}")
     empty = np.isin(keys, EMPTY) & (best.places < 0)
     if empty.any():
         notes.append(f"{path.name}: {int(empty.sum())} rows have no file name and are left out")
 
-    keys[found] = names[found]
+    # One row an image
+    keys[matched] = names[matched]
     rows = table.rows.drop(columns=column).set_axis(pd.Index(keys, dtype=object))[~empty]
     if rows.index.has_duplicates and not best.count:  # no file names, as the caller says
         rows = rows[~rows.index.duplicated()]
@@ -441,20 +493,31 @@ def indexed(table: Table, path: Path, images: Images) -> Table:
     return Table(rows, notes)
 
 
+def _unclear(match: Match, keys: npt.NDArray[Any], path: Path) -> str:
+    """What a person should know of rows that fit several images; UserError: all do."""
+    row, fitting = match.unclear[0]
+    example = f"{keys[row]} fits {fitting}"
+    if not match.count:
+        whole = "write whole places below pack.root into the table"
+        count = f"{len(match.unclear)} rows are unclear"
+        raise UserError(f"label table {path}: {count}, e.g. {example}; {whole}.")
+    return f"{len(match.unclear)} rows are unclear and left out, e.g. {example}"
+
+
 def _plain(column: pd.Series) -> list[str]:
     return [plain(str(cell)) for cell in column.tolist()]
 
 
 def _best_match(rows: pd.DataFrame, images: Images) -> tuple[Match, str, list[str]]:
     """How a table names the images, the column that does, and what stands there."""
-    names = [str(name) for name in rows.columns]
-    keys = {names[0]: _plain(rows[names[0]])}
-    matches = {names[0]: images.match(keys[names[0]])}
-    if matches[names[0]].exact * 2 >= min(len(rows), len(images.names)):
-        return matches[names[0]], names[0], keys[names[0]]
+    first, *others = map(str, rows.columns)
+    keys = {first: _plain(rows[first])}
+    matches = {first: images.match(keys[first])}
+    if matches[first].exact * 2 >= min(len(rows), len(images.names)):
+        return matches[first], first, keys[first]
 
-    # by whole names or their endings
-    for name in names[1:]:
+    # By whole names or their endings
+    for name in others:
         cells = rows[name].head(LOOKED_AT)
         if any(isinstance(cell, str) and _is_image(cell.strip()) for cell in cells):
             keys[name] = _plain(rows[name])
@@ -463,11 +526,11 @@ def _best_match(rows: pd.DataFrame, images: Images) -> tuple[Match, str, list[st
     if matches[column].count or any(match.unclear for match in matches.values()):
         return matches[column], column, keys[column]
 
-    # by names without their endings; numbers that fit by chance are no names
-    for name in names[1:]:
-        some = rows[name].head(LOOKED_AT)
-        single = all(isinstance(cell, str | int) for cell in some)
-        if name not in matches and single and some.is_unique:
+    # By names without their endings; numbers that fit by chance are no names
+    for name in others:
+        cells = rows[name].head(LOOKED_AT)
+        single = all(isinstance(cell, str | int) for cell in cells)
+        if name not in matches and single and cells.is_unique:
             keys[name] = _plain(rows[name])
             matches[name] = Match(np.full(len(rows), -1))
     for name, match in matches.items():
@@ -485,14 +548,9 @@ def read_tables(specs: list[Any], top: Path, images: Images, get: str | None = N
     merged: pd.DataFrame | None = None
     notes: list[str] = []
     for spec in specs:
-        places = [spec["file"]] if isinstance(spec["file"], str) else spec["file"]
-        path = next((top / place for place in places if (top / place).is_file()), None)
-        if path is None and spec.get("optional"):
+        path = _path_of(spec, top, get)
+        if path is None:
             continue
-        if path is None and get and not Path(places[0]).is_absolute():  # not pack.labels
-            wanted = " or ".join(places)
-            raise UserError(f"below {top} there is no label table {wanted}. To get the set: {get}")
-        path = path or top / places[0]
         table = indexed(read_table(path, spec.get("columns")), path, images)
         notes += table.notes
         if merged is None:
@@ -502,6 +560,7 @@ def read_tables(specs: list[Any], top: Path, images: Images, get: str | None = N
         else:
             fresh = table.rows.columns.difference(merged.columns, sort=False)
             merged = merged.join(table.rows[fresh], how="outer")
+
     if merged is None:
         return Table(pd.DataFrame(), notes)
     if merged.index.has_duplicates:
@@ -510,3 +569,17 @@ def read_tables(specs: list[Any], top: Path, images: Images, get: str | None = N
         where = f"in two label tables with the same columns: {columns}"
         raise UserError(f"{twice!r} is {where}; keep one row an image.")
     return Table(merged, notes)
+
+
+def _path_of(spec: dict[str, Any], top: Path, get: str | None) -> Path | None:
+    """The first file of a spec that exists; None: none does, and the recipe can do without."""
+    places = [spec["file"]] if isinstance(spec["file"], str) else spec["file"]
+    for place in places:
+        if (top / place).is_file():
+            return top / place
+    if spec.get("optional"):
+        return None
+    if get and not Path(places[0]).is_absolute():  # not pack.labels
+        wanted = " or ".join(places)
+        raise UserError(f"below {top} there is no label table {wanted}. To get the set: {get}")
+    return top / places[0]
