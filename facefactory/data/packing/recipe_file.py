@@ -1,4 +1,7 @@
-"""What a recipe may say: the keys of shards/*.yaml, their types and bounds; shards/README.md tells what they mean."""
+"""What a recipe may say: the keys of shards/*.yaml, their types and bounds.
+
+shards/README.md tells what they mean.
+"""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,9 +12,8 @@ from facefactory import UserError
 from facefactory.registry import nearest
 
 Word = str | int | float | bool  # as YAML reads a value of a label
-Name = Annotated[
-    str, Field(pattern=r"^[\w.-]+$")
-]  # of a set or split: folders and files are called so
+# Of a set or split: folders and files are called so
+Name = Annotated[str, Field(pattern=r"^[\w.-]+$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -46,9 +48,8 @@ class Kind(Strict):
     @classmethod
     def _no_truths(cls, classes: list[Word] | None) -> list[Word] | None:
         if any(isinstance(word, bool) for word in classes or []):
-            raise ValueError(
-                "YAML reads yes, no, on, off, true and false as truths: put them in quotes, as 'yes'"
-            )
+            truths = "YAML reads yes, no, on, off, true and false as truths"
+            raise ValueError(f"{truths}: put them in quotes, as 'yes'")
         return classes
 
 
@@ -72,9 +73,8 @@ class Recipe(Strict):
     pattern: str | None = None
     values: dict[str, dict[Word, Word]] = {}
     kinds: dict[str, str | Kind] = {}
-    group: str | None = (
-        None  # None: people are looked for among the folders; "", which is null in the file: nobody is
-    )
+    # None: people are looked for among the folders; "", which is null in the file: nobody is
+    group: str | None = None
     split: Split | None = None  # the same of the set's own splits
     expect: dict[str, int] = {}
     origin: str | None = None
@@ -92,37 +92,38 @@ class Recipe(Strict):
 
 
 def whole(given: dict[str, Any], path: Path) -> dict[str, Any]:
-    """A recipe with every key; UserError: a key that is missing or unknown, or a value that it cannot have."""
+    """A recipe with every key.
+
+    UserError: a key that is missing or unknown, or a value that it cannot have.
+    """
+    # The source's own section is the source's concern
+    keys = {name: value for name, value in given.items() if value is not None}
     source = str(given.get("source"))
-    section = (
-        {source: given[source]}
-        if isinstance(given.get(source), dict) and source not in Recipe.model_fields
-        else {}
-    )
-    decided: dict[str, Any] = {
-        name: "" for name in ("group", "split") if name in given and given[name] is None
-    }
+    section = dict[str, Any]()
+    if isinstance(given.get(source), dict) and source not in Recipe.model_fields:
+        section[source] = keys.pop(source)
     try:
-        read = Recipe.model_validate(
-            {
-                name: value
-                for name, value in given.items()
-                if name not in section and value is not None
-            }
-        )
+        recipe = Recipe.model_validate(keys).model_dump()
     except ValidationError as error:
-        found = error.errors()[-1]
-        *_, last = place = [str(part) for part in found["loc"]]
-        if found["type"] == "missing":
-            raise UserError(
-                f"{path} has no key {'.'.join(place)!r}; copy it from shards/folder.yaml."
-            ) from None
-        if found["type"] == "extra_forbidden":
-            guess = nearest(last, Recipe.model_fields) if len(place) == 1 else ""
-            raise UserError(
-                f"{path} has an unknown key {'.'.join(place)!r}.{guess} shards/README.md lists them."
-            ) from None
-        raise UserError(
-            f"{path}: {'.'.join(place)} is {found['input']!r}. {found['msg']}; see shards/README.md."
-        ) from None
-    return {**read.model_dump(), **decided, **section}
+        raise _misfit(error, path) from None
+
+    # null in the file decides: nobody, or no splits
+    for name in ("group", "split"):
+        if name in given and given[name] is None:
+            recipe[name] = ""
+    return {**recipe, **section}
+
+
+def _misfit(error: ValidationError, path: Path) -> UserError:
+    """The last of the things that do not fit, in words."""
+    last = error.errors()[-1]
+    parts = [str(part) for part in last["loc"]]
+    place = ".".join(parts)
+    if last["type"] == "missing":
+        return UserError(f"{path} has no key {place!r}; copy it from shards/folder.yaml.")
+    if last["type"] == "extra_forbidden":
+        guess = nearest(place, Recipe.model_fields) if len(parts) == 1 else ""
+        lists = "shards/README.md lists them"
+        return UserError(f"{path} has an unknown key {place!r}.{guess} {lists}.")
+    value = f"{place} is {last['input']!r}"
+    return UserError(f"{path}: {value}. {last['msg']}; see shards/README.md.")

@@ -162,6 +162,8 @@ class _OwnSplits:
 class _Read:
     """A set as it was found, before anything of it is selected."""
 
+    recipe: Recipe
+    path: Path  # of the recipe
     found: sources.Found
     raw: pd.DataFrame  # labels as they are written, a row an image
     kinds: dict[str, Any]  # as the recipe gives them
@@ -205,13 +207,13 @@ def plan(options: Pack, recipe: Recipe | None = None) -> Plan:
     facts = read.facts
     notes = facts["notes"]
 
-    typed, schema, table = _encoded(read, recipe, path)
+    typed, schema, table = _encoded(read)
     notes += typed.notes
 
     # Images that the recipe asks for, and the split of each
     selection = _Selection(read.found)
     facts["selection"] = selection.counts
-    _select(selection, read, recipe, table, schema)
+    _select(selection, read, table, schema)
     splits = read.sides[selection.places] if own else dealt(recipe, table.iloc[selection.places])
     dealt_by = {} if own else dict(recipe["splits"])
     if recipe["balance"]:
@@ -292,7 +294,7 @@ def _read(options: Pack, recipe: Recipe, path: Path) -> _Read:
     if own:
         sides = _own_sides(own, raw, facts["notes"])
     _tell_unexpected(recipe, own, sides, path, facts["notes"])
-    return _Read(found, raw, kinds, own, sides, facts)
+    return _Read(recipe, path, found, raw, kinds, own, sides, facts)
 
 
 def _absent(specs: list[TableSpec]) -> set[str]:
@@ -389,11 +391,12 @@ def _asked_for(recipe: Recipe, names: pd.Index) -> set[str]:
     return in_where | {*(recipe["keep"] or []), recipe["balance"]}
 
 
-def _encoded(read: _Read, recipe: Recipe, path: Path) -> tuple[values.Typed, Schema, pd.DataFrame]:
+def _encoded(read: _Read) -> tuple[values.Typed, Schema, pd.DataFrame]:
     """Labels as words and numbers, their kinds and classes, and the codes of each image.
 
     UserError: nobody is known, although people are to be kept together.
     """
+    recipe = read.recipe
     asked_for = _asked_for(recipe, read.raw.columns)
     typed = values.typed(read.raw, read.kinds, asked_for, recipe["drop"] or ())
     schema = labels.schema_of(typed.table, read.kinds)
@@ -401,18 +404,13 @@ def _encoded(read: _Read, recipe: Recipe, path: Path) -> tuple[values.Typed, Sch
     group = recipe["group"]
     if group and not schema[group]["classes"]:
         unknown = f"group {group!r} is unknown for every image"
-        raise UserError(f"{path}: {unknown}; mend that label, or give group: null.")
+        raise UserError(f"{read.path}: {unknown}; mend that label, or give group: null.")
     return typed, schema, table
 
 
-def _select(
-    selection: _Selection,
-    read: _Read,
-    recipe: Recipe,
-    table: pd.DataFrame,
-    schema: Schema,
-) -> None:
+def _select(selection: _Selection, read: _Read, table: pd.DataFrame, schema: Schema) -> None:
     """Keep what is in a split, and what `where` and `limit` keep; UserError: that is nothing."""
+    recipe = read.recipe
     if read.own:
         selection.keep(np.flatnonzero(read.sides != ""), "images in no split of the set")
     selection.counts["of_no_split"] = len(read.raw) - len(selection.places)
@@ -427,18 +425,20 @@ def _select(
         selection.keep(selection.places[np.sort(evenly)], "images beyond the limit")
         selection.counts["limit"] = len(selection.places)
     if not len(selection.places):
-        raise _nothing_left(selection, recipe, read.own)
+        raise _nothing_left(selection, read)
 
 
-def _nothing_left(selection: _Selection, recipe: Recipe, own: _OwnSplits | None) -> UserError:
-    counts = ", ".join(
-        f"{name.replace('_', ' ')} {count}" for name, count in selection.counts.items()
-    )
+def _nothing_left(selection: _Selection, read: _Read) -> UserError:
+    steps = []
+    for name, count in selection.counts.items():
+        steps.append(f"{name.replace('_', ' ')} {count}")
     named = ""
-    if own:
-        named = f"; a split is named by {own.by}: {', '.join(map(str, own.names))}"
-    where = f"(where={recipe['where'] or ''})"
-    return UserError(f"no image of {recipe['name']} is left: {counts} {where}{named}.")
+    if read.own:
+        values_of_splits = ", ".join(map(str, read.own.names))
+        named = f"; a split is named by {read.own.by}: {values_of_splits}"
+    where = f"(where={read.recipe['where'] or ''})"
+    nothing = f"no image of {read.recipe['name']} is left"
+    return UserError(f"{nothing}: {', '.join(steps)} {where}{named}.")
 
 
 def _balanced(

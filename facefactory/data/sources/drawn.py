@@ -1,4 +1,6 @@
-"""Faces drawn here: any number, any size, every factor known. They show nobody, and nobody's gender is meant.
+"""Faces drawn here: any number, any size, every factor known.
+
+They show nobody, and nobody's gender is meant.
 
 Image i of a seed is a pure function of (seed, i): each factor has a stream of its own (Philox:
 Salmon et al., SC 2011), keyed by (seed, CRC-32 of its name) and read at place i. Factors, made of
@@ -11,6 +13,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,15 +67,60 @@ class Attribute(NamedTuple):
 # Hair: share of the images; what the four leave over is red
 COLORED = {"Black_Hair": 0.3, "Brown_Hair": 0.25, "Blond_Hair": 0.2, "Gray_Hair": 0.15}
 ATTRIBUTES = {
-    "Pale_Skin": Attribute(0.15, "skin_tone", (0.25, 1.0), (0.0, 0.1)),
-    "Bangs": Attribute(0.25, "fringe", (0.0, 0.0), (0.5, 1.0)),
-    "Eyeglasses": Attribute(0.3, "glasses_size", (-1.0, 1.0), (-1.0, 1.0)),
-    "No_Beard": Attribute(0.75, "beard", (0.5, 1.0), (0.0, 0.0)),
-    "Heavy_Makeup": Attribute(0.3, "makeup", (0.0, 0.0), (0.5, 1.0)),
-    "Wearing_Lipstick": Attribute(0.35, "lipstick", (0.0, 0.0), (0.5, 1.0)),
-    "Smiling": Attribute(0.5, "smile", (-0.2, 0.2), (0.6, 1.0)),
-    "Mouth_Slightly_Open": Attribute(0.4, "mouth_open", (0.0, 0.0), (0.5, 1.0)),
-    "Bushy_Eyebrows": Attribute(0.25, "brow", (0.0, 0.4), (0.7, 1.0)),
+    "Pale_Skin": Attribute(
+        0.15,
+        "skin_tone",
+        without=(0.25, 1.0),
+        within=(0.0, 0.1),
+    ),
+    "Bangs": Attribute(
+        0.25,
+        "fringe",
+        without=(0.0, 0.0),
+        within=(0.5, 1.0),
+    ),
+    "Eyeglasses": Attribute(
+        0.3,
+        "glasses_size",
+        without=(-1.0, 1.0),
+        within=(-1.0, 1.0),
+    ),
+    "No_Beard": Attribute(
+        0.75,
+        "beard",
+        without=(0.5, 1.0),
+        within=(0.0, 0.0),
+    ),
+    "Heavy_Makeup": Attribute(
+        0.3,
+        "makeup",
+        without=(0.0, 0.0),
+        within=(0.5, 1.0),
+    ),
+    "Wearing_Lipstick": Attribute(
+        0.35,
+        "lipstick",
+        without=(0.0, 0.0),
+        within=(0.5, 1.0),
+    ),
+    "Smiling": Attribute(
+        0.5,
+        "smile",
+        without=(-0.2, 0.2),
+        within=(0.6, 1.0),
+    ),
+    "Mouth_Slightly_Open": Attribute(
+        0.4,
+        "mouth_open",
+        without=(0.0, 0.0),
+        within=(0.5, 1.0),
+    ),
+    "Bushy_Eyebrows": Attribute(
+        0.25,
+        "brow",
+        without=(0.0, 0.4),
+        within=(0.7, 1.0),
+    ),
 }
 # Factors without an attribute, uniform between - and + this;
 # yaw and tilt in degrees, to the image's right and clockwise
@@ -264,6 +312,16 @@ A = 0.74  # half-width of the head, whose half-height is 1
 U = np.linspace(-1.0, 1.0, 13)  # points along a curve
 ARCH = 1 - U**2
 CIRCLE = np.exp(2j * np.pi * np.arange(32) / 32)
+COLLAR = np.array(  # from the throat down the right shoulder
+    [
+        0.1 + 1.44j,
+        0.25 + 1.36j,
+        0.42 + 1.16j,
+        0.95 + 1.36j,
+        1.35 + 1.7j,
+        1.5 + 2.2j,
+    ]
+)
 JAW = np.exp(1j * np.linspace(0.0, np.pi, 17))
 INSIDE = np.clip(1 - np.linspace(-1, 1, 64) ** 2 - np.linspace(-1, 1, 64)[:, None] ** 2, 0, 1)
 FADE = Image.fromarray((255 * INSIDE**1.5 * (2 - INSIDE)).astype(np.uint8))
@@ -274,11 +332,19 @@ FLAT = 1  # in a plane that turns with it
 ROUND = 2  # as wide from all sides
 BODY = 3  # not turning
 
-Factors = dict[str, Any]  # one row of `factors`
+
+class Face(SimpleNamespace):
+    """One row of `factors`, each by its name, and the colours that follow from it."""
+
+    hair: Color
+    skin: Color
 
 
 class Patch(NamedTuple):
-    """A filled outline: x to the right, y down, the head from (-A, -1) to (A, 1), z to the viewer."""
+    """A filled outline: x to the right, y down, z to the viewer.
+
+    The head reaches from (-A, -1) to (A, 1).
+    """
 
     outline: np.ndarray
     color: Color
@@ -306,126 +372,126 @@ def band(x: np.ndarray, top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
     return np.concatenate([x + 1j * top, back])
 
 
-def hairline(f: Factors, x: np.ndarray) -> np.ndarray:
+def hairline(face: Face, x: np.ndarray) -> np.ndarray:
     """Where the hair begins, highest at the parting."""
-    return -0.62 - 0.08 * f["hairline"] + 0.6 * np.abs(x - 0.2 * f["parting"]) ** 2.5
+    return -0.62 - 0.08 * face.hairline + 0.6 * np.abs(x - 0.2 * face.parting) ** 2.5
 
 
-def head(f: Factors, hair: Color, skin: Color) -> Iterator[Patch]:
+def head(face: Face) -> Iterator[Patch]:
     """Hair behind the head, neck, clothes, skull, ears; skin with light, cheeks, beard; nose."""
     # Hair behind everything
-    length = (1 + f["hair_length"]) / 2
+    length = (1 + face.hair_length) / 2
     down = -0.5 + (1.75 * length + 0.45) * np.array([0.0, 0.3, 0.6, 0.8, 0.93, 0.99, 1.0])
     width = (A + 0.03 + 0.14 * length) * np.array([0.95, 1.02, 1.04, 1.04, 0.98, 0.8, 0.5])
     curtain = 1j * band(down, -width, width).conj()
-    yield Patch(curtain, mix(hair, BLACK, 0.35), ROUND, -0.16)
+    yield Patch(curtain, mix(face.hair, BLACK, 0.35), ROUND, -0.16)
 
     # Neck and clothes
     neck = band(0.34 * U, 0 * U + 0.5, 0 * U + 1.7)
-    yield Patch(neck, mix(skin, BLACK, 0.28), BODY)
-    right = [0.1 + 1.44j, 0.25 + 1.36j, 0.42 + 1.16j, 0.95 + 1.36j, 1.35 + 1.7j, 1.5 + 2.2j]
-    collar = np.array(right)
-    shirt = mix((40, 96, 120), (220, 90, 60), (1 + f["shirt"]) / 2)
-    yield Patch(np.concatenate([collar, -collar[::-1].conj()]), shirt, BODY)
+    yield Patch(neck, mix(face.skin, BLACK, 0.28), BODY)
+    shirt = mix((40, 96, 120), (220, 90, 60), (1 + face.shirt) / 2)
+    left = -COLLAR[::-1].conj()
+    yield Patch(np.concatenate([COLLAR, left]), shirt, BODY)
 
     # Skull and ears
     skull = ellipse(0, -0.16, A + 0.06 + 0.06 * length, 0.94 + 0.06 * length)
-    yield Patch(skull, hair, ROUND, -0.1)
+    yield Patch(skull, face.hair, ROUND, -0.1)
     for side in (-1, 1):
         ear = ellipse(side * A * 0.98, 0.1, 0.09, 0.18)
-        yield Patch(ear, mix(skin, BLACK, 0.12), FLAT, -0.12)
+        yield Patch(ear, mix(face.skin, BLACK, 0.12), FLAT, -0.12)
 
-    yield from _skin(f, hair, skin)
-    yield from _nose(f, skin)
+    yield from _skin(face)
+    yield from _nose(face)
 
 
-def _skin(f: Factors, hair: Color, skin: Color) -> Iterator[Patch]:
+def _skin(face: Face) -> Iterator[Patch]:
     """Skin below the hairline, the light on it, cheeks, beard."""
-    wide = A * (0.97 + 0.04 * f["face_width"]) * np.abs(JAW.real) ** (0.8 - 0.18 * f["jaw"])
+    wide = A * (0.97 + 0.04 * face.face_width) * np.abs(JAW.real) ** (0.8 - 0.18 * face.jaw)
     jaw = np.copysign(wide, JAW.real) + 1j * (0.05 + 0.95 * JAW.imag)
     brow = 0.9 * A * U
-    below_hair = np.concatenate([jaw, brow + 1j * hairline(f, brow)])
-    yield Patch(below_hair, mix(skin, BLACK, 0.16))
-    yield Patch(ellipse(0.25 * f["light"], 0.12, 0.5, 0.75), mix(skin, WHITE, 0.12), soft=True)
+    below_hair = np.concatenate([jaw, brow + 1j * hairline(face, brow)])
+    yield Patch(below_hair, mix(face.skin, BLACK, 0.16))
+    lit = ellipse(0.25 * face.light, 0.12, 0.5, 0.75)
+    yield Patch(lit, mix(face.skin, WHITE, 0.12), soft=True)
 
-    if f["makeup"]:
-        rouge = mix(skin, (226, 60, 84), 0.4 * f["makeup"])
+    if face.makeup:
+        rouge = mix(face.skin, (226, 60, 84), 0.4 * face.makeup)
         for side in (-1, 1):
             yield Patch(ellipse(side * 0.42, 0.34, 0.2, 0.16), rouge, soft=True)
-    if f["beard"]:
-        beard = mix(skin, mix(hair, BLACK, 0.3), 0.6 + 0.35 * f["beard"])
+    if face.beard:
+        beard = mix(face.skin, mix(face.hair, BLACK, 0.3), 0.6 + 0.35 * face.beard)
         upper_lip = 0.6 * U + 1j * (0.45 - 0.33 * U**4)
         yield Patch(np.concatenate([jaw, upper_lip]), beard)
 
 
-def _nose(f: Factors, skin: Color) -> Iterator[Patch]:
+def _nose(face: Face) -> Iterator[Patch]:
     """Its shadow away from the light, its base, its shine."""
-    width = 0.115 + 0.03 * f["nose_size"]
-    dark = np.copysign(1, -f["light"])
+    width = 0.115 + 0.03 * face.nose_size
+    dark = np.copysign(1, -face.light)
     shadow = np.array([dark * 0.03 - 0.02j, dark * width + 0.3j, dark * 0.03 + 0.36j])
-    yield Patch(shadow, mix(skin, BLACK, 0.16), lift=0.12)
+    yield Patch(shadow, mix(face.skin, BLACK, 0.16), lift=0.12)
     base = band(U * width, 0.33 + 0.03 * ARCH, 0.35 + 0.05 * ARCH)
-    yield Patch(base, mix(skin, BLACK, 0.3), lift=0.12)
-    shine = ellipse(0.02 * f["light"], 0.26, 0.07, 0.12)
-    yield Patch(shine, mix(skin, WHITE, 0.4), lift=0.16, soft=True)
+    yield Patch(base, mix(face.skin, BLACK, 0.3), lift=0.12)
+    shine = ellipse(0.02 * face.light, 0.26, 0.07, 0.12)
+    yield Patch(shine, mix(face.skin, WHITE, 0.4), lift=0.16, soft=True)
 
 
-def features(f: Factors, hair: Color, skin: Color) -> Iterator[Patch]:
+def features(face: Face) -> Iterator[Patch]:
     """Mouth, eyes with their make-up, brows, glasses."""
-    yield from _mouth(f, skin)
+    yield from _mouth(face)
     for side in (-1, 1):
-        middle = side * (0.32 + 0.03 * f["eye_distance"])
-        yield from _eye(f, middle, skin)
-        thick = 0.018 + 0.045 * f["brow"]
-        brow = -0.25 - 0.03 * f["brow_height"] - 0.05 * ARCH + 0.02 * side * U
+        middle = side * (0.32 + 0.03 * face.eye_distance)
+        yield from _eye(face, middle)
+        thick = 0.018 + 0.045 * face.brow
+        brow = -0.25 - 0.03 * face.brow_height - 0.05 * ARCH + 0.02 * side * U
         outline = band(middle + U * 0.2, brow - thick * (0.5 + 0.5 * ARCH), brow + thick)
-        yield Patch(outline, mix(hair, BLACK, 0.4))
-        if f["glasses"] != "none":
-            yield from _glasses(f, middle, side)
+        yield Patch(outline, mix(face.hair, BLACK, 0.4))
+        if face.glasses != "none":
+            yield from _glasses(face, middle, side)
 
 
-def _mouth(f: Factors, skin: Color) -> Iterator[Patch]:
+def _mouth(face: Face) -> Iterator[Patch]:
     """Lips, the gap between them, the upper teeth."""
-    smile = f["smile"]
-    gap = 0.08 * f["mouth_open"] * ARCH
-    x = U * (0.24 + 0.035 * f["mouth_width"] + 0.07 * smile)
+    smile = face.smile
+    gap = 0.08 * face.mouth_open * ARCH
+    x = U * (0.24 + 0.035 * face.mouth_width + 0.07 * smile)
     line = 0.6 + 0.07 * smile - 0.2 * smile * U**2
     top = line - gap - 0.06 * ARCH - 0.008
     bottom = line + gap + 0.085 * ARCH + 0.008
-    bare = mix(skin, (176, 60, 60), 0.45)
-    yield Patch(band(x, top, bottom), mix(bare, (196, 16, 52), 0.85 * f["lipstick"]), lift=0.04)
+    bare = mix(face.skin, (176, 60, 60), 0.45)
+    yield Patch(band(x, top, bottom), mix(bare, (196, 16, 52), 0.85 * face.lipstick), lift=0.04)
     yield Patch(band(x, line - gap - 0.008, line + gap + 0.008), (70, 18, 24), lift=0.04)
-    if f["mouth_open"]:
+    if face.mouth_open:
         teeth = band(x * 0.85, line - gap, line + 0.2 * gap)
         yield Patch(teeth, (244, 240, 232), lift=0.04)
 
 
-def _eye(f: Factors, middle: float, skin: Color) -> Iterator[Patch]:
+def _eye(face: Face, middle: float) -> Iterator[Patch]:
     """Eye shadow, eyeball, iris, pupil, glint, lashes of the eye around x = `middle`."""
-    wide = 0.155 + 0.012 * f["eye_size"]
-    high = 0.07 + 0.014 * f["eye_size"]
+    wide = 0.155 + 0.012 * face.eye_size
+    high = 0.07 + 0.014 * face.eye_size
     x = middle + U * wide
-    if f["makeup"]:
+    if face.makeup:
         shadow = band(middle + U * 0.18, -0.16 * ARCH, 0.02 - 0.03 * ARCH)
-        yield Patch(shadow, mix(skin, (92, 40, 110), 0.3 + 0.6 * f["makeup"]))
+        yield Patch(shadow, mix(face.skin, (92, 40, 110), 0.3 + 0.6 * face.makeup))
     yield Patch(band(x, -high * ARCH, 0.75 * high * ARCH), (244, 242, 238))
-    iris = mix((64, 40, 24), (80, 132, 172), (1 + f["iris"]) / 2)
+    iris = mix((64, 40, 24), (80, 132, 172), (1 + face.iris) / 2)
     yield Patch(ellipse(middle, -0.008, 0.066, 0.066), iris)
     yield Patch(ellipse(middle, -0.008, 0.032, 0.032), (12, 10, 10))
     yield Patch(ellipse(middle + 0.025, -0.03, 0.016, 0.016), WHITE)
-    above = -(high + 0.03 + 0.02 * f["makeup"]) * ARCH - 0.012
-    yield Patch(band(x, above, -high * ARCH + 0.004), mix(skin, BLACK, 0.75))
+    above = -(high + 0.03 + 0.02 * face.makeup) * ARCH - 0.012
+    yield Patch(band(x, above, -high * ARCH + 0.004), mix(face.skin, BLACK, 0.75))
 
 
-def _glasses(f: Factors, middle: float, side: int) -> Iterator[Patch]:
+def _glasses(face: Face, middle: float, side: int) -> Iterator[Patch]:
     """Temple, lens (if it is dark), frame, half of the bridge, on one side of the face."""
-    radius = 0.235 + 0.02 * f["glasses_size"]
+    radius = 0.235 + 0.02 * face.glasses_size
     rim = ellipse(middle, 0.02, radius, 0.9 * radius)
     hole = ellipse(middle, 0.02, radius - 0.05, 0.9 * radius - 0.05)
     out = middle + side * (radius - 0.03)
     temple = np.array([out - 0.05j, side * A - 0.03j, side * A + 0.02j, out + 0.01j])
     yield Patch(temple, FRAME)
-    if f["glasses"] == "dark":
+    if face.glasses == "dark":
         yield Patch(rim, (30, 30, 36), lift=0.06)
         yield Patch(hole - (0.03 + 0.05j), (84, 86, 100), lift=0.06, soft=True)
     yield Patch(np.concatenate([rim, rim[:1], hole[:1], hole[::-1]]), FRAME, lift=0.06)
@@ -433,34 +499,38 @@ def _glasses(f: Factors, middle: float, side: int) -> Iterator[Patch]:
     yield Patch(bridge, FRAME, lift=0.1)
 
 
-def front(f: Factors, hair: Color, skin: Color) -> Iterator[Patch]:
+def front(face: Face) -> Iterator[Patch]:
     """Fringe, the hair from the parting down both sides of the face, its strands and shine."""
     x = 0.84 * A * U
-    if f["fringe"]:
-        tips = -0.52 + 0.22 * f["fringe"] + 0.12 * x**2 + 0.03 * np.cos(6 * np.pi * (U + 1))
+    if face.fringe:
+        tips = -0.52 + 0.22 * face.fringe + 0.12 * x**2 + 0.03 * np.cos(6 * np.pi * (U + 1))
         fringe = band(1.1 * x, -0.8 + 0.5 * x**2, tips)
-        yield Patch(fringe, mix(hair, BLACK, 0.12), lift=0.04)
+        yield Patch(fringe, mix(face.hair, BLACK, 0.12), lift=0.04)
 
     # One lock, mirrored to the other side, below the crown
-    length = (1 + f["hair_length"]) / 2
-    line = hairline(f, x)
+    length = (1 + face.hair_length) / 2
+    line = hairline(face, x)
     down = -0.25 + (1.75 * length + 0.2) * np.array([0.15, 0.6, 0.85, 0.97, 1.0])
     inner = A * np.array([0.9, 0.92, 0.93, 0.98, 1.05]) + 1j * down
     outer = A + (0.06 + 0.14 * length) * np.array([0.9, 1.0, 0.95, 0.8, 0.5]) + 1j * down
     lock = np.concatenate([inner, outer[::-1]])
-    crown = [0.6 - 0.6j, 0.1 * f["parting"] - 0.9j, -0.6 - 0.6j]
-    yield Patch(np.concatenate([x + 1j * (line + 0.01), lock, crown, -lock[::-1].conj()]), hair)
+    crown = [0.6 - 0.6j, 0.1 * face.parting - 0.9j, -0.6 - 0.6j]
+    yield Patch(
+        np.concatenate([x + 1j * (line + 0.01), lock, crown, -lock[::-1].conj()]), face.hair
+    )
 
     for height in (0.1, 0.2):
         strand = line - height - 0.08 * ARCH
-        yield Patch(band(x, strand - 0.012, strand + 0.012), mix(hair, BLACK, 0.15))
-    yield Patch(ellipse(0.2 * f["light"], -0.76, 0.3, 0.14), mix(hair, WHITE, 0.22), soft=True)
+        yield Patch(band(x, strand - 0.012, strand + 0.012), mix(face.hair, BLACK, 0.15))
+    yield Patch(
+        ellipse(0.2 * face.light, -0.76, 0.3, 0.14), mix(face.hair, WHITE, 0.22), soft=True
+    )
 
 
 # -- pictures --------------------------------------------------------------------------
 
 
-def project(patches: list[Patch], f: Factors, size: int) -> list[list[float]]:
+def project(patches: list[Patch], face: Face, size: int) -> list[list[float]]:
     """Outlines as pixels [x, y, x, y, …] of a canvas of `size` pixels.
 
     The head is turned, in perspective, tilted and moved.
@@ -478,7 +548,7 @@ def project(patches: list[Patch], f: Factors, size: int) -> list[list[float]]:
     z = np.where(where == FACE, np.sqrt(np.maximum(radius - x * x, 0)), 0) + lift
 
     # Turned; what is out of sight goes to the silhouette
-    turn, tilt = np.exp(1j * np.radians([f["yaw"], f["tilt"]]))
+    turn, tilt = np.exp(1j * np.radians([face.yaw, face.tilt]))
     near = z * turn.real - x * turn.imag
     across = x * np.where(where == ROUND, 1, turn.real) + z * turn.imag
     silhouette = np.copysign(np.hypot(x, z), across)
@@ -487,8 +557,8 @@ def project(patches: list[Patch], f: Factors, size: int) -> list[list[float]]:
 
     # Tilted and moved
     tilted = np.where(where == BODY, points, turned * tilt + 0.8j)
-    placed = tilted * (0.345 + 0.02 * f["size"])
-    middle = complex(0.5 + 0.02 * f["shift_x"], 0.5 + 0.02 * f["shift_y"])
+    placed = tilted * (0.345 + 0.02 * face.size)
+    middle = complex(0.5 + 0.02 * face.shift_x, 0.5 + 0.02 * face.shift_y)
     numbers = (size * (placed + middle)).view(np.float64).tolist()
     ends = 2 * np.cumsum(counts)
     return [numbers[end - 2 * count : end] for count, end in zip(counts, ends, strict=True)]
@@ -502,28 +572,29 @@ def blob(width: int, height: int) -> Image.Image:
 
 def draw(row: Any, resolution: int) -> Image.Image:
     """The face of a row of `factors` (dict or Series), [resolution, resolution] RGB."""
-    f = dict[str, Any]()
+    face = Face()
     for name, value in row.items():
-        f[name] = value.item() if isinstance(value, np.generic) else value
+        setattr(face, name, value.item() if isinstance(value, np.generic) else value)
     times = max(2, -(-128 // resolution))  # drawn larger, then averaged
     size = resolution * times
 
     # Colours of this face
-    step, share = divmod(f["skin_tone"] * (len(SKIN) - 1), 1)
-    darker = min(int(step) + 1, len(SKIN) - 1)
-    skin = mix(SKIN[int(step)], SKIN[darker], share)
-    hair = mix(BLACK, HAIR[f["hair_color"]], 1 + 0.12 * f["hair_shade"])
+    step, share = divmod(face.skin_tone * (len(SKIN) - 1), 1)
+    lighter = int(step)
+    darker = min(lighter + 1, len(SKIN) - 1)
+    face.skin = mix(SKIN[lighter], SKIN[darker], share)
+    face.hair = mix(BLACK, HAIR[face.hair_color], 1 + 0.12 * face.hair_shade)
 
     # A wall that is lit from one side
-    wall = mix(BLACK, BACKGROUNDS[f["background"]], 1 + 0.12 * f["background_shade"])
+    wall = mix(BLACK, BACKGROUNDS[face.background], 1 + 0.12 * face.background_shade)
     canvas = Image.new("RGB", (size, size), mix(wall, BLACK, 0.2))
-    corner = (int(-size * (0.5 + 0.2 * f["light"])), -size // 2)
+    corner = (int(-size * (0.5 + 0.2 * face.light)), -size // 2)
     canvas.paste(mix(wall, WHITE, 0.1), corner, blob(2 * size, 2 * size))
 
     # The face, from back to front
     pen = ImageDraw.Draw(canvas)
-    patches = [*head(f, hair, skin), *features(f, hair, skin), *front(f, hair, skin)]
-    for patch, outline in zip(patches, project(patches, f, size), strict=True):
+    patches = [*head(face), *features(face), *front(face)]
+    for patch, outline in zip(patches, project(patches, face, size), strict=True):
         if not patch.soft:
             pen.polygon(outline, patch.color)
             continue
