@@ -1,6 +1,7 @@
 """What the scores on a network's features see: real faces are spoilt and scored, once a set and network, and remembered."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -15,7 +16,6 @@ from facefactory.data.sets.order import Ids, permute
 from facefactory.evaluation import distortions, features, references, scoring
 from facefactory.evaluation.distortions import Faces
 from facefactory.evaluation.extractors import Extractor
-from facefactory.evaluation.features import Kept
 from facefactory.results import Protocol, Sight
 
 SPOILT = 64  # faces
@@ -93,25 +93,23 @@ def _look(index: Index, protocol: Protocol, held_out: str, extractor: Extractor)
     faces = Faces(more[torch.from_numpy(spread)], more, groups[spoilable], known, reference)
     new = Shards(index, held_out).some(COMPARED)
 
-    # what is kept of a set, and the scores of a set against the reference
+    # the scores of a set against the reference, by the metrics that are asked
     network = protocol.features
+    every = scoring.files()
+    unbiased = {name: module for name, module in every.items() if hasattr(module, "UNBIASED")}
+    looks = {name: module for name, module in every.items() if not scoring.tests_copying(module)}
     names = scoring.wanted()
-
-    def kept(images: torch.Tensor) -> Kept:
-        return features.keep(extractor, [images], names)
-
-    real = kept(reference)
-    fresh = kept(new)
+    real = features.keep(extractor, [reference], names)
+    fresh = features.keep(extractor, [new], names)
     left_out: dict[str, str] = {}
 
-    def scored(images: torch.Tensor) -> dict[str, float]:
+    def scored(images: torch.Tensor, asked: Mapping[str, ModuleType]) -> dict[str, float]:
+        fake = features.keep(extractor, [images], {module.STATISTICS for module in asked.values()})
         found: dict[str, float] = {}
-        fake = kept(images)
-        for file, module in scoring.files().items():
+        for file, module in asked.items():
+            sets = (real[module.STATISTICS], fake[module.STATISTICS])
             try:
-                if scoring.too_few(
-                    real[module.STATISTICS].value(), fake[module.STATISTICS].value()
-                ):
+                if scoring.too_few(*(one.value() for one in sets)):
                     raise ValueError("a covariance needs more images than are spoilt")
                 found |= scoring.score(file, real, fake, fresh)
             except ValueError as error:
@@ -119,12 +117,13 @@ def _look(index: Index, protocol: Protocol, held_out: str, extractor: Extractor)
         return {kind: value for kind, value in found.items() if np.isfinite(value)}
 
     # every distortion at every severity
-    floor = scored(faces.images)
+    floor = scored(faces.images, every)
     curves: dict[str, dict[str, list[float]]] = {kind: {} for kind in floor}
-    marks: dict[str, dict[str, float]] = {"floor": scored(more), "new_people": scored(new)}
+    marks = {"floor": scored(more, unbiased), "new_people": scored(new, unbiased)}
     for name, module in _files().items():
+        asked = every if getattr(module, "COPIES", False) else looks
         try:
-            rows = [scored(module.spoil(faces, amount)) for amount in module.AMOUNTS]
+            rows = [scored(module.spoil(faces, amount), asked) for amount in module.AMOUNTS]
         except ValueError as error:
             left_out[name] = str(error)
             continue
@@ -133,11 +132,8 @@ def _look(index: Index, protocol: Protocol, held_out: str, extractor: Extractor)
                 curves[kind][name] = [row[kind] for row in rows]
         if module.MARK:
             mark, amount = module.MARK
-            marks[mark] = scored(module.spoil(faces, amount))
+            marks[mark] = scored(module.spoil(faces, amount), unbiased)
 
-    unbiased = [
-        kind for module in scoring.files().values() for kind in getattr(module, "UNBIASED", ())
-    ]
     return Sight(
         features=network,
         weights=protocol.weights,
@@ -152,7 +148,8 @@ def _look(index: Index, protocol: Protocol, held_out: str, extractor: Extractor)
         floor=floor,
         marks={
             kind: {mark: values[kind] for mark, values in marks.items() if kind in values}
-            for kind in unbiased
+            for module in unbiased.values()
+            for kind in module.UNBIASED
             if kind in floor
         },
         curves=curves,

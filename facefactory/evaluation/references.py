@@ -71,7 +71,7 @@ def _read(paths: dict[str, Path]) -> Kept:
     for name, path in paths.items():
         with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile):
             one = statistics.make(name)
-            with np.load(path) as state:
+            with open(path, "rb") as stream, np.load(stream) as state:
                 one.load(dict(state))
             kept[name] = one
     return kept

@@ -156,7 +156,7 @@ def scores(
                     scale=sight.marks.get(kind, {}) if sight else {},
                     valid=sight.valid(kind) if sight else (),
                     blind=sight.blind(kind) if sight else (),
-                    verdicts=(*few, *_copies(module, kind, value)),
+                    verdicts=(*few, *_copies(module, kind, value, sight)),
                 )
             )
     return found, absent
@@ -208,12 +208,24 @@ def copied(scores: Sequence[Score]) -> bool:
     return bool(tests) and all(tests)
 
 
-def _copies(module: ModuleType, kind: str, value: float) -> list[str]:
-    """A verdict where a test of copying says that training images were copied."""
+def tests_copying(module: ModuleType) -> bool:
+    """Whether a metric asks for copies: how images look is not its concern."""
+    return hasattr(module, "COPIES") or getattr(module, "THREE", False)
+
+
+def _copies(module: ModuleType, kind: str, value: float, sight: Sight | None) -> list[str]:
+    """A verdict where a test of copying says that training images were copied.
+
+    Other photographs of the same people must not say so as much: where there are many of each they lie near, too.
+    """
     limits: dict[str, float] = getattr(module, "COPIES", {})
     if kind not in limits:
         return []
-    beyond = value < limits[kind] if module.SCORES[kind] == "higher" else value > limits[kind]
+    bounds = [limits[kind]]
+    if sight is not None and kind in sight.floor:
+        bounds.append(sight.floor[kind])
+    higher = module.SCORES[kind] == "higher"
+    beyond = value < min(bounds) if higher else value > max(bounds)
     return [COPIED] if beyond else []
 
 

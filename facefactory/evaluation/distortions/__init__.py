@@ -4,6 +4,7 @@ A file has
 
     AMOUNTS      six severities, the gentlest first; the docstring says in what
     MARK         (name, amount) of a mark on the scales of scores, or None
+    COPIES       True where it makes copies of the reference: only then tests of copying are asked
     spoil(faces, amount) -> images [n, H, W, C] uint8; ValueError: these faces do not allow it
 
 Severities are those of faults that models have: far beyond them a network's features saturate, and a score may fall again.

@@ -7,6 +7,7 @@ from facefactory.evaluation.distortions import Faces
 
 AMOUNTS = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 MARK = None
+COPIES = True
 
 
 def spoil(faces: Faces, amount: float) -> torch.Tensor:

@@ -18,7 +18,7 @@ and may have
     UNBIASED     names of scores whose expectation does not depend on how many images there are:
                  these may stand on a scale with marks from few images
     COPIES       name of a score -> limit beyond which (on its worse side) it speaks for copies of
-                 training images
+                 training images, where other photographs of the same people lie on the other side
     interval(real, fake) -> name -> (low, high), of 95 %, where one costs no resampling
 
 The docstring names paper and equation, the estimate's bias, whether swapping the sets changes it
