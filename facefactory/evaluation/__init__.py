@@ -12,7 +12,7 @@ class Evaluation:
     protocol: str = key("generator", "file of evaluation/protocols: generator or classifier")
     fakes: int = key(1000, "generated images", low=8)
     quick_fakes: int = key(
-        500, "generated images at a rung of a trial, where scores must be cheap", low=8
+        400, "generated images at a rung of a trial, where scores must be cheap", low=8
     )
     reals: int = key(
         10_000, "real images of a split that are compared with, always the same ones", low=8

@@ -105,7 +105,9 @@ def scale_line(runs: list[dict[str, Any]], metric: str) -> Any:
     figure.add_hline(y=0, line_color="#dde3e8", layer="below")
     figure.update_layout(showlegend=False)
     figure.update_yaxes(visible=False, range=[-1, 1])
-    return figure.update_xaxes(visible=False, range=[-0.12, at(max(marks.values())) + 0.12])
+    return figure.update_xaxes(
+        visible=False, range=[-0.3, max(x for x, _, _ in points + models) + 0.3]
+    )
 
 
 def trial_curves(sweep: dict[str, Any]) -> Any:
