@@ -1,11 +1,17 @@
-"""Where images come from. A source is a file here, named by `source:` of a recipe; it is torch-free and has
+"""Where images come from: a source is a file here, named by `source:` of a recipe.
 
-    find(recipe, root) -> Found              what is there; decodes nothing. `root` is pack.root, else the recipe's, else None
-    load(item, resolution, recipe) -> Image  one image at any size (`resolution` is a hint for those who draw); may raise:
-                                             the image is then skipped. Left out, `load` of this file serves
+It is torch-free and has
 
-Options of its own stand in the recipe below the source's name. Packing does the rest: labels, selection, splits, EXIF,
-colours, crop and size. Workers are spawned processes that import the source by name and get pickled items.
+    find(recipe, root) -> Found
+        What is there; decodes nothing. `root` is pack.root, else the recipe's, else None.
+
+    load(item, resolution, recipe) -> Image
+        One image at any size (`resolution` is a hint for those who draw). May raise: the image is
+        then skipped. Left out, `load` of this file serves.
+
+Options of its own stand in the recipe below the source's name. Packing does the rest: labels,
+selection, splits, EXIF, colours, crop and size. Workers are spawned processes that import the
+source by name and get pickled items.
 """
 
 import functools
@@ -24,14 +30,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from PIL import Image
 
-FORMATS = (
-    "BMP",
-    "JPEG",
-    "PNG",
-    "PPM",
-    "TIFF",
-    "WEBP",
-)  # whatever a file is called: no EPS, which runs a program
+# Whatever a file is called: no EPS, which runs a program
+FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 LARGEST = 2**28  # bytes of a packed member: more is a bomb
 NAMED = 20  # of what is left out for one reason, so many are named
 
@@ -41,13 +41,15 @@ class LeftOut:
     """What a source came upon and did not take, for one reason."""
 
     count: int = 0
-    first: list[str] = field(
-        default_factory=list
-    )  # at most NAMED names, in the order in which they were met
+    # at most NAMED names, in the order in which they were met
+    first: list[str] = field(default_factory=list)
 
 
 class Account(dict[str, LeftOut]):
-    """Reason, a phrase that follows a number as in `3 hidden files`, -> what was left out for it."""
+    """Reason -> what was left out for it.
+
+    A reason is a phrase that follows a number, as in `3 hidden files`.
+    """
 
     def add(self, reason: str, name: str) -> None:
         entry = self.setdefault(reason, LeftOut())
@@ -60,7 +62,8 @@ class Account(dict[str, LeftOut]):
         for reason, more in other.items():
             entry = self.setdefault(reason, LeftOut())
             entry.count += more.count
-            entry.first += [where + name for name in more.first[: NAMED - len(entry.first)]]
+            room = NAMED - len(entry.first)
+            entry.first += [where + name for name in more.first[:room]]
 
     @property
     def count(self) -> int:
@@ -78,52 +81,60 @@ class Account(dict[str, LeftOut]):
 class Found:
     """The images of a set in a fixed order, and what its own files say about them."""
 
-    names: (
-        "Sequence[str] | pd.Index[str]"  # unique file name of each image below the root, with `/`
-    )
+    # unique file name of each image below the root, with `/`
+    names: "Sequence[str] | pd.Index[str]"
     items: Sequence[Any]  # what `load` needs, picklable
     stamp: Any  # JSON that changes when an image does, e.g. sizes and times of the files
-    table: "pd.DataFrame | None" = (
-        None  # raw labels by name, in any order; rows without an image are counted and left out
-    )
+    # raw labels by name, in any order; rows without an image are counted and left out
+    table: "pd.DataFrame | None" = None
     notes: tuple[str, ...] = ()  # what a person should know of them
     left_out: Account = field(default_factory=Account)  # what else was there, by reason
     folders: bool = False  # the folders in the names are somebody's: they may be labels or people
 
 
 def located(recipe: dict[str, Any], root: str | None) -> tuple[Path, str]:
-    """Folder or file that holds the images, and, inside an archive, the folder there (`faces.zip/train` is allowed).
+    """Folder or file that holds the images, and, inside an archive, the folder there.
 
-    `images:` of the recipe are places below the root, the first that exists is taken. UserError: no root, or none exists.
+    `faces.zip/train` is allowed. `images:` of the recipe are places below the root, the first
+    that exists is taken.
+    UserError: no root, or none exists.
     """
     if root is None:
-        raise UserError(
-            f"no image folder given: pack.root=/path/to/faces, or a zip or tar. {recipe.get('get') or ''}".strip()
-        )
-    top, given = Path(root).expanduser(), recipe.get("images") or "."
-    wanted = ["."] if top.is_file() else [given] if isinstance(given, str) else given
+        way = "pack.root=/path/to/faces, or a zip or tar"
+        raise UserError(f"no image folder given: {way}. {recipe.get('get') or ''}".strip())
+    top = Path(root).expanduser()
+    wanted = recipe.get("images") or "."
+    if top.is_file():
+        wanted = "."
+    if isinstance(wanted, str):
+        wanted = [wanted]
+
+    # A folder, or a place in an archive
     for path in [top / place for place in wanted]:
         if path.is_dir():
             return path, ""
-        if archive := next((parent for parent in [path, *path.parents] if parent.is_file()), None):
-            return archive, path.relative_to(archive).as_posix().removeprefix(".") + "/" * (
-                path != archive
-            )
+        archive = next(filter(Path.is_file, [path, *path.parents]), None)
+        if archive == path:
+            return archive, ""
+        if archive:
+            return archive, f"{path.relative_to(archive).as_posix()}/"
+
     if wanted == ["."]:
-        raise UserError(
-            f"pack.root={root} is not a folder, zip or tar; give what holds the images."
-        )
+        what = f"pack.root={root} is not a folder, zip or tar"
+        raise UserError(f"{what}; give what holds the images.")
     get = f" To get the set: {recipe['get']}" if recipe.get("get") else ""
     raise UserError(f"below pack.root={root} there is none of {', '.join(wanted)}.{get}")
 
 
 def safe(name: str, where: Path) -> str:
-    """A file name as labels may know it (composed Unicode); UserError: it leads out of the folder or archive `where`."""
+    """A file name as labels may know it (composed Unicode).
+
+    UserError: it leads out of the folder or archive `where`.
+    """
     plain = name.replace("\\", "/")
     if plain.startswith("/") or ".." in plain.split("/") or plain[1:3] == ":/":
-        raise UserError(
-            f"{where} names {name!r}; only places below pack.root are read. Mend or remove that entry."
-        )
+        only = "only places below pack.root are read"
+        raise UserError(f"{where} names {name!r}; {only}. Mend or remove that entry.")
     if not plain.isascii():
         plain = unicodedata.normalize("NFC", os.fsencode(plain).decode(errors="backslashreplace"))
     return plain.removeprefix("./")
@@ -143,15 +154,16 @@ def load(item: Any, resolution: int, recipe: dict[str, Any]) -> "Image.Image":
     """
     from PIL import Image
 
-    return Image.open(
-        item if isinstance(item, str) else io.BytesIO(content(item)), formats=FORMATS
-    )
+    file = item if isinstance(item, str) else io.BytesIO(content(item))
+    return Image.open(file, formats=FORMATS)
 
 
 def content(item: Any, most: int | None = None) -> bytes:
-    """The first `most` bytes, or all, of a path, (zip, member), (file, offset, size in bytes), or such a place with its pieces.
+    """The first `most` bytes, or all, of an item.
 
-    Pieces are those of a file with holes: (place in the file, bytes) of each, one behind the other from `offset` on.
+    It is a path, (zip, member), (file, offset, size in bytes), or the latter with its pieces.
+    Pieces are those of a file with holes: (place in the file, bytes) of each, one behind the
+    other from `offset` on.
 
     Raises:
         OSError: no such file.
@@ -161,6 +173,7 @@ def content(item: Any, most: int | None = None) -> bytes:
         with open(item, "rb") as stream:
             return stream.read(-1 if most is None else most)
 
+    # How much of a member
     path, place, *rest = item
     size = rest[0] if rest else _archive(path).getinfo(place).file_size
     if most is None and size > LARGEST:
@@ -170,10 +183,11 @@ def content(item: Any, most: int | None = None) -> bytes:
         with _archive(path).open(place) as member:
             return member.read(wanted)
 
+    # The pieces of a tar's member; holes stay zero
+    pieces = rest[1] if len(rest) > 1 else [(0, size)]
+    whole = bytearray(wanted)
     with open(path, "rb") as stream:
         stream.seek(place)
-        pieces = rest[1] if len(rest) > 1 else [(0, size)]
-        whole = bytearray(wanted)
         for start, length in pieces:
             if start >= wanted:
                 break

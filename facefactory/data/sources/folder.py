@@ -1,4 +1,7 @@
-"""Images in a folder, a zip or an uncompressed tar; nothing is unpacked, and whatever is not taken is counted by reason."""
+"""Images in a folder, a zip or an uncompressed tar.
+
+Nothing is unpacked, and whatever is not taken is counted by reason.
+"""
 
 import errno
 import os
@@ -13,74 +16,79 @@ from facefactory.data.packing import archives
 from facefactory.data.sources import Account, Found, located, safe
 
 SUFFIXES = (".bmp", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-OTHERS = (  # pictures that are not read
-    *(".avif", ".gif", ".heic", ".heif", ".ico", ".jp2", ".jxl", ".psd", ".svg", ".tga"),
-    *(
-        ".arw",
-        ".cr2",
-        ".cr3",
-        ".dng",
-        ".nef",
-        ".orf",
-        ".raf",
-        ".rw2",
-    ),  # of cameras: what Pillow reads is a thumbnail
+# Pictures that are not read; of cameras' own formats, what Pillow reads is a thumbnail
+OTHERS = (
+    ".avif",
+    ".gif",
+    ".heic",
+    ".heif",
+    ".ico",
+    ".jp2",
+    ".jxl",
+    ".psd",
+    ".svg",
+    ".tga",
+    ".arw",
+    ".cr2",
+    ".cr3",
+    ".dng",
+    ".nef",
+    ".orf",
+    ".raf",
+    ".rw2",
 )
 # Endings of what lies beside pictures; files with any other ending, or none, are looked into
 BESIDE = """
-    .csv .tsv .txt .json .jsonl .xml .yaml .yml .toml .ini .cfg .md .rst .html .htm .pdf .doc .docx .xls .xlsx .ods .lst .log
-    .db .sqlite .lnk .url .parquet .arrow .feather .npy .npz .mat .h5 .hdf5 .pkl .pt .pth .onnx .pts .zip .tar .gz .tgz .bz2
-    .xz .zst .7z .rar .iso .mp4 .avi .mov .mkv .webm .mp3 .wav .py .ipynb .sh .m .c .cpp .h .js .cls .part .partial
-    .crdownload .download .tmp .lock .sha256 .md5 .torrent
+    .csv .tsv .txt .json .jsonl .xml .yaml .yml .toml .ini .cfg .md .rst .html .htm .pdf .doc
+    .docx .xls .xlsx .ods .lst .log .db .sqlite .lnk .url .parquet .arrow .feather .npy .npz .mat
+    .h5 .hdf5 .pkl .pt .pth .onnx .pts .zip .tar .gz .tgz .bz2 .xz .zst .7z .rar .iso .mp4 .avi
+    .mov .mkv .webm .mp3 .wav .py .ipynb .sh .m .c .cpp .h .js .cls .part .partial .crdownload
+    .download .tmp .lock .sha256 .md5 .torrent
 """
 NO_PICTURES = frozenset(BESIDE.split())
-BEGINS = re.compile(  # first bytes of pictures that are not read: GIF, HEIF and AVIF, JPEG XL, JPEG 2000
+# First bytes of pictures that are not read: GIF, HEIF and AVIF, JPEG XL, JPEG 2000
+BEGINS = re.compile(
     rb"GIF8|.{4}ftyp(heic|heix|hevc|heim|heis|mif1|msf1|avif|avis)|\xff\x0a|\0\0\0\x0c(JXL |jP  )",
     re.S,
 )
-READ = re.compile(
-    rb"\xff\xd8\xff|\x89PNG|BM|P[1-6]|II[*+]\0|MM\0[*+]|RIFF.{4}WEBP", re.S
-)  # first bytes of those that are
-LEFT_BEHIND = (  # by file servers, systems and tools; compared in lower case
-    *(
-        "@eadir",
-        "@recycle",
-        "@recently-snapshot",
-        "@sharebin",
-        "@tmp",
-        "#recycle",
-        "#snapshot",
-        "~snapshot",
-    ),
-    *(
-        "__macosx",
-        "lost+found",
-        "thumbs.db",
-        "ehthumbs.db",
-        "desktop.ini",
-        "$recycle.bin",
-        "recycler",
-        "icon\r",
-    ),
-    *("system volume information", "network trash folder", "temporary items", "__pycache__"),
-    *(
-        ".appledouble",
-        ".appledb",
-        ".appledesktop",
-        ".ds_store",
-        ".fseventsd",
-        ".spotlight-v100",
-        ".temporaryitems",
-    ),
-    *(
-        ".trash",
-        ".trashes",
-        ".snapshot",
-        ".snapshots",
-        ".zfs",
-        ".ipynb_checkpoints",
-        ".thumbnails",
-    ),
+# First bytes of those that are
+READ = re.compile(rb"\xff\xd8\xff|\x89PNG|BM|P[1-6]|II[*+]\0|MM\0[*+]|RIFF.{4}WEBP", re.S)
+# Left behind by file servers, systems and tools; compared in lower case
+LEFT_BEHIND = (
+    "@eadir",
+    "@recycle",
+    "@recently-snapshot",
+    "@sharebin",
+    "@tmp",
+    "#recycle",
+    "#snapshot",
+    "~snapshot",
+    "__macosx",
+    "lost+found",
+    "thumbs.db",
+    "ehthumbs.db",
+    "desktop.ini",
+    "$recycle.bin",
+    "recycler",
+    "icon\r",
+    "system volume information",
+    "network trash folder",
+    "temporary items",
+    "__pycache__",
+    ".appledouble",
+    ".appledb",
+    ".appledesktop",
+    ".ds_store",
+    ".fseventsd",
+    ".spotlight-v100",
+    ".temporaryitems",
+    ".trash",
+    ".trashes",
+    ".snapshot",
+    ".snapshots",
+    ".zfs",
+    ".ipynb_checkpoints",
+    ".thumbnails",
 )
 SYSTEM = re.compile(
     "|".join([*map(re.escape, LEFT_BEHIND), r"\._.*", r"\.trash-\d+", r"\.nfs[0-9a-f]+"]), re.I
@@ -97,48 +105,59 @@ TWIN = "files whose name another one has in another form of Unicode (rename them
 BACK = "links that lead back to a folder they lie in"
 
 
+Entry = tuple[str, Any, list[int]]  # name, what `sources.load` takes, size and time
+
+
 def find(recipe: dict[str, Any], root: str | None) -> Found:
-    """Sorted naturally (s2/9 before s2/10). Raises UserError: no root, no image, or a name that leads out of the root."""
+    """Sorted naturally (s2/9 before s2/10).
+
+    Raises:
+        UserError: no root, no image, or a name that leads out of the root.
+    """
     top, inner = located(recipe, root)
-    left_out, notes = Account(), list[str]()
-    entries = (
-        _walked(top, recipe.get("links") == "follow", left_out)
-        if top.is_dir()
-        else _listed(top, inner, left_out, notes)
-    )
+    left_out = Account()
+    notes = list[str]()
+    if top.is_dir():
+        entries = _walked(top, recipe.get("links") == "follow", left_out)
+    else:
+        entries = _listed(top, inner, left_out, notes)
 
     # Which of them are pictures
     files = dict[str, Any]()
     for name, item, stamp in entries:
-        if (reason := _no_picture(name, item)) is not None:
+        reason = _no_picture(name, item)
+        if reason is not None:
             left_out.add(reason, name)
             continue
         if name in files:
             left_out.add(TWIN if top.is_dir() else archives.AGAIN, name)
         files[name] = item, stamp
     if not files:
-        told = f" {left_out.told()}." if left_out else ""
-        raise UserError(f"no image below {top / inner}; looked for {' '.join(SUFFIXES)}.{told}")
+        besides = f" {left_out.told()}." if left_out else ""
+        endings = " ".join(SUFFIXES)
+        raise UserError(f"no image below {top / inner}; looked for {endings}.{besides}")
 
     names = sorted(files, key=_natural)
-    stamps = [(name, files[name][1]) for name in names]
     return Found(
-        names,
-        [files[name][0] for name in names],
-        stamps,
-        None,
-        tuple(notes),
-        left_out,
+        names=names,
+        items=[files[name][0] for name in names],
+        stamp=[(name, files[name][1]) for name in names],
+        notes=tuple(notes),
+        left_out=left_out,
         folders=True,
     )
 
 
 def _natural(name: str) -> list[tuple[int, Any]]:
-    return [(1, int(part)) if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)]
+    parts = re.split(r"(\d+)", name)
+    return [(1, int(part)) if part.isdecimal() else (0, part) for part in parts]
 
 
 def _no_picture(name: str, item: Any) -> str | None:
-    """Why a file is not packed; None: it is a picture by its ending or, if that says nothing, by its first bytes."""
+    """Why a file is not packed.
+
+    None: it is a picture by its ending or, if that says nothing, by its first bytes.
+    """
     lower = name.lower()
     if lower.endswith(SUFFIXES):
         return None
@@ -147,6 +166,8 @@ def _no_picture(name: str, item: Any) -> str | None:
     ending = os.path.splitext(lower)[1]
     if ending in NO_PICTURES:
         return f"{ending} files"
+
+    # No ending that says anything
     try:
         first = sources.content(item, 32)
         if BEGINS.match(first):
@@ -159,14 +180,17 @@ def _no_picture(name: str, item: Any) -> str | None:
         return NONE
 
 
-# -- archives ------------------------------------------------------------------------------------------------------
+# -- archives --------------------------------------------------------------------------
 
 
-def _listed(
-    archive: Path, inner: str, left_out: Account, notes: list[str]
-) -> Iterator[tuple[str, Any, list[int]]]:
-    """What lies below `inner` in an archive, without what is hidden: a folder of that counts once."""
-    listing, stat = archives.listed(archive), archive.stat()
+def _listed(archive: Path, inner: str, left_out: Account, notes: list[str]) -> Iterator[Entry]:
+    """What lies below `inner` in an archive, without what is hidden.
+
+    A hidden folder counts once.
+    """
+    listing = archives.listed(archive)
+    stat = archive.stat()
+    stamp = [stat.st_size, stat.st_mtime_ns]
     left_out.join(listing.left_out)
     notes += listing.notes
     skipped = set[str]()
@@ -174,11 +198,13 @@ def _listed(
         if not path.startswith(inner):
             continue
         name = path.removeprefix(inner)
-        found = SKIPPED.search(name)
-        if found is None:
-            yield name, item, [stat.st_size, stat.st_mtime_ns]
+        hidden = SKIPPED.search(name)
+        if hidden is None:
+            yield name, item, stamp
             continue
-        end = name.find("/", found.start(1))
+
+        # The outermost file or folder that is hidden
+        end = name.find("/", hidden.start(1))
         first = name if end < 0 else name[:end]
         if first not in skipped:
             left_out.add(_skip(first.rpartition("/")[2]) or HIDDEN, first)
@@ -187,20 +213,25 @@ def _listed(
 
 def _skip(name: str) -> str | None:
     """Why a file or folder is not looked into, by its name."""
-    return SYSTEMS if SYSTEM.fullmatch(name) else HIDDEN if name.startswith(".") else None
+    if SYSTEM.fullmatch(name):
+        return SYSTEMS
+    return HIDDEN if name.startswith(".") else None
 
 
-# -- folders -------------------------------------------------------------------------------------------------------
+# -- folders ---------------------------------------------------------------------------
 
 
-def _walked(top: Path, follow: bool, left_out: Account) -> Iterator[tuple[str, Any, list[int]]]:
-    """(name, path, size and time) of the files below a folder; with `follow` also of what its links lead to outside of it.
+def _walked(top: Path, follow: bool, left_out: Account) -> Iterator[Entry]:
+    """(name, path, size and time) of the files below a folder.
 
-    A folder is read once, at its own place if that is below `top`. UserError: a link leads out and is not followed.
+    With `follow` also of what its links lead to outside of it. A folder is read once, at its own
+    place if that is below `top`.
+    UserError: a link leads out and is not followed.
     """
     real = os.path.realpath(top)
     todo = [("", real)]  # folders as they are called and where they are
-    linked, walked = list[tuple[str, str]](), set[str]()
+    linked = list[tuple[str, str]]()
+    walked = set[str]()
     while todo or linked:
         if not todo:
             todo.append(linked.pop(0))
@@ -217,13 +248,13 @@ def _walked(top: Path, follow: bool, left_out: Account) -> Iterator[tuple[str, A
         # Folders and links are kept for later, files are given out
         deeper = []
         for entry in entries:
-            name, target = below + entry.name, os.path.join(place, entry.name)
+            name = below + entry.name
+            target = os.path.join(place, entry.name)
             reason = _skip(entry.name)
             if reason is None and entry.is_symlink():
                 target, reason = _target(target, real)
-                if reason is None and not f"{target}/".startswith(f"{real}/") and not follow:
-                    ways = "copy it there, give its folder as root, or read it too by pack.links=follow"
-                    raise UserError(f"{top / name} is a link to {target}, out of {top}; {ways}.")
+                if reason is None and not follow:
+                    _check_inside(target, real, top / name, top)
                 if reason is None and os.path.isdir(target):
                     linked.append((f"{name}/", target))
                     continue
@@ -237,15 +268,21 @@ def _walked(top: Path, follow: bool, left_out: Account) -> Iterator[tuple[str, A
         todo += reversed(deeper)
 
 
+def _check_inside(target: str, real: str, link: Path, top: Path) -> None:
+    """UserError: the target of a link lies outside of the folder at `real`."""
+    if not f"{target}/".startswith(f"{real}/"):
+        ways = "copy it there, give its folder as root, or read it too by pack.links=follow"
+        raise UserError(f"{link} is a link to {target}, out of {top}; {ways}.")
+
+
 def _entries(place: str) -> list[os.DirEntry[str]]:
     """A folder's entries by name; UserError: it may not be read."""
     try:
         with os.scandir(place) as entries:
             return sorted(entries, key=lambda entry: entry.name)
     except PermissionError:
-        raise UserError(
-            f"the folder {place} may not be read; ask for its permissions, or move it away."
-        ) from None
+        ways = "ask for its permissions, or move it away"
+        raise UserError(f"the folder {place} may not be read; {ways}.") from None
 
 
 def _target(link: str, root: str) -> tuple[str, str | None]:
@@ -254,4 +291,5 @@ def _target(link: str, root: str) -> tuple[str, str | None]:
         target = os.path.realpath(link, strict=True)
     except OSError as error:
         return "", archives.CIRCLE if error.errno == errno.ELOOP else archives.NOWHERE
-    return target, BACK if f"{root}/".startswith(f"{target.rstrip('/')}/") else None
+    around = f"{target.rstrip('/')}/"
+    return target, BACK if f"{root}/".startswith(around) else None

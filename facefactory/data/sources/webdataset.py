@@ -1,11 +1,11 @@
-"""Other people's WebDataset tars: pictures beside .json and .cls; local files only, nothing is unpickled or run.
+"""Other people's WebDataset tars: pictures beside .json and .cls.
 
-Only the tars' headers and labels are read to list them. Brace patterns are the webdataset library's. Unlike there, the
-files of a sample need not stand side by side, and a name may have dots: `v1.0000.jpg` goes with `v1.0000.json`.
+Local files only, nothing is unpickled or run. Only the tars' headers and labels are read to list
+them. Brace patterns are the webdataset library's. Unlike there, the files of a sample need not
+stand side by side, and a name may have dots: `v1.0000.jpg` goes with `v1.0000.json`.
 """
 
 import json
-import math
 import os
 import re
 from collections.abc import Iterator
@@ -28,36 +28,41 @@ Member = tuple[str, int, int]  # tar, offset and size
 
 
 def find(recipe: dict[str, Any], root: str | None) -> Found:
-    """Named `<tar>/<member>`, the tar by its place below the folder of all. UserError: no tars, a damaged one, no image."""
+    """Named `<tar>/<member>`, the tar by its place below the folder of all.
+
+    UserError: no tars, a damaged one, no image.
+    """
     paths = _tars(root)
     around = os.path.commonpath([path.parent for path in paths])
-    tars = [path.relative_to(around).as_posix() for path in paths]
-    ignored = set((recipe.get("webdataset") or {}).get("ignore") or [])
+    section = recipe.get("webdataset") or {}
+    ignored = set(section.get("ignore") or [])
 
-    items, labels = dict[str, Any](), _Labels(ignored)
-    left_out, notes = Account(), list[str]()
-    for tar, path in zip(tars, paths, strict=True):
+    items = dict[str, Any]()
+    labels = _Labels(ignored)
+    stamp = list[tuple[str, int, int]]()
+    left_out = Account()
+    notes = list[str]()
+    for path in paths:
+        tar = path.relative_to(around).as_posix()
         for image in _samples(tar, path, left_out, notes):
             name = f"{tar}/{image.name}"
             items[name] = image.place
             labels.add(name, image.labels)
+        stat = path.stat()
+        stamp.append((tar, stat.st_size, stat.st_mtime_ns))
     if not items:
         endings = " ".join(SUFFIXES)
         more = f" {left_out.told()}." if left_out else ""
         raise UserError(f"no picture ({endings}) in {paths[0]}; other members are not read.{more}")
 
-    stamp = [
-        (tar, path.stat().st_size, path.stat().st_mtime_ns)
-        for tar, path in zip(tars, paths, strict=True)
-    ]
     names = list(items)
     return Found(
-        names,
-        list(items.values()),
-        stamp,
-        labels.table(names),
-        (*notes, *labels.notes()),
-        left_out,
+        names=names,
+        items=list(items.values()),
+        stamp=stamp,
+        table=labels.table(names),
+        notes=(*notes, *labels.notes()),
+        left_out=left_out,
     )
 
 
@@ -65,24 +70,23 @@ def _tars(root: str | None) -> list[Path]:
     from webdataset.shardlists import expand_urls
 
     if root is None:
-        raise UserError(
-            "no tars given: pack.root=FOLDER, or a pattern, e.g. pack.root='/data/faces-{000..011}.tar'."
-        )
-    spans = [
-        abs(int(last) - int(first)) + 1
-        for first, last in re.findall(r"\{(-?\d+)\.\.(-?\d+)", root)
-    ]
-    if math.prod(spans) > MOST_TARS:
-        raise UserError(
-            f"pack.root={root} stands for {math.prod(spans)} tars; at most {MOST_TARS} are read."
-        )
+        ways = "pack.root=FOLDER, or a pattern, e.g. pack.root='/data/faces-{000..011}.tar'"
+        raise UserError(f"no tars given: {ways}.")
+    count = 1
+    for first, last in re.findall(r"\{(-?\d+)\.\.(-?\d+)", root):
+        count *= abs(int(last) - int(first)) + 1
+    if count > MOST_TARS:
+        raise UserError(f"pack.root={root} stands for {count} tars; at most {MOST_TARS} are read.")
+
     top = Path(root).expanduser()
-    paths = _below(top) if top.is_dir() else [Path(name) for name in expand_urls(str(top))]
+    if top.is_dir():
+        paths = _below(top)
+    else:
+        paths = list(map(Path, expand_urls(str(top))))
     absent = next((path for path in paths if not path.is_file()), None)
     if not paths or absent:
-        raise UserError(
-            f"no tar {absent or top / '*.tar'}; pack.root takes a folder or local paths (no addresses)."
-        )
+        allowed = "pack.root takes a folder or local paths (no addresses)"
+        raise UserError(f"no tar {absent or top / '*.tar'}; {allowed}.")
     return paths
 
 
@@ -94,11 +98,9 @@ def _below(top: Path) -> list[Path]:
         if "index.json" in files:
             folders.clear()
             continue
-        paths += [
-            Path(folder, name)
-            for name in files
-            if name.endswith(".tar") and not name.startswith(".")
-        ]
+        for name in files:
+            if name.endswith(".tar") and not name.startswith("."):
+                paths.append(Path(folder, name))
     return sorted(paths)
 
 
@@ -123,58 +125,72 @@ def _first_key(name: str) -> str:
     return folder + slash + file.partition(".")[0]
 
 
+@dataclass
+class _Members:
+    """What a tar holds, by key."""
+
+    pictures: dict[str, tuple[str, Member]]  # name and place
+    labels: dict[str, dict[str, Member]]  # by ending
+
+
 def _samples(tar: str, path: Path, left_out: Account, notes: list[str]) -> Iterator[_Sample]:
-    """The pictures of a tar in their order, each with its labels, wherever in the tar these stand."""
-    pictures, labels = dict[str, tuple[str, Member]](), dict[str, dict[str, Member]]()
-    seen, keys = set[str](), dict[str, None]()
+    """The pictures of a tar in their order, each with its labels, wherever these stand."""
     listing = archives.listed(path)
     notes += listing.notes
     left_out.join(listing.left_out, f"{tar}/")
-    for name, place in listing.members:
-        if name in seen:
-            raise UserError(
-                f"{path}: {name!r} is there twice, a duplicate. Mend it or leave it out."
-            )
-        seen.add(name)
-        if "/." in f"/{name}":
-            left_out.add(HIDDEN, f"{tar}/{name}")
-            continue
-        key, ending = _split(name)
-        if f".{ending}" in SUFFIXES:
-            keys[key] = None
-            if key in pictures:
-                left_out.add("pictures that are the second of their sample", f"{tar}/{name}")
-            else:
-                pictures[key] = name, place
-        elif ending in LABELS:
-            keys[key] = None
-            labels.setdefault(key, {})[ending] = place
-        elif f".{ending}" in OTHERS:
-            left_out.add(UNREAD, f"{tar}/{name}")
-        else:
-            left_out.add(
-                f".{ending} files" if ending else "members without an ending", f"{tar}/{name}"
-            )
+    members = _members(listing.members, tar, path, left_out)
 
     used = set[str]()
-    for key, (name, place) in pictures.items():
+    for key, (name, place) in members.pictures.items():
         first = _first_key(name)
-        if (
-            first != key and first in pictures and key not in labels
-        ):  # 0001.mask.png beside 0001.jpg
+        with_dots = first != key and key not in members.labels
+        if with_dots and first in members.pictures:  # 0001.mask.png beside 0001.jpg
             left_out.add("pictures that are a further part of their sample", f"{tar}/{name}")
             used.add(key)
             continue
-        own = key if key in labels else first
+        own = key if key in members.labels else first
         used |= {key, own}
-        yield _Sample(name, place, labels.get(own, {}))
-    for key in labels:
+        yield _Sample(name, place, members.labels.get(own, {}))
+    for key in members.labels:
         if key not in used:
             left_out.add("samples without a picture", f"{tar}/{key}")
 
 
+def _members(listed: list[tuple[str, Any]], tar: str, path: Path, left_out: Account) -> _Members:
+    """Pictures and labels among the members of a tar; UserError: a name comes twice."""
+    members = _Members({}, {})
+    names = set[str]()
+    for name, place in listed:
+        if name in names:
+            twice = f"{path}: {name!r} is there twice, a duplicate"
+            raise UserError(f"{twice}. Mend it or leave it out.")
+        names.add(name)
+
+        # Where it belongs, or why it is left out
+        key, ending = _split(name)
+        reason = ""
+        if "/." in f"/{name}":
+            reason = HIDDEN
+        elif f".{ending}" in SUFFIXES and key in members.pictures:
+            reason = "pictures that are the second of their sample"
+        elif f".{ending}" in SUFFIXES:
+            members.pictures[key] = name, place
+        elif ending in LABELS:
+            members.labels.setdefault(key, {})[ending] = place
+        elif f".{ending}" in OTHERS:
+            reason = UNREAD
+        else:
+            reason = f".{ending} files" if ending else "members without an ending"
+        if reason:
+            left_out.add(reason, f"{tar}/{name}")
+    return members
+
+
 class _Labels:
-    """Single values of .json and .cls, by picture; whatever cannot be read leaves its picture without them, and is told."""
+    """Single values of .json and .cls, by picture.
+
+    Whatever cannot be read leaves its picture without them, and is told.
+    """
 
     def __init__(self, ignored: set[str]) -> None:
         self.ignored = ignored
@@ -183,30 +199,31 @@ class _Labels:
         self.left = Account()
 
     def add(self, name: str, places: dict[str, Member]) -> None:
+        """The labels of the next picture."""
         self.count += 1
         for ending in LABELS:
             if ending not in places:
                 continue
             try:
-                found = _decoded(ending, places[ending])
+                content = _decoded(ending, places[ending])
             except (ValueError, RecursionError) as error:
-                self.left.add(
-                    f".{ending} are not readable, their pictures are without",
-                    f"that of {name}: {error}",
-                )
+                unreadable = f".{ending} are not readable, their pictures are without"
+                self.left.add(unreadable, f"that of {name}: {error}")
                 continue
-            for key, value in found.items():
-                if key in self.ignored:
-                    continue
-                if isinstance(value, list | dict):
-                    self.left.add(
-                        f"values of {key!r} are lists or objects, no labels", f"that of {name}"
-                    )
-                else:
-                    label = " ".join(key.split()) or "without a name"
-                    values = self.columns.setdefault(label, [])
-                    values += [None] * (self.count - len(values))
-                    values[-1] = value
+            for key, value in content.items():
+                if key not in self.ignored:
+                    self._take(key, value, name)
+
+    def _take(self, key: str, value: Any, name: str) -> None:
+        """One value of the picture `name`."""
+        if isinstance(value, list | dict):
+            reason = f"values of {key!r} are lists or objects, no labels"
+            self.left.add(reason, f"that of {name}")
+            return
+        label = " ".join(key.split()) or "without a name"
+        values = self.columns.setdefault(label, [])
+        values += [None] * (self.count - len(values))
+        values[-1] = value
 
     def table(self, names: list[str]) -> pd.DataFrame:
         """A row a picture; values stay as they are, so that long numbers lose no digit."""
@@ -217,9 +234,8 @@ class _Labels:
         return pd.DataFrame(columns, index=names)
 
     def notes(self) -> Iterator[str]:
-        return (
-            f"{entry.count} {reason}, e.g. {entry.first[0]}" for reason, entry in self.left.items()
-        )
+        for reason, entry in self.left.items():
+            yield f"{entry.count} {reason}, e.g. {entry.first[0]}"
 
 
 def _decoded(ending: str, place: Member) -> dict[str, Any]:
