@@ -68,10 +68,11 @@ Folder = tuple[str, ...]  # the parts of its place
 
 def read(names: Sequence[str] | pd.Index) -> Layout:
     """Splits, labels and people of images that are called so."""
-    codes, uniques = pd.factorize(np.array([name.rpartition("/")[0] for name in names], object))
-    if len(uniques) < 2:
+    places = [name.rpartition("/")[0] for name in names]
+    codes, different = pd.factorize(np.array(places, object))
+    if len(different) < 2:
         return Layout()
-    folders = _inside([tuple(place.split("/")) if place else () for place in uniques.tolist()])
+    folders = _inside(list(map(_folder, different.tolist())))
 
     # Splits, and the parts of each folder's place that lie above and below them
     sides = [""] * len(folders)
@@ -102,6 +103,10 @@ def read(names: Sequence[str] | pd.Index) -> Layout:
     return Layout(splits, labels, people, sides_there, tuple(split_notes), tuple(notes))
 
 
+def _folder(place: str) -> Folder:
+    return tuple(place.split("/")) if place else ()
+
+
 def _sizes(words: list[str | None], counts: list[int]) -> Counter[str]:
     """Label -> its images, of labels and counts of images by folder."""
     sizes = Counter[str]()
@@ -123,7 +128,8 @@ def split_of(name: str) -> str:
 
 def _inside(folders: list[Folder], of: list[Folder] | None = None) -> list[Folder]:
     """Folders without what lies around all (those `of`); shorter ones become ()."""
-    shortest, longest = min(of or folders), max(of or folders)
+    shortest = min(of or folders)
+    longest = max(of or folders)
     common = 0
     while common < min(len(shortest), len(longest)) and shortest[common] == longest[common]:
         common += 1
@@ -171,7 +177,10 @@ def _cut(folders: list[Folder], depth: int) -> tuple[list[str], list[Folder], li
 def _told_splits(
     splits: "np.ndarray | None", labelled: bool, folders: list[Folder], depth: int | None
 ) -> Iterator[str]:
-    """What a person should know of the set's own splits, or of what looks like some and is none."""
+    """What a person should know of the set's own splits.
+
+    Or of what looks like some and is none.
+    """
     if splits is None:
         yield from _told_no_splits(folders)
         return
@@ -255,7 +264,9 @@ def _are_chunks(
     chunk = np.array([int(word) if word else -1 for word in words])[codes]
     numbers = pd.Series(list(map(_number, names)), dtype=float)
     spans = numbers.groupby(chunk).agg(["min", "max"]).drop(-1, errors="ignore")
-    rising = spans["max"].to_numpy()[:-1] < spans["min"].to_numpy()[1:]
+    last = spans["max"].to_numpy()
+    first = spans["min"].to_numpy()
+    rising = last[:-1] < first[1:]
     return bool(numbers.notna().all() and rising.all())
 
 
@@ -267,7 +278,7 @@ def _number(name: str) -> float:
 
 
 def _are_people(sizes: Counter[str]) -> bool:
-    """Folder -> images: many small folders, very many of any size, or those that are called as people are."""
+    """Folder -> images: many small folders, very many of any size, or those called as people are."""
     if len(sizes) < LEAST_PEOPLE:
         return False
     small = len(sizes) >= MANY_FOLDERS and statistics.median(sizes.values()) <= FEW_IMAGES

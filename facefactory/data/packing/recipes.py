@@ -140,8 +140,10 @@ def _crop(value: Any) -> str | int | list[int]:
         numbers = [int(part) for part in text.split(",")]
     if len(numbers) == 1 and numbers[0] > 0:
         return numbers[0]
-    if len(numbers) == 4 and numbers[0] < numbers[2] and numbers[1] < numbers[3]:
-        return numbers
+    if len(numbers) == 4:
+        left, top, right, bottom = numbers
+        if left < right and top < bottom:
+            return numbers
     allowed = "square, none, the side of a centred square, or left,top,right,bottom"
     raise UserError(f"crop is {value!r}; allowed are {allowed}.")
 
@@ -207,6 +209,7 @@ def plan(options: Pack, recipe: Recipe | None = None) -> Plan:
     facts = read.facts
     notes = facts["notes"]
 
+    # Words become numbers and classes
     typed, schema, table = _encoded(read)
     notes += typed.notes
 
@@ -214,8 +217,12 @@ def plan(options: Pack, recipe: Recipe | None = None) -> Plan:
     selection = _Selection(read.found)
     facts["selection"] = selection.counts
     _select(selection, read, table, schema)
-    splits = read.sides[selection.places] if own else dealt(recipe, table.iloc[selection.places])
-    dealt_by = {} if own else dict(recipe["splits"])
+    if own:
+        splits = read.sides[selection.places]
+        dealt_by = {}
+    else:
+        splits = dealt(recipe, table.iloc[selection.places])
+        dealt_by = dict(recipe["splits"])
     if recipe["balance"]:
         splits = _balanced(selection, splits, recipe["balance"], table, schema)
     facts["account"] = _account(read.found, selection)
@@ -229,9 +236,7 @@ def plan(options: Pack, recipe: Recipe | None = None) -> Plan:
     if own and recipe["group"]:
         people = table[recipe["group"]].to_numpy()
         facts["people_in_several_splits"] = _people_in_several_splits(people, splits)
-    still_to_drop = [name for name in recipe["drop"] or [] if name not in typed.left_out]
-    unwanted = select.left_out(table, schema, {**recipe, "drop": still_to_drop})
-    facts["labels_left_out"] = typed.left_out | unwanted
+    facts["labels_left_out"] = _labels_left_out(recipe, typed, table, schema)
     for name in facts["labels_left_out"]:
         schema.pop(name, None)
 
@@ -265,7 +270,8 @@ def _read(options: Pack, recipe: Recipe, path: Path) -> _Read:
         specs.append({"file": options.labels})
     elif recipe["labels"]:
         specs.append({"file": str(path.parent.absolute() / recipe["labels"])})
-    raw, facts, notes = _labels(found, specs, Path(root or "").expanduser(), recipe)
+    top = Path(root or "").expanduser()
+    raw, facts, notes = _labels(found, specs, top, recipe)
     absent = _absent(specs) - set(raw.columns)
     facts["notes"] = [*found.notes, *notes]
     for name in sorted(absent):
@@ -421,7 +427,8 @@ def _select(selection: _Selection, read: _Read, table: pd.DataFrame, schema: Sch
         selection.counts["where"] = len(places)
     if recipe["limit"]:
         count = len(selection.places)
-        evenly = order.permute(np.arange(min(recipe["limit"], count)), count, 1)
+        most = min(recipe["limit"], count)
+        evenly = order.permute(np.arange(most), count, 1)
         selection.keep(selection.places[np.sort(evenly)], "images beyond the limit")
         selection.counts["limit"] = len(selection.places)
     if not len(selection.places):
@@ -483,6 +490,15 @@ def _narrowed(
     return narrowed, labels.encode(rows, narrowed, rows.index.tolist())
 
 
+def _labels_left_out(
+    recipe: Recipe, typed: values.Typed, table: pd.DataFrame, schema: Schema
+) -> dict[str, str]:
+    """Label -> why it is not packed."""
+    still_to_drop = [name for name in recipe["drop"] or [] if name not in typed.left_out]
+    unwanted = select.left_out(table, schema, {**recipe, "drop": still_to_drop})
+    return typed.left_out | unwanted
+
+
 def _people_in_several_splits(people: np.ndarray, splits: np.ndarray) -> int:
     """How many people (numbers; negative: unknown) have images in more than one split."""
     known = people >= 0
@@ -513,7 +529,8 @@ def dealt(recipe: Recipe, table: pd.DataFrame) -> np.ndarray:
     """
     people = labels.people(table, recipe["group"])
     groups, group_of_image = np.unique(people, return_inverse=True)
-    place = order.permute(np.arange(len(groups)), len(groups), 0)[group_of_image]
+    shuffled = order.permute(np.arange(len(groups)), len(groups), 0)
+    place = shuffled[group_of_image]
     shares = recipe["splits"]
     if abs(sum(shares.values()) - 1) > 1e-6:
         given = f"splits of recipe {recipe['name']!r} are {shares}"
@@ -522,7 +539,8 @@ def dealt(recipe: Recipe, table: pd.DataFrame) -> np.ndarray:
     # The first place behind each split; rounding must not push one into the next
     ends = np.cumsum(list(shares.values())) * len(groups)
     numbers = np.searchsorted(ends - 1e-6, place, side="right")
-    return np.array(list(shares))[numbers.clip(max=len(shares) - 1)]
+    last = len(shares) - 1
+    return np.array(list(shares))[numbers.clip(max=last)]
 
 
 # -- raw labels ------------------------------------------------------------------------

@@ -182,7 +182,8 @@ def _delimiter(path: Path, first: str, second: str) -> str:
     mark = max(",;\t|", key=bare.count)
     if path.suffix.lower() == ".csv" and mark not in bare:
         raise ValueError("its first line has no comma, so there is no label beside the file names")
-    uneven = second.count(mark) not in (first.count(mark), first.count(mark) + 1)
+    count = first.count(mark)
+    uneven = second.count(mark) not in (count, count + 1)
     return r"\s+" if mark not in bare or (mark == "\t" and uneven) else mark
 
 
@@ -254,7 +255,10 @@ def _lines_before(stream: TextIO, place: int) -> int:
 
 
 def _rows(stream: TextIO, mark: str, width: int, before: int) -> pd.DataFrame:
-    """The rest of a table as text, after `before` lines; ValueError: a row is wider than `width`."""
+    """The rest of a table as text, after `before` lines.
+
+    ValueError: a row is wider than `width`.
+    """
     form: dict[str, Any] = {
         "sep": mark,
         "header": None,
@@ -316,7 +320,8 @@ def _named(rows: pd.DataFrame, names: list[str]) -> Table:
                 again += 1
             table.notes.append(f"two columns are called {first!r}; the second is called {name!r}")
         used[number] = name
-    table.rows = table.rows[list(used)].set_axis(list(used.values()), axis=1)
+    kept = table.rows[list(used)]
+    table.rows = kept.set_axis(list(used.values()), axis=1)
     return table
 
 
@@ -418,7 +423,8 @@ def _match_names_in_rows(match: Match, rows: list[str], names: list[str]) -> Non
     depths = np.array([name.count("/") + 1 for name in names], int)
     for depth in sorted(set(depths.tolist()), reverse=True):
         left = _open_rows(match, rows)
-        so_deep = np.flatnonzero(_free(match, len(names)) & (depths == depth)).tolist()
+        free = _free(match, len(names))
+        so_deep = np.flatnonzero(free & (depths == depth)).tolist()
         by_name = {names[image]: image for image in so_deep}
         endings = [_ending(rows[row], depth) for row in left]
         by_ending = _grouped(zip(endings, left, strict=True))
@@ -484,7 +490,8 @@ def indexed(table: Table, path: Path, images: Images) -> Table:
 
     # One row an image
     keys[matched] = names[matched]
-    rows = table.rows.drop(columns=column).set_axis(pd.Index(keys, dtype=object))[~empty]
+    index = pd.Index(keys, dtype=object)
+    rows = table.rows.drop(columns=column).set_axis(index)[~empty]
     if rows.index.has_duplicates and not best.count:  # no file names, as the caller says
         rows = rows[~rows.index.duplicated()]
     if rows.index.has_duplicates:
@@ -513,7 +520,8 @@ def _best_match(rows: pd.DataFrame, images: Images) -> tuple[Match, str, list[st
     first, *others = map(str, rows.columns)
     keys = {first: _plain(rows[first])}
     matches = {first: images.match(keys[first])}
-    if matches[first].exact * 2 >= min(len(rows), len(images.names)):
+    most = min(len(rows), len(images.names))
+    if matches[first].exact * 2 >= most:
         return matches[first], first, keys[first]
 
     # By whole names or their endings

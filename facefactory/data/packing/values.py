@@ -122,8 +122,10 @@ def _no_label(column: pd.Series) -> str:
     """Why a column is no label although nobody said so."""
     present = column.dropna()
     numeric = pd.api.types.is_numeric_dtype(present)
-    if numeric and (present.head(1000).astype(float) % 1 != 0).any():
-        return ""
+    if numeric:
+        fractions = present.head(1000).astype(float) % 1
+        if (fractions != 0).any():
+            return ""
     different = present.unique()
     if len(different) >= FEW and len(different) >= OWN_VALUE * len(present):
         return f"{len(different)} values for {len(present)} images"
@@ -162,7 +164,8 @@ def _column(
         column = column.astype(column.dtype.type if column.notna().all() else object)
         return _column(name, column, given, notes)
     if isinstance(column.dtype, pd.CategoricalDtype):
-        column = column.astype(column.cat.categories.dtype if column.notna().all() else object)
+        plain = column.cat.categories.dtype
+        column = column.astype(plain if column.notna().all() else object)
         return _column(name, column, given, notes)
     if column.dtype == object:
         column, reason = _single(column)
@@ -327,10 +330,12 @@ def _taken(values: _Values, numbers: list[Any], notes: list[str]) -> pd.Series |
         _tell_spellings(values, numbers, notes)
     gaps = bool(values.missing.any() or (values.codes < 0).any())
     whole = all(isinstance(number, int) for number in present)
-    if whole and max(map(abs, present)) >= (2**53 if gaps else 2**63):
+    limit = 2**53 if gaps else 2**63
+    if whole and max(map(abs, present)) >= limit:
         return None
     if whole and not gaps:
-        return pd.Series(np.array(numbers, np.int64)[values.codes], values.column.index)
+        of_code = np.array(numbers, np.int64)
+        return pd.Series(of_code[values.codes], values.column.index)
     of_value = np.array([*numbers, np.nan], float)  # code -1 takes the last
     of_value[:-1][values.missing] = np.nan
     return pd.Series(of_value[values.codes], values.column.index)
@@ -347,7 +352,8 @@ def _of_words(values: _Values, given: _Given, notes: list[str]) -> pd.Series:
         alike.setdefault(_folded(values.words[place]), []).append(place)
 
     # One spelling of each; classes that differ by case alone are wanted
-    counts = np.bincount(values.codes[values.codes >= 0], minlength=len(values.words))
+    present = values.codes[values.codes >= 0]
+    counts = np.bincount(present, minlength=len(values.words))
     words = list[Any](values.words)
     merged = list[str]()
     for key, places in alike.items():
@@ -373,11 +379,16 @@ def _of_words(values: _Values, given: _Given, notes: list[str]) -> pd.Series:
 
 
 def texts(column: pd.Series) -> pd.Series:
-    """Values as classes are written: whole numbers without a point, also where gaps made floats."""
+    """Values as classes are written.
+
+    Whole numbers have no point, also where gaps made floats of them.
+    """
 
     def text(value: Any) -> str:
         is_number = isinstance(value, int | float | np.number)
-        return str(int(value)) if is_number and float(value) % 1 == 0 else str(value)
+        if is_number and float(value) % 1 == 0:
+            return str(int(value))
+        return str(value)
 
     return column.map(text, na_action="ignore")
 
@@ -402,7 +413,10 @@ def renamed(column: pd.Series, words: dict[Any, Any]) -> pd.Series:
     codes, different = texts(column).factorize()
     of_value = list[Any]()
     for value in map(str, different):
-        of_value.append(exact[value] if value in exact else loose.get(_loosely(value), np.nan))
+        if value in exact:
+            of_value.append(exact[value])
+        else:
+            of_value.append(loose.get(_loosely(value), np.nan))
     of_value.append(np.nan)
     return pd.Series(np.array(of_value, object)[codes], column.index)
 

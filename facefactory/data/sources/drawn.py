@@ -27,6 +27,18 @@ Color = tuple[int, int, int]
 BLACK = (0, 0, 0)
 WHITE = (255, 255, 255)
 FRAME = (26, 22, 24)
+LENS = (30, 30, 36)
+GLARE = (84, 86, 100)
+LIPS = (176, 60, 60)
+LIPSTICK = (196, 16, 52)
+THROAT = (70, 18, 24)
+TEETH = (244, 240, 232)
+ROUGE = (226, 60, 84)
+EYE_SHADOW = (92, 40, 110)
+EYEBALL = (244, 242, 238)
+PUPIL = (12, 10, 10)
+IRIS = ((64, 40, 24), (80, 132, 172))  # from factor -1 to 1
+SHIRT = ((40, 96, 120), (220, 90, 60))
 HAIR = {
     "black": (30, 25, 27),
     "brown": (82, 48, 30),
@@ -228,12 +240,17 @@ def _correlated(name: str, entry: list[Any], shares: dict[str, float]) -> Chance
         allowed = f"{prevalences} allow phi from {low:.3f} to {high:.3f}"
         way = "change one of the three"
         raise UserError(f"drawn.correlate has {name}: {entry}; {allowed}: {way}.")
-    return Chance(cause, a - phi * spread / (1 - b), a + phi * spread / b)
+    return Chance(
+        cause,
+        without=a - phi * spread / (1 - b),
+        within=a + phi * spread / b,
+    )
 
 
 def uniform(name: str, options: Options, first: int, count: int) -> np.ndarray:
     """Numbers in [0, 1) of the stream `name`, one for each of the images first…first+count-1."""
-    key = np.array([options.seed, zlib.crc32(name.encode())], np.uint64)
+    number = zlib.crc32(name.encode())
+    key = np.array([options.seed, number], np.uint64)
     stream = np.random.Philox(key=key, counter=first // 4)
     skip = first % 4  # a step of the counter makes four numbers
     numbers = stream.random_raw(skip + count)[skip:]
@@ -261,8 +278,8 @@ def factors(options: Options, first: int, count: int) -> pd.DataFrame:
         if chance.cause:
             share = np.where(has[chance.cause], chance.within, chance.without)
         has[name] = draws(name) < share
-        low = np.where(has[name], attribute.within[0], attribute.without[0])
-        high = np.where(has[name], attribute.within[1], attribute.without[1])
+        ends = np.where(has[name][:, None], attribute.within, attribute.without)
+        low, high = ends.T
         values = low + (high - low) * draws(attribute.factor)
         columns[attribute.factor] = values.astype(np.float32)
 
@@ -272,7 +289,8 @@ def factors(options: Options, first: int, count: int) -> pd.DataFrame:
     background = (draws("background") * len(BACKGROUNDS)).astype(int)
     columns["background"] = np.array(list(BACKGROUNDS))[background]
     for name, most in FREE.items():
-        columns[name] = (most * (2 * draws(name) - 1)).astype(np.float32)
+        values = most * (2 * draws(name) - 1)
+        columns[name] = values.astype(np.float32)
     return pd.DataFrame(columns, index=np.arange(first, first + count))
 
 
@@ -322,9 +340,31 @@ COLLAR = np.array(  # from the throat down the right shoulder
         1.5 + 2.2j,
     ]
 )
+CURTAIN = np.array(  # hair behind the head: share of its length, share of its width
+    [
+        [0.0, 0.95],
+        [0.3, 1.02],
+        [0.6, 1.04],
+        [0.8, 1.04],
+        [0.93, 0.98],
+        [0.99, 0.8],
+        [1.0, 0.5],
+    ]
+)
+LOCK = np.array(  # hair beside the face: share of its length, inner and outer width
+    [
+        [0.15, 0.9, 0.9],
+        [0.6, 0.92, 1.0],
+        [0.85, 0.93, 0.95],
+        [0.97, 0.98, 0.8],
+        [1.0, 1.05, 0.5],
+    ]
+)
 JAW = np.exp(1j * np.linspace(0.0, np.pi, 17))
-INSIDE = np.clip(1 - np.linspace(-1, 1, 64) ** 2 - np.linspace(-1, 1, 64)[:, None] ** 2, 0, 1)
-FADE = Image.fromarray((255 * INSIDE**1.5 * (2 - INSIDE)).astype(np.uint8))
+ACROSS = np.linspace(-1, 1, 64)
+INSIDE = np.clip(1 - ACROSS**2 - ACROSS[:, None] ** 2, 0, 1)
+FADING = 255 * INSIDE**1.5 * (2 - INSIDE)
+FADE = Image.fromarray(FADING.astype(np.uint8))
 
 # Where an outline lies
 FACE = 0  # on the front of the head
@@ -355,8 +395,11 @@ class Patch(NamedTuple):
 
 def mix(a: Color, b: Color, share: float) -> Color:
     """From `a` (share 0) to `b` (share 1)."""
-    red, green, blue = (int(x + (y - x) * share) for x, y in zip(a, b, strict=True))
-    return red, green, blue
+    return (
+        int(a[0] + (b[0] - a[0]) * share),
+        int(a[1] + (b[1] - a[1]) * share),
+        int(a[2] + (b[2] - a[2]) * share),
+    )
 
 
 def ellipse(x: float, y: float, width: float, height: float) -> np.ndarray:
@@ -374,22 +417,23 @@ def band(x: np.ndarray, top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
 
 def hairline(face: Face, x: np.ndarray) -> np.ndarray:
     """Where the hair begins, highest at the parting."""
-    return -0.62 - 0.08 * face.hairline + 0.6 * np.abs(x - 0.2 * face.parting) ** 2.5
+    from_parting = np.abs(x - 0.2 * face.parting)
+    return -0.62 - 0.08 * face.hairline + 0.6 * from_parting**2.5
 
 
 def head(face: Face) -> Iterator[Patch]:
     """Hair behind the head, neck, clothes, skull, ears; skin with light, cheeks, beard; nose."""
     # Hair behind everything
     length = (1 + face.hair_length) / 2
-    down = -0.5 + (1.75 * length + 0.45) * np.array([0.0, 0.3, 0.6, 0.8, 0.93, 0.99, 1.0])
-    width = (A + 0.03 + 0.14 * length) * np.array([0.95, 1.02, 1.04, 1.04, 0.98, 0.8, 0.5])
+    down = -0.5 + (1.75 * length + 0.45) * CURTAIN[:, 0]
+    width = (A + 0.03 + 0.14 * length) * CURTAIN[:, 1]
     curtain = 1j * band(down, -width, width).conj()
     yield Patch(curtain, mix(face.hair, BLACK, 0.35), ROUND, -0.16)
 
     # Neck and clothes
     neck = band(0.34 * U, 0 * U + 0.5, 0 * U + 1.7)
     yield Patch(neck, mix(face.skin, BLACK, 0.28), BODY)
-    shirt = mix((40, 96, 120), (220, 90, 60), (1 + face.shirt) / 2)
+    shirt = mix(*SHIRT, (1 + face.shirt) / 2)
     left = -COLLAR[::-1].conj()
     yield Patch(np.concatenate([COLLAR, left]), shirt, BODY)
 
@@ -406,7 +450,8 @@ def head(face: Face) -> Iterator[Patch]:
 
 def _skin(face: Face) -> Iterator[Patch]:
     """Skin below the hairline, the light on it, cheeks, beard."""
-    wide = A * (0.97 + 0.04 * face.face_width) * np.abs(JAW.real) ** (0.8 - 0.18 * face.jaw)
+    width = A * (0.97 + 0.04 * face.face_width)
+    wide = width * np.abs(JAW.real) ** (0.8 - 0.18 * face.jaw)
     jaw = np.copysign(wide, JAW.real) + 1j * (0.05 + 0.95 * JAW.imag)
     brow = 0.9 * A * U
     below_hair = np.concatenate([jaw, brow + 1j * hairline(face, brow)])
@@ -415,11 +460,12 @@ def _skin(face: Face) -> Iterator[Patch]:
     yield Patch(lit, mix(face.skin, WHITE, 0.12), soft=True)
 
     if face.makeup:
-        rouge = mix(face.skin, (226, 60, 84), 0.4 * face.makeup)
+        rouge = mix(face.skin, ROUGE, 0.4 * face.makeup)
         for side in (-1, 1):
             yield Patch(ellipse(side * 0.42, 0.34, 0.2, 0.16), rouge, soft=True)
     if face.beard:
-        beard = mix(face.skin, mix(face.hair, BLACK, 0.3), 0.6 + 0.35 * face.beard)
+        stubble = mix(face.hair, BLACK, 0.3)
+        beard = mix(face.skin, stubble, 0.6 + 0.35 * face.beard)
         upper_lip = 0.6 * U + 1j * (0.45 - 0.33 * U**4)
         yield Patch(np.concatenate([jaw, upper_lip]), beard)
 
@@ -444,7 +490,8 @@ def features(face: Face) -> Iterator[Patch]:
         yield from _eye(face, middle)
         thick = 0.018 + 0.045 * face.brow
         brow = -0.25 - 0.03 * face.brow_height - 0.05 * ARCH + 0.02 * side * U
-        outline = band(middle + U * 0.2, brow - thick * (0.5 + 0.5 * ARCH), brow + thick)
+        top = brow - thick * (0.5 + 0.5 * ARCH)
+        outline = band(middle + U * 0.2, top, brow + thick)
         yield Patch(outline, mix(face.hair, BLACK, 0.4))
         if face.glasses != "none":
             yield from _glasses(face, middle, side)
@@ -458,12 +505,14 @@ def _mouth(face: Face) -> Iterator[Patch]:
     line = 0.6 + 0.07 * smile - 0.2 * smile * U**2
     top = line - gap - 0.06 * ARCH - 0.008
     bottom = line + gap + 0.085 * ARCH + 0.008
-    bare = mix(face.skin, (176, 60, 60), 0.45)
-    yield Patch(band(x, top, bottom), mix(bare, (196, 16, 52), 0.85 * face.lipstick), lift=0.04)
-    yield Patch(band(x, line - gap - 0.008, line + gap + 0.008), (70, 18, 24), lift=0.04)
+    bare = mix(face.skin, LIPS, 0.45)
+    lips = mix(bare, LIPSTICK, 0.85 * face.lipstick)
+    yield Patch(band(x, top, bottom), lips, lift=0.04)
+    throat = band(x, line - gap - 0.008, line + gap + 0.008)
+    yield Patch(throat, THROAT, lift=0.04)
     if face.mouth_open:
         teeth = band(x * 0.85, line - gap, line + 0.2 * gap)
-        yield Patch(teeth, (244, 240, 232), lift=0.04)
+        yield Patch(teeth, TEETH, lift=0.04)
 
 
 def _eye(face: Face, middle: float) -> Iterator[Patch]:
@@ -473,14 +522,17 @@ def _eye(face: Face, middle: float) -> Iterator[Patch]:
     x = middle + U * wide
     if face.makeup:
         shadow = band(middle + U * 0.18, -0.16 * ARCH, 0.02 - 0.03 * ARCH)
-        yield Patch(shadow, mix(face.skin, (92, 40, 110), 0.3 + 0.6 * face.makeup))
-    yield Patch(band(x, -high * ARCH, 0.75 * high * ARCH), (244, 242, 238))
-    iris = mix((64, 40, 24), (80, 132, 172), (1 + face.iris) / 2)
+        violet = mix(face.skin, EYE_SHADOW, 0.3 + 0.6 * face.makeup)
+        yield Patch(shadow, violet)
+    ball = band(x, -high * ARCH, 0.75 * high * ARCH)
+    yield Patch(ball, EYEBALL)
+    iris = mix(*IRIS, (1 + face.iris) / 2)
     yield Patch(ellipse(middle, -0.008, 0.066, 0.066), iris)
-    yield Patch(ellipse(middle, -0.008, 0.032, 0.032), (12, 10, 10))
+    yield Patch(ellipse(middle, -0.008, 0.032, 0.032), PUPIL)
     yield Patch(ellipse(middle + 0.025, -0.03, 0.016, 0.016), WHITE)
     above = -(high + 0.03 + 0.02 * face.makeup) * ARCH - 0.012
-    yield Patch(band(x, above, -high * ARCH + 0.004), mix(face.skin, BLACK, 0.75))
+    lashes = band(x, above, -high * ARCH + 0.004)
+    yield Patch(lashes, mix(face.skin, BLACK, 0.75))
 
 
 def _glasses(face: Face, middle: float, side: int) -> Iterator[Patch]:
@@ -492,9 +544,10 @@ def _glasses(face: Face, middle: float, side: int) -> Iterator[Patch]:
     temple = np.array([out - 0.05j, side * A - 0.03j, side * A + 0.02j, out + 0.01j])
     yield Patch(temple, FRAME)
     if face.glasses == "dark":
-        yield Patch(rim, (30, 30, 36), lift=0.06)
-        yield Patch(hole - (0.03 + 0.05j), (84, 86, 100), lift=0.06, soft=True)
-    yield Patch(np.concatenate([rim, rim[:1], hole[:1], hole[::-1]]), FRAME, lift=0.06)
+        yield Patch(rim, LENS, lift=0.06)
+        yield Patch(hole - (0.03 + 0.05j), GLARE, lift=0.06, soft=True)
+    ring = [rim, rim[:1], hole[:1], hole[::-1]]
+    yield Patch(np.concatenate(ring), FRAME, lift=0.06)
     bridge = band(0.06 * (U - side), -0.04 - 0.03 * ARCH, -0.03 * ARCH)
     yield Patch(bridge, FRAME, lift=0.1)
 
@@ -503,28 +556,29 @@ def front(face: Face) -> Iterator[Patch]:
     """Fringe, the hair from the parting down both sides of the face, its strands and shine."""
     x = 0.84 * A * U
     if face.fringe:
-        tips = -0.52 + 0.22 * face.fringe + 0.12 * x**2 + 0.03 * np.cos(6 * np.pi * (U + 1))
+        waves = 0.03 * np.cos(6 * np.pi * (U + 1))
+        tips = -0.52 + 0.22 * face.fringe + 0.12 * x**2 + waves
         fringe = band(1.1 * x, -0.8 + 0.5 * x**2, tips)
         yield Patch(fringe, mix(face.hair, BLACK, 0.12), lift=0.04)
 
     # One lock, mirrored to the other side, below the crown
     length = (1 + face.hair_length) / 2
     line = hairline(face, x)
-    down = -0.25 + (1.75 * length + 0.2) * np.array([0.15, 0.6, 0.85, 0.97, 1.0])
-    inner = A * np.array([0.9, 0.92, 0.93, 0.98, 1.05]) + 1j * down
-    outer = A + (0.06 + 0.14 * length) * np.array([0.9, 1.0, 0.95, 0.8, 0.5]) + 1j * down
+    down = -0.25 + (1.75 * length + 0.2) * LOCK[:, 0]
+    inner = A * LOCK[:, 1] + 1j * down
+    outer = A + (0.06 + 0.14 * length) * LOCK[:, 2] + 1j * down
     lock = np.concatenate([inner, outer[::-1]])
     crown = [0.6 - 0.6j, 0.1 * face.parting - 0.9j, -0.6 - 0.6j]
-    yield Patch(
-        np.concatenate([x + 1j * (line + 0.01), lock, crown, -lock[::-1].conj()]), face.hair
-    )
+    edge = x + 1j * (line + 0.01)
+    mirrored = -lock[::-1].conj()
+    yield Patch(np.concatenate([edge, lock, crown, mirrored]), face.hair)
 
     for height in (0.1, 0.2):
         strand = line - height - 0.08 * ARCH
-        yield Patch(band(x, strand - 0.012, strand + 0.012), mix(face.hair, BLACK, 0.15))
-    yield Patch(
-        ellipse(0.2 * face.light, -0.76, 0.3, 0.14), mix(face.hair, WHITE, 0.22), soft=True
-    )
+        outline = band(x, strand - 0.012, strand + 0.012)
+        yield Patch(outline, mix(face.hair, BLACK, 0.15))
+    shine = ellipse(0.2 * face.light, -0.76, 0.3, 0.14)
+    yield Patch(shine, mix(face.hair, WHITE, 0.22), soft=True)
 
 
 # -- pictures --------------------------------------------------------------------------
@@ -544,8 +598,10 @@ def project(patches: list[Patch], face: Face, size: int) -> list[list[float]]:
     y = points.imag
 
     # How far in front they lie: the head's radius at this height, squared; the chin is in front
-    radius = A * A * (1 - (y / np.where(y < 0, 1.08, 1.35)) ** 2)
-    z = np.where(where == FACE, np.sqrt(np.maximum(radius - x * x, 0)), 0) + lift
+    height = np.where(y < 0, 1.08, 1.35)
+    radius = A * A * (1 - (y / height) ** 2)
+    surface = np.sqrt(np.maximum(radius - x * x, 0))
+    z = np.where(where == FACE, surface, 0) + lift
 
     # Turned; what is out of sight goes to the silhouette
     turn, tilt = np.exp(1j * np.radians([face.yaw, face.tilt]))
@@ -553,7 +609,8 @@ def project(patches: list[Patch], face: Face, size: int) -> list[list[float]]:
     across = x * np.where(where == ROUND, 1, turn.real) + z * turn.imag
     silhouette = np.copysign(np.hypot(x, z), across)
     across = np.where((near < 0) & (z >= 0), silhouette, across)
-    turned = (across + 1j * y) / (1 - 0.1 * np.maximum(near, 0)) - 0.8j
+    distance = 1 - 0.1 * np.maximum(near, 0)
+    turned = (across + 1j * y) / distance - 0.8j
 
     # Tilted and moved
     tilted = np.where(where == BODY, points, turned * tilt + 0.8j)
@@ -588,8 +645,9 @@ def draw(row: Any, resolution: int) -> Image.Image:
     # A wall that is lit from one side
     wall = mix(BLACK, BACKGROUNDS[face.background], 1 + 0.12 * face.background_shade)
     canvas = Image.new("RGB", (size, size), mix(wall, BLACK, 0.2))
-    corner = (int(-size * (0.5 + 0.2 * face.light)), -size // 2)
-    canvas.paste(mix(wall, WHITE, 0.1), corner, blob(2 * size, 2 * size))
+    left = int(-size * (0.5 + 0.2 * face.light))
+    lit = blob(2 * size, 2 * size)
+    canvas.paste(mix(wall, WHITE, 0.1), (left, -size // 2), lit)
 
     # The face, from back to front
     pen = ImageDraw.Draw(canvas)
@@ -602,8 +660,9 @@ def draw(row: Any, resolution: int) -> Image.Image:
         ys = outline[1::2]
         left = int(min(xs))
         top = int(min(ys))
-        mask = blob(int(max(xs)) - left + 1, int(max(ys)) - top + 1)
-        canvas.paste(patch.color, (left, top), mask)
+        width = int(max(xs)) - left + 1
+        height = int(max(ys)) - top + 1
+        canvas.paste(patch.color, (left, top), blob(width, height))
     return canvas.reduce(times)
 
 
