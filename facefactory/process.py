@@ -18,8 +18,8 @@ OPENS = "opens="  # an argument: the stage whose jobs come next, side by side, i
 def guarded(work: Callable[[], None]) -> int:
     """Run `work`; its exit code.
 
-    A person's mistake is one line and exit code 2, a stop 75, a lost owner 3, what cannot be done
-    1.
+    A person's mistake is one line and exit code 2, a stop 75, a lost owner 3, and what cannot be
+    done 1.
     """
     rundir.settle_umask()
     try:
