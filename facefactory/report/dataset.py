@@ -178,13 +178,13 @@ def _unknown(counts: dict[str, list[int]], images: int) -> list[str]:
 def _strong(labels: dict[str, Any], both: dict[str, Any]) -> list[str]:
     """Labels that go together, or seldom do, the most so first."""
     pairs = []
-    for (a, one), (b, other) in itertools.combinations(enumerate(both["labels"]), 2):
+    for (a, first), (b, second) in itertools.combinations(enumerate(both["labels"]), 2):
         value = both["associations"][a][b] or 0
         if abs(value) < STRONG:
             continue
-        measure = "phi" if labels[one]["kind"] == labels[other]["kind"] == "binary" else "V"
+        measure = "phi" if labels[first]["kind"] == labels[second]["kind"] == "binary" else "V"
         verb = "go together" if value > 0 else "seldom go together"
-        pairs.append((-abs(value), f"{one} and {other} {verb} ({measure} {value:.2f})"))
+        pairs.append((-abs(value), f"{first} and {second} {verb} ({measure} {value:.2f})"))
     return [words for _, words in sorted(pairs)]
 
 

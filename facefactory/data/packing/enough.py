@@ -48,11 +48,11 @@ def undivided(faces: Faces, shares: dict[str, float], wanted: str) -> UserError:
     """The error for a split that the recipe has and that no image fell into."""
     groups = len(np.unique(labels.people(faces.table, faces.group)))
     noun = ("person is", "people are") if faces.group else ("image is", "images are")
-    told = " / ".join(f"{share:g}" for share in shares.values())
+    dealt = " / ".join(f"{share:g}" for share in shares.values())
     least = math.ceil(1 / shares[wanted] - 1e-9) if shares[wanted] else 0
     more = f"Give at least {least}" if least else "Give that split a share"
     return UserError(
-        f"{groups} {noun[groups != 1]} too few for the splits {told}: none is left for {wanted!r}. "
+        f"{groups} {noun[groups != 1]} too few for the splits {dealt}: none is left for {wanted!r}. "
         f"{more}, or other shares (splits: in a recipe of yours), "
         f"or evaluation.held_out={next(iter(shares))}."
     )

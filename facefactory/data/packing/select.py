@@ -146,8 +146,9 @@ class _Condition:
                 only = ", ".join((classes or ["a number"])[:20])
                 raise self.error(f"{name} is never {value!r}, only {only}") from None
             if kind != "ordinal" and not isinstance(operator, ast.Eq | ast.NotEq):
-                order_of = f"the classes of {name} have no order"
-                raise self.error(f"{order_of} (a recipe may give one: kind ordinal)") from None
+                raise self.error(
+                    f"the classes of {name} have no order (a recipe may give one: kind ordinal)"
+                ) from None
             scale = np.arange(len(classes))
             value = classes.index(str(value))
 

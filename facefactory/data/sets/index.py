@@ -83,10 +83,10 @@ class Index:
 
     def require_different(self, split: str) -> None:
         """UserError: all pictures of a split are one, so there is nothing to learn from them."""
-        known = self.content.get("alike", {}).get(split)  # sets of before say nothing
-        if known and known["different"] < 2:
+        alike = self.content.get("alike", {}).get(split)  # sets of before say nothing
+        if alike and alike["different"] < 2:
             raise UserError(
-                f"all {known['images']} pictures of the split {split!r} in {self.folder} "
+                f"all {alike['images']} pictures of the split {split!r} in {self.folder} "
                 "are one picture, or nearly; a training needs different ones. "
                 f"Look at {self.folder / 'report.html'}, and pack others."
             )

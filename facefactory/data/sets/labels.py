@@ -158,8 +158,8 @@ def encode(table: pd.DataFrame, schema: Schema, files: Any) -> pd.DataFrame:
             encoded[name] = codes.astype(stored(entry))
         else:
             numbers, values = column.factorize()
-            known = pd.Categorical(texts(pd.Series(values)), entry["classes"]).codes
-            encoded[name] = np.append(known, -1)[numbers].astype(stored(entry))
+            codes = pd.Categorical(texts(pd.Series(values)), entry["classes"]).codes
+            encoded[name] = np.append(codes, -1)[numbers].astype(stored(entry))
     return pd.DataFrame(encoded, copy=False)
 
 

@@ -178,8 +178,8 @@ def write_shard(
 
 def _text(row: dict[Any, Any]) -> str:
     """Labels as JSON, which knows no NaN."""
-    known = {name: None if value != value else value for name, value in row.items()}
-    return json.dumps(known, ensure_ascii=True, allow_nan=False)
+    labels = {name: None if value != value else value for name, value in row.items()}
+    return json.dumps(labels, ensure_ascii=True, allow_nan=False)
 
 
 def _readable(
