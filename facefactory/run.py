@@ -164,6 +164,8 @@ def resolve(run: Run) -> Run:
         root=_absolute_or_none(run.pack.root),
         labels=_absolute_or_none(run.pack.labels),
     )
+
+    # and the sections that name files, folders or components
     return replace(
         run,
         paths=Paths(_absolute(run.paths.runs), _absolute(run.paths.data)),

@@ -50,7 +50,9 @@ TRAIN = Job("train", [["stages", "FOLDER", "train"]], "gpu", True, 4)
 CHAIN = [
     Job("prepare", [["stages", "r", "pack", "judge"]], "gpu", True),
     Job("sweep", [["sweep", "r"]], "sweep", True, 4),
-    Job("finalists", [["part", "r", "finalists", str(place)] for place in range(3)], "gpu", True, 2),
+    Job(
+        "finalists", [["part", "r", "finalists", str(place)] for place in range(3)], "gpu", True, 2
+    ),
     Job(
         "evaluate",
         [["part", "r", "finalists", str(place), "evaluate"] for place in range(3)],

@@ -30,6 +30,7 @@ def _files() -> dict[str, ModuleType]:
 
 def look(index: Index, protocol: Protocol, held_out: str, extractor: Extractor) -> Sight:
     """What scores on a network's features see of spoilt faces of `protocol.split`; new people are those of `held_out`."""
+    # what it depends on: set, protocol, and the code that spoils and scores
     source = [
         path.read_text()
         for package in (distortions, metrics)
@@ -45,6 +46,8 @@ def look(index: Index, protocol: Protocol, held_out: str, extractor: Extractor) 
     ]
     place = references.folder(index)
     path = place / f"{config.digest(made_of)[:16]}-sight.json"
+
+    # made by one process, read by the others
     known = rundir.read_json(path)
     if known is None:
         with references.alone(place):

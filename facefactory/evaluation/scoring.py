@@ -130,6 +130,8 @@ def scores(
         except ValueError as error:
             absent |= {called(kind, network): str(error) for kind in module.SCORES}
             continue
+
+        # its own interval, or one from parts of the generated images
         if hasattr(module, "interval"):
             sets = (real[module.STATISTICS].value(), whole[module.STATISTICS].value())
             intervals = _own_interval(module, *sets, people)
@@ -138,6 +140,8 @@ def scores(
             intervals = {
                 kind: (values[kind] - one, values[kind] + one) for kind, one in reach.items()
             }
+
+        # a record a score
         few = too_few(real[module.STATISTICS].value(), whole[module.STATISTICS].value())
         for kind, value in values.items():
             if not np.isfinite(value):

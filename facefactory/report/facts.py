@@ -204,7 +204,10 @@ def verdict(facts: dict[str, Any]) -> list[str]:
     """The findings in sentences, the most important first."""
     if facts["kind"] == "classifier":
         return label_verdict(facts["runs"][0]["labels"])
-    sweeping, sentences = facts["kind"] == "sweep", [score_verdict(facts)]
+    sweeping = facts["kind"] == "sweep"
+    sentences = [score_verdict(facts)]
+
+    # what takes weight from the score
     copies = [run["name"] for run in facts["runs"] if run["copied"]]
     if copies:
         sentences.append(
@@ -216,8 +219,11 @@ def verdict(facts: dict[str, Any]) -> list[str]:
     )
     if blind:
         sentences.append(f"On this set {facts['metric']} is blind to {scores.blind_words(blind)}.")
+
+    # what dimensions go with
     for run in facts["runs"]:
-        if dimensions := run["latent"].get("dimensions"):
+        dimensions = run["latent"].get("dimensions")
+        if dimensions:
             claims = [
                 f"{row['dimension']} ({', '.join(row['labels'])})"
                 for row in dimensions
@@ -230,6 +236,8 @@ def verdict(facts: dict[str, Any]) -> list[str]:
             sentences.append(
                 f"{len(claims)} of {len(dimensions)} latent dimensions{whose} are associated with a label{shown}."
             )
+
+    # what one seed can say
     if not sweeping:
         return [
             *sentences,

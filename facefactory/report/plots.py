@@ -137,6 +137,8 @@ def training_curves(logged: list[dict[str, Any]]) -> Any:
         raise ValueError("no training has logged a metric yet.")
     frame = pandas.DataFrame(logged).drop(columns="images_per_s", errors="ignore")
     frame = frame.melt(["run", "kimg"], var_name="metric").dropna()
+
+    # two panels a row
     rows = math.ceil(frame["metric"].nunique() / 2)
     panels = {
         "facet_col": "metric",

@@ -59,6 +59,8 @@ def full(model: Any, context: Context, folder: Path) -> dict[str, Any]:
         index.content["labels"],
         index.content["group"],
     )
+
+    # no images are compared: most of a protocol is empty
     protocol = Protocol(
         features="",
         weights="",

@@ -180,6 +180,8 @@ def inside(queries: Array, centres: Array, *squared_radii: Array) -> list[tuple[
         error = pairs.single
         doubt = (error * squares).astype(np.float32)[:, None]
         doubles: Array | None = None
+
+        # what single precision leaves open is looked at again in double
         for (by_query, by_centre), radii in zip(counts, squared_radii, strict=True):
             scaled = radii / pairs.scale**2
             doubts = error * pairs.support_squares
