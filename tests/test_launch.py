@@ -430,7 +430,7 @@ def test_jobs_that_could_not_be_cancelled_stay_on_show(
 def test_a_submission_that_is_broken_off_leaves_nothing_in_the_queue(
     slurm: Pretended, folder: RunDir, tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = 'if [ "$1" = --test-only ]; then exit 0; fi; for script; do :; done; echo "$script" >path; kill -INT $PPID; sleep 5'
+    said = 'if [ "$1" = --test-only ]; then exit 0; fi; for script; do :; done; echo "$script" >path; kill -INT $PPID; sleep 0.1'
     slurm.command("sbatch", said)
     (slurm.folder / "bin" / "sleep").symlink_to("/bin/sleep")
     slurm.command(

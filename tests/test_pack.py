@@ -36,6 +36,7 @@ def bytes_of(folder: Path) -> dict[str, str]:
     return {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.iterdir())
+        if path.is_file()  # statistics of the set lie in a folder beside
     }
 
 

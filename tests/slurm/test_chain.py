@@ -83,9 +83,22 @@ def test_a_preempted_training_goes_on_bit_for_bit(place: Place) -> None:
     assert '"interrupted"' in ledger  # it was told, and saved, instead of being killed
 
 
+BROKEN = """\
+from facefactory.objectives.classification import Component as Classification
+
+
+class Component(Classification):
+    def loss(self, phase, model, batch):
+        raise FloatingPointError("this judge is broken on purpose")
+"""
+
+
 def test_what_depends_on_a_failed_stage_never_runs_and_people_are_told_why(place: Place) -> None:
-    """The judge of these few drawn people is refused. (A failing training and a failing finalist: make torture.)"""
+    """A judge that cannot be trained. (A failing training and a failing finalist: make torture.)"""
+    broken = place.folder / "broken.py"
+    broken.write_text(BROKEN)
     arguments = [
+        f"judge.objective.name={broken}",
         "config=tiny",
         "cluster=slurm",
         "run=b",
@@ -93,13 +106,13 @@ def test_what_depends_on_a_failed_stage_never_runs_and_people_are_told_why(place
         place.profile(),
         "wait=true",
     ]
-    assert "these features cannot judge images" in place.job("sweep_gan", *arguments, code=1)
+    assert "this judge is broken on purpose" in place.job("sweep_gan", *arguments, code=1)
     found = {line.split()[0]: line.split()[1] for line in place.records("b")}
     assert found["ff-b-prepare"] == "FAILED" and found["ff-b-report"] == "COMPLETED"
     assert found["ff-b-sweep"] == found["ff-b-finalists"] == found["ff-b-evaluate"] == "CANCELLED"
     report = json.loads((place.path("b") / "report.json").read_text())
     failures = {one["name"]: one for one in report["failures"]}
-    assert report["kind"] == "sweep" and "cannot judge images" in failures["judge"]["log_tail"]
+    assert report["kind"] == "sweep" and "broken on purpose" in failures["judge"]["log_tail"]
     assert "a job before it failed" in failures["finalists"]["error"]
     place.job("status", "run=b", code=1)
 
