@@ -31,10 +31,6 @@ class World:
             dist.all_reduce(values)
         return values
 
-    def mean(self, values: Tensor) -> Tensor:
-        """Mean over ranks."""
-        return self.sum(values) / self.size
-
     def barrier(self) -> None:
         """Wait for all ranks."""
         if self.size > 1:

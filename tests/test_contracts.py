@@ -26,7 +26,7 @@ CONDITIONAL = '''
 import torch
 from torch import nn
 
-from facefactory import conditions
+from facefactory.conditions import width
 from facefactory.facts import Facts
 
 
@@ -40,13 +40,13 @@ class Joined(nn.Module):
 
 
 class Component(nn.Module):
-    """Args: names: labels that both see."""
+    """Args: conditions: labels that both see."""
 
-    def __init__(self, facts: Facts, *, names: list[str] = ["Glasses", "Person"]) -> None:
+    def __init__(self, facts: Facts, *, conditions: list[str] = ["Glasses", "Person"]) -> None:
         super().__init__()
-        self.z_dim, self.conditions = 4, tuple(names)
+        self.z_dim, self.conditions = 4, tuple(conditions)
         shape = torch.Size([facts.channels, facts.height, facts.width])
-        columns = conditions.width(names, facts.labels)
+        columns = width(conditions, facts.labels)
         self.generator = Joined(4 + columns, shape)
         self.discriminator = Joined(shape.numel() + columns, torch.Size([]))
 
@@ -133,7 +133,7 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def changes(toys: dict[str, Path], kind: str) -> dict[str, Any]:
     """What a toy's training differs in."""
     if kind == "conditional":
-        model = {"name": str(toys["conditional"]), "names": ["Glasses", "Person"]}
+        model = {"name": str(toys["conditional"]), "conditions": ["Glasses", "Person"]}
         return {"model": model, "objective": {"name": str(toys["mismatched"])}, "augment": []}
     objective = {"name": str(toys["stateful"]), "pull": {"0": 0.0, "0.05": 1.0}}
     return {"model": VAE, "objective": objective, **SCHEDULES}

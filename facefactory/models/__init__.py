@@ -3,8 +3,9 @@
 A model file defines `class Component(nn.Module)`: its one positional argument are the `Facts` of
 the data, its keyword-only arguments are its options. Sub-modules that a phase trains are
 attributes with the field's names (`generator`, `discriminator`, `encoder`, `decoder`,
-`classifier`). A model that is conditioned on labels names them in `conditions`; `c` [N, columns] is
-then what facefactory/conditions.py makes of them, and has no columns for the others.
+`classifier`). A model that is conditioned on labels names them in `conditions`, and takes them as the
+option of that name, so that a change of the labels trains it anew; `c` [N, columns] is then what
+facefactory/conditions.py makes of them, and has no columns for the others.
 """
 
 from __future__ import annotations

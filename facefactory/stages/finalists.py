@@ -64,9 +64,6 @@ class Component(Stage):
             stop.asked = True
             raise Interrupted
 
-    def follow(self, run: Run, folder: RunDir) -> None:
-        """Nothing: its parts are what has ranks."""
-
     def part(self, run: Run, folder: RunDir, arguments: Sequence[str]) -> None:
         """`PLACE NAME…`: stages of one finalist."""
         number, *names = arguments
