@@ -31,7 +31,7 @@ from facefactory.cluster import launch, status
 from facefactory.config import key, section
 from facefactory.run import JOBS, Paths, Run, config_of, load_run, own_files, resolve
 from facefactory.rundir import RunDir
-from facefactory.stages import Plan, Stage, every, of
+from facefactory.stages import Plan, Stage, called_for, every, of
 from facefactory.stages._sets import known
 
 
@@ -189,8 +189,8 @@ def start(job: str, names: tuple[str, ...], preset: str | None, arguments: list[
         same = rundir.check_identity(folder.path, order.identity, accept)
         is_known = same and _is_whole(folder.path)
     if not todo and is_known and order.where == "local" and not _busy(folder, order.where):
-        for name in names:
-            say(f"{name}: complete")
+        for stage in order.stages:
+            say(f"{stage.name}: complete")
         return chain.tell_report(folder.path)
 
     # the work, or its jobs
@@ -201,7 +201,7 @@ def start(job: str, names: tuple[str, ...], preset: str | None, arguments: list[
         chain.show(status.read(folder))
         return chain.wait(folder) if run.wait and (busy or todo) else None
     if not busy:
-        runner.execute(run, folder, names)
+        runner.execute(run, folder, [stage.name for stage in order.stages])
         chain.tell_report(folder.path)
 
 
@@ -257,7 +257,7 @@ def _read(job: str, names: tuple[str, ...], preset: str | None, arguments: list[
     return Order(
         run=run,
         folder=RunDir(path),
-        stages=[of(name) for name in names],
+        stages=called_for(run, names),
         command=shlex.join(["python", f"jobs/{job}.py", *arguments]),
         identity=identity,
         options=own_options(path, identity) if preset is None else [],

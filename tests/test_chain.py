@@ -13,9 +13,10 @@ from conftest import Faces
 from facefactory import Failed, chain, config, process, rundir, runner
 from facefactory.cluster import Profile, launch, local, ray_on_slurm
 from facefactory.cluster.launch import Job
+from facefactory.evaluation import Evaluation
 from facefactory.run import Run, resolve
 from facefactory.rundir import RunDir
-from facefactory.stages import of
+from facefactory.stages import called_for, of
 from facefactory.stages.sweep import LIVES
 
 SWEEP = ["pack", "judge", "sweep", "finalists", "report"]
@@ -75,6 +76,18 @@ def test_scoring_and_meaning_are_one_job() -> None:
     ) == {"evaluate": ([["stages", "/shared/runs/r", "evaluate", "interpret"]], 1)}
     assert list(jobs_of(["pack", "judge", "evaluate"])) == ["prepare", "evaluate"]
     assert list(jobs_of(["generate"])) == ["generate"]
+
+
+def test_a_command_makes_a_judge_only_where_one_of_its_stages_asks_for_it() -> None:
+    def chain(*names: str, protocol: str) -> list[str]:
+        run = Run(evaluation=Evaluation(protocol=protocol))
+        return [stage.name for stage in called_for(run, names)]
+
+    scored = ("pack", "judge", "evaluate")
+    assert chain(*scored, protocol="generator") == list(scored)
+    assert chain(*scored, protocol="classifier") == ["pack", "evaluate"]
+    assert chain("pack", "judge", "interpret", protocol="classifier")[1] == "judge"
+    assert chain(*SWEEP, protocol="classifier") == [name for name in SWEEP if name != "judge"]
 
 
 @pytest.mark.parametrize("done", range(len(SWEEP) + 1))

@@ -52,6 +52,7 @@ class Stage(Protocol):
 
     sections: tuple[str, ...]  # beginnings of the config keys that its results depend on
     needs: tuple[str, ...] = ()  # outputs of earlier stages, as `train.checkpoint`
+    optional: bool = False  # whether a command leaves it out where none of its stages asks for it
     late: bool = False  # whether a job on a finished run may change its sections
     always: bool = False  # whether it is done even where a stage before it has failed
     resumes: bool = False  # whether it decides itself what an interrupted start of it goes on with
@@ -81,9 +82,13 @@ class Stage(Protocol):
     def check(self, run: Run, folder: RunDir, plan: Plan) -> None:
         """Find what cannot work before anything starts, and say what may not be meant: UserError."""
 
+    def asks(self, run: Run) -> tuple[str, ...]:
+        """Outputs of earlier stages that it reads in this run."""
+        return self.needs
+
     def inputs(self, run: Run, folder: RunDir) -> dict[str, Any]:
         """Digests of what it reads; UserError: a stage before it is not finished."""
-        return outputs_of(folder, *self.needs)
+        return outputs_of(folder, *self.asks(run))
 
     def intact(self, run: Run, folder: RunDir) -> bool:
         """Whether nothing of it is to be done again, though it finished with this config and these inputs."""
@@ -120,6 +125,15 @@ def of(name: str) -> Stage:
     """A stage by name."""
     found: Stage = registry.build(PACKAGE, {"name": name})
     return found
+
+
+def called_for(run: Run, names: Sequence[str]) -> list[Stage]:
+    """The stages of a chain without optional ones that no other of them asks for."""
+    chain = [of(name) for name in names]
+    asked = set[str]()
+    for stage in chain:
+        asked.update(output.partition(".")[0] for output in stage.asks(run))
+    return [stage for stage in chain if not stage.optional or stage.name in asked]
 
 
 def every() -> list[Stage]:

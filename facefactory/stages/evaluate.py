@@ -1,7 +1,5 @@
 """Scores of a trained model, with their protocol and pictures."""
 
-from typing import Any
-
 from facefactory.evaluation import protocols
 from facefactory.run import Run, goal_of
 from facefactory.rundir import RunDir
@@ -20,9 +18,9 @@ class Component(Stage):
     late = True
     share = "scores"
 
-    def inputs(self, run: Run, folder: RunDir) -> dict[str, Any]:
+    def asks(self, run: Run) -> tuple[str, ...]:
         """The judge too, where the protocol asks for one."""
-        return outputs_of(folder, *self.needs, *judge_needed(run))
+        return (*self.needs, *judge_needed(run))
 
     def check(self, run: Run, folder: RunDir, plan: Plan) -> None:
         """The protocol and its splits exist."""

@@ -34,9 +34,9 @@ class Component(Stage):
     sections = ("sweep.finalists", "training.", "evaluation.", "interpret.")
     needs = ("sweep.trials", "pack.images", "pack.labels")
 
-    def inputs(self, run: Run, folder: RunDir) -> dict[str, Any]:
+    def asks(self, run: Run) -> tuple[str, ...]:
         """The judge too, where the protocol asks for one."""
-        return outputs_of(folder, *self.needs, *judge_needed(run))
+        return (*self.needs, *judge_needed(run))
 
     def intact(self, run: Run, folder: RunDir) -> bool:
         """None has failed: the same command tries failed ones again."""

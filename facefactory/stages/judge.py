@@ -24,6 +24,7 @@ class Component(Stage):
 
     sections = ("judge.",)
     needs = ("pack.images", "pack.labels")
+    optional = True
     late = True
     share = "prepare"
     job_name = "prepare"

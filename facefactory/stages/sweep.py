@@ -14,7 +14,7 @@ from facefactory.evaluation import protocols
 from facefactory.run import TRAINS, Run, goal_of, load_run, space_of, with_params
 from facefactory.rundir import RunDir
 from facefactory.runner import Interrupted, stop
-from facefactory.stages import Outputs, Plan, Stage, of, on_gpu, outputs_of
+from facefactory.stages import Outputs, Plan, Stage, of, on_gpu
 from facefactory.stages._networks import (
     checkpoint_of,
     join,
@@ -38,6 +38,7 @@ class Component(Stage):
     """Leaves `trials`: a digest of which there were, how they ended and what they scored."""
 
     sections = ("sweep.", "evaluation.", *TRAINS)
+    needs = ("pack.images",)
 
     def check(self, run: Run, folder: RunDir, plan: Plan) -> None:
         """The space holds together, and what lies at its corners can be trained."""
@@ -58,10 +59,13 @@ class Component(Stage):
             require_trainable(one, plan.faces, plan)
         say_doubts(run, trials, plan.faces, plan)
 
+    def asks(self, run: Run) -> tuple[str, ...]:
+        """The judge too, where the protocol asks for one."""
+        return (*self.needs, *judge_needed(run))
+
     def inputs(self, run: Run, folder: RunDir) -> dict[str, Any]:
         """What scores need, the pixels and what the search space holds."""
-        before = outputs_of(folder, "pack.images", *judge_needed(run))
-        return {**before, "space": config.digest(space_of(run))}
+        return {**super().inputs(run, folder), "space": config.digest(space_of(run))}
 
     def work(self, run: Run, folder: RunDir) -> Outputs:
         """Search, in the Ray that was started for this process, or in one of its own.
