@@ -124,8 +124,8 @@ def ours(
     model: nn.Module, objective: str, facts: Facts, images: Tensor, options: Training
 ) -> Iteration:
     """The trainer's step on the same images."""
-    loss = registry.build("objectives", {"name": objective}, facts.labels)
-    step = Step(model, loss, facts, options, Data(), 0, ALONE)
+    loss = registry.build("objectives", {"name": objective}, facts, model)
+    step = Step(model, loss, facts, options, Data(), 0, ALONE, len(images))
     batch = Batch(images, {}, {}, torch.arange(len(images)).numpy())
     log: Any = Silent()
 

@@ -31,12 +31,42 @@ def without_batch_norm(model: Spec) -> Spec:
     return {**model, **dict.fromkeys(norms, "group")}
 
 
-def objectives(name: str) -> dict[str, Spec]:
-    """An objective as it is, and with each component that its options can name, by what differs."""
+def fits(objective: str, model: Any) -> bool:
+    """Whether an objective trains a model."""
+    needs = registry.module("objectives", objective).Component.needs
+    return all(hasattr(model, need) for need in needs)
+
+
+def trained_by(objective: str) -> Any:
+    """The first model that an objective trains."""
+    models = (
+        registry.build("models", small("models", name), FACTS) for name in registry.names("models")
+    )
+    return next(model for model in models if fits(objective, model))
+
+
+def nested_packages() -> list[str]:
+    """Packages whose components an option of an objective names."""
+    found = set()
+    for name in registry.names("objectives"):
+        for parameter in registry.options("objectives", name).values():
+            nested = registry.nested_in(parameter.annotation)
+            found |= {nested.package} if nested else set()
+    return sorted(found)
+
+
+def objectives(name: str, done: set[str]) -> dict[str, Spec]:
+    """An objective as it is, and with each component that its options can name, by what differs.
+
+    Packages in `done` are left out; those that were not, are added.
+    """
     found: dict[str, Spec] = {"": small("objectives", name)}
     for key, parameter in registry.options("objectives", name).items():
         nested = registry.nested_in(parameter.annotation)
-        for inner in registry.names(nested.package) if nested else ():
+        if nested is None or nested.package in done:
+            continue
+        done.add(nested.package)
+        for inner in registry.names(nested.package):
             spec = small(nested.package, inner)
             own = (
                 {inner: {option: value for option, value in spec.items() if option != "name"}}
@@ -48,15 +78,18 @@ def objectives(name: str) -> dict[str, Spec]:
 
 
 def trainings() -> dict[str, tuple[Spec, Spec]]:
-    """Name -> (model, objective) of everything that can be trained."""
+    """Name -> (model, objective) of everything that can be trained.
+
+    Each objective with each model that it fits; what options name, with each model by the first of these objectives.
+    """
     found = {}
     for name in registry.names("models"):
         model = small("models", name)
         made = registry.build("models", model, FACTS)
+        done: set[str] = set()
         for objective in registry.names("objectives"):
-            needs = registry.module("objectives", objective).Component.needs
-            if all(hasattr(made, need) for need in needs):
-                for words, spec in objectives(objective).items():
+            if fits(objective, made):
+                for words, spec in objectives(objective, done).items():
                     found[f"{name} {objective}{words}"] = model, spec
     return found
 

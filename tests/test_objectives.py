@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,14 +14,16 @@ from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 
 from facefactory import UserError, registry
-from facefactory.facts import labels_of
+from facefactory.facts import Facts, labels_of
 from facefactory.objectives import Batch
 
 LN2 = math.log(2)
 
 
 def objective(name: str, schema: dict[str, Any] | None = None, **options: Any) -> Any:
-    return registry.build("objectives", {"name": name, **options}, labels_of(schema or {}))
+    facts = Facts(4, 4, 2, labels_of(schema or {}))
+    model = SimpleNamespace(z_dim=3)
+    return registry.build("objectives", {"name": name, **options}, facts, model)
 
 
 def batch_of(
@@ -204,7 +207,9 @@ def test_elbo_is_that_of_torch_distributions(
     beta: float, dtype: torch.dtype, precision: float
 ) -> None:
     model, batch = KnownVAE(5), batch_of(IMAGES.to(dtype))
-    loss, shown = objective("elbo", beta=beta, sigma=0.3).loss("vae", model, batch)
+    loss, shown = objective("elbo", beta=beta, likelihood={"name": "gaussian", "sigma": 0.3}).loss(
+        "vae", model, batch
+    )
     posterior = Normal(model.mu.double(), (model.logvar.double() / 2).exp())
     kl = kl_divergence(posterior, Normal(0.0, 1.0)).sum(dim=1).mean()
     z = posterior.mean + posterior.scale * batch.draws.normal("posterior", 3)
@@ -329,14 +334,19 @@ def test_classification_keeps_the_precision_it_is_given() -> None:
         ("objectives.terms/r1", "interval", 0),
         ("objectives.terms/r1", "gamma", -1.0),
         ("objectives.terms/r2", "gamma", -1.0),
-        ("objectives/elbo", "sigma", 0.0),
+        ("objectives.likelihoods/gaussian", "sigma", 0.0),
+        ("objectives.likelihoods/gaussian_learned", "least", 0.0),
+        ("objectives.likelihoods/laplace", "scale", 0.0),
+        ("objectives.likelihoods/logistic", "scale", -1.0),
         ("objectives/elbo", "beta", -1.0),
     ],
 )
 def test_impossible_options_are_refused(name: str, option: str, value: float) -> None:
     package, _, component = name.partition("/")
     with pytest.raises(UserError, match=rf"{option}={value}"):
-        registry.build(package, {"name": component, option: value})
+        registry.build(
+            package, {"name": component, option: value}, Facts(4, 4, 2), SimpleNamespace(z_dim=3)
+        )
 
 
 def test_a_classifier_without_labels_is_refused() -> None:

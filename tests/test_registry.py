@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from registered import nested_packages, trained_by
 
 from facefactory import UserError, registry
 from facefactory.cluster import launch
@@ -14,14 +15,8 @@ from facefactory.facts import Facts, labels_of
 
 LABELS = labels_of({"Glasses": {"kind": "binary", "classes": ["0", "1"]}, "Age": {"kind": "real"}})
 FACTS = Facts(32, 32, 1, LABELS)
-# what a component is made from, beside its options
-FIRST: dict[str, Any] = {
-    "models": FACTS,
-    "objectives": LABELS,
-    "objectives.critics": LABELS,
-    "objectives.terms": LABELS,
-}
-COMPONENTS = [(package, name) for package in FIRST for name in registry.names(package)]
+PACKAGES = ("models", "objectives", *nested_packages())
+COMPONENTS = [(package, name) for package in PACKAGES for name in registry.names(package)]
 
 everything = pytest.mark.parametrize(
     ("package", "name"), COMPONENTS, ids=["/".join(pair) for pair in COMPONENTS]
@@ -56,7 +51,8 @@ def test_defaults_resolve_and_build(package: str, name: str) -> None:
         *registry.options(package, name),
     }
     assert registry.resolve(package, resolved) == resolved
-    made = registry.build(package, resolved, FIRST[package])
+    model = [trained_by(name)] if package == "objectives" else []
+    made = registry.build(package, resolved, FACTS, *model)
     assert type(made).__name__ == "Component"
 
 

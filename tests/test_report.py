@@ -455,6 +455,21 @@ def test_an_almost_empty_folder_is_told_what_it_lacks(tmp_path: Path, job: str |
     assert "plotly.js" not in text and len(text) < 50_000
 
 
+def test_what_a_training_says_of_itself_at_its_end_is_told(tmp_path: Path) -> None:
+    put_run(tmp_path, 0.2)
+    lines = [
+        {"kimg": 1.0, "loss": 2.0, "health": ["sigma ran up"]},
+        {"kimg": 2.0, "loss": 1.0, "health": ["posterior collapse"]},
+    ]
+    put_lines(tmp_path / "train/metrics-001.jsonl", lines)
+    page, facts = written(tmp_path)
+    assert "Caution, the training ended ill: posterior collapse" in facts["verdict"]
+    assert (
+        "sigma ran up" not in page and "Not drawn" not in page.partition('id="training"')[0][-200:]
+    )
+    assert plots.training_curves([{"run": "r", **line} for line in lines]).data
+
+
 def test_newer_attempts_replace_what_they_repeat(tmp_path: Path) -> None:
     for attempt, kimgs in {1: [1, 2, 3, 4], 2: [3, 4, 5, 6], 10: [5], 9: []}.items():
         put_lines(

@@ -227,6 +227,20 @@ def test_a_training_that_diverges_says_so(index: Index, tmp_path: Path) -> None:
         fit(make_task(index, tmp_path, VAE, lr=1e30, log_kimg=0.012), ALONE)
 
 
+def test_a_training_says_what_ails_it_once_and_writes_it_into_its_lines(
+    index: Index, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    likelihood = {"name": "gaussian_learned", "sigma": 3.0}
+    task = make_task(index, tmp_path, VAE, log_kimg=0.012, lr=0.0)
+    objective = registry.resolve("objectives", {"name": "elbo", "likelihood": likelihood})
+    fit(replace(task, objective=objective), ALONE)
+    lines = (tmp_path / "metrics-001.jsonl").read_text().splitlines()
+    assert all("sigma ran up" in json.loads(line)["health"][0] for line in lines)
+    said = capsys.readouterr().err
+    assert said.count("training: sigma ran up: images explain nothing") == 1
+    assert said.count("training: beta=1 on nats per image is 0.0156 where losses are means") == 1
+
+
 @everything
 @pytest.mark.parametrize("precision", ["bfloat16", "float64"])
 def test_every_precision_trains(index: Index, tmp_path: Path, kind: str, precision: str) -> None:

@@ -1,8 +1,8 @@
 """What is minimised. An objective names its phases and gives each phase's loss; the training loop knows no more.
 
 An objective file defines `class Component(nn.Module, Objective)`: its keyword-only arguments are its
-options, its one positional argument, if it has one, are the labels of the set (name -> Label).
-Buffers and networks of its own are part of every checkpoint. This file is torch-free.
+options, its positional arguments, as far as it has such, the `Facts` of the data and the model that
+is trained. Buffers and networks of its own are part of every checkpoint. This file is torch-free.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class Batch:
     kimg: float  # the clock, thousands of images
     draws: Draws  # of this slice: `draws.normal(purpose, n)` is [b, n]
     augment: Callable[[Tensor, str], Tensor]  # (images, purpose) -> augmented images of this slice
+    set_size: int = 1  # images that the training draws from
 
 
 class Objective(Protocol):
@@ -54,9 +55,15 @@ class Objective(Protocol):
         False  # whether it reads `batch.labels`; a change of them makes what it trained stale
     )
 
+    notes: tuple[str, ...] = ()  # sentences, said where a training begins
+
     def loss(self, phase: str, model: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The phase's loss (a scalar, mean over the slice) and scalars worth a curve."""
         ...
 
     def after(self, kimg: float, total: Callable[[Tensor], Tensor]) -> None:
         """Once an iteration, on all ranks: adapt buffers from what the phases saw; `total` sums over ranks."""
+
+    def health(self, scalars: dict[str, float]) -> list[str]:
+        """Sentences on what is wrong, by the means of its scalars since the last line; none where nothing is."""
+        return []

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from facefactory import UserError
-from facefactory.facts import Label
+from facefactory.facts import Facts
 from facefactory.models import Classifier
 from facefactory.objectives import Batch, Objective, Phase
 
@@ -13,7 +13,7 @@ class Component(nn.Module, Objective):
     """Weighted mean over labels of the cross-entropy summed over the images that have the label, per image of the batch.
 
     Args:
-        labels: labels of the set; those with classes are learned.
+        facts: labels of the set; those with classes are learned.
         identity_weight: weight of labels that name a person, beside 1 for the others.
     """
 
@@ -22,9 +22,9 @@ class Component(nn.Module, Objective):
     averaged = ("classifier",)
     uses_labels = True
 
-    def __init__(self, labels: dict[str, Label], *, identity_weight: float = 1.0) -> None:
+    def __init__(self, facts: Facts, *, identity_weight: float = 1.0) -> None:
         super().__init__()
-        learned = {name: label for name, label in labels.items() if label.classes}
+        learned = {name: label for name, label in facts.labels.items() if label.classes}
         if not learned:
             raise UserError(
                 "classification needs a label with classes; the set has none. Give pack.labels=TABLE.csv or sub-folders."

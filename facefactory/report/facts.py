@@ -80,7 +80,9 @@ def gather(folder: Path, repeat: dict[str, str]) -> dict[str, Any]:
             EMPTY | results(f"{one['folder']}/evaluate"),
             results(f"{one['folder']}/interpret"),
         )
-        runs.append({**evaluated, **one, "latent": latent})
+        lines = metrics(folder / one["folder"] / "train")
+        health = lines[-1].get("health", []) if lines else []
+        runs.append({**evaluated, **one, "latent": latent, "health": health})
     goal = goal_of(config, sweep, runs)
     metric = goal["metric"]
     for run in runs:
@@ -219,6 +221,13 @@ def verdict(facts: dict[str, Any]) -> list[str]:
     )
     if blind:
         sentences.append(f"On this set {facts['metric']} is blind to {scores.blind_words(blind)}.")
+
+    # what the trainings said of themselves at their end
+    for run in facts["runs"]:
+        whose = f" of {run['name']}" if sweeping else ""
+        sentences += [
+            f"Caution, the training{whose} ended ill: {words}" for words in run["health"]
+        ]
 
     # what dimensions go with
     for run in facts["runs"]:

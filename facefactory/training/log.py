@@ -1,13 +1,14 @@
 """What a run says while it trains: metric lines in a file, and how far it is."""
 
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from facefactory import rundir
+from facefactory import rundir, say
 from facefactory.progress import Progress
 from facefactory.ranks import World
 
@@ -16,10 +17,19 @@ class Log:
     """Means of the scalars since the last line, written to metrics-<attempt>.jsonl by rank 0; `on=False`: says nothing."""
 
     def __init__(
-        self, folder: Path, world: World, label: str, clock: int, on: bool = True
+        self,
+        folder: Path,
+        world: World,
+        label: str,
+        clock: int,
+        on: bool = True,
+        health: Callable[[dict[str, float]], list[str]] = lambda scalars: [],
     ) -> None:
         self.world = world
         self.on = on
+        self.label = label
+        self.health = health
+        self.told: list[str] = []  # of its health
         self.sums: dict[tuple[str, ...], Tensor] = {}  # of the scalars that came together
         self.counts: dict[tuple[str, ...], int] = {}
         self.began = time.monotonic()
@@ -55,11 +65,21 @@ class Log:
             raise FloatingPointError(
                 f"{', '.join(bad)} not finite at {clock / 1000:g} kimg: the training diverged; lower training.lr."
             )
+        ill = self.health(line)
         line["images_per_s"] = round(self.rate(clock), 1)
+        if ill:
+            line["health"] = ill
         self.sums = {}
         self.counts = {}
         if self.world.rank == 0:
             rundir.append_json(self.path, line)
+        self.tell([words for words in ill if words not in self.told])
+        self.told = ill
+
+    def tell(self, sentences: Sequence[str]) -> None:
+        """Say something of this training, once for all ranks."""
+        for words in sentences if self.world.rank == 0 else ():
+            say(f"{self.label}: {words}")
 
     def _totals(self) -> tuple[list[str], Tensor, Tensor]:
         """Names of the scalars, their sums and how many there were; one scalar may have come in several companies."""

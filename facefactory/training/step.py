@@ -92,6 +92,7 @@ class Step:
         data: Data,
         seed: int,
         world: World,
+        set_size: int,
     ) -> None:
         self.model = model
         self.objective = objective
@@ -101,6 +102,7 @@ class Step:
         self.data = data
         self.seed = seed
         self.world = world
+        self.set_size = set_size
         self.share = options.batch_per_rank()
         self.lo = world.rank * self.share
 
@@ -183,6 +185,7 @@ class Step:
             kimg=clock / 1000,
             draws=draws,
             augment=partial(augment, kinds=options.augment, uniform=draws.uniform),
+            set_size=self.set_size,
         )
 
     def _condition(

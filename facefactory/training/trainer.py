@@ -46,13 +46,14 @@ def check(
 ) -> None:
     """Build everything once, to find what cannot be trained before anything starts: UserError."""
     augmentations.check(options.augment)
-    loss = registry.build("objectives", objective, facts.labels)
     made = checkpoint.build(model, facts)
-    lacking = [name for name in loss.needs if not hasattr(made, name)]
+    needs = registry.module("objectives", objective["name"]).Component.needs
+    lacking = [name for name in needs if not hasattr(made, name)]
     if lacking:
         raise UserError(
             f"{objective['name']} trains no {model['name']}: that has no {', '.join(lacking)}."
         )
+    loss = registry.build("objectives", objective, facts, made)
     conditions.width(getattr(made, "conditions", ()), facts.labels)
     options.check(trained_modules(loss))
 
@@ -74,9 +75,17 @@ class Trainer:
         if hasattr(made, "start") and checkpoint.latest(self.folder) is None:
             made.start()  # published weights enter here and never again
         self.model = made.to(*place).train()
-        self.objective = registry.build("objectives", task.objective, self.facts.labels).to(*place)
+        self.objective = registry.build("objectives", task.objective, self.facts, self.model)
+        self.objective.to(*place)
         self.step = Step(
-            self.model, self.objective, self.facts, task.options, task.data, task.seed, world
+            self.model,
+            self.objective,
+            self.facts,
+            task.options,
+            task.data,
+            task.seed,
+            world,
+            len(task.shards),
         )
 
         # what the clock counts: which images, in which order
@@ -206,7 +215,16 @@ def fit(task: Task, world: World, until_kimg: float | None = None) -> tuple[str,
     total = round((until_kimg or options.total_kimg) * 1000)
 
     # files, and the stream of images from the clock on
-    log = Log(task.folder, world, task.label, trainer.clock, options.log_kimg > 0)
+    log = Log(
+        task.folder,
+        world,
+        task.label,
+        trainer.clock,
+        options.log_kimg > 0,
+        trainer.objective.health,
+    )
+    if not trainer.clock and log.on:
+        log.tell(trainer.objective.notes)
     task.shards.stage(task.data.stage, task.should_stop)
     stream = batches(
         task.shards,
