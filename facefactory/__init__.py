@@ -12,6 +12,10 @@ class UserError(ValueError):
     """
 
 
+class Missing(UserError):
+    """Weights that are not here: exit code 3, and the message says the command that brings them."""
+
+
 class Failed(RuntimeError):
     """What a job could not do although it was asked rightly; one line and exit code 1. Other errors keep their traceback."""
 

@@ -33,6 +33,7 @@ from facefactory.run import JOBS, Paths, Run, config_of, load_run, own_files, re
 from facefactory.rundir import RunDir
 from facefactory.stages import Plan, Stage, called_for, every, of
 from facefactory.stages._sets import known
+from facefactory.weights import stock
 
 
 @dataclass(frozen=True)
@@ -73,15 +74,47 @@ def check_cluster() -> None:
     _own(Check, "check", _check)
 
 
-def _own(schema: type[Any], job: str, work: Callable[[Any], None]) -> None:
-    """A job with a tree of its own: help, or its work with its options."""
+def keep_weights() -> None:
+    """jobs/weights.py: exit code 0 = well, 1 = damaged or not fetched, 2 = a mistake, 3 = missing."""
+    words = [argument for argument in sys.argv[1:] if re.fullmatch(r"[^=-][^=]*", argument)]
+    usage = "list | fetch [NAME …] | add FILE|PACKAGE … | verify [NAME …]"
+    _own(stock.Told, "weights", lambda told: _weights(words, told), usage, words)
+
+
+def _own(
+    schema: type[Any],
+    job: str,
+    work: Callable[[Any], None],
+    usage: str = "",
+    words: Sequence[str] = (),
+) -> None:
+    """A job with a tree of its own: help, or its work with its options.
+
+    `words`: the arguments that are none of them, as `usage` says.
+    """
     surroundings.speak_utf8()
     surroundings.settle(started_by_us=False)
-    if {"--help", "-h"} & set(sys.argv[1:]):
-        return print(
-            f"usage: python jobs/{job}.py [key=value …]\n\nkeys:\n{config.help_text(schema)}"
-        )
-    sys.exit(process.guarded(lambda: work(config.load(schema, sys.argv[1:], []))))
+    options = [argument for argument in sys.argv[1:] if argument not in words]
+    if {"--help", "-h"} & set(options):
+        line = " ".join(filter(None, (f"python jobs/{job}.py", usage, "[key=value …]")))
+        return print(f"usage: {line}\n\nkeys:\n{config.help_text(schema)}")
+    sys.exit(process.guarded(lambda: work(config.load(schema, options, []))))
+
+
+def _weights(words: Sequence[str], told: stock.Told) -> None:
+    verb, *names = words or ["list"]
+    surroundings.set_weights(cluster.load_profile(told.profile).weights)
+    if verb == "list":
+        found = stock.states()
+    elif verb == "verify":
+        found = stock.verify(names)
+    elif verb == "fetch":
+        found = stock.places(stock.fetch(names))
+    elif verb == "add" and names:
+        found = stock.places([one for source in names for one in stock.add(source, told)])
+    else:
+        raise UserError(f"{' '.join(words)}: give list, fetch, verify, or add with a file.")
+    print(stock.table(found))
 
 
 def _check(options: Check) -> None:
@@ -241,6 +274,7 @@ def _read(job: str, names: tuple[str, ...], preset: str | None, arguments: list[
         where = cluster.choose(where)
     site = cluster.load_profile(early.profile) if where == "slurm" else cluster.Profile()
     places = {name: getattr(site, name) for name in ("runs", "data") if getattr(site, name)}
+    surroundings.set_weights(site.weights)
 
     # a run that exists has its config; one that is made gets it
     if preset is None:

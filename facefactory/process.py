@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
-from facefactory import Failed, UserError, rundir, runner, say, surroundings
+from facefactory import Failed, Missing, UserError, rundir, runner, say, surroundings
 from facefactory.cluster import check, local, status
 from facefactory.cluster.local import INTERRUPTED
 from facefactory.run import Run, load_run
@@ -18,8 +18,8 @@ OPENS = "opens="  # an argument: the stage whose jobs come next, side by side, i
 def guarded(work: Callable[[], None]) -> int:
     """Run `work`; its exit code.
 
-    A person's mistake is one line and exit code 2, a stop 75, a lost owner 3, and what cannot be
-    done 1.
+    A person's mistake is one line and exit code 2, weights that are not here 3, a stop 75, a lost
+    owner 4, and what cannot be done 1.
     """
     rundir.settle_umask()
     try:
@@ -28,14 +28,14 @@ def guarded(work: Callable[[], None]) -> int:
     # what a person can mend, or does not have to
     except UserError as error:
         say(f"error: {error}")
-        return 2
+        return 3 if isinstance(error, Missing) else 2
     except Interrupted as error:
         saved = str(error) or "what was done is saved"
         say(f"interrupted; {saved}. The same command goes on with it.")
         return INTERRUPTED
     except rundir.OwnerLost as error:
         say(f"stopped: {error}")
-        return 3
+        return 4
     except KeyboardInterrupt:
         return 130
 

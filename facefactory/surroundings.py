@@ -38,6 +38,7 @@ INTERFACE = "GLOO_SOCKET_IFNAME"
 # What our own processes tell each other; nothing of it may come from a shell
 HANDED = ("FACEFACTORY_OWNER", "FACEFACTORY_LOG", "FACEFACTORY_JOB", "FACEFACTORY_RAY", OURS)
 RAY_ADDRESS = "FACEFACTORY_RAY"
+WEIGHTS = "FACEFACTORY_WEIGHTS"
 
 # Handed to the driver of a sweep beside the address
 RAY_TOKEN = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH")
@@ -284,6 +285,20 @@ def in_chain_job() -> bool:
 def log() -> str | None:
     """The file that this process's output goes to, if its launcher has told it."""
     return os.environ.get("FACEFACTORY_LOG")
+
+
+def weights() -> str | None:
+    """The folder of published weights, as a person or the cluster's profile names it."""
+    return os.environ.get(WEIGHTS) or None
+
+
+def set_weights(folder: str | None) -> None:
+    """The cluster's folder of published weights, for this process and those that it starts.
+
+    What a person has set goes before.
+    """
+    if folder is not None and weights() is None:
+        os.environ[WEIGHTS] = folder
 
 
 def ray_address() -> str | None:

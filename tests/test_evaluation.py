@@ -1,4 +1,4 @@
-"""The judge's own scores, the scale of a distance, nearest faces, the store of weights, and both protocols."""
+"""The judge's own scores, the scale of a distance, nearest faces, and both protocols."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torch_fidelity import feature_extractor_inceptionv3
 
-from facefactory import UserError, registry, weights
+from facefactory import UserError, registry
 from facefactory.data.sets import labels, loader, pixels
 from facefactory.data.sets.index import Index
 from facefactory.data.sets.loader import Shards
@@ -29,7 +29,6 @@ from facefactory.evaluation.protocols import Context, classifier, generator
 from facefactory.interpret import Interpret, claims
 from facefactory.metrics import Array, intervals
 from facefactory.results import Goal, Protocol, Score
-from facefactory.weights import Weights
 
 BINARY = {"Glasses": {"kind": "binary", "classes": ["0", "1"]}}
 
@@ -313,88 +312,15 @@ def test_the_ratio_is_of_median_distances() -> None:
     assert ratio(fake, flat, other) == pytest.approx(3 / 6)
 
 
-# -- the store of weights --------------------------------------------------------------------------------------------
-
-
-PUBLISHED = Weights(
-    "net.pth",
-    hashlib.sha256(b"published").hexdigest(),
-    "MIT",
-    "a lab",
-    url="https://lab.example/net.pth",
-)
-
-
-@pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("FACEFACTORY_WEIGHTS", str(tmp_path / "weights"))
-    (tmp_path / "weights").mkdir()
-    return tmp_path / "weights"
-
-
-def test_missing_weights_are_none_and_the_command_names_file_and_address(store: Path) -> None:
-    assert PUBLISHED.find() is None
-    assert (
-        "$FACEFACTORY_WEIGHTS/net.pth" in PUBLISHED.how()
-        and "https://lab.example/net.pth" in PUBLISHED.how()
-    )
-    assert str(store) not in PUBLISHED.how()  # else results differ from user to user
-    assert not list(store.iterdir()), "nothing is downloaded"
-
-
-def test_the_published_file_is_found(store: Path) -> None:
-    (store / "net.pth").write_bytes(b"published")
-    assert PUBLISHED.find() == store / "net.pth"
-
-
-def test_a_file_with_other_content_is_refused_with_both_hashes(store: Path) -> None:
-    (store / "net.pth").write_bytes(b"cut short")
-    with pytest.raises(UserError) as caught:
-        PUBLISHED.find()
-    shown = str(caught.value)
-    for named in (
-        hashlib.sha256(b"cut short").hexdigest()[:16],
-        PUBLISHED.sha256[:16],
-        str(store / "net.pth"),
-        "curl",
-    ):
-        assert named in shown
-
-
-def test_a_file_that_changes_is_looked_at_again(store: Path) -> None:
-    (store / "net.pth").write_bytes(b"published")
-    assert PUBLISHED.find() is not None
-    (store / "net.pth").write_bytes(b"cut")
-    with pytest.raises(UserError):
-        PUBLISHED.find()
-
-
-def test_without_a_store_of_its_own_weights_lie_in_the_cache_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("FACEFACTORY_WEIGHTS", raising=False)
-    assert weights.store() == tmp_path / "cache" / "facefactory" / "weights"
-
-
-def test_the_weights_of_a_package_are_found_without_importing_it_and_the_store_comes_first(
-    store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (store.parent / "packed" / "models").mkdir(parents=True)
-    (store.parent / "packed" / "__init__.py").write_text("raise RuntimeError('imported')")
-    (store.parent / "packed" / "models" / "net.pth").write_bytes(b"published")
-    monkeypatch.syspath_prepend(str(store.parent))
-    inside = dataclasses.replace(PUBLISHED, package="packed", inside="models", url=None)
-    assert inside.find() == store.parent / "packed" / "models" / "net.pth"
-    (store / "net.pth").write_bytes(b"published")
-    assert inside.find() == store / "net.pth"
-    assert "pip install not-there" in dataclasses.replace(inside, package="not_there").how()
+# -- the features of the original FID -------------------------------------------------------------------------------
 
 
 def test_inception_features_are_torch_fidelitys(
-    store: Path, monkeypatch: pytest.MonkeyPatch, real: Tensor
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, real: Tensor
 ) -> None:
     published = feature_extractor_inceptionv3.FeatureExtractorInceptionV3
-    path = store / inception.FILE
+    monkeypatch.setenv("FACEFACTORY_WEIGHTS", str(tmp_path))
+    path = tmp_path / inception.WEIGHTS.file
     with warnings.catch_warnings(), monkeypatch.context() as patch:
         warnings.simplefilter("ignore")
         patch.setattr(
@@ -483,7 +409,7 @@ def test_the_generator_protocol_writes_pictures_and_strict_json(
 ) -> None:
     found = json.loads(json.dumps(evaluate(LinearModel(), index, tmp_path), allow_nan=False))
     assert {"kd_judge", "precision_judge", "recall_judge"} <= values(found).keys()
-    assert "curl" in found["not_staged"]["inception"] and found["goal"] == {
+    assert "weights.py fetch" in found["not_staged"]["inception"] and found["goal"] == {
         "metric": "kd_lite0",
         "better": "lower",
     }

@@ -121,7 +121,7 @@ ALLOWED = {  # package -> what its files may import of ours, beside their own pa
         ),
         *("facts", "schedule", "draws", "ranks", "conditions"),
     },
-    "weights": {"rundir"},
+    "weights": {"rundir", "registry", "config", "progress", "surroundings"},
     "evaluation": {
         "results",
         "weights",
@@ -195,7 +195,7 @@ READS_THE_ENVIRONMENT = {  # why: what speaks to Slurm itself, and who is told b
         "facefactory.scratch",
         "facefactory.sweep",
     ),
-    *("facefactory.ranks", "facefactory.weights", "facefactory.command"),
+    *("facefactory.ranks", "facefactory.command"),
 }
 
 

@@ -377,7 +377,7 @@ def test_scores_are_named_by_the_field_and_goals_by_their_names(
         scoring.goal("kd_lite")
     monkeypatch.setenv("FACEFACTORY_WEIGHTS", str(tmp_path))
     with pytest.raises(
-        UserError, match=r"fid: the weights of 'inception' are not here; set FACEFACTORY_WEIGHTS"
+        UserError, match=r"fid: the weights of 'inception' are not here; .* fetch inception-2015"
     ):
         scoring.goal("fid")
 

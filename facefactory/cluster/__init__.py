@@ -79,6 +79,9 @@ class Profile:
     scratch: str | None = key(None, "node-local folder, expanded on the node, e.g. $SLURM_TMPDIR")
     runs: str | None = key(None, "folder of the run folders, on shared storage")
     data: str | None = key(None, "folder of packed sets and judges, on shared storage")
+    weights: str | None = key(
+        None, "folder of published weights, on shared storage; FACEFACTORY_WEIGHTS goes before"
+    )
     sbatch: dict[str, Any] = key({}, "further sbatch options, e.g. {reservation: faces}")
 
     def nodes(self, processes: int) -> tuple[int, int]:

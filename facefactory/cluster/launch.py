@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from facefactory import UserError, registry
+from facefactory import UserError, registry, surroundings
 from facefactory.cluster import (
     Profile,
     contradiction,
@@ -83,9 +83,11 @@ def parameters(job: Job, profile: Profile, folder: Path, before: list[str]) -> d
     # else the folder in which one stood at the submission, often the checkout, comes first
     code = shlex.quote(str(folder / "code"))
     path = f"export PYTHONSAFEPATH=1 PYTHONPATH={code}${{PYTHONPATH:+:$PYTHONPATH}}"
-    variables = [
-        f"export {name}={shlex.quote(value)}" for name, value in profile.environment.items()
-    ]
+    environment = dict(profile.environment)
+    store = surroundings.weights()
+    if store is not None:  # jobs look where the login node looked
+        environment[surroundings.WEIGHTS] = store
+    variables = [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
 
     # the script ends with the code of the task that failed first
     job_id = "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import scipy.stats
 
-from facefactory import UserError, registry
+from facefactory import Missing, UserError, registry
 from facefactory.data.sets.order import Ids
 from facefactory.evaluation import extractors, features
 from facefactory.evaluation.features import Kept
@@ -67,7 +67,8 @@ def goal(name: str) -> Goal:
     """What a search looks for, by the name of a score.
 
     Raises:
-        UserError: there is no such score, its network cannot be loaded here, or its network must not rank.
+        Missing: the weights of its network are not here.
+        UserError: there is no such score, or its network must not rank.
     """
     names = registry.names("evaluation.extractors")
     every = known(names)
@@ -83,9 +84,7 @@ def goal(name: str) -> Goal:
         )
     how = extractors.missing(metric.features)
     if how is not None:
-        raise UserError(
-            f"sweep.goal={name}: the weights of {metric.features!r} are not here; {how}."
-        )
+        raise Missing(f"sweep.goal={name}: the weights of {metric.features!r} are not here; {how}")
     return Goal(name, metric.better)
 
 

@@ -73,12 +73,11 @@ def load(name: str, side: int, device: torch.device, judge: Judge | None) -> Ext
     """A feature network for images of `side` pixels.
 
     Raises:
-        UserError: its weights are not here (with what to do), or it needs a judge and there is none.
+        Missing: its weights are not here, with the command that brings them.
+        UserError: it needs a judge and there is none.
     """
-    from facefactory import UserError
-
-    how = missing(name)
-    if how is not None:
-        raise UserError(f"the weights of {name} are not here; {how}.")
+    wanted = file(name).WEIGHTS
+    if wanted is not None:
+        wanted.need()
     found: Extractor = file(name).load(side, device, judge)
     return found

@@ -6,17 +6,10 @@ import warnings
 
 import torch
 
+from facefactory import weights
 from facefactory.evaluation.extractors import Judge, Looked
-from facefactory.weights import Weights
 
-FILE = "weights-inception-2015-12-05-6726825d.pth"
-WEIGHTS = Weights(
-    file=FILE,
-    sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
-    licence="Apache-2.0",
-    origin="of the original FID, as published with torch-fidelity, 96 MB",
-    url=f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{FILE}",
-)
+WEIGHTS = weights.named("inception-2015-12-05")
 NEEDS = ()
 RANKS = True
 NAMES = {"fd": "fid", "kd": "kid", "is": "is"}
@@ -50,4 +43,4 @@ class Inception:
 
 def load(side: int, device: torch.device, judge: Judge | None) -> Inception:
     """The network."""
-    return Inception(device, str(WEIGHTS.find()))
+    return Inception(device, str(WEIGHTS.need()))
