@@ -109,15 +109,22 @@ class Sight:
     floor: dict[str, float]  # score -> the same faces, unspoilt
     marks: dict[str, dict[str, float]]  # score that does not depend on counts -> mark -> value
     curves: dict[str, dict[str, list[float]]]  # score -> distortion -> six values
+    chance: dict[str, float] = field(default_factory=dict)  # score -> standard error of its floor
     left_out: dict[str, str] = field(
         default_factory=dict
     )  # score or distortion -> why it is not here
 
     def sees(self, score: str, distortion: str) -> bool:
-        """Whether a score gets worse with the severity (rank correlation of at least 0.9), from beyond the floor."""
+        """Whether a score gets worse from the unspoilt faces on with each severity, and by more than chance.
+
+        The rank correlation with the severity, 0 for the unspoilt faces, is 0.9 at least, and the heaviest lies
+        beyond the unspoilt by three standard errors of their score.
+        """
         sign = 1 if self.better[score] == "lower" else -1
-        values = [sign * value for value in self.curves[score][distortion]]
-        return min(values) > sign * self.floor[score] and rank_correlation(values) >= SEEN
+        values = [self.floor[score], *self.curves[score][distortion]]
+        worse = sign * (values[-1] - values[0])
+        clearly = worse > CLEARLY * self.chance.get(score, 0.0)
+        return clearly and rank_correlation([sign * value for value in values]) >= SEEN
 
     def valid(self, score: str) -> tuple[str, ...]:
         """The distortions that a score sees."""
@@ -128,7 +135,8 @@ class Sight:
         return tuple(name for name in self.curves.get(score, {}) if not self.sees(score, name))
 
 
-SEEN = 0.9
+SEEN = 0.9  # rank correlation
+CLEARLY = 3.0  # standard errors
 
 
 def rank_correlation(values: list[float]) -> float:

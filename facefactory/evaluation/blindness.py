@@ -13,13 +13,15 @@ from facefactory.data.sets import labels
 from facefactory.data.sets.index import Index
 from facefactory.data.sets.loader import Shards
 from facefactory.data.sets.order import Ids, permute
-from facefactory.evaluation import distortions, features, references, scoring
+from facefactory.evaluation import distortions, features, references, scoring, statistics
 from facefactory.evaluation.distortions import Faces
-from facefactory.evaluation.extractors import Extractor
+from facefactory.evaluation.extractors import Extractor, Looked
+from facefactory.evaluation.features import Kept
 from facefactory.results import Protocol, Sight
 
 SPOILT = 64  # faces
 COMPARED = 512  # faces that they are compared with, at most
+HALVES = 8  # of the unspoilt faces, whose scores tell what is chance
 NEEDED = ("blur", "ghosting", "noise")  # what a search's score must see
 
 
@@ -36,6 +38,7 @@ def look(index: Index, protocol: Protocol, held_out: str, extractor: Extractor) 
         for package in (distortions, metrics)
         for path in sorted(Path(package.__path__[0]).rglob("*.py"))
     ]
+    source.append(Path(__file__).read_text())
     made_of = [
         dataclasses.asdict(protocol.reference()),
         held_out,
@@ -81,73 +84,123 @@ def _some(shards: Shards, count: int) -> tuple[Ids, Ids]:
     return chosen, groups[chosen]
 
 
-def _look(index: Index, protocol: Protocol, held_out: str, extractor: Extractor) -> Sight:
-    """Spoil, score, note; see `look`."""
-    shards = Shards(index, protocol.split)
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """What scores say of sets of faces, against one reference."""
+
+    extractor: Extractor
+    real: Kept
+    fresh: Kept  # new people
+    names: set[str]  # of statistics
+    left_out: dict[str, str] = dataclasses.field(default_factory=dict)  # score -> why
+
+    def of(self, looked: Looked, asked: Mapping[str, ModuleType]) -> dict[str, float]:
+        """Score -> value of what the network made of some faces."""
+        fake = {name: statistics.make(name) for name in self.names}
+        for one in fake.values():
+            one.add(looked, np.arange(len(looked.features)))
+        found: dict[str, float] = {}
+        for file, module in asked.items():
+            sets = (self.real[module.STATISTICS], fake[module.STATISTICS])
+            try:
+                if scoring.too_few(*(one.value() for one in sets)):
+                    raise ValueError("a covariance needs more images than are spoilt")
+                found |= scoring.score(file, self.real, fake, self.fresh)
+            except ValueError as error:
+                self.left_out.update(dict.fromkeys(module.SCORES, str(error)))
+        return {kind: value for kind, value in found.items() if np.isfinite(value)}
+
+    def of_images(self, images: torch.Tensor, asked: Mapping[str, ModuleType]) -> dict[str, float]:
+        """The same of images [n, H, W, C] uint8."""
+        return self.of(features.look(self.extractor, images), asked)
+
+    def chance(self, looked: Looked, asked: Mapping[str, ModuleType]) -> dict[str, float]:
+        """Score -> standard error of its value, as the spread of the values of random halves.
+
+        A half differs from the whole by as much as the whole from all that it might have been (Shao & Wu, "A general
+        theory for jackknife variance estimation", Annals of Statistics 1989). No entry where a half is too few.
+        """
+        rng = np.random.default_rng(0)
+        count = len(looked.features)
+        drawn = []
+        for _ in range(HALVES):
+            rows = torch.from_numpy(rng.permutation(count)[: count // 2])
+            logits = None if looked.logits is None else looked.logits[rows]
+            drawn.append(self.of(Looked(looked.features[rows], logits), asked))
+        everywhere = set(drawn[0]).intersection(*drawn)
+        return {
+            kind: float(np.std([values[kind] for values in drawn], ddof=1)) for kind in everywhere
+        }
+
+
+def _faces(index: Index, split: str) -> Faces:
+    """Faces to be spoilt, and as many others of the same people to be compared with."""
+    shards = Shards(index, split)
     positions, groups = _some(shards, 2 * COMPARED)
     if len(positions) < 4:
         raise UserError(
-            f"the split {protocol.split!r} has {len(positions)} images; scores need 4 at least."
+            f"the split {split!r} has {len(positions)} images; scores need 4 at least."
         )
     compared, spoilable = halves(groups)
     reference, more = (shards.images(positions[half]) for half in (compared, spoilable))
     spread = np.linspace(0, len(more) - 1, min(SPOILT, len(more))).round().astype(int)
     known = bool(index.content["group"])
-    faces = Faces(more[torch.from_numpy(spread)], more, groups[spoilable], known, reference)
+    return Faces(more[torch.from_numpy(spread)], more, groups[spoilable], known, reference)
+
+
+def _look(index: Index, protocol: Protocol, held_out: str, extractor: Extractor) -> Sight:
+    """Spoil, score, note; see `look`."""
+    faces = _faces(index, protocol.split)
     new = Shards(index, held_out).some(COMPARED)
 
-    # the scores of a set against the reference, by the metrics that are asked
-    network = protocol.features
+    # who is asked: all scores about real faces, those of looks about spoilt ones
     every = scoring.files()
     unbiased = {name: module for name, module in every.items() if hasattr(module, "UNBIASED")}
     looks = {name: module for name, module in every.items() if not scoring.tests_copying(module)}
     names = scoring.wanted()
-    real = features.keep(extractor, [reference], names)
-    fresh = features.keep(extractor, [new], names)
-    left_out: dict[str, str] = {}
+    scores = Scores(
+        extractor,
+        real=features.keep(extractor, [faces.reference], names),
+        fresh=features.keep(extractor, [new], names),
+        names=names,
+    )
 
-    def scored(images: torch.Tensor, asked: Mapping[str, ModuleType]) -> dict[str, float]:
-        fake = features.keep(extractor, [images], {module.STATISTICS for module in asked.values()})
-        found: dict[str, float] = {}
-        for file, module in asked.items():
-            sets = (real[module.STATISTICS], fake[module.STATISTICS])
-            try:
-                if scoring.too_few(*(one.value() for one in sets)):
-                    raise ValueError("a covariance needs more images than are spoilt")
-                found |= scoring.score(file, real, fake, fresh)
-            except ValueError as error:
-                left_out.update(dict.fromkeys(module.SCORES, str(error)))
-        return {kind: value for kind, value in found.items() if np.isfinite(value)}
+    # faces as they are
+    unspoilt = features.look(extractor, faces.images)
+    floor = scores.of(unspoilt, every)
+    marks = {
+        "floor": scores.of_images(faces.more, unbiased),
+        "new_people": scores.of_images(new, unbiased),
+    }
+    too_few = dict(scores.left_out)
+    chance = scores.chance(unspoilt, every)
+    scores.left_out.clear()  # a half may lack images where the whole does not
 
     # every distortion at every severity
-    floor = scored(faces.images, every)
+    left_out: dict[str, str] = {}
     curves: dict[str, dict[str, list[float]]] = {kind: {} for kind in floor}
-    marks = {"floor": scored(more, unbiased), "new_people": scored(new, unbiased)}
     for name, module in _files().items():
         asked = every if getattr(module, "COPIES", False) else looks
         try:
-            rows = [scored(module.spoil(faces, amount), asked) for amount in module.AMOUNTS]
+            spoilt = [module.spoil(faces, amount) for amount in module.AMOUNTS]
         except ValueError as error:
             left_out[name] = str(error)
             continue
+        rows = [scores.of_images(images, asked) for images in spoilt]
         for kind in floor:
             if all(kind in row for row in rows):
                 curves[kind][name] = [row[kind] for row in rows]
         if module.MARK:
             mark, amount = module.MARK
-            marks[mark] = scored(module.spoil(faces, amount), unbiased)
+            marks[mark] = scores.of_images(module.spoil(faces, amount), unbiased)
 
+    known = scoring.known([protocol.features]).values()
     return Sight(
-        features=network,
+        features=protocol.features,
         weights=protocol.weights,
         images=len(faces.images),
-        reference=len(reference),
-        better={
-            kind: metric.better
-            for metric in scoring.known([network]).values()
-            for kind in [metric.kind]
-            if kind in floor
-        },
+        reference=len(faces.reference),
+        better={metric.kind: metric.better for metric in known if metric.kind in floor},
         floor=floor,
         marks={
             kind: {mark: values[kind] for mark, values in marks.items() if kind in values}
@@ -156,7 +209,8 @@ def _look(index: Index, protocol: Protocol, held_out: str, extractor: Extractor)
             if kind in floor
         },
         curves=curves,
-        left_out=left_out,
+        chance=chance,
+        left_out=too_few | scores.left_out | left_out,
     )
 
 

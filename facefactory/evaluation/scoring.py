@@ -1,5 +1,6 @@
 """Every metric of metrics/features on every feature network, by what their files say: no score is named here."""
 
+import dataclasses
 import functools
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
@@ -141,7 +142,9 @@ def scores(
             }
 
         # a record a score
-        few = too_few(real[module.STATISTICS].value(), whole[module.STATISTICS].value())
+        beside = too_few(real[module.STATISTICS].value(), whole[module.STATISTICS].value())
+        if not extractors.file(network).RANKS:
+            beside.append(NEVER_ALONE)
         for kind, value in values.items():
             if not np.isfinite(value):
                 absent[called(kind, network)] = "it is no finite number"
@@ -159,10 +162,20 @@ def scores(
                     scale=sight.marks.get(kind, {}) if sight else {},
                     valid=sight.valid(kind) if sight else (),
                     blind=sight.blind(kind) if sight else (),
-                    verdicts=(*few, *_copies(module, kind, value, sight)),
+                    verdicts=(*beside, *_copies(module, kind, value, sight)),
                 )
             )
+
+    # one test of copying alone is no finding
+    if not copied(found):
+        found = [_without(one, COPIED) for one in found]
     return found, absent
+
+
+def _without(score: Score, verdict: str) -> Score:
+    """The score without a verdict."""
+    others = tuple(one for one in score.verdicts if one != verdict)
+    return dataclasses.replace(score, verdicts=others)
 
 
 def _own_interval(module: ModuleType, real: Any, fake: Any, people: Ids | None) -> Any:
@@ -233,3 +246,4 @@ def _copies(module: ModuleType, kind: str, value: float, sight: Sight | None) ->
 
 
 COPIED = "as for copies of training faces"
+NEVER_ALONE = "never ranks alone: these features are blind to much that eyes see"

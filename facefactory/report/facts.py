@@ -213,7 +213,8 @@ def verdict(facts: dict[str, Any]) -> list[str]:
     copies = [run["name"] for run in facts["runs"] if run["copied"]]
     if copies:
         sentences.append(
-            f"Caution, tests of copying say that training faces were copied: {', '.join(copies)}; look at the nearest."
+            f"Caution, tests of copying say that training faces were copied: {', '.join(copies)}; "
+            "look for memorised faces among the nearest."
         )
     sentences += disagreement_verdict(facts)
     blind = next(
