@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torchvision
 from conftest import Faces as Files
 from torch import Tensor
 
-from facefactory import UserError, registry
+from facefactory import UserError, registry, rundir
 from facefactory.data import Pack
 from facefactory.data.packing import pack, recipes
 from facefactory.data.sets.index import Index
@@ -29,7 +30,13 @@ from facefactory.evaluation import (
     statistics,
 )
 from facefactory.evaluation.distortions import Faces
-from facefactory.evaluation.extractors import Judge, Looked, _efficientnet_lite, lite0
+from facefactory.evaluation.extractors import (
+    Judge,
+    Looked,
+    _efficientnet_lite,
+    lite0,
+    mobilenet_v2,
+)
 from facefactory.evaluation.protocols import Context, generator
 from facefactory.metrics import moments
 from facefactory.results import Goal, Sight, kendall_tau, rank_correlation
@@ -109,6 +116,28 @@ def test_gray_and_colour_images_that_look_alike_have_the_same_features(eye: lite
     )
     both = [features.look(eye, images).features for images in (gray, gray.expand(-1, -1, -1, 3))]
     torch.testing.assert_close(*both, rtol=0, atol=1e-5)
+
+
+def test_mobilenet_v2_sees_what_torchvision_shows_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = (
+        torchvision.models.mobilenet_v2().eval()
+    )  # random: the published weights are staged nowhere in tests
+    torch.save(network.state_dict(), tmp_path / mobilenet_v2.WEIGHTS.file)
+    monkeypatch.setenv("FACEFACTORY_WEIGHTS", str(tmp_path))
+    digest = rundir.sha256(tmp_path / mobilenet_v2.WEIGHTS.file)
+    own = dataclasses.replace(mobilenet_v2.WEIGHTS, sha256=digest)
+    monkeypatch.setattr(mobilenet_v2, "WEIGHTS", own)
+    images = torch.randint(0, 256, (3, 224, 224, 3), dtype=torch.uint8)
+    shown = torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V1.transforms(
+        crop_size=224, resize_size=224
+    )(images.permute(0, 3, 1, 2))
+    with torch.inference_mode():
+        wanted = network(shown)
+    found = features.look(mobilenet_v2.load(224, CPU, None), images)
+    assert found.features.shape == (3, 1280) and found.logits is not None
+    torch.testing.assert_close(found.logits, wanted, rtol=1e-4, atol=1e-5)
 
 
 # -- statistics that merge -------------------------------------------------------------------------
