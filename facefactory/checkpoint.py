@@ -5,7 +5,7 @@ import hashlib
 import itertools
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,10 @@ class Checkpoint:
     optimisers: dict[str, Any]  # trained sub-module -> state dict
     clock: int  # images shown so far
     identity: str  # digest of everything that must not change between parts of one training
-    segments: list[dict[str, Any]]  # {clock, images, order, seed}, one each time the data changed
+    # {clock, images, order, seed, draws}, one each time the data or the draws changed
+    segments: list[dict[str, Any]]
+    # phase -> state of what scales its loss; empty but in float16
+    scalers: dict[str, Any] = field(default_factory=dict)
 
 
 def save(folder: Path, checkpoint: Checkpoint, guard: Callable[[], None]) -> Path:

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from facefactory import UserError
 from facefactory.data.sets.order import Ids, permute
@@ -41,12 +40,12 @@ def vector(
     columns = []
     for name in names:
         codes = values[name].long()
-        missing = codes < 0
         if labels[name].kind == "binary":
-            columns.append((2 * codes - 1).masked_fill(missing, 0)[:, None])
+            columns.append((2 * codes - 1).masked_fill(codes < 0, 0)[:, None])
         else:
-            hot = F.one_hot(codes.clamp(min=0), len(labels[name].classes))
-            columns.append(hot.masked_fill(missing[:, None], 0))
+            # nothing is read back, as F.one_hot does on CPUs
+            classes = torch.arange(len(labels[name].classes), device=codes.device)
+            columns.append((codes[:, None] == classes).long())
     return torch.cat(columns, 1).float()
 
 

@@ -15,6 +15,9 @@ from facefactory import UserError
 # Rank 0 may pack a set and train a judge before it joins; the others wait for it from the start.
 JOIN_WAIT = timedelta(hours=24)
 
+# GPUs that wait so long for each other's gradients have lost one; samples and checkpoints take minutes
+STEP_WAIT = timedelta(minutes=30)
+
 
 @dataclass(frozen=True)
 class World:
@@ -24,11 +27,12 @@ class World:
     size: int
     device: torch.device
     talk: Any = None  # a gloo group for what concerns hosts, so that no GPU waits for it
+    compute: Any = None  # the group of the devices that compute; None: the default one
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum over ranks."""
         if self.size > 1:
-            dist.all_reduce(values)
+            dist.all_reduce(values, group=self.compute)
         return values
 
     def barrier(self) -> None:
@@ -84,18 +88,21 @@ def device_of(wanted: str, threads: int) -> torch.device:
         )
     if wanted == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    # a rank that Slurm bound to its GPU sees that one alone
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    device = torch.device("cuda", local_rank % torch.cuda.device_count())
     torch.cuda.set_device(device)
     return device
 
 
 def set_arithmetic(deterministic: bool, tf32: bool) -> None:
-    """Choose CUDA's kernels: those whose bits repeat, and whether float32 may be rounded to TF32's 10 bits."""
+    """Choose CUDA's kernels: those whose bits repeat, or those that a race wins; and whether float32 may be rounded to TF32's 10 bits."""
     torch.backends.cuda.matmul.allow_tf32 = tf32
     torch.backends.cudnn.allow_tf32 = tf32
+    torch.backends.cudnn.benchmark = not deterministic
+    torch.use_deterministic_algorithms(deterministic)
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
 
 
 def join(device: torch.device) -> World:
@@ -105,9 +112,13 @@ def join(device: torch.device) -> World:
     if size == 1:
         return World(rank, size, device)
 
-    # a GPU's group computes, the CPUs' group agrees
-    cuda = device.type == "cuda"
+    # all wait for the first one here, then the CPUs' group agrees
     if not dist.is_initialized():
-        backend = "nccl" if cuda else "gloo"
-        dist.init_process_group(backend, timeout=JOIN_WAIT, device_id=device if cuda else None)
-    return World(rank, size, device, dist.new_group(backend="gloo", timeout=JOIN_WAIT))
+        dist.init_process_group("gloo", timeout=JOIN_WAIT)
+    talk = dist.new_group(backend="gloo", timeout=JOIN_WAIT)
+
+    # a GPU's group computes; it is bound to its device, and a lost rank ends it
+    compute = None
+    if device.type == "cuda":
+        compute = dist.new_group(backend="nccl", timeout=STEP_WAIT, device_id=device)
+    return World(rank, size, device, talk, compute)

@@ -21,7 +21,10 @@ from facefactory.training import Training
 SEARCHED = ("model.", "objective.", "training.", "data.flip", "data.shift", "data.balance")
 
 # What a training depends on
-TRAINS = ("seed", "model", "objective", *SEARCHED, "data.weights", "data.window_images")
+TRAINS = (
+    *("seed", "model", "objective", *SEARCHED),
+    *("data.weights", "data.window_images", "data.draws"),
+)
 FIXED = ("training.total_kimg", "training.ranks", "training.threads", "training.device")
 JOBS = Path(__file__).parents[1] / "jobs"
 

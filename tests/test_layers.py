@@ -104,7 +104,8 @@ ALLOWED = {  # package -> what its files may import of ours, beside their own pa
     "facts": set(),
     "schedule": set(),
     "results": {"config", "registry"},
-    "draws": set(),
+    "draws": {"philox"},
+    "philox": set(),
     "ranks": set(),
     "conditions": {"facts", "data"},
     "checkpoint": {"facts", "models", "registry", "rundir"},
@@ -119,7 +120,7 @@ ALLOWED = {  # package -> what its files may import of ours, beside their own pa
             "rundir",
             "progress",
         ),
-        *("facts", "schedule", "draws", "ranks", "conditions"),
+        *("facts", "schedule", "draws", "philox", "ranks", "conditions"),
     },
     "weights": {"rundir", "registry", "config", "progress", "surroundings"},
     "evaluation": {

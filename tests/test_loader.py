@@ -29,9 +29,10 @@ from test_shard import pack_arrays, smooth
 
 from facefactory import UserError
 from facefactory.data import Data
-from facefactory.data.sets import loader, staging
+from facefactory.data.sets import device, loader, staging
+from facefactory.data.sets.device import on_device
 from facefactory.data.sets.index import Index
-from facefactory.data.sets.loader import Batch, Shards, batches, on_device
+from facefactory.data.sets.loader import Batch, Shards, batches
 from facefactory.data.sets.order import Ids, Order
 from facefactory.data.sets.pixels import shift, to_model, to_uint8
 
@@ -326,7 +327,7 @@ def test_staging_without_room_says_so_and_reads_from_the_shards(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     if trouble == "room":
-        monkeypatch.setattr(staging, "_free_memory", lambda: 14_000)
+        monkeypatch.setattr(staging, "free_memory", lambda: 14_000)
         monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=14_000))
         message = "GiB of images do not fit into 80 % of the .* GiB free"
     elif where == "memory":
@@ -350,9 +351,9 @@ def test_staging_without_room_says_so_and_reads_from_the_shards(
 
 def test_memory_is_what_linux_has_or_slurm_granted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SLURM_MEM_PER_NODE", raising=False)
-    assert 2**26 < staging._free_memory() < 2**50
+    assert 2**26 < staging.free_memory() < 2**50
     monkeypatch.setenv("SLURM_MEM_PER_NODE", "64")
-    assert staging._free_memory() == 2**26
+    assert staging.free_memory() == 2**26
 
 
 def test_a_subset_is_a_set_of_its_own(index: Index, short_blocks: int) -> None:
@@ -449,41 +450,110 @@ def test_batches_on_the_cpu_are_handed_through(index: Index, short_blocks: int) 
     assert len(given) == 5  # zip asked once more
 
 
-def test_batches_reach_a_device_in_order_one_ahead(
+def test_batches_reach_a_device_in_order_and_the_host_waits_for_old_iterations_alone(
     index: Index, short_blocks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No GPU here: streams and events are stand-ins, and the device is torch's `meta`."""
-    done: list[int] = []
+    waited_for: dict[str, list[int]] = {"copy": [], "use": []}
+    by_host: list[tuple[str, int]] = []
 
     class Stream:
-        def __init__(self, device: torch.device | None = None) -> None:
-            self.events = 0
+        def __init__(self, name: str = "copy") -> None:
+            self.name, self.events = name, 0
 
         def record_event(self) -> SimpleNamespace:
             self.events += 1
-            return SimpleNamespace(synchronize=lambda number=self.events: done.append(number))
+            mine = self.name, self.events
+            return SimpleNamespace(mine=mine, synchronize=lambda: by_host.append(mine))
 
-    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+        def wait_event(self, event: SimpleNamespace) -> None:
+            waited_for[self.name].append(event.mine)
+
+    using = Stream("use")
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream())
     monkeypatch.setattr(torch.cuda, "stream", contextlib.nullcontext)
-    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: using)
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, stream: None)
     shards, order, asked = Shards(index, "train"), Order(45, 0), 0
 
     def counted() -> Iterator[Batch]:
         nonlocal asked
-        for batch in batches(shards, order, 0, 8, 0, 8):
+        for batch in batches(shards, order, 0, 8, 0, 8, wanted=["Person"], before=["Person"]):
             asked += 1
             yield batch
 
     loaded = on_device(counted(), torch.device("meta"))
-    for number in range(6):
+    for number in range(8):
         batch = next(loaded)
         assert batch.positions.tolist() == order.ids(8 * number, 8 * number + 8).tolist()
-        assert {
-            batch.images.device.type,
-            *(column.device.type for column in batch.labels.values()),
-        } == {"meta"}
-        assert asked == number + 2 and done[-1] == number + 1
+        tensors = (batch.images, *batch.labels.values(), *batch.before.values())
+        assert {tensor.device.type for tensor in tensors} == {"meta"} and len(tensors) == 3
+        # the next one is on its way; this one's copy was waited for by the stream that uses it
+        assert asked == number + 2 and waited_for["use"][-1] == ("copy", number + 1)
+    assert by_host == [("use", number + 1) for number in range(7 - device.LAG)]
+    loaded.close()
+
+
+@pytest.mark.parametrize("held", [1, 5])
+def test_buffers_stay_valid_as_long_as_they_are_held(
+    index: Index, monkeypatch: pytest.MonkeyPatch, held: int
+) -> None:
+    monkeypatch.setattr(loader, "AHEAD", 8)  # a block is one batch
+    shards, order = Shards(index, "train"), Order(45, 0)
+    stream = batches(shards, order, 0, 8, 0, 8, held=held)
+    kept = [next(stream) for _ in range(30)]
+    time.sleep(0.1)  # all blocks ahead are read
+    stream.close()
+    for batch in kept[-held - 1 :]:
+        assert torch.equal(batch.images, shards.images(batch.positions))
+    assert not all(torch.equal(one.images, shards.images(one.positions)) for one in kept)
+
+
+@pytest.mark.parametrize("kind", ["raw", "png"])
+@pytest.mark.parametrize(("clock", "lo", "hi"), [(0, 0, 8), (39, 0, 8), (16, 2, 6)])
+def test_a_set_on_the_device_gives_the_same_batches(
+    index: Index, short_blocks: int, tmp_path: Path, kind: str, clock: int, lo: int, hi: int
+) -> None:
+    set_ = index if kind == "raw" else pack_arrays(tmp_path / "set", smooth(60, 16, 3), "png", 20)
+    label = next(iter(set_.content["labels"]))
+    for subset in (None, np.arange(30)[::-1].copy()):
+        shards = Shards(set_, "train", subset)
+        order = shards.order(Data(), 3)[0]
+        share = device.Share(8, lo, hi, [label], [label])
+        streams = [
+            device.stream(shards, order, clock, share, torch.device("cpu"), stage)
+            for stage in ("device", "none")
+        ]
+        for _ in range(20):
+            one, other = (next(stream) for stream in streams)
+            assert torch.equal(one.images, other.images)
+            assert np.array_equal(one.positions, other.positions)
+            for columns, others in ((one.labels, other.labels), (one.before, other.before)):
+                assert torch.equal(columns[label], others[label])
+                assert columns[label].dtype == others[label].dtype
+        for stream in streams:
+            stream.close()
+
+
+def test_a_set_that_does_not_fit_on_the_device_is_refused_with_numbers(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(staging, "free_memory", lambda: 14_000)
+    with pytest.raises(
+        UserError,
+        match=r"data\.stage=device: 1\.07e-05 GiB of images do not fit into 80% of the 1\.3e-05 GiB "
+        r"free on cpu; give data\.stage=memory, disk or none",
+    ):
+        device.resident(Shards(index, "train"), torch.device("cpu"))
+
+
+def test_a_stop_ends_the_way_to_the_device_and_changes_no_batch(index: Index) -> None:
+    shards, order = Shards(index, "train"), Order(45, 0)
+    assert device.resident(shards, torch.device("cpu"), lambda: True) is None
+    share = device.Share(8, 0, 8)
+    stopped = device.stream(shards, order, 0, share, torch.device("cpu"), "device", lambda: True)
+    assert torch.equal(next(stopped).images, shards.images(order.ids(0, 8)))
+    stopped.close()
 
 
 def test_shifting_moves_and_mirrors() -> None:

@@ -81,10 +81,14 @@ class Data:
         "draw from whole shards with so many images at a time (sets beyond memory); 0 = from all",
         low=0,
     )
-    stage: Literal["none", "memory", "disk"] = key(
+    stage: Literal["none", "memory", "disk", "device"] = key(
         "none",
-        "copy the images first, once a node, to memory or to the folder TMPDIR",
+        "copy the images first: once a node to memory or to the folder TMPDIR, or once a process to its device",
         identity=False,
+    )
+    draws: Literal["auto", "cpu", "device"] = key(
+        "auto",
+        "where random numbers are drawn; other numbers are another training. auto = device on CUDA, else cpu",
     )
     flip: bool = key(True, "mirror half of the training images")
     shift: int = key(

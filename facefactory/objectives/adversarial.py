@@ -1,6 +1,7 @@
 """Two players: a critic's pair of losses, and terms that regularise one of them."""
 
 import contextlib
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import torch
@@ -44,10 +45,9 @@ class Component(nn.Module, Objective):
         }
         player = self._discriminator if phase == "discriminator" else self._generator
 
-        # squared gradients lose too much in bfloat16
         exact = any(term.differentiates for term in due.values())
         device = batch.images.device.type
-        with torch.autocast(device, enabled=False) if exact else contextlib.nullcontext():
+        with _twice_differentiable(device) if exact else contextlib.nullcontext():
             seen, value, shown = player(model, batch, due)
             for name, term in due.items():
                 extra = term(seen, model, batch).mean()
@@ -90,3 +90,10 @@ class Component(nn.Module, Objective):
         seen = Seen(batch.images, fake, real_logits, fake_logits)
         value = self.critic.generator(seen).mean()
         return seen, value, {"loss_g": value}
+
+
+@contextlib.contextmanager
+def _twice_differentiable(device: str) -> Iterator[None]:
+    """No autocast, because squared gradients lose too much in 16 bits, and no compiled network, which has no second derivative."""
+    with torch.autocast(device, enabled=False), torch.compiler.set_stance("force_eager"):
+        yield

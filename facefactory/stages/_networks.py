@@ -12,6 +12,8 @@ from facefactory.stages import FaceSet, Outputs, Plan, of, outputs_of
 from facefactory.training import Training
 
 if TYPE_CHECKING:
+    import torch
+
     from facefactory.cluster import Profile
     from facefactory.data.sets.index import Index
     from facefactory.facts import Facts
@@ -19,13 +21,22 @@ if TYPE_CHECKING:
     from facefactory.training.trainer import Task, Trainer
 
 
+def device_of(options: Training) -> torch.device:
+    """Where this process computes; its threads and arithmetic are set."""
+    from facefactory import ranks
+    from facefactory.training import arithmetic
+
+    device = ranks.device_of(options.device, options.threads)
+    arithmetic.require(options, device)
+    ranks.set_arithmetic(options.deterministic, options.tf32)
+    return device
+
+
 def join(options: Training) -> World:
     """This process among the ranks, with its device, threads and arithmetic set."""
     from facefactory import ranks
 
-    device = ranks.device_of(options.device, options.threads)
-    ranks.set_arithmetic(options.deterministic, options.tf32)
-    return ranks.join(device)
+    return ranks.join(device_of(options))
 
 
 def trained(task: Task, world: World, until_kimg: float | None = None) -> Trainer:
@@ -91,12 +102,10 @@ def checkpoint_of(folder: RunDir) -> Outputs:
 
 def network_of(run: Run, folder: RunDir, stage: str) -> Any:
     """The averaged networks that the stage `train` or `judge` made, where this process computes."""
-    from facefactory import checkpoint, ranks
+    from facefactory import checkpoint
 
     path = folder.path / outputs_of(folder, f"{stage}.path")[f"{stage}.path"]
-    return checkpoint.rebuild(path)[0].to(
-        ranks.device_of(run.training.device, run.training.threads)
-    )
+    return checkpoint.rebuild(path)[0].to(device_of(run.training))
 
 
 def require_trainable(one: Run | Judge, found: FaceSet, plan: Plan) -> None:

@@ -9,7 +9,7 @@ from facefactory.evaluation.protocols import Context
 from facefactory.run import Run, goal_of, needs_judge
 from facefactory.rundir import RunDir
 from facefactory.stages import outputs_of
-from facefactory.stages._networks import network_of
+from facefactory.stages._networks import device_of, network_of
 
 if TYPE_CHECKING:
     from facefactory.data.sets.index import Index
@@ -22,8 +22,6 @@ def judge_needed(run: Run) -> list[str]:
 
 def context_of(run: Run, folder: RunDir, index: Index) -> Context:
     """What models of a run are scored on, and how; `folder` is that of the run, or of the sweep above it."""
-    from facefactory import ranks
-
     judge = None
     if needs_judge(run):
         judge = Judge(
@@ -34,7 +32,7 @@ def context_of(run: Run, folder: RunDir, index: Index) -> Context:
         options=run.evaluation,
         seed=run.seed,
         goal=goal_of(run),
-        device=ranks.device_of(run.training.device, run.training.threads),
+        device=device_of(run.training),
         judge=judge,
         average=f"{run.training.ema_half_lives_kimg[0]:g}",
     )

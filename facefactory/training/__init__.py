@@ -43,10 +43,21 @@ class Training:
     modules: dict[str, dict[str, Any]] = key(
         {}, "network -> what differs there, e.g. {discriminator: {lr: 4.0e-4}}"
     )
-    precision: Literal["float32", "bfloat16", "float64"] = key(
-        "float32", "of the networks; bfloat16 = autocast"
+    precision: Literal["float32", "bfloat16", "float16", "float64"] = key(
+        "float32", "of the networks; the 16-bit ones = autocast, float16 with scaled losses"
     )
     tf32: bool = key(False, "CUDA: let float32 products be rounded to TF32 (10 bits)")
+    channels_last: bool = key(
+        False, "keep the channels of a pixel together in memory; other last bits, which repeat"
+    )
+    fused: bool = key(
+        True,
+        "CUDA: step adam, adamw and sgd in one kernel; other last bits than false, which repeat",
+    )
+    compile: bool = key(
+        False,
+        "torch.compile each network (minutes at every start); after a break last bits may differ",
+    )
     ema_half_lives_kimg: list[float] = key(
         [5.0], "half-lives of averaged weights, thousands of images; the first is scored", low=0.0
     )
@@ -73,7 +84,10 @@ class Training:
     device: Literal["auto", "cpu", "cuda"] = key(
         "auto", "auto = cuda where there is one", resumes=True
     )
-    deterministic: bool = key(False, "CUDA: use deterministic kernels only, so that bits repeat")
+    deterministic: bool = key(
+        False,
+        "CUDA: only kernels whose bits repeat; false: the fastest (cudnn.benchmark), and after a break last bits may differ",
+    )
 
     def check(self, modules: tuple[str, ...]) -> None:
         """Look at what bounds cannot: sharing, averages and the optimiser of each network that is trained.
@@ -93,7 +107,17 @@ class Training:
                     f"training.modules has {name!r}; trained here are {', '.join(modules)}.{guess}"
                 )
         for name in modules:
-            self.optimiser_of(name)
+            kind = self.optimiser_of(name).kind
+            if self.precision == "float16" and kind == "rmsprop":
+                raise UserError(
+                    f"training.precision=float16 cannot train {name} by rmsprop, which leaves out no step "
+                    "whose gradients overflowed; give adam, adamw or sgd, or bfloat16."
+                )
+        if self.deterministic and self.compile:
+            raise UserError(
+                "training.deterministic=true promises bits that training.compile=true may change; "
+                "give one of them."
+            )
 
     def optimiser_of(self, module: str) -> Optimiser:
         """How the network at a path learns.

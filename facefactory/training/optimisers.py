@@ -10,18 +10,19 @@ from facefactory.schedule import at
 from facefactory.training import Optimiser
 
 
-def build(wanted: Optimiser, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimiser of a network's parameters."""
+def build(
+    wanted: Optimiser, parameters: Iterable[nn.Parameter], fused: bool = False
+) -> torch.optim.Optimizer:
+    """The optimiser of a network's parameters; `fused`: in one kernel, where the kind has one."""
     first, second = wanted.betas
-    common: dict[str, Any] = {
-        "lr": at(wanted.lr, 0.0),
-        "weight_decay": wanted.weight_decay,
-        "foreach": True,
-    }
+    common: dict[str, Any] = {"lr": at(wanted.lr, 0.0), "weight_decay": wanted.weight_decay}
+    if wanted.kind == "rmsprop":
+        return torch.optim.RMSprop(
+            parameters, alpha=second, momentum=first, foreach=True, **common
+        )
+    common["fused" if fused else "foreach"] = True
     if wanted.kind == "sgd":
         return torch.optim.SGD(parameters, momentum=first, **common)
-    if wanted.kind == "rmsprop":
-        return torch.optim.RMSprop(parameters, alpha=second, momentum=first, **common)
     kind = torch.optim.AdamW if wanted.kind == "adamw" else torch.optim.Adam
     return kind(parameters, betas=(first, second), **common)
 

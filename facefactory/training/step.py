@@ -10,25 +10,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from facefactory import conditions
+from facefactory import conditions, philox
 from facefactory.data import Data
 from facefactory.data.sets import pixels
 from facefactory.data.sets.loader import Batch as Loaded
-from facefactory.draws import Draws
+from facefactory.draws import Draws, algorithm
 from facefactory.facts import Facts
 from facefactory.objectives import Batch, Objective
+from facefactory.philox import Sheet
 from facefactory.ranks import World
-from facefactory.training import Training, optimisers
+from facefactory.training import Training, arithmetic, optimisers
 from facefactory.training.augmentations import augment
 from facefactory.training.ema import Average
 from facefactory.training.log import Log
 
 OWN = "objective."  # begins the path of a network that is the objective's own
-DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.float32,
-    "float64": torch.float64,
-}  # master weights
 
 
 class PhaseModule(nn.Module):
@@ -66,18 +62,23 @@ def parallel(module: PhaseModule, world: World) -> Any:
     )
     devices = [world.device.index] if world.device.type == "cuda" else None
     return DistributedDataParallel(
-        module, device_ids=devices, broadcast_buffers=False, find_unused_parameters=True
+        module,
+        device_ids=devices,
+        process_group=world.compute,
+        broadcast_buffers=False,
+        find_unused_parameters=True,
     )
 
 
 @dataclass(frozen=True)
 class Player:
-    """A phase, ready to be stepped: its loss under DDP, and what it trains."""
+    """A phase, ready to be stepped: its loss under DDP, what it trains, and what scales its loss in float16."""
 
     interval: int
     forward: Any
     parameters: list[nn.Parameter]
     modules: tuple[str, ...]
+    scaler: torch.amp.GradScaler
 
 
 class Step:
@@ -106,10 +107,19 @@ class Step:
         self.share = options.batch_per_rank()
         self.lo = world.rank * self.share
 
+        # where random numbers come from
+        self.draws = algorithm(data.draws, world.device)
+        self.sheet: Sheet | None = None
+        if self.draws == philox.ALGORITHM:
+            self.sheet = Sheet(
+                seed, options.batch_size, self.lo, self.lo + self.share, world.device
+            )
+
         # one optimiser a network, one DDP a phase
         self.wanted = {path: options.optimiser_of(path) for path in trained_modules(objective)}
+        fused = arithmetic.fused(options, world.device)
         self.optimisers = {
-            path: optimisers.build(wanted, self.network(path).parameters())
+            path: optimisers.build(wanted, self.network(path).parameters(), fused)
             for path, wanted in self.wanted.items()
         }
         self.players = {phase.name: self._player(phase) for phase in objective.phases}
@@ -119,6 +129,9 @@ class Step:
             Average(model, objective.averaged, half_life)
             for half_life in options.ema_half_lives_kimg
         ]
+        if options.compile:  # and not their averages, which are used now and then
+            for path in self.wanted:
+                arithmetic.compile_networks(self.network(path))
 
     def network(self, path: str) -> nn.Module:
         """The network at a phase's path."""
@@ -131,7 +144,11 @@ class Step:
         networks = [self.network(path) for path in phase.modules]
         module = PhaseModule(self.model, self.objective, phase.name, networks)
         return Player(
-            phase.interval, parallel(module, self.world), list(module.parameters()), phase.modules
+            interval=phase.interval,
+            forward=parallel(module, self.world),
+            parameters=list(module.parameters()),
+            modules=phase.modules,
+            scaler=arithmetic.scaler(self.options, self.world.device),
         )
 
     def __call__(self, loaded: Loaded, clock: int, log: Log) -> int:
@@ -146,7 +163,8 @@ class Step:
                 self.backward(name, parts, log)
                 for path in player.modules:
                     optimisers.set_lr(self.optimisers[path], self.wanted[path], clock / 1000)
-                    self.optimisers[path].step()
+                    player.scaler.step(self.optimisers[path])
+                player.scaler.update()
 
         self.objective.after(clock / 1000, self.world.sum)
         for average in self.averages:
@@ -162,10 +180,16 @@ class Step:
 
     def _part(self, loaded: Loaded, clock: int, start: int, end: int) -> Batch:
         options = self.options
-        dtype = DTYPES[options.precision]
-        device = self.world.device
+        dtype = arithmetic.DTYPES[options.precision]
         draws = Draws(
-            self.seed, clock, options.batch_size, self.lo + start, self.lo + end, device, dtype
+            seed=self.seed,
+            clock=clock,
+            batch_size=options.batch_size,
+            lo=self.lo + start,
+            hi=self.lo + end,
+            device=self.world.device,
+            dtype=dtype,
+            sheet=self.sheet,
         )
 
         # what the set's own pictures go through
@@ -177,7 +201,7 @@ class Step:
             images = pixels.shift(images, draws.uniform("shift", 2), self.data.shift)
 
         return Batch(
-            images=images,
+            images=images.contiguous(memory_format=arithmetic.memory_format(options)),
             labels={name: column[start:end] for name, column in loaded.labels.items()},
             c=self._condition(loaded.labels, start, end, dtype),
             wrong=self._condition(loaded.before, start, end, dtype),
@@ -206,7 +230,6 @@ class Step:
         for parameter in player.parameters:
             parameter.grad = None
 
-        low = self.options.precision == "bfloat16"
         for number, part in enumerate(parts):
             last = number == len(parts) - 1
             quiet = (
@@ -215,9 +238,9 @@ class Step:
                 else player.forward.no_sync()
             )
             with quiet:
-                with torch.autocast(self.world.device.type, torch.bfloat16, enabled=low):
+                with arithmetic.autocast(self.options, self.world.device):
                     loss, shown = player.forward(part)
-                (loss / len(parts)).backward()
+                player.scaler.scale(loss / len(parts)).backward()
             if log is not None:
                 log.add(shown)
 

@@ -7,16 +7,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
-from facefactory import UserError, checkpoint, conditions, registry
+from facefactory import UserError, checkpoint, conditions, registry, say
 from facefactory.data import Data
-from facefactory.data.sets.loader import Shards, batches, on_device
+from facefactory.data.sets.device import Share, stream
+from facefactory.data.sets.loader import Shards
+from facefactory.draws import CPU_ALGORITHM
 from facefactory.facts import Facts
 from facefactory.ranks import Vote, World
-from facefactory.training import Training, augmentations
+from facefactory.training import Training, arithmetic, augmentations
 from facefactory.training.log import Log
-from facefactory.training.step import DTYPES, Step, trained_modules
+from facefactory.training.step import Step, trained_modules
 
 
 @dataclass(frozen=True)
@@ -70,13 +73,14 @@ class Trainer:
 
         # the networks, where and as wide as they compute
         self.facts = task.shards.index.facts
-        place = (world.device, DTYPES[task.options.precision])
+        place = (world.device, arithmetic.DTYPES[task.options.precision])
         made: Any = checkpoint.build(task.model, self.facts, task.seed)
         if hasattr(made, "start") and checkpoint.latest(self.folder) is None:
             made.start()  # published weights enter here and never again
-        self.model = made.to(*place).train()
+        laid = arithmetic.memory_format(task.options)
+        self.model = made.to(*place, memory_format=laid).train()
         self.objective = registry.build("objectives", task.objective, self.facts, self.model)
-        self.objective.to(*place)
+        self.objective.to(*place, memory_format=laid)
         self.step = Step(
             self.model,
             self.objective,
@@ -94,6 +98,7 @@ class Trainer:
             "images": task.shards.index.images_digest,
             "order": order,
             "seed": task.seed,
+            "draws": self.step.draws,
         }
         if self.labels_read or task.data.balance:
             self.segment["labels"] = task.shards.index.labels_digest
@@ -125,11 +130,13 @@ class Trainer:
             clock=self.clock,
             identity=self.task.identity,
             segments=self.segments,
+            scalers={name: one.scaler.state_dict() for name, one in self.step.players.items()},
         )
 
     def save(self) -> None:
         """Write a checkpoint (rank 0); FloatingPointError where a weight is not finite."""
-        if not all(bool(weights.isfinite().all()) for weights in self.model.parameters()):
+        finite = [weights.isfinite().all() for weights in self.model.parameters()]
+        if not torch.stack(finite).all():
             raise FloatingPointError(
                 f"weights not finite at {self.clock / 1000:g} kimg: the training diverged; lower training.lr."
             )
@@ -155,15 +162,19 @@ class Trainer:
             average.load(found.averages[f"{average.half_life_kimg:g}"])
         for path, optimiser in self.step.optimisers.items():
             optimiser.load_state_dict(found.optimisers[path])
+        for name, state in found.scalers.items():
+            self.step.players[name].scaler.load_state_dict(state)
         self.clock = self.saved = found.clock
 
     def _segments_after(self, found: checkpoint.Checkpoint) -> list[dict[str, Any]]:
         """The checkpoint's segments, and a new one where another set was accepted; UserError: it was not."""
-        last = found.segments[-1]
+        last = {"draws": CPU_ALGORITHM, **found.segments[-1]}  # once there was one alone
         changed = [key for key, now in self.segment.items() if last[key] != now]
         if not changed:
             return found.segments
-        if self.task.data.changed != "accept":
+        if changed == ["draws"]:  # the device may change, and it may go with it
+            say(f"{self.task.label}: random numbers come from {self.step.draws} from here on")
+        elif self.task.data.changed != "accept":
             changes = "; ".join(
                 f"{key} was {str(last[key])[:80]}, is {str(self.segment[key])[:80]}"
                 for key in changed
@@ -225,20 +236,25 @@ def fit(task: Task, world: World, until_kimg: float | None = None) -> tuple[str,
     )
     if not trainer.clock and log.on:
         log.tell(trainer.objective.notes)
-    task.shards.stage(task.data.stage, task.should_stop)
-    stream = batches(
-        task.shards,
-        trainer.order,
-        trainer.clock,
-        options.batch_size,
-        trainer.step.lo,
-        trainer.step.lo + trainer.step.share,
-        pinned=world.device.type == "cuda",
+    lo = trainer.step.lo
+    share = Share(
+        size=options.batch_size,
+        lo=lo,
+        hi=lo + trainer.step.share,
         wanted=trainer.labels_read,
         before=trainer.step.conditions,
     )
-    with contextlib.closing(stream), contextlib.closing(log):
-        _loop(trainer, on_device(stream, world.device), log, total)
+    loaded = stream(
+        task.shards,
+        trainer.order,
+        trainer.clock,
+        share,
+        world.device,
+        task.data.stage,
+        task.should_stop,
+    )
+    with contextlib.closing(loaded), contextlib.closing(log):
+        _loop(trainer, loaded, log, total)
         log.write(trainer.clock)
         log.progress(trainer.clock, max(trainer.clock, total))
 

@@ -14,7 +14,7 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import IO
@@ -310,21 +310,23 @@ def batches(
     pinned: bool = False,
     wanted: Collection[str] = (),
     before: Collection[str] = (),
+    held: int = 1,
 ) -> Generator[Batch, None, None]:
     """Endless slices lo:hi of the global batches of `size` that follow `clock` [images].
 
     They come with the `wanted` labels, and with the labels `before` of the images before. A
-    batch's images lie in a ring of buffers: they are valid until the next-but-one block of batches
-    is asked for.
+    batch's images lie in a ring of buffers: they are valid until `held` more batches and then
+    another block of them were asked for. `pinned`: in memory from which a GPU copies by itself.
     """
     columns = shards.labels({*wanted, *before})
     share = hi - lo
     steps = max(1, min(AHEAD, BLOCK_BYTES // shards.space(1).numel()) // share)  # of a block
-    ring = [shards.space(steps * share, pinned) for _ in range(2 * READERS + 2)]
+    blocks = 2 * READERS + 1 + math.ceil(held / steps)
+    ring = [shards.space(steps * share, pinned) for _ in range(blocks)]
     sweeper = _Sweeper(shards, order.window)
     pool = ThreadPoolExecutor(READERS, "loader")
 
-    def block(turn: int) -> tuple[Ids, Ids, torch.Tensor]:
+    def block(turn: int) -> list[Batch]:
         start = clock + turn * steps * size
         drawn = order.ids(start, start + steps * size)
 
@@ -338,7 +340,14 @@ def batches(
         ids = rows[:, lo:hi]
         previous = np.roll(rows, 1, axis=1)[:, lo:hi]
         images = shards.gather(ids.reshape(-1), ring[turn % len(ring)])
-        return ids, previous, images.view(steps, share, *images.shape[1:])
+        own = _block_rows(columns, wanted, ids, pinned)
+        others = _block_rows(columns, before, previous, pinned)
+        return [
+            Batch(
+                images=some, labels=_at(own, step), before=_at(others, step), positions=ids[step]
+            )
+            for step, some in enumerate(images.split(share))
+        ]
 
     if shards._rows is None:
         _decoders()  # before two threads ask for them at once
@@ -347,49 +356,28 @@ def batches(
         for turn in itertools.count(2 * READERS):
             read = ahead.popleft().result()  # raises what went wrong in the thread
             ahead.append(pool.submit(block, turn))
-            for positions, previous, images in zip(*read, strict=True):
-                yield Batch(
-                    images=images,
-                    labels=_rows(columns, wanted, positions),
-                    before=_rows(columns, before, previous),
-                    positions=positions,
-                )
+            yield from read
     finally:  # waits: a thread inside torch while the interpreter ends would abort the process
         sweeper.end()
         pool.shutdown(cancel_futures=True)
         sweeper.close()
 
 
-def _rows(columns: Columns, names: Collection[str], positions: Ids) -> Columns:
-    """The values of some labels at positions; class numbers as int64."""
-    chosen = torch.from_numpy(positions)
+def rows_of(columns: Columns, names: Collection[str], places: torch.Tensor) -> Columns:
+    """The values of some labels at places; class numbers as int64."""
     rows = {}
     for name in names:
-        values = columns[name][chosen]
+        values = columns[name][places]
         rows[name] = values if values.is_floating_point() else values.long()
     return rows
 
 
-def on_device(stream: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
-    """The batches on a device; each is copied there while the one before it is worked on."""
-    if device.type == "cpu":
-        yield from stream
-        return
+def _block_rows(columns: Columns, names: Collection[str], places: Ids, pinned: bool) -> Columns:
+    """The same for the images of a block."""
+    rows = rows_of(columns, names, torch.from_numpy(places))
+    return {name: row.pin_memory() if pinned else row for name, row in rows.items()}
 
-    def moved(columns: Columns) -> Columns:
-        return {name: column.to(device, non_blocking=True) for name, column in columns.items()}
 
-    side = torch.cuda.Stream(device)
-    waiting = deque[tuple[Batch, torch.cuda.Event]]()
-    for batch in stream:
-        with torch.cuda.stream(side):
-            images = batch.images.to(device, non_blocking=True)
-            copy = Batch(images, moved(batch.labels), moved(batch.before), batch.positions)
-            waiting.append((copy, side.record_event()))
-
-        if len(waiting) == 2:
-            ready, copied = waiting.popleft()
-            copied.synchronize()  # from here on its buffer may be filled again
-            for tensor in (ready.images, *ready.labels.values(), *ready.before.values()):
-                tensor.record_stream(torch.cuda.current_stream(device))
-            yield ready
+def _at(columns: Columns, step: int) -> Columns:
+    """The labels of one batch of a block."""
+    return {name: column[step] for name, column in columns.items()}

@@ -55,7 +55,7 @@ def shared(name: str, where: str, size: int, write: Write) -> IO[bytes]:
 def _written(name: str, where: str, folder: Path, size: int, write: Write) -> IO[bytes]:
     """A new copy; OSError: there is no room for it."""
     memory = where == "memory"
-    room = _free_memory() if memory else shutil.disk_usage(folder).free
+    room = free_memory() if memory else shutil.disk_usage(folder).free
     if size > 0.8 * room:
         raise OSError(
             f"{size / 2**30:.3g} GiB of images do not fit into 80 % of the {room / 2**30:.3g} GiB "
@@ -101,7 +101,7 @@ def _identity(stream: IO[bytes]) -> list[int]:
     return [stat.st_dev, stat.st_ino, stat.st_size]
 
 
-def _free_memory() -> int:
+def free_memory() -> int:
     """Bytes of memory that this job may take here: what Linux has, or Slurm granted."""
     after = Path("/proc/meminfo").read_text().split("MemAvailable:")[1]
     available = int(after.split()[0]) * 1024
