@@ -29,7 +29,16 @@ from facefactory import (
 from facefactory.cluster import check as checking
 from facefactory.cluster import launch, status
 from facefactory.config import key, section
-from facefactory.run import JOBS, Paths, Run, config_of, load_run, own_files, resolve
+from facefactory.run import (
+    JOBS,
+    Paths,
+    Run,
+    config_of,
+    load_run,
+    own_files,
+    resolve,
+    with_protocol,
+)
 from facefactory.rundir import RunDir
 from facefactory.stages import Plan, Stage, called_for, every, of
 from facefactory.stages._sets import known
@@ -266,9 +275,11 @@ def _read(job: str, names: tuple[str, ...], preset: str | None, arguments: list[
             chosen = argument.removeprefix("config=")
     rest = [argument for argument in arguments if not argument.startswith("config=")]
     layers = without_foreign_options(preset_layers(preset, chosen), rest) if preset else []
+    layers = [with_protocol(layer) for layer in layers]
+    protocol = named_protocol(rest)
 
     # what decides which layers lie below the arguments
-    early = config.load(Run, rest, layers)
+    early = config.load(Run, rest, [*layers, protocol])
     where: str = early.cluster
     if where != "slurm" or not early.dry_run:
         where = cluster.choose(where)
@@ -280,9 +291,9 @@ def _read(job: str, names: tuple[str, ...], preset: str | None, arguments: list[
     if preset is None:
         runs = config.load(Run, rest, [{"paths": places}]).paths.runs
         path = existing(early.run, Path(runs))
-        run = resolve(config.load(Run, rest, [config_of(path)]))
+        run = resolve(config.load(Run, rest, [config_of(path), protocol]))
     else:
-        run = resolve(config.load(Run, rest, [{"paths": places}, *layers]))
+        run = resolve(config.load(Run, rest, [{"paths": places}, *layers, protocol]))
         rundir.usable(Path(run.paths.runs), "paths.runs", write=False)
         stem = re.sub(r"[^\w.=+-]", "_", Path(chosen).stem)[:50]
         path = run_path(run, f"{job}-{stem}-{config.digest(config.flat(run))[:8]}")
@@ -493,6 +504,13 @@ def without_foreign_options(
             for layer in kept:
                 layer.pop(part, None)
     return kept
+
+
+def named_protocol(arguments: list[str]) -> dict[str, Any]:
+    """The layer that `evaluation.protocol=…` among the arguments stands for, below all of them."""
+    key = "evaluation.protocol="
+    names = [argument.removeprefix(key) for argument in arguments if argument.startswith(key)]
+    return with_protocol({"evaluation": {"protocol": names[-1]}}) if names else {}
 
 
 def own_options(path: Path, identity: dict[str, Any]) -> list[str]:

@@ -112,13 +112,38 @@ class Run:
 
 def needs_judge(run: Run) -> bool:
     """Whether the protocol by which models are scored asks for the set's judge."""
-    return "judge" in protocols.file(run.evaluation.protocol).NEEDS
+    return "judge" in protocols.file(run.evaluation.scoring).needs(run.evaluation)
 
 
 def goal_of(run: Run) -> Goal:
     """What a search looks for; UserError: there is no such score, or it must not rank."""
-    protocol = protocols.file(run.evaluation.protocol)
-    return protocol.goal(run.sweep.goal or protocol.GOAL.metric)
+    return protocols.file(run.evaluation.scoring).goal(run.sweep.goal, run.evaluation)
+
+
+def headline_of(run: Run) -> Goal:
+    """The score that speaks for one model: the protocol's, else what its search looked for."""
+    options = run.evaluation
+    searched = None if options.goal or options.networks else run.sweep.goal
+    return protocols.file(options.scoring).goal(searched, options)
+
+
+def with_protocol(layer: dict[str, Any]) -> dict[str, Any]:
+    """A layer of the config tree whose `evaluation.protocol` stands for all keys of that file.
+
+    What the layer says itself comes before. UserError: there is no such protocol.
+    """
+    given = layer.get("evaluation") or {}
+    name = given.get("protocol")
+    keys = {field.name: field for field in dataclasses.fields(Evaluation)}
+    if name is None or keys.keys() <= given.keys():  # a run's own config needs no file
+        return layer
+    path = JOBS / "protocols" / f"{name}.yaml"
+    if str(name).endswith((".yaml", ".yml")):
+        path = Path(name).expanduser()
+    content = config.read_yaml(path)
+    for wrong in content.keys() - keys.keys() | content.keys() & {"protocol"}:
+        raise registry.unknown(f"{path} has the key {wrong!r}", wrong, keys.keys() - {"protocol"})
+    return {**layer, "evaluation": {**dataclasses.asdict(Evaluation()), **content, **given}}
 
 
 def config_of(path: Path) -> dict[str, Any]:
@@ -173,8 +198,12 @@ def resolve(run: Run) -> Run:
         run,
         paths=Paths(_absolute(run.paths.runs), _absolute(run.paths.data)),
         pack=pack,
-        sweep=replace(run.sweep, space=_named(run.sweep.space), goal=goal_of(run).metric),
+        sweep=replace(
+            run.sweep,
+            space=_named(run.sweep.space),
+        ),
         data=replace(run.data, shards=_absolute_or_none(run.data.shards)),
+        evaluation=replace(run.evaluation, protocol=_named(run.evaluation.protocol)),
         generate=replace(run.generate, out=_absolute_or_none(run.generate.out)),
         model=_component("models", run.model),
         objective=_component("objectives", run.objective),

@@ -80,7 +80,7 @@ def test_scoring_and_meaning_are_one_job() -> None:
 
 def test_a_command_makes_a_judge_only_where_one_of_its_stages_asks_for_it() -> None:
     def chain(*names: str, protocol: str) -> list[str]:
-        run = Run(evaluation=Evaluation(protocol=protocol))
+        run = Run(evaluation=Evaluation(scoring=protocol))
         return [stage.name for stage in called_for(run, names)]
 
     scored = ("pack", "judge", "evaluate")

@@ -698,11 +698,11 @@ def test_classifiers_are_searched_by_their_mean_balanced_accuracy_on_held_out_pe
     shards = Shards(index, "train")
     assert classifier.quick(LookingUp(shards), context) == {"balanced_accuracy": 1}
     assert classifier.quick(Never(shards), context) == {"balanced_accuracy": pytest.approx(0.75)}
-    assert classifier.goal("balanced_accuracy").best([0.5, 0.9]) == 0.9
+    assert classifier.goal(None, options).best([0.5, 0.9]) == 0.9
     with pytest.raises(
         UserError, match=r"sweep\.goal=kd_lite0: classifiers are searched by balanced_accuracy"
     ):
-        classifier.goal("kd_lite0")
+        classifier.goal("kd_lite0", options)
 
 
 def test_a_classifier_sees_a_split_chunk_by_chunk(

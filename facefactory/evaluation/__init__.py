@@ -9,7 +9,20 @@ from facefactory.config import key
 class Evaluation:
     """How a trained model is scored."""
 
-    protocol: str = key("generator", "file of evaluation/protocols: generator or classifier")
+    protocol: str = key(
+        "default",
+        "a file of jobs/protocols/ or the path of your own; it sets the keys below, each may differ",
+    )
+    scoring: str = key(
+        "generator", "what is scored: generator or classifier, a file of evaluation/protocols"
+    )
+    networks: list[str] = key(
+        [],
+        "feature networks: files of evaluation/extractors; [] = all whose weights are here",
+    )
+    goal: str | None = key(
+        None, "score that speaks for a model; default: the search's, kd of the first network"
+    )
     fakes: int = key(1000, "generated images", low=8)
     quick_fakes: int = key(
         400, "generated images at a rung of a trial, where scores must be cheap", low=8

@@ -64,28 +64,28 @@ def known(networks: Iterable[str]) -> dict[str, Metric]:
     return found
 
 
-def goal(name: str) -> Goal:
-    """What a search looks for, by the name of a score.
+def goal(name: str, key: str = "sweep.goal", networks: Sequence[str] = ()) -> Goal:
+    """What a search looks for, by the name of a score on some networks, or (none) on any; `key` asked for it.
 
     Raises:
         Missing: the weights of its network are not here.
         UserError: there is no such score, or its network must not rank.
     """
-    names = registry.names("evaluation.extractors")
+    names = list(networks) or registry.names("evaluation.extractors")
     every = known(names)
     ranking = [network for network in names if extractors.file(network).RANKS]
     allowed = known([network for network in ranking if extractors.missing(network) is None])
     if name not in every:
-        raise registry.unknown(f"sweep.goal: no score {name!r}", name, allowed)
+        raise registry.unknown(f"{key}: no score {name!r}", name, allowed)
     metric = every[name]
     if metric.features not in ranking:
         raise UserError(
-            f"sweep.goal={name}: scores on the features of {metric.features!r} never rank alone, because such features are "
+            f"{key}={name}: scores on the features of {metric.features!r} never rank alone, because such features are "
             f"blind to much that eyes see; there are {', '.join(allowed)}."
         )
     how = extractors.missing(metric.features)
     if how is not None:
-        raise Missing(f"sweep.goal={name}: the weights of {metric.features!r} are not here; {how}")
+        raise Missing(f"{key}={name}: the weights of {metric.features!r} are not here; {how}")
     return Goal(name, metric.better)
 
 

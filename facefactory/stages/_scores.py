@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from facefactory import UserError, registry, say
+from facefactory.evaluation import protocols
 from facefactory.evaluation.extractors import Judge
 from facefactory.evaluation.protocols import Context
-from facefactory.run import Run, goal_of, needs_judge
+from facefactory.results import Goal
+from facefactory.run import Run, needs_judge
 from facefactory.rundir import RunDir
 from facefactory.stages import outputs_of
 from facefactory.stages._networks import device_of, network_of
@@ -20,7 +23,21 @@ def judge_needed(run: Run) -> list[str]:
     return ["judge.judge"] if needs_judge(run) else []
 
 
-def context_of(run: Run, folder: RunDir, index: Index) -> Context:
+def require_scorable(run: Run) -> None:
+    """UserError: the protocol is one for models of another kind."""
+    component = registry.module("models", run.model["name"]).Component
+    takes = protocols.file(run.evaluation.scoring).TAKES
+    lacking = [name for name in takes if not hasattr(component, name)]
+    if lacking:
+        protocol = run.evaluation.protocol
+        raise UserError(
+            f"evaluation.protocol={protocol} scores models with {', '.join(takes)}; "
+            f"{run.model['name']} has no {', '.join(lacking)}. "
+            "jobs/protocols/ has those for generators and for classifiers."
+        )
+
+
+def context_of(run: Run, folder: RunDir, index: Index, goal: Goal) -> Context:
     """What models of a run are scored on, and how; `folder` is that of the run, or of the sweep above it."""
     judge = None
     if needs_judge(run):
@@ -31,8 +48,15 @@ def context_of(run: Run, folder: RunDir, index: Index) -> Context:
         index=index,
         options=run.evaluation,
         seed=run.seed,
-        goal=goal_of(run),
+        goal=goal,
         device=device_of(run.training),
         judge=judge,
         average=f"{run.training.ema_half_lives_kimg[0]:g}",
     )
+
+
+def say_protocols(found: dict[str, Any]) -> None:
+    """A line a protocol for the person who watches: how images were compared, in full."""
+    for name, fields in found["protocols"].items():
+        words = ", ".join(f"{key} {value}" for key, value in fields.items() if value != "")
+        say(f"evaluate: protocol {name}: {words}")

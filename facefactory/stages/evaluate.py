@@ -1,12 +1,17 @@
 """Scores of a trained model, with their protocol and pictures."""
 
 from facefactory.evaluation import protocols
-from facefactory.run import Run, goal_of
+from facefactory.run import Run, headline_of
 from facefactory.rundir import RunDir
 from facefactory.stages import Outputs, Plan, Stage, outputs_of
 from facefactory.stages._networks import network_of
 from facefactory.stages._results import results
-from facefactory.stages._scores import context_of, judge_needed
+from facefactory.stages._scores import (
+    context_of,
+    judge_needed,
+    require_scorable,
+    say_protocols,
+)
 from facefactory.stages._sets import index_of, require_splits
 
 
@@ -23,8 +28,9 @@ class Component(Stage):
         return (*self.needs, *judge_needed(run))
 
     def check(self, run: Run, folder: RunDir, plan: Plan) -> None:
-        """The protocol and its splits exist."""
-        goal_of(run)
+        """The protocol and its splits exist, and it is one for such a model."""
+        headline_of(run)
+        require_scorable(run)
         if plan.faces is not None:
             require_splits(run, plan.faces)
 
@@ -32,6 +38,7 @@ class Component(Stage):
         """Score it."""
         target = folder.stage(self.name)
         model = network_of(run, folder, "train")
-        context = context_of(run, folder, index_of(folder))
-        found = protocols.file(run.evaluation.protocol).full(model, context, target)
+        context = context_of(run, folder, index_of(folder), headline_of(run))
+        found = protocols.file(run.evaluation.scoring).full(model, context, target)
+        say_protocols(found)
         return results(target, {**found, "kimg": outputs_of(folder, "train.kimg")["train.kimg"]})

@@ -44,6 +44,7 @@ class Component(Stage):
         """The space holds together, and what lies at its corners can be trained."""
         from facefactory.data.packing import enough
 
+        goal_of(run)
         space = space_of(run)
         if run.sweep.sampler == "grid":
             sweep.grid(space)
@@ -74,7 +75,8 @@ class Component(Stage):
         """
         target = folder.stage(self.name)
         goal = goal_of(run)
-        protocols.file(run.evaluation.protocol).admit(context_of(run, folder, index_of(folder)))
+        context = context_of(run, folder, index_of(folder), goal)
+        protocols.file(run.evaluation.scoring).admit(context)
         rundir.write_json(target / "goal.json", dataclasses.asdict(goal))  # for whoever watches
         granted = run.training.device == "auto" and surroundings.sees_gpus()
         study = sweep.Study(
@@ -159,8 +161,8 @@ def _trial(parent: str, path: str, params: dict[str, Any], report: sweep.Report)
     study = load_run(above.path)
     run = with_params(study, params, total_kimg=study.sweep.max_kimg, ranks=1)
     index = index_of(above)
-    protocol = protocols.file(run.evaluation.protocol)
-    context = context_of(run, above, index)
+    protocol = protocols.file(run.evaluation.scoring)
+    context = context_of(run, above, index, goal_of(run))
 
     # its own folder, where rungs that were scored before are not trained again
     folder = open_training(Path(path), run)

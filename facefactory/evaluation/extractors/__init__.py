@@ -6,6 +6,7 @@ A file has
     NEEDS        what has to be made before: ("judge",) or ()
     RANKS        whether its scores may be what a search looks for
     NAMES        names of scores that the field knows by their own (fd -> fid); others get the file's name (kd -> kd_lite0)
+    ASKED        (may be left out) True: only a protocol that names it looks through it
     load(side, device, judge) -> `Extractor` for images of `side` pixels (the longer one)
 
 Images are looked at in batches of one fixed size, so that an image's features do not depend on how many others there are.
@@ -62,9 +63,22 @@ def missing(name: str) -> str | None:
     return wanted.how() if wanted is not None and wanted.find() is None else None
 
 
+def require(name: str) -> None:
+    """Missing: a network's weights are not here, with the command that brings them."""
+    wanted = file(name).WEIGHTS
+    if wanted is not None:
+        wanted.need()
+
+
+def usual() -> list[str]:
+    """The networks that a protocol looks through which names none."""
+    names = registry.names("evaluation.extractors")
+    return [name for name in names if not getattr(file(name), "ASKED", False)]
+
+
 def present() -> list[str]:
-    """The networks that could be loaded here, those that rank first."""
-    found = [name for name in registry.names("evaluation.extractors") if missing(name) is None]
+    """Those of them that could be loaded here, the ones that rank first."""
+    found = [name for name in usual() if missing(name) is None]
     return sorted(found, key=lambda name: (not file(name).RANKS, name))
 
 
@@ -76,8 +90,6 @@ def load(name: str, side: int, device: torch.device, judge: Judge | None) -> Ext
         Missing: its weights are not here, with the command that brings them.
         UserError: it needs a judge and there is none.
     """
-    wanted = file(name).WEIGHTS
-    if wanted is not None:
-        wanted.need()
+    require(name)
     found: Extractor = file(name).load(side, device, judge)
     return found

@@ -1,8 +1,9 @@
 """What is scored, one protocol a file; a file is a `Scoring`. This file is torch-free.
 
-NEEDS        what has to be made before: ("judge",) or ()
-GOAL         what a search looks for unless sweep.goal says otherwise
-goal(name)   -> `Goal` of a score's name; UserError: no such score, or one that must not rank
+TAKES                what a model must have to be scored by it: ("sample",), say
+needs(options)       -> what has to be made before: ("judge",) or ()
+goal(name, options)  -> `Goal` of a score's name, or (None) the one that a search looks for unless it is told another
+                     UserError: no such score, or one that must not rank; Missing: weights that it takes are not here
 admit(context)          UserError: the goal does not see on this set what everybody sees
 quick(model, context)   -> name -> value, at a rung of a trial: the goal among them
 full(model, context, folder) -> what results.json of the stage evaluate holds; pictures are written into the folder
@@ -41,10 +42,11 @@ class Context:
 class Scoring(Protocol):
     """See above."""
 
-    NEEDS: tuple[str, ...]
-    GOAL: Goal
+    TAKES: tuple[str, ...]
 
-    def goal(self, name: str) -> Goal: ...
+    def needs(self, options: Evaluation) -> tuple[str, ...]: ...
+
+    def goal(self, name: str | None, options: Evaluation) -> Goal: ...
 
     def admit(self, context: Context) -> None: ...
 
@@ -54,5 +56,5 @@ class Scoring(Protocol):
 
 
 def file(name: str) -> Scoring:
-    """The protocol behind a name; UserError: there is none."""
+    """The file behind a name (`evaluation.scoring`); UserError: there is none."""
     return cast(Scoring, registry.module("evaluation.protocols", name))

@@ -8,18 +8,23 @@ import numpy as np
 
 from facefactory import UserError
 from facefactory.data.sets.loader import Shards
-from facefactory.evaluation import features
+from facefactory.evaluation import Evaluation, features
 from facefactory.evaluation import judge as judging
 from facefactory.evaluation.protocols import Context
 from facefactory.results import Goal, Protocol
 
-NEEDS = ()
+TAKES = ("logits",)
 GOAL = Goal("balanced_accuracy", "higher")
 
 
-def goal(name: str) -> Goal:
+def needs(options: Evaluation) -> tuple[str, ...]:
+    """Nothing: labels are known."""
+    return ()
+
+
+def goal(name: str | None, options: Evaluation) -> Goal:
     """The one goal that there is."""
-    if name != GOAL.metric:
+    if name not in (None, GOAL.metric):
         raise UserError(f"sweep.goal={name}: classifiers are searched by {GOAL.metric}.")
     return GOAL
 

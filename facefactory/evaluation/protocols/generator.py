@@ -15,22 +15,51 @@ from facefactory.data.sets.loader import CHUNK, Shards
 from facefactory.data.sets.order import Ids
 from facefactory.data.sets.pixels import grid
 from facefactory.draws import normal
-from facefactory.evaluation import blindness, extractors, features, references, scoring
+from facefactory.evaluation import (
+    Evaluation,
+    blindness,
+    extractors,
+    features,
+    references,
+    scoring,
+)
 from facefactory.evaluation.extractors import Extractor
 from facefactory.evaluation.features import Kept
 from facefactory.evaluation.protocols import Context
 from facefactory.metrics import Array
 from facefactory.results import Goal, Protocol, Score, Sight
 
-NEEDS = ("judge",)
+TAKES = ("sample",)
 GOAL = Goal("kd_lite0", "lower")
 SHOWN = 64  # faces in a grid
+MOST_PIXELS = (
+    10_000  # real images of a split that are searched for the nearest one, and held in memory
+)
 PAIRS = 12  # faces in the strip of nearest neighbours
 
 
-def goal(name: str) -> Goal:
-    """What a search looks for, by the name of a score."""
-    return scoring.goal(name)
+def needs(options: Evaluation) -> tuple[str, ...]:
+    """The judge, where a network of the protocol has its features."""
+    networks = options.networks or extractors.usual()
+    found = [need for name in networks for need in extractors.file(name).NEEDS]
+    return tuple(dict.fromkeys(found))
+
+
+def goal(name: str | None, options: Evaluation) -> Goal:
+    """What a search looks for, by the name of a score of the protocol.
+
+    Raises:
+        Missing: weights of the protocol are not here.
+        UserError: there is no such score, or its network must not rank.
+    """
+    key = "evaluation.goal" if name is None else "sweep.goal"
+    name = name or options.goal
+    if name is None:
+        name = scoring.called("kd", options.networks[0]) if options.networks else GOAL.metric
+    found = scoring.goal(name, key, options.networks)
+    for network in options.networks:
+        extractors.require(network)
+    return found
 
 
 def draws(model: Any, c: torch.Tensor, seed: int, purpose: str) -> Iterator[torch.Tensor]:
@@ -62,11 +91,10 @@ def load(network: str, context: Context) -> Extractor:
 
 
 def usable(context: Context) -> list[str]:
-    """The feature networks that can be loaded here, those that rank first."""
+    """The feature networks of the protocol that can be loaded here, those that rank first."""
+    wanted = context.options.networks or extractors.present()
     return [
-        name
-        for name in extractors.present()
-        if context.judge is not None or not extractors.file(name).NEEDS
+        name for name in wanted if context.judge is not None or not extractors.file(name).NEEDS
     ]
 
 
@@ -177,7 +205,8 @@ def full(model: Any, context: Context, folder: Path) -> dict[str, Any]:
     reference, held_back = (
         Shards(index, split) for split in (options.reference, options.held_out)
     )
-    real, held_out = (shards.some(options.reals) for shards in (reference, held_back))
+    seen_at_once = min(options.reals, MOST_PIXELS)
+    real, held_out = (shards.some(seen_at_once) for shards in (reference, held_back))
     networks = {name: load(name, context) for name in usable(context)}
     wanted = scoring.wanted()
     people = _people(reference, reference.chosen(options.reals))
@@ -231,8 +260,8 @@ def full(model: Any, context: Context, folder: Path) -> dict[str, Any]:
             folder / "reconstructions.png",
         )
 
-    every = extractors.registry.names("evaluation.extractors")
-    not_staged = {name: how for name in every if (how := extractors.missing(name)) is not None}
+    missing = {name: extractors.missing(name) for name in extractors.usual()}
+    not_staged = {name: how for name, how in missing.items() if how is not None}
     return {
         "goal": dataclasses.asdict(context.goal),
         "scores": [dataclasses.asdict(one) for one in scores],

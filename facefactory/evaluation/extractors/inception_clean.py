@@ -1,0 +1,56 @@
+"""The same InceptionV3 on images that are resized before it as clean-fid does.
+
+Parmar, Zhang & Zhu, "On Aliased Resizing and Surprising Subtleties in GAN Evaluation", CVPR 2022, §4: Pillow's bicubic
+filter, which antialiases where it shrinks, on each channel in floating point, clipped to 0…255 and not rounded.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image
+
+from facefactory.evaluation.extractors import Judge, Looked, inception
+from facefactory.metrics import Array
+
+WEIGHTS = inception.WEIGHTS
+NEEDS = ()
+RANKS = True
+ASKED = True
+NAMES = {"fd": "fid_clean", "kd": "kid_clean", "is": "is_clean"}
+SIDE = 299  # pixels, what the network sees
+
+
+class Clean(inception.Inception):
+    """See `Extractor`."""
+
+    resize = "to 299x299, antialiased bicubic on floats as in clean-fid"
+
+    def __call__(self, images: torch.Tensor) -> Looked:
+        """[batch, H, W, C] uint8 -> features [batch, 2048] and logits [batch, 1008]."""
+        resized = np.stack([resize(image) for image in images.cpu().numpy()])
+        shown = torch.from_numpy(resized).to(self.device).expand(-1, 3, -1, -1)
+        maps = (shown - 128) / 128
+        for layer in self.network.children():  # in the order in which they work
+            if layer is self.network.fc:
+                break
+            maps = layer(maps)
+        features = maps.flatten(1)
+        logits = (
+            features @ self.network.fc.weight.T
+        )  # without its bias, as the inception score has it
+        return Looked(features.float().cpu(), logits.float().cpu())
+
+
+def resize(image: Array) -> Array:
+    """[H, W, C] uint8 -> [C, 299, 299] float32 in 0…255."""
+    channels = []
+    for channel in np.moveaxis(image, 2, 0):
+        floats = Image.fromarray(channel.astype(np.float32), mode="F")
+        channels.append(np.asarray(floats.resize((SIDE, SIDE), Image.Resampling.BICUBIC)))
+    return np.stack(channels).clip(0, 255)
+
+
+def load(side: int, device: torch.device, judge: Judge | None) -> Clean:
+    """The network."""
+    return Clean(device, str(WEIGHTS.need()))
