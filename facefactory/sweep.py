@@ -4,8 +4,10 @@ Nothing of Ray's own state is kept. A restarted study replays its trial folders,
 scheduler: finished trials report their recorded scores at once, interrupted ones go on from their checkpoints.
 """
 
+import dataclasses
 import functools
 import logging
+import math
 import os
 import secrets
 import shutil
@@ -15,14 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from facefactory import Failed, UserError, config, rundir, say, scratch, surroundings
+from facefactory import Failed, UserError, say, scratch, surroundings, trials
 from facefactory.config import key
-from facefactory.results import Goal
+from facefactory.results import Goal, Rung, Trial
+from facefactory.trials import OVER, Params, TrialFolder, folder_of, name_of
 
 Space = dict[str, dict[str, Any]]
-Params = dict[str, Any]
-Report = Callable[[dict[str, Any]], None]
-TrialFunction = Callable[[str, Params, Report], None]  # folder, params, report(scores at a rung)
+Report = Callable[[Rung], None]
+TrialFunction = Callable[[TrialFolder, Params, Report], None]
 NODES_S = 120.0  # how long nodes of a cluster are waited for
 
 
@@ -165,19 +167,22 @@ class Study:
     ray: str | None
 
 
-def run(study: Study) -> list[dict[str, Any]]:
+def run(study: Study) -> list[Trial]:
     """Run or continue a study; what `results` says of it."""
-    before, wanted = results(study.folder, study.space), study.options.trials
-    planned, known = [one["params"] for one in before], [one["name"] for one in before]
+    before = results(study.folder, study.space)
+    wanted = study.options.trials
+    planned = [trial.params for trial in before]
+    known = [trial.number for trial in before]
     if study.options.sampler == "grid":
-        planned, known = grid(study.space)[:wanted], []
+        planned = grid(study.space)[:wanted]
+        known = []
         wanted = len(planned)
-    if len(before) < wanted or any(one["state"] not in ("finished", "stopped") for one in before):
+    if len(before) < wanted or any(trial.state not in OVER for trial in before):
         _tune(study, planned[:wanted], wanted, known)
     return results(study.folder, study.space)
 
 
-def _tune(study: Study, planned: list[Params], wanted: int, known: list[str]) -> None:
+def _tune(study: Study, planned: list[Params], wanted: int, known: list[int]) -> None:
     # Ray reads these when it is imported, and its workers inherit them
     os.environ.update(surroundings.RAY)
     if not study.ray:
@@ -189,32 +194,29 @@ def _tune(study: Study, planned: list[Params], wanted: int, known: list[str]) ->
     from ray.tune.search.optuna import OptunaSearch
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    options, rungs, cpus = (
-        study.options,
-        study.options.rungs(),
-        study.options.parallel * study.threads,
-    )
-
-    # How the next trial is found, and which go on
-    samplers = (
-        optuna.samplers.RandomSampler
-        if options.sampler == "random"
-        else optuna.samplers.TPESampler
-    )
-    # with a seed of its own for each continuation the sampler does not propose its first points again
-    sampler, point = (
-        samplers(seed=study.seed * 1000 + len(known)),
-        functools.partial(_point, space=study.space),
-    )
+    options = study.options
+    rungs = options.rungs()
+    cpus = options.parallel * study.threads
     aim: dict[str, Any] = {
         "metric": study.goal.metric,
         "mode": "min" if study.goal.better == "lower" else "max",
     }
+
+    # How the next trial is found
+    samplers = optuna.samplers.TPESampler
+    if options.sampler == "random":
+        samplers = optuna.samplers.RandomSampler
+    # with a seed of its own for each continuation the sampler does not propose its first points again
+    sampler = samplers(seed=study.seed * 1000 + len(known))
+    point = functools.partial(_point, space=study.space)
     searcher = OptunaSearch(point, **aim, sampler=sampler, points_to_evaluate=planned or None)
-    asha = AsyncHyperBandScheduler(
-        "kimg", grace_period=rungs[0], max_t=rungs[-1], reduction_factor=options.reduction
-    )
-    scheduler = asha if options.early_stopping else FIFOScheduler()
+
+    # Which trials go on
+    scheduler: Any = FIFOScheduler()
+    if options.early_stopping:
+        scheduler = AsyncHyperBandScheduler(
+            "kimg", grace_period=rungs[0], max_t=rungs[-1], reduction_factor=options.reduction
+        )
 
     # A folder that no other user can reach: Ray opens its own, below it, to everybody
     private = Path(scratch.name())
@@ -222,31 +224,32 @@ def _tune(study: Study, planned: list[Params], wanted: int, known: list[str]) ->
     lock = scratch.hold(private)
     try:
         # Ray: the job's, or one of this process alone, whatever runs on this machine
-        ours: dict[str, Any] = {
-            "num_cpus": cpus,
-            "object_store_memory": 100 * 2**20,
-            "include_dashboard": False,
-        }
-        ours |= {"address": "local", "_temp_dir": f"{private}/ray"}
-        ray.init(
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **({"address": study.ray} if study.ray else ours),
-        )
+        cluster: dict[str, Any] = {"address": study.ray}
+        if not study.ray:
+            cluster = {
+                "address": "local",
+                "num_cpus": cpus,
+                "object_store_memory": 100 * 2**20,
+                "include_dashboard": False,
+                "_temp_dir": f"{private}/ray",
+            }
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **cluster)
         gpus = _resources(ray.cluster_resources, study, cpus)
 
         # The search
         trainable = tune.with_parameters(
-            _trainable, study=str(study.folder), trial=study.trial, known=known
+            _trainable, study=study.folder, trial=study.trial, known=known
         )
-        watch, amount = (
-            _watch(study, wanted),
-            {"num_samples": wanted, "max_concurrent_trials": options.parallel},
-        )
+        watch = _watch(study, wanted)
         tune.Tuner(
             tune.with_resources(trainable, {"cpu": study.threads, "gpu": gpus}),
             tune_config=tune.TuneConfig(
-                **aim, **amount, search_alg=searcher, scheduler=scheduler, reuse_actors=True
+                **aim,
+                num_samples=wanted,
+                max_concurrent_trials=options.parallel,
+                search_alg=searcher,
+                scheduler=scheduler,
+                reuse_actors=True,
             ),
             run_config=tune.RunConfig(
                 storage_path=f"{private}/tune", verbose=0, callbacks=[watch], stop=watch
@@ -286,39 +289,35 @@ def _point(proposed: Any, space: Space) -> Params:
     return {**propose(proposed, space), "number": proposed.number}
 
 
-def trial_name(number: int, params: Params) -> str:
-    """Number and 8 hex digits of the parameters."""
-    return f"{number:03d}-{config.digest(params)[:8]}"
+def _number(proposed: int, known: list[int]) -> int:
+    """A trial's number: its own, if it is replayed (known ones are proposed first), else the next free one."""
+    if proposed < len(known):
+        return known[proposed]
+    return proposed - len(known) + max(known, default=-1) + 1  # a kill may have left gaps
 
 
-def _number(proposed: int, known: list[str]) -> int:
-    """A trial's number: that of its folder, if it is replayed (known ones are proposed first), else the next free one."""
-    numbers = [int(folder.partition("-")[0]) for folder in known]  # a kill may have left gaps
-    return (
-        numbers[proposed]
-        if proposed < len(known)
-        else proposed - len(known) + max(numbers, default=-1) + 1
-    )
-
-
-def _trainable(point: dict[str, Any], study: str, trial: TrialFunction, known: list[str]) -> None:
+def _trainable(point: dict[str, Any], study: Path, trial: TrialFunction, known: list[int]) -> None:
     """In a Ray worker: report what the folder has recorded, then let the trial go on where it stands."""
     from ray import tune
 
     number = _number(point.pop("number"), known)
-    folder = Path(study) / "trials" / trial_name(number, point)
-    if not (folder / "trial.json").exists():
-        rundir.write_json(folder / "trial.json", {"number": number, "params": point})
-    for line in rundir.read_jsonl(folder / "scores.jsonl"):
-        tune.report({**line, "trial": folder.name})
-    if (rundir.read_json(folder / "state.json") or {}).get("state") in ("finished", "stopped"):
-        return
+    folder = folder_of(study, name_of(number, point))
+    folder.begin(number, point)
 
-    def report(scores: dict[str, Any]) -> None:
-        rundir.append_json(folder / "scores.jsonl", scores)
-        tune.report({**scores, "trial": folder.name})
+    def tell(rung: Rung) -> None:
+        line = rung.line()
+        numbers = {name: math.nan if value is None else value for name, value in line.items()}
+        tune.report({**numbers, "trial": folder.path.name})
 
-    trial(str(folder), point, report)
+    def report(rung: Rung) -> None:
+        folder.add(rung)
+        tell(rung)
+
+    for rung in folder.rungs():
+        tell(rung)
+    state, _ = folder.ending()
+    if state not in OVER:
+        trial(folder, point, report)
 
 
 def _watch(study: Study, wanted: int) -> Any:
@@ -354,54 +353,43 @@ def _watch(study: Study, wanted: int) -> Any:
             if name is None or study.should_stop():
                 return
             self.ended += 1
-            path = study.folder / "trials" / name
-            if not (path / "state.json").exists():
-                complete = (path / "train" / "DONE.json").exists()
-                rundir.write_json(
-                    path / "state.json", {"state": "finished" if complete else "stopped"}
-                )
+            folder_of(study.folder, name).close()
             say(f"sweep: {self.ended} of {wanted} trials ended")
 
     return Watch()
 
 
-def results(folder: Path, space: Space) -> list[dict[str, Any]]:
-    """Name, number, params, Optuna distributions, state, scores and error of every trial, by number."""
+def results(study: Path, space: Space) -> list[Trial]:
+    """Every trial by number, with the distributions that its parameters were drawn from.
+
+    One that cannot be read, or that was not drawn from this space, is named in a line and left out.
+    """
     import optuna
 
-    found, written = (
-        [],
-        [
-            (rundir.read_json(path), path.parent)
-            for path in (folder / "trials").glob("*/trial.json")
-        ],
-    )
-    for made, path in sorted(written, key=lambda one: one[0]["number"]):
-        state = rundir.read_json(path / "state.json") or {"state": "interrupted"}
-        fixed = optuna.trial.FixedTrial(made["params"])
-        propose(fixed, space)
-        distributions = {
+    found = []
+    for trial in trials.read(study):
+        drawn = optuna.trial.FixedTrial(trial.params)
+        try:
+            propose(drawn, space)
+        except ValueError:
+            say(f"sweep: trial {trial.name} was not drawn from this space; it counts as missing.")
+            continue
+        texts = {
             name: optuna.distributions.distribution_to_json(kind)
-            for name, kind in fixed.distributions.items()
+            for name, kind in drawn.distributions.items()
         }
-        scores = rundir.read_jsonl(path / "scores.jsonl")
-        found.append(
-            {
-                "name": path.name,
-                **made,
-                "distributions": distributions,
-                "scores": scores,
-                "error": None,
-                **state,
-            }
-        )
+        found.append(dataclasses.replace(trial, distributions=texts))
     return found
 
 
-def best(trials: list[dict[str, Any]], count: int, goal: Goal) -> list[dict[str, Any]]:
+def best(tried: list[Trial], count: int, goal: Goal) -> list[Trial]:
     """The trials that got furthest, by score at their last rung."""
-    scored = [one for one in trials if one["scores"] and one["state"] != "failed"]
     sign = 1 if goal.better == "lower" else -1
-    return sorted(
-        scored, key=lambda one: (-one["scores"][-1]["kimg"], sign * one["scores"][-1][goal.metric])
-    )[:count]
+    placed = []
+    for trial in tried:
+        last = trial.last(goal.metric)
+        if last is not None and trial.state != "failed":
+            kimg, score = last
+            placed.append((-kimg, sign * score, trial))
+    placed.sort(key=lambda place: place[:2])
+    return [trial for *_, trial in placed[:count]]

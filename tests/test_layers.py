@@ -97,7 +97,8 @@ ALLOWED = {  # package -> what its files may import of ours, beside their own pa
     "surroundings": set(),
     "metrics": {"rundir", "registry"},
     "report": {"rundir", "registry", "results", "config"},
-    "cluster": {"rundir", "registry", "config", "results", "scratch", "surroundings"},
+    "cluster": {"rundir", "registry", "config", "results", "scratch", "surroundings", "trials"},
+    "trials": {"config", "results", "rundir"},
     "data": {"config", "registry", "rundir", "facts", "surroundings"},
     "models": {"rundir", "registry", "facts"},
     "objectives": {"models", "rundir", "registry", "facts", "schedule", "draws"},
@@ -160,7 +161,7 @@ ALLOWED = {  # package -> what its files may import of ours, beside their own pa
             "models",
             "objectives",
         ),
-        *("scratch", "surroundings", "results"),
+        *("scratch", "surroundings", "results", "trials"),
     },
 }
 

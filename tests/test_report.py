@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from facefactory.report import pages, plots
-from facefactory.report.facts import metrics, rounded
+from facefactory.report.facts import metrics, rounded, tried
 from facefactory.report.scores import place
 from facefactory.results import Better, Protocol, Score
 
@@ -387,7 +387,8 @@ def test_every_section_of_a_full_sweep_is_drawn(sweep: Path) -> None:
 def test_only_trials_that_finished_at_the_last_rung_are_compared_by_their_parameters(
     sweep: Path,
 ) -> None:
-    found = plots.study(json.loads((sweep / "sweep/results.json").read_text())).trials
+    results = json.loads((sweep / "sweep/results.json").read_text())
+    found = plots.study(tried(results), "kd_lite0").trials
     assert [(trial.value, trial.params["model.width"]) for trial in found] == [
         (0.3 / (n + 1), 16 if n % 2 else 32) for n in range(5)
     ]

@@ -836,7 +836,8 @@ def test_a_sweeps_best_score_is_that_of_what_it_looks_for(
         trial = known.folder.path / "sweep" / "trials" / str(number)
         trial.mkdir(parents=True)
         (trial / "trial.json").write_text("{}")
-        (trial / "scores.jsonl").write_text(json.dumps({"fit": score, "other": 0.0}) + "\n")
+        line = {"kimg": 4.0, "fit": score, "other": 0.0}
+        (trial / "scores.jsonl").write_text(json.dumps(line) + "\n")
     assert known.read()[1]["73323"]["best"] is None  # nothing says yet what is looked for
     (known.folder.path / "sweep" / "goal.json").write_text(
         json.dumps({"metric": "fit", "better": better})

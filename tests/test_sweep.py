@@ -13,8 +13,8 @@ from typing import Any
 import optuna
 import pytest
 
-from facefactory import UserError, config, rundir, sweep
-from facefactory.results import Goal
+from facefactory import UserError, config, rundir, sweep, trials
+from facefactory.results import Goal, Rung, State, Trial
 from facefactory.run import Run, resolve, space_of, with_params
 from facefactory.sweep import Sweep
 
@@ -206,9 +206,9 @@ def test_a_grid_over_ranges_is_refused_with_their_names_and_the_other_samplers()
 
 def test_a_trial_is_named_by_its_number_and_the_digest_of_its_parameters_in_any_order() -> None:
     digest = hashlib.sha256(b'{"lr": 0.001, "width": 8}').hexdigest()[:8]
-    assert sweep.trial_name(7, {"width": 8, "lr": 0.001}) == f"007-{digest}"
-    assert sweep.trial_name(7, {"lr": 0.001, "width": 8}) == f"007-{digest}"
-    assert sweep.trial_name(7, {"lr": 0.001, "width": 9}) != f"007-{digest}"
+    assert trials.name_of(7, {"width": 8, "lr": 0.001}) == f"007-{digest}"
+    assert trials.name_of(7, {"lr": 0.001, "width": 8}) == f"007-{digest}"
+    assert trials.name_of(7, {"lr": 0.001, "width": 9}) != f"007-{digest}"
 
 
 def put_trial(
@@ -216,7 +216,7 @@ def put_trial(
 ) -> Path:
     """A trial's folder as `_trainable` and the stage's trials leave it."""
     params = {"lr": 0.001, "width": 8, "loss": "hinge", **params}
-    path = study / "trials" / sweep.trial_name(number, params)
+    path = study / "trials" / trials.name_of(number, params)
     rundir.write_json(path / "trial.json", {"number": number, "params": params})
     if state is not None:
         rundir.write_json(path / "state.json", state)
@@ -235,32 +235,96 @@ def test_results_tell_finished_stopped_failed_and_interrupted_trials_apart(tmp_p
     path = put_trial(tmp_path, 1, {"state": "stopped"}, line(4, 0.9), width=16)
     (tmp_path / "trials" / "004-unborn").mkdir()  # killed before trial.json
     found = sweep.results(tmp_path, SPACE)
-    assert [one["number"] for one in found] == [0, 1, 2, 3]
-    assert [one["state"] for one in found] == ["finished", "stopped", "failed", "interrupted"]
-    assert [one["error"] for one in found] == [None, None, "ValueError: no", None]
-    assert [[score["kimg"] for score in one["scores"]] for one in found] == [[4, 12], [4], [4], []]
-    assert found[1]["name"] == path.name and found[1]["params"] == {
-        "lr": 0.001,
-        "width": 16,
-        "loss": "hinge",
-    }
-    json.dumps(found, allow_nan=False)
+    assert [trial.number for trial in found] == [0, 1, 2, 3]
+    assert [trial.state for trial in found] == ["finished", "stopped", "failed", "interrupted"]
+    assert [trial.error for trial in found] == [None, None, "ValueError: no", None]
+    assert [[rung.kimg for rung in trial.rungs] for trial in found] == [[4, 12], [4], [4], []]
+    assert found[1].name == path.name
+    assert found[1].params == {"lr": 0.001, "width": 16, "loss": "hinge"}
+
+
+def test_what_is_written_of_a_trial_is_read_again(tmp_path: Path) -> None:
+    put_trial(tmp_path, 0, {"state": "failed", "error": "no"}, line(4, 0.2), width=9)
+    (trial,) = sweep.results(tmp_path, SPACE)
+    text = json.dumps(trial.entry(), allow_nan=False)
+    assert Trial.read(json.loads(text)) == trial
+    assert json.loads(text)["scores"] == [{"kimg": 4, "fit": 0.2}]
 
 
 def test_a_score_line_that_a_kill_tore_is_left_out(tmp_path: Path) -> None:
     put_trial(tmp_path, 0, None, line(4, 0.2) + line(12, 0.1)[:-9])
     put_trial(tmp_path, 1, None, line(4, 0.2)[:-1])  # whole, but nobody knows
     first, second = sweep.results(tmp_path, SPACE)
-    assert first["scores"] == [{"kimg": 4, "fit": 0.2}] and first["state"] == "interrupted"
-    assert second["scores"] == []
+    assert first.rungs == (Rung(4, {"fit": 0.2}),) and first.state == "interrupted"
+    assert second.rungs == ()
+
+
+@pytest.mark.parametrize("other", ['{"fit": 0.1}', '{"kimg": "4", "fit": 0.1}', "[4, 0.1]", "{"])
+def test_a_line_that_is_no_score_is_left_out(tmp_path: Path, other: str) -> None:
+    put_trial(tmp_path, 0, None, f"{other}\n{line(4, 0.2)}")
+    (trial,) = sweep.results(tmp_path, SPACE)
+    assert trial.rungs == (Rung(4, {"fit": 0.2}),)
+
+
+def test_a_score_that_is_no_number_is_no_best_one(tmp_path: Path) -> None:
+    put_trial(tmp_path, 0, {"state": "finished"}, line(4, 0.2) + line(12, float("nan")))
+    put_trial(tmp_path, 1, {"state": "finished"}, line(4, 0.1), width=9)
+    found = sweep.results(tmp_path, SPACE)
+    assert found[0].rungs[1].scores == {"fit": None}
+    assert [trial.number for trial in sweep.best(found, 2, GOAL)] == [1, 0]
+
+
+@pytest.mark.parametrize("content", ["", '{"number": 0, "par', "{}", "[]", '{"number": "0"}'])
+def test_a_damaged_trial_is_named_in_a_line_and_left_out(
+    tmp_path: Path, content: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = put_trial(tmp_path, 0, {"state": "finished"}, line(4, 0.2))
+    put_trial(tmp_path, 1, {"state": "finished"}, line(4, 0.1), width=9)
+    (path / "trial.json").write_text(content)
+    assert [trial.number for trial in sweep.results(tmp_path, SPACE)] == [1]
+    (said,) = capsys.readouterr().err.splitlines()
+    assert str(path / "trial.json") in said and said.endswith("it counts as missing.")
+
+
+def test_a_trial_of_another_space_is_named_in_a_line_and_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = put_trial(tmp_path, 0, {"state": "finished"}, line(4, 0.2))
+    assert sweep.results(tmp_path, {**SPACE, "depth": {"int": [1, 3]}}) == []
+    assert path.name in capsys.readouterr().err
+
+
+def test_a_damaged_trial_that_is_drawn_again_is_written_anew_and_keeps_its_scores(
+    tmp_path: Path,
+) -> None:
+    path = put_trial(tmp_path, 0, {"state": "finished"}, line(4, 0.2))
+    written = (path / "trial.json").read_text()
+    (path / "trial.json").write_text("{")
+    params = {"lr": 0.001, "width": 8, "loss": "hinge"}
+    trials.folder_of(tmp_path, trials.name_of(0, params)).begin(0, params)
+    assert (path / "trial.json").read_text() == written
+    (trial,) = sweep.results(tmp_path, SPACE)
+    assert trial.state == "finished" and trial.rungs == (Rung(4, {"fit": 0.2}),)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"state": "lost"}'])
+def test_a_trial_whose_state_is_damaged_was_interrupted_and_goes_on(
+    tmp_path: Path, content: str
+) -> None:
+    path = put_trial(tmp_path, 0, {"state": "finished"}, line(4, 0.2))
+    (path / "state.json").write_text(content)
+    (trial,) = sweep.results(tmp_path, SPACE)
+    assert trial.state == "interrupted" and trial.error is None
+    trials.TrialFolder(path).close()
+    assert trials.TrialFolder(path).ending() == ("stopped", None)
 
 
 def test_results_hold_the_distributions_of_what_was_drawn(tmp_path: Path) -> None:
     put_trial(tmp_path, 0, None, "", loss="wgan", clip=0.5, r1=0.1)
-    (found,) = sweep.results(tmp_path, SPACE)
+    (trial,) = sweep.results(tmp_path, SPACE)
     again = {
         name: optuna.distributions.json_to_distribution(text)
-        for name, text in found["distributions"].items()
+        for name, text in trial.distributions.items()
     }
     assert again == {
         "lr": optuna.distributions.FloatDistribution(1e-4, 1e-2, log=True),
@@ -278,37 +342,34 @@ def test_a_study_that_has_not_begun_has_no_results(tmp_path: Path) -> None:
 def test_trials_come_by_number_beyond_the_thousandth(tmp_path: Path) -> None:
     for number in (1000, 999, 2):
         put_trial(tmp_path, number, None, "")
-    assert [one["number"] for one in sweep.results(tmp_path, SPACE)] == [2, 999, 1000]
+    assert [trial.number for trial in sweep.results(tmp_path, SPACE)] == [2, 999, 1000]
 
 
-def scored(name: str, *scores: tuple[float, float], state: str = "finished") -> dict[str, Any]:
-    return {
-        "name": name,
-        "state": state,
-        "scores": [{"kimg": kimg, "fit": score} for kimg, score in scores],
-    }
+def scored(name: str, *scores: tuple[float, float], state: State = "finished") -> Trial:
+    rungs = tuple(Rung(kimg, {"fit": score}) for kimg, score in scores)
+    return Trial(name, 0, {}, state, rungs)
 
 
 def test_the_best_got_furthest_and_then_scored_lowest_at_their_last_rung() -> None:
-    trials = [
+    tried = [
         scored("stopped but low", (4, 0.01), state="stopped"),
         scored("far, low at first", (4, 0.02), (12, 0.5)),
         scored("far and low", (4, 0.9), (12, -0.001)),  # the unbiased distance may be negative
         scored("far", (4, 0.9), (12, 0.2)),
         scored("stopped", (4, 0.3), state="stopped"),
     ]
-    ranked = [one["name"] for one in sweep.best(trials, 10, GOAL)]
+    ranked = [trial.name for trial in sweep.best(tried, 10, GOAL)]
     assert ranked == ["far and low", "far", "far, low at first", "stopped but low", "stopped"]
-    assert [one["name"] for one in sweep.best(trials, 2, GOAL)] == ranked[:2]
+    assert [trial.name for trial in sweep.best(tried, 2, GOAL)] == ranked[:2]
 
 
 def test_where_higher_is_better_the_best_scored_highest() -> None:
-    trials = [
+    tried = [
         scored("low", (12, 0.1)),
         scored("high", (12, 0.9)),
         scored("stopped", (4, 1.0), state="stopped"),
     ]
-    assert [one["name"] for one in sweep.best(trials, 3, Goal("fit", "higher"))] == [
+    assert [trial.name for trial in sweep.best(tried, 3, Goal("fit", "higher"))] == [
         "high",
         "low",
         "stopped",
@@ -316,13 +377,13 @@ def test_where_higher_is_better_the_best_scored_highest() -> None:
 
 
 def test_trials_that_failed_or_have_no_score_are_not_among_the_best() -> None:
-    trials = [
+    tried = [
         scored("failed", (12, 0.0), state="failed"),
         scored("unborn", state="interrupted"),
         scored("ok", (4, 1.0)),
     ]
-    assert [one["name"] for one in sweep.best(trials, 3, GOAL)] == ["ok"]
-    assert sweep.best([trials[0]], 1, GOAL) == []
+    assert [trial.name for trial in sweep.best(tried, 3, GOAL)] == ["ok"]
+    assert sweep.best([tried[0]], 1, GOAL) == []
 
 
 # -- the spaces and presets of this project --------------------------------------------------------------------------
@@ -376,8 +437,7 @@ def test_a_parameter_that_the_model_does_not_have_is_refused_by_name() -> None:
 
 
 def test_trials_keep_their_numbers_over_a_gap_that_a_kill_left() -> None:
-    known = ["001-aaaaaaaa", "002-bbbbbbbb"]
-    assert [sweep._number(proposed, known) for proposed in range(4)] == [1, 2, 3, 4]
+    assert [sweep._number(proposed, [1, 2]) for proposed in range(4)] == [1, 2, 3, 4]
     assert sweep._number(5, []) == 5
 
 
@@ -388,7 +448,7 @@ import sys
 from pathlib import Path
 
 from facefactory import scratch, surroundings, sweep
-from facefactory.results import Goal
+from facefactory.results import Goal, Rung, State, Trial
 
 surroundings.settle(started_by_us=False)
 
@@ -400,8 +460,8 @@ def trial(folder, params, report):
     facts = {"temporary": ray.get_runtime_context().get_temp_dir(), "names": names}
     for parent in [Path(facts["temporary"]), Path(facts["temporary"]).parent]:
         facts[parent.name if parent.name == "ray" else "parent"] = parent.stat().st_mode & 0o7777
-    Path(folder, "facts.json").write_text(json.dumps(facts))
-    report({"kimg": 1.0, "fit": params["x"]})
+    (folder.path / "facts.json").write_text(json.dumps(facts))
+    report(Rung(1.0, {"fit": params["x"]}))
 
 
 study = sweep.Study(
@@ -417,7 +477,7 @@ study = sweep.Study(
     should_stop=lambda: False,
     ray=None,
 )
-print([one["scores"][0]["fit"] for one in sweep.run(study)])
+print([trial.rungs[0].scores["fit"] for trial in sweep.run(study)])
 """
 LEFT = {  # by a shell, a container or another launcher
     "RAY_ADDRESS": "127.0.0.1:6379",

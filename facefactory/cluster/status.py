@@ -9,11 +9,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from facefactory import rundir
+from facefactory import rundir, trials
 from facefactory.cluster import asked, job_name, states
 from facefactory.cluster.states import in_words
 from facefactory.results import Goal
 from facefactory.rundir import RunDir
+from facefactory.trials import TrialFolder
 
 JobFacts = dict[str, Any]  # what is known of a job: name, state, reason, nodes, elapsed …
 Line = dict[str, Any]  # of the ledger: time, stage, state, job …
@@ -473,9 +474,7 @@ def progress(folder: RunDir, stage: str, job: str) -> dict[str, Any]:
     newest = max(logs, key=changed, default=None)
     lines = rundir.read_jsonl(newest) if newest else []
     line = lines[-1] if lines else {}
-    scores: list[dict[str, Any]] = []
-    for path in place.glob("trials/*/scores.jsonl"):
-        scores += rundir.read_jsonl(path)
+    tried = trials.folders(place)
 
     now = time.time()
     beat = changed(folder.path / "private" / "jobs" / f"{job}.alive")
@@ -483,21 +482,24 @@ def progress(folder: RunDir, stage: str, job: str) -> dict[str, Any]:
     return {
         "kimg": line.get("kimg"),
         "images_per_s": line.get("images_per_s"),
-        "trials": len(list(place.glob("trials/*/trial.json"))) or None,
-        "best": best(place, scores),
+        "trials": len(tried) or None,
+        "best": best(place, tried),
         "heartbeat_s": round(now - beat) if beat else None,
         "checkpoint_s": round(now - saved) if saved else None,
     }
 
 
-def best(place: Path, scores: list[dict[str, Any]]) -> float | None:
+def best(place: Path, tried: list[TrialFolder]) -> float | None:
     """The best score of a sweep so far, by what goal.json says is looked for."""
     goal = rundir.read_json(place / "goal.json")
     if goal is None:
         return None
-    metric = goal["metric"]
-    values = [score[metric] for score in scores if score.get(metric) is not None]
-    return Goal(**goal).best(values) if values else None
+    wanted = Goal(**goal)
+    values = []
+    for folder in tried:
+        scores = [rung.scores.get(wanted.metric) for rung in folder.rungs()]
+        values += [score for score in scores if score is not None]
+    return wanted.best(values) if values else None
 
 
 def changed(path: Path) -> float:

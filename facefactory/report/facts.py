@@ -1,5 +1,6 @@
 """The facts of a run folder, computed from its files: all that report.json holds and that the page shows."""
 
+import dataclasses
 import json
 import math
 from collections import Counter
@@ -10,6 +11,7 @@ from typing import Any
 import yaml
 
 from facefactory.report import scores
+from facefactory.results import Finalist, Trial
 from facefactory.rundir import read_json, read_jsonl, tail
 
 EMPTY: dict[str, Any] = {
@@ -21,6 +23,7 @@ EMPTY: dict[str, Any] = {
     "labels": {},
 }
 EMPTY |= {"copied": [], "absent": {}, "not_staged": {}, "goal": {}}
+UNWELL = ("failed", "interrupted")
 
 
 def rounded(value: Any) -> str:
@@ -50,14 +53,9 @@ def metrics(train: Path) -> list[dict[str, Any]]:
     return kept
 
 
-def last_score(trial: dict[str, Any], metric: str) -> dict[str, Any]:
-    """`kimg` and `score` of the last rung at which a trial has a score, or Nones."""
-    scored = [
-        {"kimg": line["kimg"], "score": line[metric]}
-        for line in trial["scores"]
-        if line.get(metric) is not None
-    ]
-    return max(scored, key=lambda line: line["kimg"], default={"kimg": None, "score": None})
+def tried(sweep: dict[str, Any]) -> list[Trial]:
+    """The trials of a search, as its results.json holds them."""
+    return [Trial.read(entry) for entry in sweep.get("trials", [])]
 
 
 def gather(folder: Path, repeat: dict[str, str]) -> dict[str, Any]:
@@ -66,23 +64,27 @@ def gather(folder: Path, repeat: dict[str, str]) -> dict[str, Any]:
     def results(stage: str) -> Any:
         return finite(read_json(folder / stage / "results.json")) or {}
 
-    text, called = (
-        (folder / name).read_text() if (folder / name).exists() else ""
-        for name in ("config.yaml", "command.txt")
-    )
+    text = _text(folder / "config.yaml")
+    called = _text(folder / "command.txt")
     config = finite(yaml.safe_load(text)) or {}
-    sweep, finalists, judge = map(results, ("sweep", "finalists", "judge"))
+    sweep = results("sweep")
+    finalists = results("finalists")
     sweeping = "jobs/sweep_" in called or bool(sweep or finalists)
-    found = [] if sweeping else [{"name": folder.name, "folder": ".", "state": ""}]
+
+    # the runs that it is about: the finalists of a sweep, else the folder itself
+    entries = [{"name": folder.name, "folder": ".", "state": ""}]
+    if sweeping:
+        found = [Finalist(**entry) for entry in finalists.get("finalists", [])]
+        entries = [dataclasses.asdict(finalist) for finalist in found]
     runs = []
-    for one in finalists.get("finalists", found):
-        evaluated, latent = (
-            EMPTY | results(f"{one['folder']}/evaluate"),
-            results(f"{one['folder']}/interpret"),
-        )
-        lines = metrics(folder / one["folder"] / "train")
+    for entry in entries:
+        evaluated = results(f"{entry['folder']}/evaluate")
+        latent = results(f"{entry['folder']}/interpret")
+        lines = metrics(folder / entry["folder"] / "train")
         health = lines[-1].get("health", []) if lines else []
-        runs.append({**evaluated, **one, "latent": latent, "health": health})
+        runs.append({**EMPTY, **evaluated, **entry, "latent": latent, "health": health})
+
+    # by what they are compared
     goal = goal_of(config, sweep, runs)
     metric = goal["metric"]
     for run in runs:
@@ -106,7 +108,7 @@ def gather(folder: Path, repeat: dict[str, str]) -> dict[str, Any]:
         "metric": metric,
         "config": config,
         "sweep": sweep,
-        "judge": judge,
+        "judge": results("judge"),
         "runs": runs,
     }
     facts |= {
@@ -129,6 +131,10 @@ def gather(folder: Path, repeat: dict[str, str]) -> dict[str, Any]:
         "failures": failures(facts),
         "verdict": verdict(facts),
     }
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
 
 
 def goal_of(
@@ -166,40 +172,61 @@ def provenance(folder: Path) -> dict[str, Any]:
 
 def leaderboard(facts: dict[str, Any]) -> list[dict[str, Any]]:
     """Finalists by score, then trials by how far they came and their score there: unlike rungs are not compared."""
-    trials = facts["sweep"].get("trials", [])
-    params = {trial["name"]: trial["params"] for trial in trials}
+    if facts["kind"] != "sweep":
+        return []
+    trials = tried(facts["sweep"])
+    params = {trial.name: trial.params for trial in trials}
     finalists = [
-        {**run, "kind": "finalist", "params": params.get(run.get("trial"), {})}
+        {
+            "kind": "finalist",
+            "name": run["name"],
+            "state": run["state"],
+            "kimg": run["kimg"],
+            "score": run["score"],
+            "params": params.get(run["trial"], {}),
+        }
         for run in facts["runs"]
     ]
-    rows = [{**trial, "kind": "trial", **last_score(trial, facts["metric"])} for trial in trials]
+    rows: list[dict[str, Any]] = []
+    for trial in trials:
+        kimg, score = trial.last(facts["metric"]) or (None, None)
+        rows.append(
+            {
+                "kind": "trial",
+                "name": trial.name,
+                "state": trial.state,
+                "kimg": kimg,
+                "score": score,
+                "params": trial.params,
+            }
+        )
     sign = 1 if facts["better"] == "lower" else -1
     rows.sort(key=lambda row: (-(row["kimg"] or 0), sign * (row["score"] or 0)))
-    columns = ("kind", "name", "state", "kimg", "score", "params")
-    return (
-        [{name: row[name] for name in columns} for row in finalists + rows]
-        if facts["kind"] == "sweep"
-        else []
-    )
+    return finalists + rows
 
 
 def failures(facts: dict[str, Any]) -> list[dict[str, Any]]:
     """Trials, finalists and stages that did not end well, with error and log tail where these were kept."""
-    kinds = {"trial": facts["sweep"].get("trials", []), "finalist": facts["runs"]}
     ended = [
-        {**one, "what": f"{kind} {one['state']}"} for kind, ones in kinds.items() for one in ones
+        {"what": f"trial {trial.state}", "name": trial.name, "error": trial.error}
+        for trial in tried(facts["sweep"])
+        if trial.state in UNWELL
     ]
-    found = [one for one in ended if one["state"] in ("failed", "interrupted")]
+    ended += [
+        {**run, "what": f"finalist {run['state']}"}
+        for run in facts["runs"]
+        if run["state"] in UNWELL
+    ]
+
+    # stages: one that was preempted and finished is no failure
     complete = [done["stage"] for done in facts["provenance"]["stages"]]
     for line in facts["provenance"]["ledger"]:
         done = line["stage"] in complete
-        if line["state"] == "failed" or (
-            line["state"] == "interrupted" and not done
-        ):  # preempted and finished is no failure
+        if line["state"] == "failed" or (line["state"] == "interrupted" and not done):
             log = tail(Path(line["log"])) if line.get("log") else None
             what = f"stage {line['state']}{', finished later' if done else ''}"
-            found.append({**line, "what": what, "name": line["stage"], "log_tail": log})
-    return [{key: one.get(key) for key in ("what", "name", "error", "log_tail")} for one in found]
+            ended.append({**line, "what": what, "name": line["stage"], "log_tail": log})
+    return [{key: one.get(key) for key in ("what", "name", "error", "log_tail")} for one in ended]
 
 
 def verdict(facts: dict[str, Any]) -> list[str]:
@@ -255,7 +282,7 @@ def verdict(facts: dict[str, Any]) -> list[str]:
         ]
     if not facts["sweep"]:
         return [*sentences, "The trials are not known yet: sweep/results.json is missing."]
-    states = Counter(trial["state"] for trial in facts["sweep"]["trials"])
+    states = Counter(trial.state for trial in tried(facts["sweep"]))
     return [
         *sentences,
         f"Of {states.total()} trials, {', '.join(f'{count} {state}' for state, count in states.items())}.",

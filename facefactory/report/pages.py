@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from facefactory.report.facts import gather, metrics, rounded
+from facefactory.report.facts import gather, metrics, rounded, tried
 from facefactory.report.plots import figures
 from facefactory.rundir import atomic, write_json
 
@@ -27,11 +27,12 @@ def write(folder: Path, repeat: dict[str, str]) -> list[Path]:
         for run in facts["runs"]
         for line in metrics(folder / run["folder"] / "train")
     ]
+    trials = tried(facts["sweep"]) if facts["sweep"] else None
     return put(
         "report.html",
         folder,
         facts,
-        drawings=figures(facts["sweep"], logged, facts["runs"], facts["metric"]),
+        drawings=figures(trials, logged, facts["runs"], facts["metric"]),
         written=datetime.now(UTC),
     )
 

@@ -12,8 +12,9 @@ import plotly.express as px
 from markupsafe import Markup
 from optuna import visualization
 
-from facefactory.report.facts import last_score, rounded
+from facefactory.report.facts import rounded
 from facefactory.report.scores import MARKS
+from facefactory.results import Trial
 
 INK = ["#2f5d8a", "#c8702a", "#4a8a57", "#8a4f7d", "#b8a13a", "#5f6b76"]
 SEARCH = {
@@ -24,20 +25,23 @@ SEARCH = {
 
 
 def figures(
-    sweep: dict[str, Any],
+    trials: list[Trial] | None,
     logged: list[dict[str, Any]],
-    runs: list[dict[str, Any]] | None = None,
-    metric: str = "",
+    runs: list[dict[str, Any]],
+    metric: str,
 ) -> dict[str, Markup]:
-    """The figures of the page by their names; `logged` are the metric lines of all runs, each with its `run`."""
-    found = {"training": drawn("training", training_curves, logged)}
-    found["scale"] = drawn("scale", scale_line, runs or [], metric)
-    if sweep:
-        found["trials"] = drawn("trials", trial_curves, sweep)
-        found |= {
-            name: drawn(name, plot, study(sweep), target_name=sweep["metric"])
-            for name, plot in SEARCH.items()
-        }
+    """The figures of the page by their names.
+
+    `trials`: of a search, if there was one. `logged`: the metric lines of all runs, each with its `run`.
+    """
+    found = {
+        "training": drawn("training", training_curves, logged),
+        "scale": drawn("scale", scale_line, runs, metric),
+    }
+    if trials is not None:
+        found["trials"] = drawn("trials", trial_curves, trials, metric)
+        for name, plot in SEARCH.items():
+            found[name] = drawn(name, plot, study(trials, metric), target_name=metric)
     return found
 
 
@@ -110,17 +114,17 @@ def scale_line(runs: list[dict[str, Any]], metric: str) -> Any:
     )
 
 
-def trial_curves(sweep: dict[str, Any]) -> Any:
+def trial_curves(trials: list[Trial], metric: str) -> Any:
     """Score of every trial at every rung."""
     rows = [
-        {**line, "trial": trial["name"], "state": trial["state"]}
-        for trial in sweep["trials"]
-        for line in trial["scores"]
+        (rung.kimg, rung.scores.get(metric), trial.name, trial.state)
+        for trial in trials
+        for rung in trial.rungs
     ]
-    frame = pandas.DataFrame(rows, columns=["kimg", sweep["metric"], "trial", "state"]).dropna()
+    frame = pandas.DataFrame(rows, columns=["kimg", metric, "trial", "state"]).dropna()
     if frame.empty:
         raise ValueError("no trial has a score.")
-    positive = bool((frame[sweep["metric"]] > 0).all())
+    positive = bool((frame[metric] > 0).all())
     style = {
         "color": "state",
         "color_discrete_sequence": INK,
@@ -128,7 +132,7 @@ def trial_curves(sweep: dict[str, Any]) -> Any:
         "hover_name": "trial",
         "markers": True,
     }
-    return px.line(frame, x="kimg", y=sweep["metric"], log_y=positive, height=360, **style)
+    return px.line(frame, x="kimg", y=metric, log_y=positive, height=360, **style)
 
 
 def training_curves(logged: list[dict[str, Any]]) -> Any:
@@ -162,24 +166,26 @@ def training_curves(logged: list[dict[str, Any]]) -> Any:
     return figure.update_layout(legend={"orientation": "h", "y": -0.2 / rows, "title": None})
 
 
-def study(sweep: dict[str, Any]) -> Any:
+def study(trials: list[Trial], metric: str) -> Any:
     """An Optuna study of the trials that finished at the highest rung, with their scores there: unlike rungs are not compared."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    ended = [
-        {**one, **last_score(one, sweep["metric"])}
-        for one in sweep["trials"]
-        if one["state"] == "finished"
-    ]
-    top = max((one["kimg"] for one in ended if one["kimg"] is not None), default=math.inf)
+    finished = []
+    for trial in trials:
+        last = trial.last(metric)
+        if last is not None and trial.state == "finished":
+            finished.append((*last, trial))
+    highest = max((kimg for kimg, _, _ in finished), default=math.inf)
+
     rebuilt = optuna.create_study(study_name="sweep")
-    for one in ended:
-        if one["kimg"] == top:
-            kinds = {
-                name: optuna.distributions.json_to_distribution(text)
-                for name, text in one["distributions"].items()
-            }
-            params = {name: one["params"][name] for name in kinds}
-            rebuilt.add_trial(
-                optuna.trial.create_trial(value=one["score"], params=params, distributions=kinds)
-            )
+    for kimg, score, trial in finished:
+        if kimg < highest:
+            continue
+        kinds = {
+            name: optuna.distributions.json_to_distribution(text)
+            for name, text in trial.distributions.items()
+        }
+        params = {name: trial.params[name] for name in kinds}
+        rebuilt.add_trial(
+            optuna.trial.create_trial(value=score, params=params, distributions=kinds)
+        )
     return rebuilt

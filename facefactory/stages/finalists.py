@@ -1,19 +1,21 @@
 """The best trials go on to the full budget; each is a run of its own."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from facefactory import Failed, config, rundir, runner, say, surroundings, sweep
 from facefactory.cluster import local
 from facefactory.cluster.launch import Job
+from facefactory.results import Finalist, Trial
 from facefactory.run import Run, goal_of, with_params
 from facefactory.rundir import RunDir
 from facefactory.runner import Interrupted, stop
 from facefactory.stages import Outputs, Stage, of, on_gpu, outputs_of
 from facefactory.stages._scores import judge_needed
 from facefactory.stages._trials import open_training
+from facefactory.trials import folder_of
 
 TRAINED = ("pack", "judge", "train")  # the stages of a finalist that lead to its networks
 STAGES = (*TRAINED, "evaluate", "interpret")  # and all of them
@@ -41,7 +43,10 @@ class Component(Stage):
     def intact(self, run: Run, folder: RunDir) -> bool:
         """None has failed: the same command tries failed ones again."""
         found = rundir.read_json(folder.stage(self.name) / "results.json")
-        return found is not None and all(one["state"] == "finished" for one in found["finalists"])
+        if found is None:
+            return False
+        finalists = [Finalist(**entry) for entry in found["finalists"]]
+        return all(finalist.state == "finished" for finalist in finalists)
 
     def work(self, run: Run, folder: RunDir) -> Outputs:
         """Train and score them side by side; where jobs of a chain have done so, write down how they ended."""
@@ -93,37 +98,42 @@ class Component(Stage):
 
     def places(self, run: Run, folder: RunDir) -> list[Place]:
         """The best trials, as runs that go on."""
-        trials = rundir.read_json(folder.stage("sweep") / "results.json")["trials"]
-        best = sweep.best(trials, run.sweep.finalists, goal_of(run))
+        searched = folder.stage("sweep")
+        found = rundir.need_json(
+            searched / "results.json",
+            f"Remove {searched / 'DONE.json'} and give the same command again: it is written anew.",
+        )
+        tried = [Trial.read(entry) for entry in found["trials"]]
+        best = sweep.best(tried, run.sweep.finalists, goal_of(run))
         home = folder.stage(self.name)
         return [
-            Place(one["name"], with_params(run, one["params"]), home / f"{number}-{one['name']}")
-            for number, one in enumerate(best)
+            Place(trial.name, with_params(run, trial.params), home / f"{number}-{trial.name}")
+            for number, trial in enumerate(best)
         ]
 
     def _gathered(self, run: Run, folder: RunDir) -> Outputs:
         """Write down how they ended, the failed ones with the end of their log."""
-        facts, done = [], []
+        finalists = []
+        done = []
         for place in self.places(run, folder):
             own = RunDir(place.path)
-            fact = {
-                "name": place.path.name,
-                "trial": place.trial,
-                "folder": str(place.path.relative_to(folder.path)),
-            }
+            below = str(place.path.relative_to(folder.path))
+            finalist = Finalist(place.path.name, place.trial, below, "finished")
             scored = [
                 runner.is_complete(place.run, own, of(name)) for name in ("evaluate", "interpret")
             ]
             if all(scored):
                 done.append(outputs_of(own, "evaluate.results", "interpret.results"))
-                facts.append({**fact, "state": "finished", "error": None, "log_tail": None})
+                finalists.append(finalist)
             else:
-                facts.append({**fact, "state": "failed", **_failure(place.path)})
+                finalists.append(_failed(finalist, place.path))
+
+        entries = [dataclasses.asdict(finalist) for finalist in finalists]
         target = folder.stage(self.name) / "results.json"
-        rundir.write_json(target, {"finalists": facts})
+        rundir.write_json(target, {"finalists": entries})
         if not done:
-            raise Failed(f"all finalists failed: {facts[0]['error']}")
-        return {"results": config.digest([facts, done])}, [target]
+            raise Failed(f"all finalists failed: {finalists[0].error}")
+        return {"results": config.digest([entries, done])}, [target]
 
 
 def _open(folder: RunDir, place: Place) -> RunDir:
@@ -132,19 +142,18 @@ def _open(folder: RunDir, place: Place) -> RunDir:
 
     made = open_training(place.path, place.run)
     own = place.path / "train" / "checkpoints"
-    source = checkpoint.latest(
-        folder.stage("sweep") / "trials" / place.trial / "train" / "checkpoints"
-    )
+    trial = folder_of(folder.stage("sweep"), place.trial)
+    source = checkpoint.latest(trial.path / "train" / "checkpoints")
     if source is not None and checkpoint.latest(own) is None:
         with rundir.atomic(own / source.name) as temporary:
             temporary.write_bytes(source.read_bytes())
     return made
 
 
-def _failure(path: Path) -> dict[str, Any]:
-    """What a finalist's own ledger and log say of its end."""
+def _failed(finalist: Finalist, path: Path) -> Finalist:
+    """With what its own ledger and log say of its end."""
     lines = rundir.read_jsonl(path / "jobs.jsonl")
     last = ([line for line in lines if line["state"] == "failed"] or [{}])[-1]
     tail = rundir.tail(Path(last.get("log") or path / "log.txt"))
     error = last.get("error") or (tail or "it left no word and no log").splitlines()[-1]
-    return {"error": error, "log_tail": tail}
+    return dataclasses.replace(finalist, state="failed", error=error, log_tail=tail)

@@ -11,6 +11,7 @@ from facefactory import Failed, config, rundir, runner, say, surroundings, sweep
 from facefactory.cluster.launch import Job
 from facefactory.cluster.local import INTERRUPTED
 from facefactory.evaluation import protocols
+from facefactory.results import Rung
 from facefactory.run import TRAINS, Run, goal_of, load_run, space_of, with_params
 from facefactory.rundir import RunDir
 from facefactory.runner import Interrupted, stop
@@ -27,6 +28,7 @@ from facefactory.stages._networks import (
 from facefactory.stages._scores import context_of, judge_needed
 from facefactory.stages._sets import index_of, require_different, require_splits
 from facefactory.stages._trials import open_training
+from facefactory.trials import TrialFolder
 
 RESUMES = "each trial goes on from its last checkpoint"
 LIVES = (
@@ -93,8 +95,8 @@ class Component(Stage):
             should_stop=stop,
             ray=surroundings.ray_address(),
         )
-        trials = sweep.run(study)
-        cut = [one["name"] for one in trials if one["state"] == "interrupted"]
+        tried = sweep.run(study)
+        cut = [trial.name for trial in tried if trial.state == "interrupted"]
         if cut and not stop():  # their processes were killed
             raise Interrupted(
                 f"trials {', '.join(cut)} ended before their time and go on from their last checkpoints"
@@ -102,13 +104,13 @@ class Component(Stage):
         if stop():
             raise Interrupted
 
-        rundir.write_json(target / "results.json", {**dataclasses.asdict(goal), "trials": trials})
-        if not sweep.best(trials, 1, goal):
-            errors = sorted({str(one["error"]) for one in trials})
-            raise Failed(f"all {len(trials)} trials failed: {'; '.join(errors)[:500]}")
-        return {"trials": config.digest([_timeless(one) for one in trials])}, [
-            target / "results.json"
-        ]
+        entries = [trial.entry() for trial in tried]
+        rundir.write_json(target / "results.json", {**dataclasses.asdict(goal), "trials": entries})
+        if not sweep.best(tried, 1, goal):
+            errors = sorted({str(trial.error) for trial in tried})
+            raise Failed(f"all {len(tried)} trials failed: {'; '.join(errors)[:500]}")
+        outputs = {"trials": config.digest([trial.timeless() for trial in tried])}
+        return outputs, [target / "results.json"]
 
     def part(self, run: Run, folder: RunDir, arguments: Sequence[str]) -> None:
         """The stage as the driver of a Ray cluster over a Slurm job's nodes."""
@@ -146,15 +148,7 @@ def _lives_left(folder: RunDir, began: float) -> int:
     return left
 
 
-def _timeless(trial: dict[str, Any]) -> list[Any]:
-    """What a trial is known by, whenever it ran."""
-    scores = [
-        {key: value for key, value in line.items() if key != "seconds"} for line in trial["scores"]
-    ]
-    return [trial["name"], trial["state"], scores]
-
-
-def _trial(parent: str, path: str, params: dict[str, Any], report: sweep.Report) -> None:
+def _trial(parent: str, own: TrialFolder, params: dict[str, Any], report: sweep.Report) -> None:
     """One trial, in a Ray worker: train from rung to rung in a run folder of its own, score at each."""
     # what all trials share
     above = RunDir(Path(parent))
@@ -165,9 +159,9 @@ def _trial(parent: str, path: str, params: dict[str, Any], report: sweep.Report)
     context = context_of(run, above, index, goal_of(run))
 
     # its own folder, where rungs that were scored before are not trained again
-    folder = open_training(Path(path), run)
-    (folder.path / "state.json").unlink(missing_ok=True)
-    recorded = {line["kimg"] for line in rundir.read_jsonl(folder.path / "scores.jsonl")}
+    folder = open_training(own.path, run)
+    own.take_up()
+    recorded = {rung.kimg for rung in own.rungs()}
     began = time.time()
     try:
         task = task_of(run, folder, index, folder.path.name)
@@ -181,11 +175,10 @@ def _trial(parent: str, path: str, params: dict[str, Any], report: sweep.Report)
                 runner.finish(run, folder, of("train"), inputs, checkpoint_of(folder), began)
             scores = protocol.quick(done.average, context)
             task.draw_samples(done.average, done.clock)
-            report({"kimg": rung, **scores, "seconds": round(time.time() - began, 1)})
+            seconds = round(time.time() - began, 1)
+            report(Rung.read({"kimg": rung, **scores, "seconds": seconds}))
+    except rundir.OwnerLost:
+        raise  # a newer copy trains it: its state is not ours to write
     except Exception as error:
-        if not isinstance(
-            error, rundir.OwnerLost
-        ):  # a newer copy trains it: its state is not ours to write
-            why = f"{type(error).__name__}: {error}"
-            rundir.write_json(folder.path / "state.json", {"state": "failed", "error": why})
+        own.end("failed", f"{type(error).__name__}: {error}")
         raise
