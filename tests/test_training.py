@@ -29,7 +29,10 @@ from facefactory.data.sets.pixels import to_model
 from facefactory.draws import Draws
 from facefactory.ranks import World, device_of, join
 from facefactory.rundir import OwnerLost
-from facefactory.training import Training, augmentations, ema
+from facefactory.training import Training, arithmetic, augmentations, ema
+from facefactory.training import trainer as trainer_file
+from facefactory.training.log import Log
+from facefactory.training.step import Step
 from facefactory.training.trainer import Task, Trainer, fit
 
 ALONE = World(0, 1, torch.device("cpu"))
@@ -250,6 +253,151 @@ def test_every_precision_trains(index: Index, tmp_path: Path, kind: str, precisi
     master = torch.float64 if precision == "float64" else torch.float32
     assert {parameter.dtype for parameter in trainer.model.parameters()} == {master}
     assert differs_from_start(newest(tmp_path))
+
+
+@everything
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"precision": "float16"},
+        {"channels_last": True},
+        {"channels_last": True, "precision": "bfloat16", "accumulate": 2},
+    ],
+    ids=str,
+)
+def test_fast_paths_go_on_with_the_same_bits(
+    index: Index, tmp_path: Path, kind: str, options: dict[str, Any]
+) -> None:
+    fit(make_task(index, tmp_path / "whole", kind, **options), ALONE)
+    fit(make_task(index, tmp_path / "parts", kind, should_stop=stop_after(3), **options), ALONE)
+    fit(make_task(index, tmp_path / "parts", kind, **options), ALONE)
+    whole = newest(tmp_path / "whole")
+    assert whole.clock == 72 and same(vars(whole), vars(newest(tmp_path / "parts")))
+    assert all(bool(tensor.isfinite().all()) for tensor in whole.networks.values())
+    if options.get("precision") == "float16":
+        assert all(0 < state["scale"] <= 2**16 for state in whole.scalers.values())
+
+
+def test_a_step_whose_gradients_overflow_is_left_out_and_the_scale_halved(
+    index: Index, tmp_path: Path
+) -> None:
+    made = Trainer(make_task(index, tmp_path, VAE, precision="float16"), ALONE)
+    (player,) = made.step.players.values()
+    player.scaler.load_state_dict({**player.scaler.state_dict(), "scale": 2.0**120})
+    before = copy.deepcopy(made.model.state_dict())
+    stream = batches(made.task.shards, made.order, 0, BATCH, 0, BATCH)
+    log: Any = Log(tmp_path, ALONE, "", 0)
+    made.step(next(stream), 0, log)
+    assert same(dict(before), dict(made.model.state_dict()))
+    assert player.scaler.get_scale() == 2.0**119
+    player.scaler.load_state_dict({**player.scaler.state_dict(), "scale": 8.0})
+    made.step(next(stream), BATCH, log)
+    assert not same(dict(before), dict(made.model.state_dict()))
+    stream.close()
+
+
+def test_float16_is_refused_where_no_step_can_be_left_out() -> None:
+    with pytest.raises(
+        UserError, match=r"float16 cannot train generator by rmsprop.*give adam, adamw or sgd"
+    ):
+        Training(precision="float16", optimiser="rmsprop").check(("generator",))
+    Training(precision="float16", optimiser="sgd").check(("generator",))
+
+
+def test_bits_that_may_change_are_not_promised() -> None:
+    with pytest.raises(UserError, match=r"deterministic=true promises bits that .*compile=true"):
+        Training(deterministic=True, compile=True).check(("generator",))
+
+
+def test_compiling_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    arithmetic.require(Training(), torch.device("cpu"))
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UserError, match=r"compile=true needs a C\+\+ compiler.*compile=false"):
+        arithmetic.require(Training(compile=True), torch.device("cpu"))
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch's compiler about itself
+@pytest.mark.parametrize("kind", [GAN, VAE, CLASSIFIER])
+def test_compiled_networks_learn_the_same_and_gradients_of_gradients_stay_eager(
+    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """With a compiler that changes nothing; what it is handed is counted."""
+    graphs = []
+
+    def counted(graph: Any, inputs: Any) -> Any:
+        graphs.append(len(list(graph.graph.nodes)))
+        return graph.forward
+
+    real = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda self: real(self, backend=counted))
+    torch._dynamo.reset()
+    fit(make_task(index, tmp_path / "eager", kind, total_kimg=0.036), ALONE)
+    assert not graphs
+    options = {"compile": True, "total_kimg": 0.036}
+    fit(make_task(index, tmp_path / "compiled", kind, **options), ALONE)
+    assert graphs
+    eager, compiled = newest(tmp_path / "eager"), newest(tmp_path / "compiled")
+    assert same(dict(eager.networks), dict(compiled.networks))
+    assert same(eager.averages, compiled.averages)
+
+
+# -- memory ----------------------------------------------------------------------------------------------------------
+
+CUDA_SAYS = (
+    "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 139.81 GiB of "
+    "which 12.19 MiB is free. Of the allocated memory 138 GiB is allocated by PyTorch."
+)
+CPU_SAYS = (
+    "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: "
+    "you tried to allocate 400000000000 bytes. Error code 12 (Cannot allocate memory)"
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (torch.OutOfMemoryError(CUDA_SAYS), r"\(Tried to allocate 20\.00 MiB\)"),
+        (RuntimeError(CPU_SAYS), "out of memory on cpu"),
+    ],
+)
+def test_out_of_memory_says_what_to_change_and_leaves_whole_checkpoints(
+    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+) -> None:
+    fit(make_task(index, tmp_path / "whole", accumulate=2), ALONE)
+    backward, calls = Step.backward, itertools.count()
+
+    def full(self: Step, *arguments: Any) -> None:
+        if next(calls) == 7:  # the generator's, in the fourth iteration
+            raise error
+        backward(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Step, "backward", full)
+        with pytest.raises(UserError, match=said) as told:
+            fit(make_task(index, tmp_path / "parts", accumulate=2), ALONE)
+    assert "\n" not in str(told.value)
+    assert (
+        "It computes on 6 images at once: give training.accumulate=3 (4 at once, the same batch), "
+        "or a smaller training.batch_size. The last checkpoint, checkpoint-000000000024.pt, is whole."
+    ) in str(told.value)
+    assert names(tmp_path / "parts") == ["checkpoint-000000000024.pt"]
+    fit(make_task(index, tmp_path / "parts", accumulate=2), ALONE)
+    assert same(vars(newest(tmp_path / "whole")), vars(newest(tmp_path / "parts")))
+
+
+def test_other_faults_of_torch_are_no_lack_of_memory(
+    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Step, *arguments: Any) -> None:
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(Step, "backward", broken)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        fit(make_task(index, tmp_path), ALONE)
+
+
+def test_one_image_at_once_needs_a_smaller_model() -> None:
+    assert "give a smaller model" in trainer_file._smaller(Training(batch_size=4, accumulate=4))
 
 
 # -- checkpoints -----------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -217,9 +217,44 @@ def fit(task: Task, world: World, until_kimg: float | None = None) -> tuple[str,
     Returns `finished` or `interrupted` (a stop was asked for; a checkpoint was saved), and the trainer.
 
     Raises:
-        UserError: the checkpoints belong to something else.
+        UserError: the checkpoints belong to something else, or memory does not suffice.
         FloatingPointError: the training diverged.
     """
+    with _memory_told(task, world):
+        return _fit(task, world, until_kimg)
+
+
+@contextlib.contextmanager
+def _memory_told(task: Task, world: World) -> Iterator[None]:
+    """Say what to change where memory does not suffice: UserError. Checkpoints are written whole or not at all."""
+    try:
+        yield
+    except RuntimeError as error:
+        on_host = "can't allocate memory" in str(error)  # of CPUs: torch has no name for it
+        if not isinstance(error, torch.OutOfMemoryError) and not on_host:
+            raise
+        complaint = str(error).split(". ")[1 if "out of memory. " in str(error) else 0]
+        newest = checkpoint.latest(task.folder / "checkpoints")
+        whole = f"The last checkpoint, {newest.name}, is whole." if newest else ""
+        raise UserError(
+            f"{task.label}: out of memory on {world.device} ({complaint}). {_smaller(task.options)} {whole}"
+        ) from None
+
+
+def _smaller(options: Training) -> str:
+    """What needs less memory, in a sentence."""
+    share = options.batch_per_rank()
+    at_once = share // options.accumulate
+    parts = [count for count in range(options.accumulate + 1, share + 1) if share % count == 0]
+    if not parts:
+        return f"It computes on {at_once} images at once; give a smaller model."
+    return (
+        f"It computes on {at_once} images at once: give training.accumulate={parts[0]} "
+        f"({share // parts[0]} at once, the same batch), or a smaller training.batch_size."
+    )
+
+
+def _fit(task: Task, world: World, until_kimg: float | None) -> tuple[str, Trainer]:
     options = task.options
     trainer = Trainer(task, world)
     trainer.resume()
