@@ -1,12 +1,13 @@
 """Images -> statistics of their features, batch by batch; images -> the logits of a classifier."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
 from facefactory.data.sets import pixels
+from facefactory.data.sets.device import send, to_host
 from facefactory.data.sets.loader import Shards
 from facefactory.data.sets.order import Ids
 from facefactory.evaluation import statistics
@@ -22,18 +23,18 @@ def look(extractor: Extractor, images: torch.Tensor) -> Looked:
 
     It always sees batches of its own size, the last one filled up: sums in a layer may depend on how many images there are.
     """
-    parts = []
-    with torch.inference_mode():
+
+    def parts() -> Iterator[tuple[torch.Tensor, ...]]:
         for start in range(0, len(images), extractor.batch):
             part = images[start : start + extractor.batch]
             full = part[torch.arange(extractor.batch) % len(part)]
             seen = extractor(full)
-            logits = None if seen.logits is None else seen.logits[: len(part)]
-            parts.append(Looked(seen.features[: len(part)], logits))
-    all_logits = None
-    if parts[0].logits is not None:
-        all_logits = torch.cat([part.logits for part in parts if part.logits is not None])
-    return Looked(torch.cat([part.features for part in parts]), all_logits)
+            tensors = (seen.features, seen.logits)
+            yield tuple(tensor[: len(part)] for tensor in tensors if tensor is not None)
+
+    with torch.inference_mode():
+        features, *logits = map(torch.cat, zip(*to_host(parts()), strict=True))
+    return Looked(features, logits[0] if logits else None)
 
 
 def keep(
@@ -86,9 +87,15 @@ def logits(
     classifier: Any, shards: Shards, positions: Ids | None = None
 ) -> dict[str, torch.Tensor]:
     """Label -> logits [N, classes] of the images at positions (default all), on the CPU."""
+    like = pixels.like(classifier)
+    names: list[str] = []
+
+    def parts() -> Iterator[tuple[torch.Tensor, ...]]:
+        for chunk in shards.chunks(positions):
+            said = classifier.logits(pixels.to_model(send(chunk, like.device)).to(like))
+            names[:] = said
+            yield tuple(said.values())
+
     with torch.inference_mode():
-        parts = [
-            classifier.logits(pixels.to_model(part).to(pixels.like(classifier)))
-            for part in shards.chunks(positions)
-        ]
-    return {name: torch.cat([part[name].cpu() for part in parts]) for name in parts[0]}
+        columns = map(torch.cat, zip(*to_host(parts()), strict=True))
+        return dict(zip(names, columns, strict=True))

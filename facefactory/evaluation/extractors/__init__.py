@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class Looked:
     """What a network makes of images."""
 
-    features: torch.Tensor  # [n, D] float32, on the CPU
+    features: torch.Tensor  # [n, D] float32, where the network computes
     logits: torch.Tensor | None = None  # [n, K], of a network with classes
 
 

@@ -3,6 +3,8 @@
 import torch
 from torch.nn import functional as F
 
+from facefactory.data.sets.device import send
+
 LEAST = (
     64  # pixels, below which smaller images are enlarged: the fastest that orders faces as eyes do
 )
@@ -22,7 +24,7 @@ class Show:
         self.deviation = 255 * torch.tensor(DEVIATION, device=device)[:, None, None]
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        shown = images.to(self.mean.device).permute(0, 3, 1, 2).float()
+        shown = send(images, self.mean.device).permute(0, 3, 1, 2).float()
         if shown.shape[2:] != (self.side, self.side):
             shown = F.interpolate(shown, (self.side, self.side), mode="bilinear", antialias=True)
         shown = (shown.expand(-1, 3, -1, -1) - self.mean) / self.deviation

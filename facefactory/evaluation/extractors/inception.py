@@ -7,6 +7,7 @@ import warnings
 import torch
 
 from facefactory import weights
+from facefactory.data.sets.device import send
 from facefactory.evaluation.extractors import Judge, Looked
 
 WEIGHTS = weights.named("inception-2015-12-05")
@@ -36,9 +37,9 @@ class Inception:
 
     def __call__(self, images: torch.Tensor) -> Looked:
         """[batch, H, W, C] uint8 -> features [batch, 2048] and logits [batch, 1008]."""
-        shown = images.to(self.device).permute(0, 3, 1, 2).expand(-1, 3, -1, -1).contiguous()
+        shown = send(images, self.device).permute(0, 3, 1, 2).expand(-1, 3, -1, -1).contiguous()
         features, logits = self.network(shown)
-        return Looked(features.float().cpu(), logits.float().cpu())
+        return Looked(features.float(), logits.float())
 
 
 def load(side: int, device: torch.device, judge: Judge | None) -> Inception:

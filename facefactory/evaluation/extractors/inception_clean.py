@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from facefactory.data.sets.device import send
 from facefactory.evaluation.extractors import Judge, Looked, inception
 from facefactory.metrics import Array
 
@@ -29,7 +30,7 @@ class Clean(inception.Inception):
     def __call__(self, images: torch.Tensor) -> Looked:
         """[batch, H, W, C] uint8 -> features [batch, 2048] and logits [batch, 1008]."""
         resized = np.stack([resize(image) for image in images.cpu().numpy()])
-        shown = torch.from_numpy(resized).to(self.device).expand(-1, 3, -1, -1)
+        shown = send(torch.from_numpy(resized), self.device).expand(-1, 3, -1, -1)
         maps = (shown - 128) / 128
         for layer in self.network.children():  # in the order in which they work
             if layer is self.network.fc:
@@ -39,7 +40,7 @@ class Clean(inception.Inception):
         logits = (
             features @ self.network.fc.weight.T
         )  # without its bias, as the inception score has it
-        return Looked(features.float().cpu(), logits.float().cpu())
+        return Looked(features.float(), logits.float())
 
 
 def resize(image: Array) -> Array:

@@ -10,6 +10,7 @@ import torch
 
 from facefactory import UserError
 from facefactory.data.sets import pixels
+from facefactory.data.sets.device import send
 from facefactory.evaluation.extractors import Judge, Looked
 
 WEIGHTS = None
@@ -30,8 +31,9 @@ class Eye:
 
     def __call__(self, images: torch.Tensor) -> Looked:
         """[batch, H, W, C] uint8 -> features [batch, D]."""
-        shown = pixels.to_model(images).to(pixels.like(self.network))
-        return Looked(self.network.features(shown).float().cpu())
+        like = pixels.like(self.network)
+        shown = pixels.to_model(send(images, like.device)).to(like)
+        return Looked(self.network.features(shown).float())
 
 
 def load(side: int, device: torch.device, judge: Judge | None) -> Eye:

@@ -33,7 +33,7 @@ class Lite0:
     def __call__(self, images: torch.Tensor) -> Looked:
         """[batch, H, W, C] uint8 -> features [batch, 1280] and logits of ImageNet's classes [batch, 1000]."""
         features = self.network(self.show(images))
-        return Looked(features.cpu(), self.network.classes(features).cpu())
+        return Looked(features, self.network.classes(features))
 
 
 def load(side: int, device: torch.device, judge: Judge | None) -> Lite0:

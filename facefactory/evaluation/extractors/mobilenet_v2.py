@@ -35,7 +35,7 @@ class MobileNetV2:
     def __call__(self, images: torch.Tensor) -> Looked:
         """[batch, H, W, C] uint8 -> features [batch, 1280] and logits of ImageNet's classes [batch, 1000]."""
         features = self.network.features(self.show(images)).mean((2, 3))
-        return Looked(features.cpu(), self.network.classifier(features).cpu())
+        return Looked(features, self.network.classifier(features))
 
 
 def load(side: int, device: torch.device, judge: Judge | None) -> MobileNetV2:

@@ -11,6 +11,7 @@ from scipy.spatial.distance import cdist
 
 from facefactory import UserError, conditions
 from facefactory.data.sets import labels, pixels
+from facefactory.data.sets.device import send, to_host
 from facefactory.data.sets.loader import CHUNK, Shards
 from facefactory.data.sets.order import Ids
 from facefactory.data.sets.pixels import grid
@@ -67,15 +68,22 @@ def draws(model: Any, c: torch.Tensor, seed: int, purpose: str) -> Iterator[torc
 
     The first ones are the same for any count.
     """
-    for start in range(0, len(c), CHUNK):
-        wanted = c[start : start + CHUNK]
-        full = wanted[
-            torch.arange(CHUNK) % len(wanted)
-        ]  # sums in a layer may depend on how many there are
-        z = normal(seed, start, purpose, CHUNK, model.z_dim)
-        with torch.inference_mode():
-            images = model.sample(z.to(pixels.like(model)), full.to(pixels.like(model)))
-        yield pixels.to_uint8(images).cpu()[: len(wanted)]
+    like = pixels.like(model)
+
+    def chunks() -> Iterator[tuple[torch.Tensor, ...]]:
+        for start in range(0, len(c), CHUNK):
+            wanted = c[start : start + CHUNK]
+            # sums in a layer may depend on how many there are
+            full = wanted[torch.arange(CHUNK) % len(wanted)]
+            z = normal(seed, start, purpose, CHUNK, model.z_dim)
+            with torch.inference_mode():
+                images = model.sample(
+                    send(z, like.device).to(like), send(full, like.device).to(like)
+                )
+            yield (pixels.to_uint8(images)[: len(wanted)],)
+
+    for (images,) in to_host(chunks()):
+        yield images
 
 
 def draw(model: Any, c: torch.Tensor, seed: int, purpose: str) -> torch.Tensor:
