@@ -212,6 +212,36 @@ class Sight:
         return tuple(name for name in self.curves.get(score, {}) if not self.sees(score, name))
 
 
+@dataclass(frozen=True)
+class Reconstruction:
+    """What a model with an encoder makes of images that it is given."""
+
+    split: str
+    images: int
+    scores: dict[str, float]  # e.g. psnr [dB], ssim, of reconstructions from the posteriors' means
+    nats: dict[str, float]  # per image: reconstruction_nats, kl_nats, neg_elbo_nats
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Samples under a prior."""
+
+    prior: str
+    fitted: str  # in words
+    picture: str
+    scores: list[dict[str, Any]]  # `Score`s of the goal's kind, on each network
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Generated images above the training images that are nearest to them."""
+
+    features: str  # a network, or "pixels"
+    picture: str
+    distances: list[float]  # of each to its nearest one
+    usual: float  # the median of held-out images' distances to theirs
+
+
 SEEN = 0.9  # rank correlation
 CLEARLY = 3.0  # standard errors
 

@@ -22,13 +22,16 @@ from facefactory import UserError, registry
 from facefactory.data.sets import labels, loader, pixels
 from facefactory.data.sets.index import Index
 from facefactory.data.sets.loader import Shards
+from facefactory.draws import normal
 from facefactory.evaluation import Evaluation, extractors, features, judge
 from facefactory.evaluation.extractors import Judge, Looked, inception
 from facefactory.evaluation.extractors import judge as judge_eye
 from facefactory.evaluation.protocols import Context, classifier, generator
 from facefactory.interpret import Interpret, claims
 from facefactory.metrics import Array, intervals
-from facefactory.results import Goal, Protocol, Score
+from facefactory.metrics.features import kernel_distance
+from facefactory.metrics.images import psnr, ssim
+from facefactory.results import Drawn, Goal, Protocol, Reconstruction, Score, Strip
 
 BINARY = {"Glasses": {"kind": "binary", "classes": ["0", "1"]}}
 
@@ -437,7 +440,7 @@ def test_a_score_has_an_interval_that_holds_it_a_scale_and_what_it_sees(
     spoilt = set(registry.names("evaluation.distortions")) - {
         "people_left_out"
     }  # of whom there are but 9
-    assert set(kd.valid) | set(kd.blind) == spoilt and "noise" in kd.valid
+    assert set(kd.valid) | set(kd.blind) == spoilt and "blur" in kd.valid
     assert "10 people" in found["sights"]["judge"]["left_out"]["people_left_out"]
     assert not any(
         one["scale"] for one in found["scores"] if one["kind"] == "precision"
@@ -504,6 +507,83 @@ def test_models_with_an_encoder_also_show_reconstructions(
     mean_face = pixels.to_uint8(LinearVAE().decode(torch.zeros(1, 4), nothing(1)))[0, ..., 0]
     np.testing.assert_array_equal(shown[16:32, -16:], mean_face)
     np.testing.assert_array_equal(shown[48:, -16:], mean_face)
+
+
+def test_reconstructions_are_scored_and_samples_under_each_prior(
+    index: Index, tmp_path: Path, real: Tensor, held_out: Tensor
+) -> None:
+    class Gaussian:
+        def nats(self, decoded: Tensor, images: Tensor) -> Tensor:
+            return (decoded - images).square() / 2
+
+    context = dataclasses.replace(
+        context_of(index), likelihood=Gaussian(), goal=Goal("kd_judge", "lower")
+    )
+    found = generator.full(LinearVAE(), context, tmp_path)
+    train, test = (Reconstruction(**one) for one in found["reconstructions"])
+    assert (train.split, train.images, test.split, test.images) == ("train", 45, "test", 15)
+    mean_face = LinearVAE().decode(torch.zeros(1, 4), nothing(1))
+    again = pixels.to_uint8(mean_face).expand(15, -1, -1, -1).numpy()
+    assert test.scores == {
+        **psnr.score(held_out.numpy(), again),
+        **ssim.score(held_out.numpy(), again),
+    }
+    z = normal(3, 0, "nats", 15, 4)  # the posterior is N(0, I): no nats of the code
+    decoded = LinearVAE().decode(z, nothing(15))
+    wanted = (decoded - pixels.to_model(held_out)).square().sum((1, 2, 3)).mean() / 2
+    assert test.nats["kl_nats"] == 0
+    assert test.nats["neg_elbo_nats"] == test.nats["reconstruction_nats"]
+    assert test.nats["neg_elbo_nats"] == pytest.approx(float(wanted), rel=1e-5)
+
+    drawn = {one["prior"]: Drawn(**one) for one in found["priors"]}
+    assert drawn.keys() == set(registry.names("evaluation.priors"))
+    of_normal, of_mixture = (
+        Score(**drawn[name].scores[0]) for name in ("normal", "gaussian_mixture")
+    )
+    assert of_normal.name == of_mixture.name == "kd_judge"
+    assert of_normal.value == values(found)["kd_judge"]
+    same = pixels.to_uint8(mean_face).expand(80, -1, -1, -1)  # all codes are 0
+    wanted_kd = kernel_distance.score(flattened(real), flattened(same))["kd"]
+    assert of_mixture.value == pytest.approx(wanted_kd, rel=0.01)
+    grid = np.array(Image.open(tmp_path / drawn["gaussian_mixture"].picture)).astype(int)
+    assert np.ptp(grid[:16, :16] - grid[16:32, 32:48]) <= 2
+    without = generator.full(LinearVAE(), context_of(index), tmp_path)
+    assert without["reconstructions"][0]["nats"] == {"kl_nats": 0}
+
+
+def test_strips_show_the_nearest_faces_in_pixels_and_in_features(
+    index: Index, tmp_path: Path, real: Tensor, held_out: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Bright:
+        """How bright the upper and the lower half of an image are."""
+
+        batch, weights, resize = 8, "00000000", "none"
+
+        def __call__(self, images: Tensor) -> Looked:
+            halves = images.float().view(len(images), 2, -1).mean(2)
+            return Looked(halves)
+
+    monkeypatch.setattr(extractors, "present", lambda: ["lite0"])
+    monkeypatch.setattr(extractors, "load", lambda *_: Bright())
+    found = generator.full(LinearModel(), context_of(index), tmp_path)
+    by_pixels, by_features = (Strip(**one) for one in found["strips"])
+    fake = generator.draw(LinearModel(), nothing(12), 3, "evaluation")
+    _, least = generator.nearest(fake, real)
+    assert (by_pixels.features, by_pixels.picture) == ("pixels", "nearest.png")
+    np.testing.assert_allclose(by_pixels.distances, least)
+
+    eye = Bright()
+    sides = [eye(images).features for images in (fake, real, held_out)]
+    table = torch.cdist(sides[0].double(), sides[1].double())
+    np.testing.assert_allclose(by_features.distances, table.min(1).values, rtol=1e-6)
+    usual = torch.cdist(sides[2].double(), sides[1].double()).min(1).values
+    assert by_features.usual == pytest.approx(float(np.median(usual)))
+    picture = np.array(Image.open(tmp_path / by_features.picture))
+    assert by_features.features == "lite0" and picture.shape == (4 * 16, 12 * 16)
+    np.testing.assert_array_equal(picture[:16, 32:48], fake[2, ..., 0])
+    for row, place in enumerate(table[2].argsort(stable=True)[:3], 1):
+        shown = picture[16 * row : 16 * row + 16, 32:48]
+        np.testing.assert_array_equal(shown, real[place, ..., 0])
 
 
 def test_inceptions_scores_have_the_names_of_the_field(

@@ -114,8 +114,9 @@ def scores(
     held_out: Kept | None,
     sight: Sight | None,
     people: Ids | None = None,
+    asked: Mapping[str, ModuleType] | None = None,
 ) -> tuple[list[Score], dict[str, str]]:
-    """All scores of one network, with intervals, scale and blind spots; and name of a score -> why it is not among them.
+    """All scores of one network, or those of the files `asked`, with intervals, scale and blind spots; and name of a score -> why it is not among them.
 
     An interval is the metric's own, by `people` [reals] where it is known whose the real images are; else it is
     Student's t over the scores of `parts` of the generated images, scaled to all of them: how much another draw from
@@ -124,7 +125,7 @@ def scores(
     whole = features.merged(parts)
     found = []
     absent: dict[str, str] = {}
-    for file, module in files().items():
+    for file, module in (files() if asked is None else asked).items():
         try:
             values = score(file, real, whole, held_out)
         except ValueError as error:

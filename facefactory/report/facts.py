@@ -23,6 +23,7 @@ EMPTY: dict[str, Any] = {
     "labels": {},
 }
 EMPTY |= {"copied": [], "absent": {}, "not_staged": {}, "goal": {}}
+EMPTY |= {"strips": [], "reconstructions": [], "priors": [], "priors_absent": {}}
 UNWELL = ("failed", "interrupted")
 
 
@@ -91,6 +92,8 @@ def gather(folder: Path, repeat: dict[str, str]) -> dict[str, Any]:
         score = scores.scores_of(run).get(metric)
         run |= {"score": score and score.value, "interval": score and [score.low, score.high]}
         run["scale"] = score.scale if score else {}
+        run["reconstructed"] = scores.reconstruction_rows(run)
+        run["drawn"] = scores.prior_rows(run)
     unlike = scores.unlike(runs, metric)
     if not unlike:
         sign = 1 if goal["better"] == "lower" else -1

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterable
 from typing import Any
 
-from facefactory.results import Better, Protocol, Score, kendall_tau
+from facefactory.results import Better, Drawn, Protocol, Reconstruction, Score, kendall_tau
 
 MARKS = {
     "floor": "other photographs of the same people",
@@ -109,6 +109,26 @@ def rows(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 ),
             }
         )
+    return found
+
+
+def reconstruction_rows(run: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row a split: its scores, and its nats per image."""
+    return [
+        {"of": one.split, "images": one.images, **one.scores, **one.nats}
+        for one in (Reconstruction(**written) for written in run["reconstructions"])
+    ]
+
+
+def prior_rows(run: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row a prior: what was fitted, and the scores of its samples with their intervals."""
+    found = []
+    for drawn in (Drawn(**written) for written in run["priors"]):
+        row: dict[str, Any] = {"prior": drawn.prior, "fitted": drawn.fitted}
+        for score in (Score(**written) for written in drawn.scores):
+            row[score.name] = score.value
+            row[f"{score.name} interval"] = [score.low, score.high]
+        found.append(row)
     return found
 
 

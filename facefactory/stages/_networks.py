@@ -108,6 +108,18 @@ def network_of(run: Run, folder: RunDir, stage: str) -> Any:
     return checkpoint.rebuild(path)[0].to(device_of(run.training))
 
 
+def likelihood_of(run: Run, folder: RunDir, model: Any) -> Any:
+    """p(x|z) that the stage `train` trained a model with, as it was learned; None: its objective has none."""
+    from facefactory import checkpoint
+    from facefactory.data.sets import pixels
+
+    path = folder.path / outputs_of(folder, "train.path")["train.path"]
+    found = checkpoint.load(path)
+    objective = registry.build("objectives", found.objective, checkpoint.facts_of(found), model)
+    objective.load_state_dict(found.own)
+    return getattr(objective.to(pixels.like(model).device), "likelihood", None)
+
+
 def require_trainable(one: Run | Judge, found: FaceSet, plan: Plan) -> None:
     """UserError: the set does not suffice for a training, or it cannot be built, or it needs more memory than there is."""
     from facefactory.data.packing import enough

@@ -1,10 +1,12 @@
 """Scores of a trained model, with their protocol and pictures."""
 
+import dataclasses
+
 from facefactory.evaluation import protocols
 from facefactory.run import Run, headline_of
 from facefactory.rundir import RunDir
 from facefactory.stages import Outputs, Plan, Stage, outputs_of
-from facefactory.stages._networks import network_of
+from facefactory.stages._networks import likelihood_of, network_of
 from facefactory.stages._results import results
 from facefactory.stages._scores import (
     context_of,
@@ -39,6 +41,9 @@ class Component(Stage):
         target = folder.stage(self.name)
         model = network_of(run, folder, "train")
         context = context_of(run, folder, index_of(folder), headline_of(run))
+        if hasattr(model, "encode"):
+            likelihood = likelihood_of(run, folder, model)
+            context = dataclasses.replace(context, likelihood=likelihood)
         found = protocols.file(run.evaluation.scoring).full(model, context, target)
         say_protocols(found)
         return results(target, {**found, "kimg": outputs_of(folder, "train.kimg")["train.kimg"]})

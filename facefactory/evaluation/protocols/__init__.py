@@ -37,6 +37,7 @@ class Context:
     device: torch.device
     judge: Judge | None = None  # where the protocol needs one
     average: str = ""  # half-life of the weights that are scored, as the checkpoint names it
+    likelihood: Any = None  # p(x|z) that a model with an encoder was trained with
 
 
 class Scoring(Protocol):

@@ -1,15 +1,16 @@
 """The protocol for models that draw images: scores on every feature network, their scale, and the nearest training faces."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from scipy.spatial.distance import cdist
 
-from facefactory import UserError, conditions
+from facefactory import UserError, conditions, registry
 from facefactory.data.sets import labels, pixels
 from facefactory.data.sets.device import send, to_host
 from facefactory.data.sets.loader import CHUNK, Shards
@@ -18,6 +19,7 @@ from facefactory.data.sets.pixels import grid
 from facefactory.draws import normal
 from facefactory.evaluation import (
     Evaluation,
+    autoencoders,
     blindness,
     extractors,
     features,
@@ -28,7 +30,8 @@ from facefactory.evaluation.extractors import Extractor
 from facefactory.evaluation.features import Kept
 from facefactory.evaluation.protocols import Context
 from facefactory.metrics import Array
-from facefactory.results import Goal, Protocol, Score, Sight
+from facefactory.metrics.features._neighbours import nearest as neighbours
+from facefactory.results import Drawn, Goal, Protocol, Score, Sight, Strip
 
 TAKES = ("sample",)
 GOAL = Goal("kd_lite0", "lower")
@@ -36,7 +39,8 @@ SHOWN = 64  # faces in a grid
 MOST_PIXELS = (
     10_000  # real images of a split that are searched for the nearest one, and held in memory
 )
-PAIRS = 12  # faces in the strip of nearest neighbours
+PAIRS = 12  # faces in a strip of nearest neighbours
+TWINS = 3  # nearest ones of each by features
 
 
 def needs(options: Evaluation) -> tuple[str, ...]:
@@ -169,6 +173,26 @@ def quick(model: Any, context: Context) -> dict[str, float]:
     return found
 
 
+class Parts:
+    """Features of generated images on some networks, in parts from whose scores intervals are told."""
+
+    def __init__(self, networks: dict[str, Extractor], count: int, names: Collection[str]) -> None:
+        self.networks = networks
+        self.names = names
+        self.kept: dict[str, list[Kept]] = {name: [] for name in networks}
+        self.ends = [count * (part + 1) // scoring.PARTS for part in range(scoring.PARTS)]
+        self.count = 0
+
+    def add(self, chunk: torch.Tensor) -> None:
+        """The next images [n, H, W, C] uint8."""
+        rows = np.arange(self.count, self.count + len(chunk))
+        part_of = np.searchsorted(self.ends, rows, side="right")
+        for name, extractor in self.networks.items():
+            looked = features.look(extractor, chunk)
+            features.sort_in(self.kept[name], looked, rows, part_of, self.names)
+        self.count += len(chunk)
+
+
 @dataclasses.dataclass
 class Nearest:
     """Generated images so far: their distances to the nearest training face, and the first of them with that face."""
@@ -207,6 +231,28 @@ def memorisation_ratio(drawn: Array, usual: Array) -> float:
     return float(np.median(drawn)) / middle
 
 
+@dataclasses.dataclass(frozen=True)
+class Side:
+    """What generated images are compared with, on the features of one network."""
+
+    protocol: Protocol
+    real: Kept
+    new: Kept  # held-out people
+    sight: Sight
+
+    def scores(
+        self,
+        parts: list[Kept],
+        people: Ids | None,
+        asked: Mapping[str, ModuleType] | None = None,
+    ) -> tuple[list[Score], dict[str, str]]:
+        """See `scoring.scores`."""
+        name = self.protocol.features
+        return scoring.scores(
+            name, self.protocol, self.real, parts, self.new, self.sight, people, asked
+        )
+
+
 def full(model: Any, context: Context, folder: Path) -> dict[str, Any]:
     """Scores, scale, blind spots, protocols and pictures of a generative model; pictures are written into `folder`."""
     index, options = context.index, context.options
@@ -216,57 +262,54 @@ def full(model: Any, context: Context, folder: Path) -> dict[str, Any]:
     seen_at_once = min(options.reals, MOST_PIXELS)
     real, held_out = (shards.some(seen_at_once) for shards in (reference, held_back))
     networks = {name: load(name, context) for name in usable(context)}
-    wanted = scoring.wanted()
-    people = _people(reference, reference.chosen(options.reals))
+    positions = reference.chosen(options.reals)
+    people = _people(reference, positions)
 
     # one pass over the generated images, whose features are kept in parts
-    parts: dict[str, list[Kept]] = {name: [] for name in networks}
-    close = Nearest([], [], [])
     asked = conditions.asked(model, reference, options.fakes)
-    ends = [len(asked) * (part + 1) // scoring.PARTS for part in range(scoring.PARTS)]
-    start = 0
+    parts = Parts(networks, len(asked), scoring.wanted())
+    close = Nearest([], [], [])
     for chunk in draws(model, asked, context.seed, "evaluation"):
-        rows = np.arange(start, start + len(chunk))
-        part_of = np.searchsorted(ends, rows, side="right")
-        for name, extractor in networks.items():
-            looked = features.look(extractor, chunk)
-            features.sort_in(parts[name], looked, rows, part_of, wanted)
         twins, least = nearest(chunk, real)
         close.distances.append(least)
-        if start < SHOWN:
-            close.shown.append(chunk[: SHOWN - start])
-            close.twins.append(twins[: SHOWN - start])
-        start += len(chunk)
+        if parts.count < SHOWN:
+            close.shown.append(chunk[: SHOWN - parts.count])
+            close.twins.append(twins[: SHOWN - parts.count])
+        parts.add(chunk)
+    shown = torch.cat(close.shown)
+
+    # what they are compared with
+    sides = {
+        name: Side(
+            protocol=(made := protocol(name, extractor, context, options.fakes)),
+            real=references.of(index, made, extractor, parts.names),
+            new=features.keep(extractor, held_out.split(CHUNK), parts.names),
+            sight=sight(name, context),
+        )
+        for name, extractor in networks.items()
+    }
 
     # the scores of each network
     scores: list[Score] = []
     absent: dict[str, str] = {}
     copied: list[str] = []
-    sights: dict[str, Sight] = {}
-    protocols: dict[str, Protocol] = {}
-    for name, extractor in networks.items():
-        made = protocol(name, extractor, context, options.fakes)
-        sights[name] = sight(name, context)
-        kept = references.of(index, made, extractor, wanted)
-        new = features.keep(extractor, held_out.split(CHUNK), wanted)
-        found, left_out = scoring.scores(name, made, kept, parts[name], new, sights[name], people)
-        protocols[made.id()] = made
+    for name, side in sides.items():
+        found, left_out = side.scores(parts.kept[name], people)
         scores += found
+        absent |= left_out
         if extractors.file(name).RANKS and scoring.copied(found):
             copied.append(name)
-        absent |= left_out
 
     # pictures
     _, usual = nearest(held_out, real)
-    shown, twins = torch.cat(close.shown), torch.cat(close.twins)
     pixels.write(grid(shown, 8), folder / "samples.png")
-    pairs = min(PAIRS, len(shown))
-    pixels.write(grid(torch.cat([shown[:pairs], twins[:pairs]]), pairs), folder / "nearest.png")
+    strips = [_by_pixels(shown, torch.cat(close.twins), close.distances, usual, folder)]
+    for name, side in sides.items():
+        if extractors.file(name).RANKS:
+            strips.append(_by_features(side, networks[name], shown, reference, positions, folder))
+    more: dict[str, Any] = {}
     if hasattr(model, "encode"):
-        pixels.write(
-            _reconstructions(model, [reference, held_back], options.reals),
-            folder / "reconstructions.png",
-        )
+        more = _autoencoder(model, context, sides, scores, folder)
 
     missing = {name: extractors.missing(name) for name in extractors.usual()}
     not_staged = {name: how for name, how in missing.items() if how is not None}
@@ -275,9 +318,13 @@ def full(model: Any, context: Context, folder: Path) -> dict[str, Any]:
         "scores": [dataclasses.asdict(one) for one in scores],
         "absent": absent,
         "copied": copied,
-        "protocols": {name: dataclasses.asdict(one) for name, one in protocols.items()},
-        "sights": {name: dataclasses.asdict(one) for name, one in sights.items()},
+        "protocols": {
+            side.protocol.id(): dataclasses.asdict(side.protocol) for side in sides.values()
+        },
+        "sights": {name: dataclasses.asdict(side.sight) for name, side in sides.items()},
         "not_staged": not_staged,
+        "strips": [dataclasses.asdict(one) for one in strips],
+        **more,
         "memorisation_ratio": memorisation_ratio(np.concatenate(close.distances), usual),
     }
 
@@ -291,16 +338,95 @@ def _people(shards: Shards, positions: Ids) -> Ids | None:
     return labels.people_of(column, len(shards))[positions]
 
 
-def _reconstructions(model: Any, sets: list[Shards], reals: int) -> Any:
-    """Training faces over held-out people, each above what the model makes of it."""
-    rows = []
-    for shards in sets:
-        positions = shards.chosen(reals)
-        positions = positions[np.linspace(0, len(positions) - 1, PAIRS).astype(int)]
-        shown = shards.images(positions)
-        c = conditions.of_images(model, shards, positions).to(pixels.like(model))
-        with torch.inference_mode():
-            mu, _ = model.encode(pixels.to_model(shown).to(pixels.like(model)), c)
-            made = model.decode(mu, c)
-        rows += [shown, pixels.to_uint8(made).cpu()]
-    return grid(torch.cat(rows), PAIRS)
+def _by_pixels(
+    shown: torch.Tensor, twins: torch.Tensor, least: list[Array], usual: Array, folder: Path
+) -> Strip:
+    """The first images above the training faces nearest in pixels."""
+    count = min(PAIRS, len(shown))
+    picture = grid(torch.cat([shown[:count], twins[:count]]), count)
+    pixels.write(picture, folder / "nearest.png")
+    distances = np.concatenate(least)[:count].tolist()
+    return Strip("pixels", "nearest.png", distances, float(np.median(usual)))
+
+
+def _by_features(
+    side: Side,
+    extractor: Extractor,
+    shown: torch.Tensor,
+    reference: Shards,
+    positions: Ids,
+    folder: Path,
+) -> Strip:
+    """The first images above the training faces nearest in a network's features, the nearest first."""
+    count = min(PAIRS, len(shown))
+    real = side.real["sample"].value()
+    found = neighbours(features.sample(extractor, shown[:count]), real, min(TWINS, len(real)))
+    rows = [shown[:count]]
+    for place in found.rows.T:
+        rows.append(reference.images(positions[place]))
+    name = f"nearest-{side.protocol.features}.png"
+    pixels.write(grid(torch.cat(rows), count), folder / name)
+    usual = np.sqrt(neighbours(side.new["sample"].value(), real, 1).squared)
+    distances = np.sqrt(found.squared[:, 0]).tolist()
+    return Strip(side.protocol.features, name, distances, float(np.median(usual)))
+
+
+def _autoencoder(
+    model: Any, context: Context, sides: dict[str, Side], scores: list[Score], folder: Path
+) -> dict[str, Any]:
+    """Reconstructions, and samples under each prior with the scores of the goal's kind."""
+    options = context.options
+    splits = (options.reference, options.held_out)
+    sets = {split: Shards(context.index, split) for split in splits}
+    rows = [autoencoders.shown(model, shards, options.reals, PAIRS) for shards in sets.values()]
+    pixels.write(grid(torch.cat(rows), PAIRS), folder / "reconstructions.png")
+    reconstructions = [
+        autoencoders.reconstruct(
+            model, context.likelihood, shards, split, options.reals, context.seed
+        )
+        for split, shards in sets.items()
+    ]
+
+    # N(0, I) is what was scored already
+    reference = sets[options.reference]
+    priors, absent = autoencoders.fitted(model, reference, context.seed)
+    goal = scoring.known(registry.names("evaluation.extractors"))[context.goal.metric]
+    drawn = []
+    for name, prior in priors.items():
+        if name == autoencoders.TRAINED:
+            picture = "samples.png"
+            found = [one for one in scores if one.kind == goal.kind]
+        else:
+            picture = f"samples-{name}.png"
+            under = autoencoders.Under(model, prior)
+            found = _scores_under(under, context, sides, goal.file, folder / picture)
+        of_goal = [dataclasses.asdict(one) for one in found if one.kind == goal.kind]
+        drawn.append(Drawn(name, prior.words, picture, of_goal))
+    return {
+        "reconstructions": [dataclasses.asdict(one) for one in reconstructions],
+        "priors": [dataclasses.asdict(one) for one in drawn],
+        "priors_absent": absent,
+    }
+
+
+def _scores_under(
+    model: Any, context: Context, sides: dict[str, Side], file: str, picture: Path
+) -> list[Score]:
+    """The scores of one file of what a model draws from another prior, and a grid of it."""
+    options = context.options
+    reference = Shards(context.index, options.reference)
+    module = scoring.files()[file]
+    asked = conditions.asked(model, reference, options.fakes)
+    networks = {name: load(name, context) for name in sides}
+    parts = Parts(networks, len(asked), [module.STATISTICS])
+    shown = []
+    for chunk in draws(model, asked, context.seed, "evaluation"):
+        if parts.count < SHOWN:
+            shown.append(chunk[: SHOWN - parts.count])
+        parts.add(chunk)
+    pixels.write(grid(torch.cat(shown), 8), picture)
+    people = _people(reference, reference.chosen(options.reals))
+    found: list[Score] = []
+    for name, side in sides.items():
+        found += side.scores(parts.kept[name], people, {file: module})[0]
+    return found
