@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 Kind = Literal["binary", "categorical", "ordinal", "identity", "real"]
 
@@ -19,6 +20,34 @@ class Label:
     def columns(self) -> int:
         """How many columns of a condition vector it takes."""
         return 1 if self.kind in ("binary", "real") else len(self.classes)
+
+
+class Size(NamedTuple):
+    """Height and width of images, pixels."""
+
+    height: int
+    width: int
+
+    @classmethod
+    def of(cls, resolution: int | str) -> Size:
+        """The size that `64` or `218x178` (height x width) means; ValueError: it means none."""
+        sides = re.fullmatch(r"(\d+)(?:\s*[xX×]\s*(\d+))?", str(resolution).strip())
+        if sides is None:
+            raise ValueError(f"{resolution!r} is neither one number nor HEIGHTxWIDTH")
+        height = int(sides[1])
+        return cls(height, int(sides[2] or height))
+
+    @property
+    def resolution(self) -> int | str:
+        """The same as configs and index.json hold it: one number for a square."""
+        return self.height if self.is_square else str(self)
+
+    @property
+    def is_square(self) -> bool:
+        return self.height == self.width
+
+    def __str__(self) -> str:
+        return f"{self.height}x{self.width}"
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,10 @@ def build(package: str, spec: dict[str, Any], *facts: Any) -> Any:
             given[key] = _built(nested, given[key], *facts)
     kinds = [item.kind for item in inspect.signature(component).parameters.values()]
     positional = kinds.count(inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return component(*facts[:positional], **given)
+    try:
+        return component(*facts[:positional], **given)
+    except UserError as error:  # options that do not fit each other or the data
+        raise UserError(f"{spec['name']}: {error}") from None
 
 
 def nested_in(annotation: Any) -> Nested | None:

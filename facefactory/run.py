@@ -188,6 +188,7 @@ def resolve(run: Run) -> Run:
     )
     pack = replace(
         run.pack,
+        resolution=run.pack.size.resolution,
         recipe=_named(run.pack.recipe),
         root=_absolute_or_none(run.pack.root),
         labels=_absolute_or_none(run.pack.labels),

@@ -249,7 +249,7 @@ def test_what_needs_more_memory_than_the_profile_gives_is_refused(tmp_path: Path
         checked(
             tmp_path, ("pack", "train"), "training.device=cpu", "model.width=1024", profile=small
         )
-    told = r"1000000 images at once of 16 x 16 pixels need 3\.1 GB, .* has 0\.1 GB: give a smaller training\.batch_size"
+    told = r"1000000 images at once of 16x16 pixels \(height x width\) need 3\.1 GB, .* has 0\.1 GB: give a smaller training\.batch_size"
     with pytest.raises(UserError, match=told):
         checked(
             tmp_path,

@@ -27,6 +27,7 @@ from facefactory.evaluation import Evaluation, extractors, features, judge
 from facefactory.evaluation.extractors import Judge, Looked, inception
 from facefactory.evaluation.extractors import judge as judge_eye
 from facefactory.evaluation.protocols import Context, classifier, generator
+from facefactory.facts import Size
 from facefactory.interpret import Interpret, claims
 from facefactory.metrics import Array, intervals
 from facefactory.metrics.features import kernel_distance
@@ -345,7 +346,7 @@ def test_inception_features_are_torch_fidelitys(
     )
     monkeypatch.setattr(inception, "WEIGHTS", wanted)
     monkeypatch.setattr(inception.Inception, "batch", 2)
-    extractor = inception.load(16, torch.device("cpu"), None)
+    extractor = inception.load(Size(16, 16), torch.device("cpu"), None)
     with torch.inference_mode():
         gray = real[:3]
         features_of, logits_of = direct(gray.permute(0, 3, 1, 2).repeat(1, 3, 1, 1))
@@ -368,7 +369,7 @@ def test_inception_features_are_torch_fidelitys(
 
 
 def test_judge_features_are_the_classifiers(real: Tensor) -> None:
-    eye = judge_eye.load(16, torch.device("cpu"), Judge(PixelJudge(), "0123456789"))
+    eye = judge_eye.load(Size(16, 16), torch.device("cpu"), Judge(PixelJudge(), "0123456789"))
     np.testing.assert_allclose(features.sample(eye, real[:70]), flattened(real[:70]), atol=1e-6)
     assert eye.weights == "01234567"
 
@@ -602,8 +603,8 @@ def test_inceptions_scores_have_the_names_of_the_field(
         extractors, "load", lambda name, *rest: Pixels() if name == "inception" else eye(*rest)
     )
 
-    def eye(side: int, device: torch.device, judge: Judge) -> Any:
-        return judge_eye.load(side, device, judge)
+    def eye(size: Size, device: torch.device, judge: Judge) -> Any:
+        return judge_eye.load(size, device, judge)
 
     found = evaluate(LinearModel(), index, tmp_path)
     assert values(found)["kid"] == pytest.approx(

@@ -183,6 +183,7 @@ MISTAKES = {
     "objective.critic=hing": "hinge",
     "training.augment=[flip]": "allowed are brightness",
     "pack.root=nowhere": "not a folder",
+    "pack.resolution=64x": "HEIGHTxWIDTH as in 218x178",
     "pack.labels=nowhere.csv": "no label table",
     "pack.recipe=orrl": "Did you mean 'orl'",
     "config=dcgan-orl": "Did you mean 'dcgan-orl32'",

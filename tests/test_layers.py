@@ -129,6 +129,7 @@ ALLOWED = {  # package -> what its files may import of ours, beside their own pa
         "weights",
         "checkpoint",
         "data",
+        "facts",
         "metrics",
         "models",
         "registry",

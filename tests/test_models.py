@@ -83,7 +83,8 @@ def test_outputs_have_the_images_shape_and_range(
 @with_option("kernel")
 @pytest.mark.parametrize("kernel", [3, 4, 5, 6, 7])
 def test_every_allowed_kernel_fits(name: str, kernel: int) -> None:
-    check(build(name, facts(), kernel=kernel), facts())
+    for size in (16, 21):
+        check(build(name, facts(size), kernel=kernel), facts(size))
 
 
 @with_option("kernel")
@@ -94,14 +95,17 @@ def test_other_kernels_are_refused(name: str, kernel: int) -> None:
 
 
 @with_option("depth")
-@pytest.mark.parametrize(("side", "depth"), [(16, 0), (16, 4), (16, 9), (20, 3)])
-def test_an_impossible_depth_is_refused(name: str, side: int, depth: int) -> None:
-    with pytest.raises(UserError, match=rf"depth={depth} halves {side} pixels to"):
+@pytest.mark.parametrize(
+    ("side", "depth", "most"), [(16, 0, 3), (16, 4, 3), (16, 9, 3), (4, 2, 1)]
+)
+def test_an_impossible_depth_is_refused(name: str, side: int, depth: int, most: int) -> None:
+    told = rf"{name}: depth={depth} for images of {side}x{side} pixels .* allowed are 1 to {most}"
+    with pytest.raises(UserError, match=told):
         build(name, facts(side), depth=depth)
 
 
 @with_option("depth")
-@pytest.mark.parametrize(("side", "depth"), [(16, 1), (16, 3), (20, 2)])
+@pytest.mark.parametrize(("side", "depth"), [(16, 1), (16, 3), (20, 3), (23, 3)])
 def test_every_possible_depth_fits(name: str, side: int, depth: int) -> None:
     check(build(name, facts(side), depth=depth), facts(side))
 
@@ -114,6 +118,7 @@ def test_stages_gives_the_smallest_side() -> None:
         (2, 2),
     ]
     assert smallest(facts(48, 1, 32), 3) == (6, 4)
+    assert [smallest(facts(218, 3, 178), 3, kernel) for kernel in (4, 5)] == [(27, 22), (28, 23)]
 
 
 @every_model

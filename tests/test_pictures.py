@@ -13,6 +13,7 @@ from PIL import Image, ImageCms, PngImagePlugin
 
 from facefactory.data.packing import pictures
 from facefactory.data.sources import FORMATS
+from facefactory.facts import Size
 
 RED_AS_LAB = (138, 81, 70)  # L* 54.3 (of 255), a* 80.8, b* 69.9, under the light D50 of profiles
 
@@ -34,6 +35,11 @@ def read(content: bytes, bits: int = 16) -> pictures.Picture:
     return pictures.read(
         lambda: Image.open(io.BytesIO(content), formats=FORMATS), lambda: content, bits
     )
+
+
+def packed(picture: pictures.Picture, crop: str, side: int, color: str) -> Image.Image:
+    """As it is packed, a square."""
+    return pictures.fitted(pictures.upright(picture, color), crop, Size(side, side))
 
 
 def refused(content: bytes) -> str:
@@ -216,10 +222,10 @@ def test_other_kinds_of_pixels_become_what_they_show() -> None:
         tiff(np.full((8, 8, 1), 255, np.uint32)): (255, 255, 255),
     }
     for content, color in wanted.items():
-        shown = pictures.upright(read(content, 8), "square", 8, "rgb")
+        shown = packed(read(content, 8), "square", 8, "rgb")
         assert np.abs(np.array(shown.getpixel((3, 3))) - color).max() <= 6
     assert np.array_equal(
-        np.asarray(pictures.upright(read(file_of(bits, "PNG")), "square", 8, "gray")),
+        np.asarray(packed(read(file_of(bits, "PNG")), "square", 8, "gray")),
         np.eye(8) * 255,
     )
 
@@ -363,9 +369,9 @@ def test_damaged_metadata_costs_neither_the_picture_nor_its_orientation(name: st
     found = read(content)
     assert found.orientation == orientation
     assert np.abs(np.asarray(found.image).astype(int) - np.asarray(blurred())).mean() < 3
-    shown = pictures.upright(found, "none", 16, "rgb")
+    shown = packed(found, "none", 16, "rgb")
     whole = pictures.Picture(blurred(), orientation, 0, False)
-    wanted = pictures.upright(whole, "none", 16, "rgb")
+    wanted = packed(whole, "none", 16, "rgb")
     assert np.abs(np.asarray(shown).astype(int) - np.asarray(wanted)).mean() < 3
 
 
@@ -385,7 +391,7 @@ def test_every_orientation_is_undone(orientation: int) -> None:
     tags = Image.Exif()
     tags[0x112] = orientation
     found = read(file_of(image, "PNG", exif=tags))
-    shown = pictures.upright(found, "none", 16, "rgb")
+    shown = packed(found, "none", 16, "rgb")
     assert np.array_equal(np.asarray(shown), undone[orientation](np.asarray(image)))
 
 

@@ -21,6 +21,7 @@ from facefactory.data.sets.index import Index
 from facefactory.data.sets.loader import Shards
 from facefactory.evaluation import Evaluation, extractors, features, protocols, scoring
 from facefactory.evaluation.extractors import inception, inception_clean
+from facefactory.facts import Size
 from facefactory.results import Protocol
 from facefactory.run import JOBS, Run, goal_of, headline_of, needs_judge, with_protocol
 
@@ -198,7 +199,7 @@ def test_fid_legacy_is_torch_fidelitys_on_the_same_images(
         batch_size=inception.Inception.batch,
         feature_extractor_weights_path=str(staged),
     )["frechet_inception_distance"]
-    eye = inception.load(16, CPU, None)
+    eye = inception.load(Size(16, 16), CPU, None)
     kept = [features.keep(eye, [images], ["moments"]) for images in sets]
     found = scoring.score("frechet_distance", kept[0], kept[1])["fd"]
     assert wanted > 0.01
@@ -210,7 +211,8 @@ def test_fid_clean_sees_images_of_the_networks_own_size_as_fid_legacy_does(stage
         0, 256, (2, 299, 299, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
     legacy, clean = (
-        features.look(file.load(299, CPU, None), images) for file in (inception, inception_clean)
+        features.look(file.load(Size(299, 299), CPU, None), images)
+        for file in (inception, inception_clean)
     )
     mean = float(legacy.features.mean())
     torch.testing.assert_close(clean.features, legacy.features, rtol=1e-4, atol=1e-4 * mean)

@@ -38,6 +38,7 @@ from facefactory.evaluation.extractors import (
     mobilenet_v2,
 )
 from facefactory.evaluation.protocols import Context, generator
+from facefactory.facts import Size
 from facefactory.metrics import moments
 from facefactory.results import Goal, Sight, kendall_tau, rank_correlation
 
@@ -46,7 +47,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def eye() -> lite0.Lite0:
-    return lite0.load(32, CPU, None)
+    return lite0.load(Size(32, 32), CPU, None)
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +108,8 @@ def test_features_are_finite_and_the_same_whatever_the_chunks(
 
 @pytest.mark.parametrize(("side", "seen"), [(16, 64), (64, 64), (65, 96), (128, 128), (1024, 224)])
 def test_small_images_are_enlarged_and_the_rule_is_in_the_protocol(side: int, seen: int) -> None:
-    assert f"to {seen}x{seen}" in lite0.Lite0(side, CPU, str(lite0.WEIGHTS.find())).resize
+    eye = lite0.Lite0(Size(side, side), CPU, str(lite0.WEIGHTS.find()))
+    assert eye.resize == f"to {seen}x{seen}, antialiased bilinear"
 
 
 def test_gray_and_colour_images_that_look_alike_have_the_same_features(eye: lite0.Lite0) -> None:
@@ -135,7 +137,7 @@ def test_mobilenet_v2_sees_what_torchvision_shows_its_own(
     )(images.permute(0, 3, 1, 2))
     with torch.inference_mode():
         wanted = network(shown)
-    found = features.look(mobilenet_v2.load(224, CPU, None), images)
+    found = features.look(mobilenet_v2.load(Size(224, 224), CPU, None), images)
     assert found.features.shape == (3, 1280) and found.logits is not None
     torch.testing.assert_close(found.logits, wanted, rtol=1e-4, atol=1e-5)
 

@@ -157,7 +157,7 @@ def test_labels_are_kept_dropped_and_left_out_when_sparse(faces: Faces) -> None:
         ({"where": "Person == 99"}, "no image of drawn is left"),
         ({"balance": "Hat"}, r"'Hat' is not a label; there are Person, Glasses, Beard"),
         ({"balance": "File"}, r"balance 'File' is not a label"),
-        ({"crop": "oval"}, "crop is 'oval'; allowed are square, none"),
+        ({"crop": "oval"}, r"crop is 'oval'; allowed are fit \(or square\), none"),
         ({"crop": "10,10,5,20"}, "crop is '10,10,5,20'; allowed are"),
     ],
 )

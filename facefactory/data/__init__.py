@@ -6,7 +6,12 @@ This file is torch-free: it holds the sections of the config tree.
 from dataclasses import dataclass
 from typing import Literal
 
+from facefactory import UserError
 from facefactory.config import key
+from facefactory.facts import Size
+
+SMALLEST = 4  # pixels of a side
+LARGEST = 2048
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,9 @@ class Pack:
         None,
         "label table (.csv, .tsv, .parquet; a column names the files); overrides the recipe's",
     )
-    resolution: int = key(32, "height and width of the packed images, pixels", low=4, high=2048)
+    resolution: int | str = key(
+        32, "size of the packed images, pixels: 64, or HEIGHTxWIDTH as in 218x178 (218 high)"
+    )
     color: Literal["gray", "rgb"] = key("gray", "channels of the packed images")
     shard_images: int = key(4096, "images per shard", low=1)
     storage: Literal["raw", "png", "jpeg", "webp"] = key(
@@ -41,7 +48,7 @@ class Pack:
     # null: as the recipe says
     crop: str | None = key(
         None,
-        "square (the largest centred one), none, the side of a centred square, or left,top,right,bottom",
+        "fit (the largest centred part of the images' shape), none, its shorter side, or left,top,right,bottom",
     )
     where: str | None = key(
         None, "images to keep, e.g. 'Smiling and not Male' or 'Emotion == surprise'; '' keeps all"
@@ -62,6 +69,21 @@ class Pack:
         high=1.0,
         identity=False,
     )
+
+    @property
+    def size(self) -> Size:
+        """Of the packed images; UserError: `resolution` says none, or one out of bounds."""
+        allowed = (
+            f"allowed are one number, or HEIGHTxWIDTH as in 218x178 (218 high, 178 wide), "
+            f"each from {SMALLEST} to {LARGEST} pixels"
+        )
+        try:
+            size = Size.of(self.resolution)
+        except ValueError:
+            raise UserError(f"pack.resolution is {self.resolution!r}; {allowed}.") from None
+        if not all(SMALLEST <= side <= LARGEST for side in size):
+            raise UserError(f"pack.resolution is {self.resolution!r}; {allowed}.")
+        return size
 
 
 @dataclass(frozen=True)

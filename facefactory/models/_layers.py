@@ -5,7 +5,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from facefactory import UserError
-from facefactory.facts import Facts
+from facefactory.facts import Facts, Size
 
 Norm = Literal["batch", "group", "none"]
 
@@ -25,24 +25,37 @@ def norm2d(name: Norm, channels: int) -> nn.Module:
     return nn.BatchNorm2d(channels) if name == "batch" else nn.Identity()
 
 
-def smallest(facts: Facts, depth: int, kernel: int = 4, **sizes: int) -> tuple[int, int]:
-    """(height, width) of the smallest map after `depth` halvings.
+def halves(facts: Facts, depth: int, kernel: int) -> list[Size]:
+    """Sizes of the maps of `halving`, from the images' own to the smallest; sides may be odd."""
+    sizes = [Size(facts.height, facts.width)]
+    for _ in range(depth):
+        height, width = sizes[-1]
+        odd = kernel % 2  # such a kernel rounds up
+        sizes.append(Size((height + odd) // 2, (width + odd) // 2))
+    return sizes
+
+
+def smallest(facts: Facts, depth: int, kernel: int = 4, **sizes: int) -> Size:
+    """Size of the smallest map after `depth` halvings.
 
     Raises:
-        UserError: that is no whole number of at least 2 pixels, or the kernel or a size (≥ 1) cannot be.
+        UserError: it has less than 2 pixels a side, or the kernel or a size (≥ 1) cannot be.
     """
-    for pixels in (facts.height, facts.width):
-        if depth < 1 or pixels % 2**depth or pixels < 2 ** (depth + 1):
-            side = pixels / 2**depth
-            raise UserError(
-                f"depth={depth} halves {pixels} pixels to {side:g}; it must stay a whole number ≥ 2."
-            )
     if kernel not in (3, 4, 5, 6, 7):  # that a strided layer can mirror
         raise UserError(f"kernel={kernel}; allowed are 3 to 7 pixels.")
     for name, size in sizes.items():
         if size < 1:
             raise UserError(f"{name}={size}; it must be at least 1.")
-    return facts.height // 2**depth, facts.width // 2**depth
+    images = f"images of {facts.height}x{facts.width} pixels (height x width)"
+    if min(facts.height, facts.width) < 4:
+        raise UserError(f"{images} are too small; it takes 4 a side at least.")
+    deepest = min(facts.height, facts.width).bit_length() - 2
+    if not 1 <= depth <= deepest:
+        raise UserError(
+            f"depth={depth} for {images}; allowed are 1 to {deepest}, "
+            "so that 2 pixels a side are left."
+        )
+    return halves(facts, depth, kernel)[-1]
 
 
 def init_normal(module: nn.Module) -> None:
@@ -57,7 +70,7 @@ def init_normal(module: nn.Module) -> None:
 
 
 def halving(channels: int, width: int, depth: int, kernel: int, norm: Norm) -> nn.Sequential:
-    """`depth` strided convolutions, width doubling each time: [N, C, H, W] -> [N, width·2^(depth-1), H/2^depth, W/2^depth]."""
+    """`depth` strided convolutions, width doubling each time: [N, C, H, W] -> [N, width·2^(depth-1), *`smallest`]."""
     layers: list[nn.Module] = []
     for level in range(depth):
         out = width * 2**level
@@ -68,13 +81,16 @@ def halving(channels: int, width: int, depth: int, kernel: int, norm: Norm) -> n
     return nn.Sequential(*layers)
 
 
-def doubling(channels: int, width: int, depth: int, kernel: int, norm: Norm) -> nn.Sequential:
-    """The mirror of `halving`: [N, width·2^(depth-1), h, w] -> [N, channels, h·2^depth, w·2^depth], ending in tanh."""
+def doubling(facts: Facts, width: int, depth: int, kernel: int, norm: Norm) -> nn.Sequential:
+    """The mirror of `halving`: [N, width·2^(depth-1), *`smallest`] -> [N, C, H, W], ending in tanh."""
+    sizes = halves(facts, depth, kernel)
+    padding = (kernel - 1) // 2
     layers: list[nn.Module] = []
     for level in reversed(range(depth)):
         into = width * 2**level
-        out = width * 2 ** (level - 1) if level else channels
-        padding = (kernel - 1) // 2
-        layers.append(nn.ConvTranspose2d(into, out, kernel, 2, padding, output_padding=kernel % 2))
+        out = width * 2 ** (level - 1) if level else facts.channels
+        # one line more where halving lost one
+        down, right = [(side + kernel) % 2 for side in sizes[level]]
+        layers.append(nn.ConvTranspose2d(into, out, kernel, 2, padding, (down, right)))
         layers += [norm2d(norm, out), nn.ReLU()] if level else [nn.Tanh()]
     return nn.Sequential(*layers)

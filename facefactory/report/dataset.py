@@ -24,6 +24,7 @@ SUSPECTED = {  # kind of picture in index.json -> what is said of so many
     "dark": "nearly black",
     "flat": "nearly of one colour",
     "unseen": "transparent everywhere, and their colours were taken as they are",
+    "stretched": "of another shape than the images made of them, and were stretched",
 }
 RARE = 2  # share of a rare class, %
 STRONG = 0.3  # association worth a sentence

@@ -186,7 +186,7 @@ def _require_memory(one: Run | Judge, facts: Facts, profile: Profile | None) -> 
             f", for each of {options.ranks} ranks," if options.ranks > 1 else ""
         )
     if beside > room:
-        size = f"{facts.width} x {facts.height} pixels"
+        size = f"{facts.height}x{facts.width} pixels (height x width)"
         raise UserError(
             f"{images} images at once of {size} need {beside / checkpoint.GB:,.1f} GB, and {whose} has "
             f"{room / checkpoint.GB:,.1f} GB: give a smaller training.batch_size, or training.accumulate."

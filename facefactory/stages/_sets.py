@@ -61,8 +61,7 @@ def _planned(run: Run, folder: RunDir) -> FaceSet:
     from facefactory.facts import Facts, labels_of
 
     plan = plan_of(run, folder)
-    side = run.pack.resolution
-    facts = Facts(side, side, 1 if run.pack.color == "gray" else 3, labels_of(plan.schema))
+    facts = Facts(*run.pack.size, 1 if run.pack.color == "gray" else 3, labels_of(plan.schema))
     faces = enough.Faces(plan.table, plan.splits, plan.schema, plan.recipe["group"])
     return FaceSet(facts, faces, plan.recipe, plan.shares)
 

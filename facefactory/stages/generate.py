@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from facefactory import UserError, rundir, say
 from facefactory.data import Pack
+from facefactory.facts import Size
 from facefactory.run import Run
 from facefactory.rundir import RunDir
 from facefactory.stages import Outputs, Plan, Stage, outputs_of
@@ -62,10 +63,10 @@ class Component(Stage):
         # shards are packed from the files, as any set is
         if run.generate.format == "shards":
             color: Literal["gray", "rgb"] = "gray" if image.shape[2] == 1 else "rgb"
-            size = image.shape[0]
+            height, width, _ = image.shape
             options = Pack(
                 root=str(pictures),
-                resolution=size,
+                resolution=Size(height, width).resolution,
                 color=color,
                 shard_images=run.pack.shard_images,
             )

@@ -136,7 +136,7 @@ class Component(Stage):
         done = fit("judge", Shards(index, "train"), run.judge.training.total_kimg)
         digest = checkpoint.digest(done.state())
         eye = extractors.file("judge").load(
-            index.content["resolution"], world.device, extractors.Judge(done.average, digest)
+            index.size, world.device, extractors.Judge(done.average, digest)
         )
         return {
             "judge": digest,

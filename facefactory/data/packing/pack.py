@@ -29,6 +29,7 @@ from facefactory.data import Pack, sources
 from facefactory.data.packing import pictures, recipes, select
 from facefactory.data.sets import index, shard
 from facefactory.data.sets.order import Ids
+from facefactory.facts import Size
 
 READ_AGAIN = 2**27  # bytes of a file that cannot be decoded: without its metadata it may be
 SAMPLED = 16  # pictures that are opened before packing, to guess how many bits the set has
@@ -37,6 +38,7 @@ TOLD = {
     "dark": "nearly black: look at them before you train",
     "flat": "nearly of one colour: look at them before you train",
     "unseen": "transparent everywhere; their colours are taken as they are",
+    "stretched": "of another shape than the images made of them: pack.crop=fit would cut them",
 }
 
 Record = dict[str, Any]  # of a shard: what `<stem>.json` holds
@@ -76,7 +78,8 @@ def _write(task: _Task) -> Record:
     """
     import imagehash
 
-    side = task.options.resolution
+    size = task.options.size
+    crop = task.recipe["crop"]
     marks = bytearray()
     sizes = Counter[str]()
     highest: list[int] = []  # one value a packed picture
@@ -85,8 +88,9 @@ def _write(task: _Task) -> Record:
     def read(item: Any) -> np.ndarray:
         # the picture as it is packed
         picture = _picture(item, task.recipe, task.options, task.bits)
-        image = pictures.upright(picture, task.recipe["crop"], side, task.options.color)
-        array = np.asarray(image).reshape(side, side, -1)
+        whole = pictures.upright(picture, task.options.color)
+        image = pictures.fitted(whole, crop, size)
+        array = np.asarray(image).reshape(*size, -1)
 
         # what is noted of it
         suspicion = pictures.fault(array)
@@ -94,7 +98,9 @@ def _write(task: _Task) -> Record:
             told[suspicion].append(len(highest))
         if picture.unseen:
             told["unseen"].append(len(highest))
-        small = image.reduce(max(1, side // 32))  # the hash shrinks it to 17 x 16 anyway
+        if crop == "none" and pictures.stretched(Size(whole.height, whole.width), size):
+            told["stretched"].append(len(highest))
+        small = image.reduce(max(1, min(size) // 32))  # the hash shrinks it to 17 x 16 anyway
         marks.extend(np.packbits(imagehash.dhash(small, 16).hash).tobytes())
         marks.extend(zlib.crc32(array.data).to_bytes(4))
         sizes[f"{picture.image.width}x{picture.image.height}"] += 1
@@ -130,7 +136,7 @@ def _picture(item: Any, recipe: dict[str, Any], options: Pack, bits: int) -> pic
     content = None
     if load is sources.load:
         content = functools.partial(sources.content, item, READ_AGAIN)
-    return pictures.read(functools.partial(load, item, options.resolution, recipe), content, bits)
+    return pictures.read(functools.partial(load, item, max(options.size), recipe), content, bits)
 
 
 def _guess(plan: recipes.Plan) -> int:
@@ -370,10 +376,10 @@ def _content(plan: recipes.Plan, entries: Entries, skipped: Skipped) -> dict[str
         splits[name] = {"count": count, "shards": shards_there}
     packed = sum(split["count"] for split in splits.values())
     return {
-        "format": index.FORMAT,
+        "format": index.FORMAT if options.size.is_square else index.OF_SHAPE,
         "storage": "raw" if options.storage == "raw" else "encoded",
         "dataset": recipe["name"],
-        "resolution": options.resolution,
+        "resolution": options.size.resolution,
         "channels": 1 if options.color == "gray" else 3,
         "crop": recipe["crop"],
         "filter": "lanczos (Pillow)",
@@ -423,6 +429,8 @@ def _told(records: list[Record]) -> dict[str, Any]:
     suspected: dict[str, Any] = {}
     for kind, words in TOLD.items():
         names = [name for record in records for name in record["told"][kind]]
+        if kind == "stretched" and not names:  # so that most indexes are as they always were
+            continue
         suspected[kind] = {"count": len(names), "first": names[: recipes.NAMED]}
         if names:
             noun = "picture is" if len(names) == 1 else "pictures are"

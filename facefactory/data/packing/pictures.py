@@ -18,6 +18,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from facefactory.data.sources import FORMATS
+from facefactory.facts import Size
 
 BITS = (8, 10, 12, 14, 16)  # of cameras; files know 8 and 16 only
 TIFF_PHOTOMETRIC = 262  # the tag that says what 0 is
@@ -26,6 +27,7 @@ WHITE_IS_ZERO = 0
 DARK_MEAN = 16
 DARK_MOST = 64  # its brightest one
 FLAT = 2.0  # their standard deviation
+STRETCH = 0.02  # by which a picture may be made wider or higher before that is told
 # an image is not bad for these: the machine is
 MACHINE = (
     errno.EDQUOT,
@@ -256,37 +258,52 @@ def orientation_of(image: Image.Image) -> int:
     return number if 1 <= number <= 8 else 1
 
 
-def upright(
-    picture: Picture, crop: str | int | list[int], resolution: int, color: str
-) -> Image.Image:
-    """A picture as it is packed: turned, cropped, shrunk with an antialiasing filter (Lanczos).
-
-    ValueError: the crop does not fit.
-    """
+def upright(picture: Picture, color: str) -> Image.Image:
+    """A picture as it is looked at: turned, gray or rgb."""
     image = picture.image
     if picture.orientation in TURNS:
         image = image.transpose(TURNS[picture.orientation])
     mode = "L" if color == "gray" else "RGB"
     if image.mode != mode:
         image = image.convert(mode)
+    return image
 
-    box = _box(crop, image)
+
+def fitted(image: Image.Image, crop: str | int | list[int], size: Size) -> Image.Image:
+    """A picture as it is packed: cropped, shrunk with an antialiasing filter (Lanczos).
+
+    ValueError: the crop does not fit.
+    """
+    box = _box(crop, image, size)
     if min(box) < 0 or box[2] > image.width or box[3] > image.height:
         raise ValueError(f"crop {crop} does not fit into its {image.width}x{image.height} pixels")
-    return image.resize((resolution, resolution), Image.Resampling.LANCZOS, box=box)
+    return image.resize((size.width, size.height), Image.Resampling.LANCZOS, box=box)
 
 
-def _box(crop: str | int | list[int], image: Image.Image) -> tuple[int, int, int, int]:
+def _box(crop: str | int | list[int], image: Image.Image, size: Size) -> tuple[int, int, int, int]:
     """Left, top, right and bottom of what is kept, pixels."""
     if isinstance(crop, list):
         left, top, right, bottom = crop
         return left, top, right, bottom
     if crop == "none":
         return 0, 0, image.width, image.height
-    side = crop if isinstance(crop, int) else min(image.size)
-    left = (image.width - side) // 2
-    top = (image.height - side) // 2
-    return left, top, left + side, top + side
+
+    # a centred part of the packed images' shape: the largest, or that of a given shorter side
+    if isinstance(crop, int):
+        scale = crop / min(size)
+    else:
+        scale = min(image.height / size.height, image.width / size.width)
+    high = max(1, round(scale * size.height))
+    wide = max(1, round(scale * size.width))
+    left = (image.width - wide) // 2
+    top = (image.height - high) // 2
+    return left, top, left + wide, top + high
+
+
+def stretched(part: Size, size: Size) -> bool:
+    """Whether a part of a picture has another shape than the images that are made of it."""
+    ratio = part.height * size.width / (part.width * size.height)
+    return abs(ratio - 1) > STRETCH
 
 
 def fault(array: npt.NDArray[np.uint8]) -> str | None:

@@ -81,7 +81,7 @@ class Recipe(Strict):
     licence: str | None = None
     consent: str | None = None
     get: str | None = None
-    crop: str | int | list[int] = "square"
+    crop: str | int | list[int] = "fit"
     where: str | None = None
     limit: int | None = Field(None, ge=1)
     balance: str | None = None

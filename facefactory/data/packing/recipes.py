@@ -18,7 +18,9 @@ import pandas as pd
 from facefactory import UserError, config, registry
 from facefactory.data import Pack, sources
 from facefactory.data.packing import layout, select, tables, values
+from facefactory.data.packing.pictures import stretched
 from facefactory.data.sets import labels, order
+from facefactory.facts import Size
 
 OVERRIDES = ("crop", "where", "limit", "balance", "keep", "drop", "min_prevalence", "max_bad")
 NAMED = 100  # at most so many files of a kind are named in index.json
@@ -81,7 +83,7 @@ class Plan:
     @property
     def folder_name(self) -> str:
         """`<set>-<resolution>-<8 hex digits>`: other options, labels or files never share one."""
-        return f"{self.recipe['name']}-{self.options.resolution}-{self.digest[:8]}"
+        return f"{self.recipe['name']}-{self.options.size.resolution}-{self.digest[:8]}"
 
 
 # -- the recipe ------------------------------------------------------------------------
@@ -115,7 +117,6 @@ def read_recipe(options: Pack) -> tuple[Recipe, Path]:
             recipe[name] = override
     for name in ("where", "balance", "keep", "drop"):
         recipe[name] = recipe[name] or None
-    recipe["crop"] = _crop(recipe["crop"])
     return recipe, path
 
 
@@ -130,10 +131,14 @@ def _fitting_layout(recipe: Recipe, root: str) -> dict[str, Any]:
     raise UserError(f"below pack.root={root} there is none of {needs}. {way}")
 
 
-def _crop(value: Any) -> str | int | list[int]:
-    """square, none, the side of a centred square, or [left, top, right, bottom]."""
+def _crop(value: Any, size: Size) -> str | int | list[int]:
+    """fit (square, of square images), none, the shorter side of a centred part of the images' shape,
+    or [left, top, right, bottom].
+    """
     text = str(value).strip("[]")
-    if text in ("square", "none"):
+    if text in ("fit", "square"):
+        return "square" if size.is_square else "fit"
+    if text == "none":
         return text
     numbers = list[int]()
     if re.fullmatch(r"\d+( *, *\d+)*", text):
@@ -144,7 +149,7 @@ def _crop(value: Any) -> str | int | list[int]:
         left, top, right, bottom = numbers
         if left < right and top < bottom:
             return numbers
-    allowed = "square, none, the side of a centred square, or left,top,right,bottom"
+    allowed = "fit (or square), none, the shorter side of a centred part, or left,top,right,bottom"
     raise UserError(f"crop is {value!r}; allowed are {allowed}.")
 
 
@@ -204,10 +209,12 @@ def plan(options: Pack, recipe: Recipe | None = None) -> Plan:
         path = Path(recipe["name"])
     else:
         recipe, path = read_recipe(options)
+    recipe["crop"] = _crop(recipe["crop"], options.size)
     read = _read(options, recipe, path)
     own = read.own
     facts = read.facts
     notes = facts["notes"]
+    notes += _shape_notes(recipe["crop"], options.size)
 
     # Words become numbers and classes
     typed, schema, table = _encoded(read)
@@ -253,6 +260,22 @@ def plan(options: Pack, recipe: Recipe | None = None) -> Plan:
         facts=facts,
         shares=dealt_by,
     )
+
+
+def _shape_notes(crop: str | int | list[int], size: Size) -> list[str]:
+    """What a person should know of the images' shape."""
+    notes = []
+    if not size.is_square:
+        notes.append(f"the packed images are {size.height} pixels high and {size.width} wide")
+    if isinstance(crop, list):
+        left, top, right, bottom = crop
+        part = Size(bottom - top, right - left)
+        if stretched(part, size):
+            notes.append(
+                f"the crop, {part.height} pixels high and {part.width} wide, is stretched to "
+                f"{size.height} and {size.width}: give pack.crop=fit, or a box of that shape"
+            )
+    return notes
 
 
 # -- what there is ---------------------------------------------------------------------

@@ -177,7 +177,7 @@ class _Set:
             first = number * columns
             images[first : first + len(positions)] = self.shards.images(positions)
 
-        shrink = -(-self.index.content["resolution"] // SIDE)
+        shrink = -(-max(self.index.size) // SIDE)
         with rundir.atomic(self.out / "samples" / name) as temporary:
             pixels.grid(images, columns).reduce(shrink).save(temporary, "PNG")
         return f"samples/{name}"

@@ -15,9 +15,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from facefactory import UserError, config, rundir
-from facefactory.facts import Facts, labels_of
+from facefactory.facts import Facts, Size, labels_of
 
 FORMAT = 1
+OF_SHAPE = 2  # where height and width differ: versions that know format 1 alone refuse it
 BLOCK = 512  # tar works in blocks
 NPY_HEADER = 128
 
@@ -71,8 +72,12 @@ class Index:
     @property
     def facts(self) -> Facts:
         """What the data fix in a model."""
-        side = self.content["resolution"]
-        return Facts(side, side, self.content["channels"], labels_of(self.content["labels"]))
+        return Facts(*self.size, self.content["channels"], labels_of(self.content["labels"]))
+
+    @property
+    def size(self) -> Size:
+        """Of the images."""
+        return Size.of(self.content["resolution"])
 
     def split(self, name: str) -> dict[str, Any]:
         """One split; UserError: there is no such split."""
@@ -100,13 +105,13 @@ class Index:
 
     def maps(self, split: str) -> list[npt.NDArray[np.uint8]]:
         """Per shard of raw storage its images [n, H, W, C] uint8 in such a map."""
-        side = self.content["resolution"]
+        height, width = self.size
         channels = self.content["channels"]
         first = BLOCK + NPY_HEADER  # where the pixels of the first image begin
         views = []
         for shard, tar in zip(self.split(split)["shards"], self.tars(split), strict=True):
-            shape = (shard["count"], side, side, channels)
-            strides = (shard["stride"], side * channels, channels, 1)
+            shape = (shard["count"], height, width, channels)
+            strides = (shard["stride"], width * channels, channels, 1)
             views.append(np.ndarray(shape, np.uint8, tar, first, strides))
         return views
 
@@ -210,9 +215,10 @@ def read(folder: Path) -> Index:
         raise UserError(f"{path} is not JSON ({error}); pack the set again.") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} is not an index of shards; pack the set again.")
-    if content.get("format") != FORMAT:
+    if content.get("format") not in (FORMAT, OF_SHAPE):
         raise UserError(
-            f"{path} has format {content.get('format')!r}; this version reads {FORMAT}. "
+            f"{path} has format {content.get('format')!r}; "
+            f"this version reads {FORMAT} and {OF_SHAPE}. "
             "Pack the set again."
         )
 

@@ -49,7 +49,7 @@ class Shards:
         self._splits = [split] if isinstance(split, str) else split
         self._labels: Columns = {}
         self._copy: IO[bytes] | None = None  # held, so that others find it
-        self._shape = (content["resolution"], content["resolution"], content["channels"])
+        self._shape = (*index.size, content["channels"])
         self._entries = [shard for name in self._splits for shard in index.split(name)["shards"]]
         self._starts = np.cumsum([0] + [entry["count"] for entry in self._entries])
         self._rows: torch.Tensor | None = None

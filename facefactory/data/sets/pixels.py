@@ -43,8 +43,8 @@ def shift(images: torch.Tensor, u: torch.Tensor, reach: int) -> torch.Tensor:
     """
     places = []
     for side, draw in zip(images.shape[2:], u.T, strict=True):
-        reach = min(reach, side - 1)
-        distance = (draw * (2 * reach + 1)).floor().long() - reach
+        most = min(reach, side - 1)
+        distance = (draw * (2 * most + 1)).floor().long() - most
         moved = torch.arange(side, device=u.device) + distance[:, None]
         mirrored = side - 1 - (side - 1 - moved.abs()).abs()
         places.append(mirrored)

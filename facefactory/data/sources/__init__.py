@@ -6,8 +6,8 @@ It is torch-free and has
         What is there; decodes nothing. `root` is pack.root, else the recipe's, else None.
 
     load(item, resolution, recipe) -> Image
-        One image at any size (`resolution` is a hint for those who draw). May raise: the image is
-        then skipped. Left out, `load` of this file serves.
+        One image at any size (`resolution`, the longer side of what is packed, is a hint for those
+        who draw). May raise: the image is then skipped. Left out, `load` of this file serves.
 
 Options of its own stand in the recipe below the source's name. Packing does the rest: labels,
 selection, splits, EXIF, colours, crop and size. Workers are spawned processes that import the

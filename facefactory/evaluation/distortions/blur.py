@@ -1,4 +1,4 @@
-"""Gaussian blur; amounts are its standard deviation as a share of the side, beside a third of a pixel (at 32: 0.5 to 3)."""
+"""Gaussian blur; amounts are its standard deviation as a share of the shorter side, beside a third of a pixel (at 32: 0.5 to 3)."""
 
 import torch
 from torch.nn import functional as F
@@ -26,4 +26,4 @@ def blurred(images: torch.Tensor, sigma: float) -> torch.Tensor:
 
 def spoil(faces: Faces, amount: float) -> torch.Tensor:
     """Every face blurred."""
-    return blurred(faces.images, LEAST + amount * faces.images.shape[1])
+    return blurred(faces.images, LEAST + amount * min(faces.images.shape[1:3]))

@@ -7,7 +7,7 @@ A file has
     RANKS        whether its scores may be what a search looks for
     NAMES        names of scores that the field knows by their own (fd -> fid); others get the file's name (kd -> kd_lite0)
     ASKED        (may be left out) True: only a protocol that names it looks through it
-    load(side, device, judge) -> `Extractor` for images of `side` pixels (the longer one)
+    load(size, device, judge) -> `Extractor` for images of one size; what it does to those that are not square stands in its rule
 
 Images are looked at in batches of one fixed size, so that an image's features do not depend on how many others there are.
 """
@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from facefactory import registry
+from facefactory.facts import Size
 
 if TYPE_CHECKING:
     import torch
@@ -83,13 +84,13 @@ def present() -> list[str]:
 
 
 @functools.lru_cache(maxsize=4)
-def load(name: str, side: int, device: torch.device, judge: Judge | None) -> Extractor:
-    """A feature network for images of `side` pixels.
+def load(name: str, size: Size, device: torch.device, judge: Judge | None) -> Extractor:
+    """A feature network for images of one size.
 
     Raises:
         Missing: its weights are not here, with the command that brings them.
         UserError: it needs a judge and there is none.
     """
     require(name)
-    found: Extractor = file(name).load(side, device, judge)
+    found: Extractor = file(name).load(size, device, judge)
     return found

@@ -9,6 +9,7 @@ import torch
 from facefactory import weights
 from facefactory.data.sets.device import send
 from facefactory.evaluation.extractors import Judge, Looked
+from facefactory.facts import Size
 
 WEIGHTS = weights.named("inception-2015-12-05")
 NEEDS = ()
@@ -42,6 +43,6 @@ class Inception:
         return Looked(features.float(), logits.float())
 
 
-def load(side: int, device: torch.device, judge: Judge | None) -> Inception:
+def load(size: Size, device: torch.device, judge: Judge | None) -> Inception:
     """The network."""
     return Inception(device, str(WEIGHTS.need()))

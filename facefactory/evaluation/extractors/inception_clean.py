@@ -12,6 +12,7 @@ from PIL import Image
 
 from facefactory.data.sets.device import send
 from facefactory.evaluation.extractors import Judge, Looked, inception
+from facefactory.facts import Size
 from facefactory.metrics import Array
 
 WEIGHTS = inception.WEIGHTS
@@ -52,6 +53,6 @@ def resize(image: Array) -> Array:
     return np.stack(channels).clip(0, 255)
 
 
-def load(side: int, device: torch.device, judge: Judge | None) -> Clean:
+def load(size: Size, device: torch.device, judge: Judge | None) -> Clean:
     """The network."""
     return Clean(device, str(WEIGHTS.need()))

@@ -12,6 +12,7 @@ from facefactory import UserError
 from facefactory.data.sets import pixels
 from facefactory.data.sets.device import send
 from facefactory.evaluation.extractors import Judge, Looked
+from facefactory.facts import Size
 
 WEIGHTS = None
 NEEDS = ("judge",)
@@ -36,7 +37,7 @@ class Eye:
         return Looked(self.network.features(shown).float())
 
 
-def load(side: int, device: torch.device, judge: Judge | None) -> Eye:
+def load(size: Size, device: torch.device, judge: Judge | None) -> Eye:
     """The judge; UserError: there is none."""
     if judge is None:
         raise UserError(

@@ -12,6 +12,7 @@ from facefactory import weights
 from facefactory.evaluation.extractors import Judge, Looked
 from facefactory.evaluation.extractors import _efficientnet_lite as network
 from facefactory.evaluation.extractors._imagenet import Show
+from facefactory.facts import Size
 
 WEIGHTS = weights.named("efficientnet-lite0")
 NEEDS = ()
@@ -24,9 +25,9 @@ class Lite0:
 
     batch = 32  # the fastest on a CPU
 
-    def __init__(self, side: int, device: torch.device, path: str) -> None:
+    def __init__(self, size: Size, device: torch.device, path: str) -> None:
         self.weights = WEIGHTS.digest
-        self.show = Show(side, device)
+        self.show = Show(size, device)
         self.resize = self.show.rule
         self.network = network.load(path, device)
 
@@ -36,6 +37,6 @@ class Lite0:
         return Looked(features, self.network.classes(features))
 
 
-def load(side: int, device: torch.device, judge: Judge | None) -> Lite0:
-    """The network for images of `side` pixels."""
-    return Lite0(side, device, str(WEIGHTS.need()))
+def load(size: Size, device: torch.device, judge: Judge | None) -> Lite0:
+    """The network for images of one size."""
+    return Lite0(size, device, str(WEIGHTS.need()))

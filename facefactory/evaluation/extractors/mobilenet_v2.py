@@ -10,6 +10,7 @@ import torch
 from facefactory import weights
 from facefactory.evaluation.extractors import Judge, Looked
 from facefactory.evaluation.extractors._imagenet import Show
+from facefactory.facts import Size
 
 WEIGHTS = weights.named("mobilenet-v2")
 NEEDS = ()
@@ -22,11 +23,11 @@ class MobileNetV2:
 
     batch = 32
 
-    def __init__(self, side: int, device: torch.device, path: str) -> None:
+    def __init__(self, size: Size, device: torch.device, path: str) -> None:
         from torchvision.models import mobilenet_v2
 
         self.weights = WEIGHTS.digest
-        self.show = Show(side, device)
+        self.show = Show(size, device)
         self.resize = self.show.rule
         network = mobilenet_v2()
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
@@ -38,6 +39,6 @@ class MobileNetV2:
         return Looked(features, self.network.classifier(features))
 
 
-def load(side: int, device: torch.device, judge: Judge | None) -> MobileNetV2:
-    """The network for images of `side` pixels."""
-    return MobileNetV2(side, device, str(WEIGHTS.need()))
+def load(size: Size, device: torch.device, judge: Judge | None) -> MobileNetV2:
+    """The network for images of one size."""
+    return MobileNetV2(size, device, str(WEIGHTS.need()))

@@ -97,9 +97,8 @@ def draw(model: Any, c: torch.Tensor, seed: int, purpose: str) -> torch.Tensor:
 
 def load(network: str, context: Context) -> Extractor:
     """A feature network for the images of a set."""
-    side = context.index.content["resolution"]
     judge = context.judge if extractors.file(network).NEEDS else None
-    return extractors.load(network, side, context.device, judge)
+    return extractors.load(network, context.index.size, context.device, judge)
 
 
 def usable(context: Context) -> list[str]:

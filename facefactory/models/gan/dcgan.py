@@ -54,7 +54,7 @@ class Component(nn.Module):
         project = nn.Linear(z_dim, top * area)
         maps = nn.Unflatten(1, (top, *size))
         start = nn.Sequential(norm2d(g_norm, top), nn.ReLU())
-        up = doubling(facts.channels, width, depth, kernel, g_norm)
+        up = doubling(facts, width, depth, kernel, g_norm)
         self.generator = Unconditional(OrderedDict(project=project, maps=maps, start=start, up=up))
 
         down = halving(facts.channels, d_width, depth, kernel, d_norm)

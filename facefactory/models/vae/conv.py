@@ -44,7 +44,7 @@ class Component(nn.Module):
             norm2d(norm, top),
             nn.ReLU(),
         ]
-        self.decoder = nn.Sequential(*grow, doubling(facts.channels, width, depth, kernel, norm))
+        self.decoder = nn.Sequential(*grow, doubling(facts, width, depth, kernel, norm))
 
     def encode(self, images: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         """[N, C, H, W] in -1…1 -> mu, logvar [N, z_dim]."""
