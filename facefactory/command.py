@@ -40,7 +40,7 @@ from facefactory.run import (
     with_protocol,
 )
 from facefactory.rundir import RunDir
-from facefactory.stages import Plan, Stage, called_for, every, of
+from facefactory.stages import Plan, Stage, _pair, called_for, every, of
 from facefactory.stages._sets import known
 from facefactory.weights import stock
 
@@ -179,11 +179,13 @@ def check(
         stage.check(run, folder, plan)
 
 
-def main(job: str, stages: tuple[str, ...], preset: str | None = None) -> None:
+def main(
+    job: str, stages: tuple[str, ...], preset: str | None = None, pair: tuple[str, ...] = ()
+) -> None:
     """What every script in jobs/ calls: read the command line, check it, run the stages.
 
     With a preset the job makes or continues a run; without, it works on the run folder named by
-    run=….
+    run=…. `pair`: the stages of a job that is given data=… and reference=… instead.
     """
     surroundings.speak_utf8()
     launched = dict(os.environ)
@@ -194,16 +196,27 @@ def main(job: str, stages: tuple[str, ...], preset: str | None = None) -> None:
             surroundings.check_alone(launched)
         if aside:
             say(f"not used, because the run decides these itself: {', '.join(aside)}")
-        start(job, stages, preset, sys.argv[1:])
+        start(job, stages, preset, sys.argv[1:], pair)
 
     sys.exit(process.guarded(work))
 
 
-def start(job: str, names: tuple[str, ...], preset: str | None, arguments: list[str]) -> None:
+def start(
+    job: str,
+    names: tuple[str, ...],
+    preset: str | None,
+    arguments: list[str],
+    pair: tuple[str, ...] = (),
+) -> None:
     """Read, check, prepare; then run the stages here, or submit them to Slurm."""
     if {"--help", "-h"} & set(arguments):
         return print(help_of(job, preset, arguments))
-    order = _read(job, names, preset, arguments)
+    typed = arguments
+    if pair and _pair.is_given(arguments):
+        names = pair
+        preset = _pair.PRESET
+        arguments = _pair.spelled(arguments)
+    order = _read(job, names, preset, arguments, typed)
     run, folder = order.run, order.folder
     surroundings.set_threads(run.training.threads)
     if order.where == "local":
@@ -267,8 +280,17 @@ class Order:
         return self.site if self.where == "slurm" else None
 
 
-def _read(job: str, names: tuple[str, ...], preset: str | None, arguments: list[str]) -> Order:
-    """The run that a command line means, with every default; UserError: something is wrong in it."""
+def _read(
+    job: str,
+    names: tuple[str, ...],
+    preset: str | None,
+    arguments: list[str],
+    typed: list[str],
+) -> Order:
+    """The run that a command line means, with every default; UserError: something is wrong in it.
+
+    `typed`: the arguments as the person gave them.
+    """
     chosen = preset or ""
     for argument in arguments:
         if argument.startswith("config="):
@@ -303,7 +325,7 @@ def _read(job: str, names: tuple[str, ...], preset: str | None, arguments: list[
         run=run,
         folder=RunDir(path),
         stages=called_for(run, names),
-        command=shlex.join(["python", f"jobs/{job}.py", *arguments]),
+        command=shlex.join(["python", f"jobs/{job}.py", *typed]),
         identity=identity,
         options=own_options(path, identity) if preset is None else [],
         makes=preset is not None,

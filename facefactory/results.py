@@ -239,7 +239,7 @@ class Strip:
     features: str  # a network, or "pixels"
     picture: str
     distances: list[float]  # of each to its nearest one
-    usual: float  # the median of held-out images' distances to theirs
+    usual: float | None  # the median of held-out images' distances to theirs
 
 
 SEEN = 0.9  # rank correlation

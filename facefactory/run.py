@@ -60,6 +60,15 @@ class Judge:
 
 
 @dataclass(frozen=True)
+class Compare:
+    """What jobs/evaluate.py data=… reference=… scores, in place of what a model draws."""
+
+    data: str | None = key(
+        None, "pictures: a folder, zip, tar or packed set; data=… of jobs/evaluate.py sets it"
+    )
+
+
+@dataclass(frozen=True)
 class Generate:
     """What jobs/generate.py draws."""
 
@@ -108,6 +117,7 @@ class Run:
     interpret: Interpret = section(Interpret)
     sweep: Sweep = section(Sweep)
     generate: Generate = section(Generate)
+    compare: Compare = section(Compare)
 
 
 def needs_judge(run: Run) -> bool:
@@ -206,6 +216,7 @@ def resolve(run: Run) -> Run:
         data=replace(run.data, shards=_absolute_or_none(run.data.shards)),
         evaluation=replace(run.evaluation, protocol=_named(run.evaluation.protocol)),
         generate=replace(run.generate, out=_absolute_or_none(run.generate.out)),
+        compare=Compare(_absolute_or_none(run.compare.data)),
         model=_component("models", run.model),
         objective=_component("objectives", run.objective),
         training=run.training.resolved(),

@@ -417,7 +417,11 @@ def test_the_generator_protocol_writes_pictures_and_strict_json(
         "metric": "kd_lite0",
         "better": "lower",
     }
-    assert sorted(path.name for path in tmp_path.glob("*.png")) == ["nearest.png", "samples.png"]
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == [
+        "nearest.png",
+        "reference.png",
+        "samples.png",
+    ]
     (name, protocol), *others = found["protocols"].items()
     assert not others and Protocol(**protocol).id() == name
     assert (protocol["fakes"], protocol["reals"], protocol["seed"], protocol["average"]) == (

@@ -37,14 +37,16 @@ TINY = [
 def job(line: str, *more: str) -> None:
     """Run a README line's job in this process."""
     _, script, *arguments = shlex.split(line.split("#")[0])
-    found: list[tuple[str, tuple[str, ...], str | None]] = []
+    found: list[tuple[str, tuple[str, ...], str | None, tuple[str, ...]]] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            command, "main", lambda name, stages, preset=None: found.append((name, stages, preset))
+            command,
+            "main",
+            lambda name, stages, preset=None, pair=(): found.append((name, stages, preset, pair)),
         )
         runpy.run_path(str(ROOT / script), run_name="__main__")
-    name, stages, preset = found[0]
-    command.start(name, stages, preset, ["cluster=local", *arguments, *more])
+    name, stages, preset, pair = found[0]
+    command.start(name, stages, preset, ["cluster=local", *arguments, *more], pair)
 
 
 def test_commands_on_runs_work_in_the_order_of_the_page(
@@ -86,6 +88,7 @@ def test_other_commands_plan(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     celeba(tmp_path / "celeba", "folder", "txt")
+    line = line.replace("/path/to/fakes", str(faces.root))
     job(
         line.replace("/path/to/faces", str(faces.root)).replace(
             "/path/to/celeba", str(tmp_path / "celeba")

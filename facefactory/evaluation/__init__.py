@@ -31,4 +31,4 @@ class Evaluation:
         10_000, "real images of a split that are compared with, always the same ones", low=8
     )
     reference: str = key("train", "split that generated images are compared with")
-    held_out: str = key("test", "split of other people, for the floor")
+    held_out: str = key("test", "split of other people, for the scale; '' = there is none")

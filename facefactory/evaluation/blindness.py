@@ -31,7 +31,7 @@ def _files() -> dict[str, ModuleType]:
 
 
 def look(index: Index, protocol: Protocol, held_out: str, extractor: Extractor) -> Sight:
-    """What scores on a network's features see of spoilt faces of `protocol.split`; new people are those of `held_out`."""
+    """What scores on a network's features see of spoilt faces of `protocol.split`; new people are those of `held_out`, if any."""
     # what it depends on: set, protocol, and the code that spoils and scores
     source = [
         path.read_text()
@@ -90,7 +90,7 @@ class Scores:
 
     extractor: Extractor
     real: Kept
-    fresh: Kept  # new people
+    fresh: Kept | None  # new people, where some are held out
     names: set[str]  # of statistics
     left_out: dict[str, str] = dataclasses.field(default_factory=dict)  # score -> why
 
@@ -151,7 +151,7 @@ def _faces(index: Index, split: str) -> Faces:
 def _look(index: Index, protocol: Protocol, held_out: str, extractor: Extractor) -> Sight:
     """Spoil, score, note; see `look`."""
     faces = _faces(index, protocol.split)
-    new = Shards(index, held_out).some(COMPARED)
+    new = Shards(index, held_out).some(COMPARED) if held_out else None
 
     # who is asked: all scores about real faces, those of looks about spoilt ones
     every = scoring.files()
@@ -161,17 +161,16 @@ def _look(index: Index, protocol: Protocol, held_out: str, extractor: Extractor)
     scores = Scores(
         extractor,
         real=features.keep(extractor, [faces.reference], names),
-        fresh=features.keep(extractor, [new], names),
+        fresh=None if new is None else features.keep(extractor, [new], names),
         names=names,
     )
 
     # faces as they are
     unspoilt = features.look(extractor, faces.images)
     floor = scores.of(unspoilt, every)
-    marks = {
-        "floor": scores.of_images(faces.more, unbiased),
-        "new_people": scores.of_images(new, unbiased),
-    }
+    marks = {"floor": scores.of_images(faces.more, unbiased)}
+    if new is not None:
+        marks["new_people"] = scores.of_images(new, unbiased)
     too_few = dict(scores.left_out)
     chance = scores.chance(unspoilt, every)
     scores.left_out.clear()  # a half may lack images where the whole does not

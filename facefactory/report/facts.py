@@ -98,13 +98,13 @@ def gather(folder: Path, repeat: dict[str, str]) -> dict[str, Any]:
     if not unlike:
         sign = 1 if goal["better"] == "lower" else -1
         runs.sort(key=lambda run: (run["score"] is None, sign * (run["score"] or 0)))
-    kind = (
-        "sweep"
-        if sweeping
-        else "classifier"
-        if "train_classifier" in called or runs[0]["labels"]
-        else "generative"
-    )
+    scoring = (config.get("evaluation") or {}).get("scoring")
+    if sweeping:
+        kind = "sweep"
+    elif "train_classifier" in called or runs[0]["labels"]:
+        kind = "classifier"
+    else:
+        kind = "pictures" if scoring == "pictures" else "generative"
     facts = {
         "name": folder.name,
         "kind": kind,
@@ -278,6 +278,8 @@ def verdict(facts: dict[str, Any]) -> list[str]:
             )
 
     # what one seed can say
+    if facts["kind"] == "pictures":
+        return sentences
     if not sweeping:
         return [
             *sentences,
@@ -312,7 +314,8 @@ def score_verdict(facts: dict[str, Any]) -> str:
     mark = scores.place(best["score"], best["scale"], facts["better"], rounded)
     where = f"{metric} {rounded(best['score'])}{interval}, {mark}"
     if not sweeping:
-        return f"This run has {where}."
+        who = "These pictures have" if facts["kind"] == "pictures" else "This run has"
+        return f"{who} {where}."
     behind = (
         f"The runner-up, {others[0]['name']}, has {rounded(others[0]['score'])}."
         if others

@@ -98,6 +98,10 @@ class Stage(Protocol):
         """Do it; what was interrupted goes on."""
         ...
 
+    def made(self, run: Run, folder: RunDir) -> Any:
+        """What it made, ready to be scored."""
+        raise UserError(f"what the stage {self.name} makes cannot be scored.")
+
     def follow(self, run: Run, folder: RunDir) -> None:
         """What the other ranks of a job do while the first one works."""
 

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from facefactory.data.sets.index import Index
 
 
+def subject_of(run: Run) -> str:
+    """The stage that made what is scored."""
+    return protocols.file(run.evaluation.scoring).SUBJECT
+
+
 def judge_needed(run: Run) -> list[str]:
     """The output of the stage judge that scores depend on, where their protocol asks for a judge."""
     return ["judge.judge"] if needs_judge(run) else []

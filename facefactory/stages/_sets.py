@@ -1,11 +1,17 @@
 """The face set of a run: planned, or packed."""
 
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from facefactory import registry, rundir
+from facefactory import UserError, registry, rundir, say, surroundings
+from facefactory.progress import Progress
 from facefactory.run import Run
 from facefactory.rundir import RunDir
+from facefactory.runner import Interrupted, stop
 from facefactory.stages import FaceSet, outputs_of
 
 if TYPE_CHECKING:
@@ -73,7 +79,7 @@ def require_splits(run: Run, found: FaceSet) -> None:
     splits = found.recipe["splits"]
     for name in ("reference", "held_out"):
         wanted = getattr(run.evaluation, name)
-        if wanted in splits:
+        if wanted in splits or (name == "held_out" and not wanted):
             continue
         if wanted in found.shares:
             raise enough.undivided(found.faces, found.shares, wanted)
@@ -97,3 +103,42 @@ def usable_data(run: Run, target: Path) -> None:
     """UserError: the folder where a set will be packed cannot be written."""
     if not (target / "index.json").exists():
         rundir.usable(target.parent, "paths.data")
+
+
+def with_workers(plan: "Plan") -> "Plan":
+    """A plan that is packed by as many processes as there are CPUs for it."""
+    workers = max(plan.options.workers, surroundings.cpus_granted())
+    options = dataclasses.replace(plan.options, workers=workers)
+    return dataclasses.replace(plan, options=options)
+
+
+def packed(run: Run, plan: "Plan", target: Path) -> "Index":
+    """Pack a set, unless another process has just done it."""
+    from facefactory.data.packing import pack
+    from facefactory.data.sets import index
+
+    rundir.usable(target.parent, "paths.data")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with rundir.locked(target.with_suffix(".lock")):
+        try:
+            found = index.read(target)
+            found.verify(run.data.verify == "full")
+        except UserError as error:
+            if (target / "index.json").exists():
+                say(f"pack: {error} Packing it anew.")
+            with progress() as told:
+                found = pack.pack(plan, target, told)
+    return found
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[Callable[[int, int, float], None]]:
+    """A function that says how far packing is, and ends it between two shards if a stop was asked for: what is written stays."""
+
+    def told(done: int, total: int, left_s: float) -> None:
+        bar.show(done, total, f"{timedelta(seconds=round(left_s))} left")
+        if stop():
+            raise Interrupted
+
+    with contextlib.closing(Progress("pack", "shards")) as bar:
+        yield told

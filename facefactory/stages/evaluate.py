@@ -5,14 +5,15 @@ import dataclasses
 from facefactory.evaluation import protocols
 from facefactory.run import Run, headline_of
 from facefactory.rundir import RunDir
-from facefactory.stages import Outputs, Plan, Stage, outputs_of
-from facefactory.stages._networks import likelihood_of, network_of
+from facefactory.stages import Outputs, Plan, Stage, of, outputs_of
+from facefactory.stages._networks import likelihood_of
 from facefactory.stages._results import results
 from facefactory.stages._scores import (
     context_of,
     judge_needed,
     require_scorable,
     say_protocols,
+    subject_of,
 )
 from facefactory.stages._sets import index_of, require_splits
 
@@ -21,13 +22,13 @@ class Component(Stage):
     """Leaves `results`: the digest of results.json."""
 
     sections = ("evaluation.", "seed")
-    needs = ("train.checkpoint", "pack.images", "pack.labels")
+    needs = ("pack.images", "pack.labels")
     late = True
     share = "scores"
 
     def asks(self, run: Run) -> tuple[str, ...]:
-        """The judge too, where the protocol asks for one."""
-        return (*self.needs, *judge_needed(run))
+        """What is scored, and the judge, where the protocol asks for one."""
+        return (f"{subject_of(run)}.checkpoint", *self.needs, *judge_needed(run))
 
     def check(self, run: Run, folder: RunDir, plan: Plan) -> None:
         """The protocol and its splits exist, and it is one for such a model."""
@@ -39,11 +40,14 @@ class Component(Stage):
     def work(self, run: Run, folder: RunDir) -> Outputs:
         """Score it."""
         target = folder.stage(self.name)
-        model = network_of(run, folder, "train")
+        subject = subject_of(run)
+        model = of(subject).made(run, folder)
         context = context_of(run, folder, index_of(folder), headline_of(run))
         if hasattr(model, "encode"):
             likelihood = likelihood_of(run, folder, model)
             context = dataclasses.replace(context, likelihood=likelihood)
         found = protocols.file(run.evaluation.scoring).full(model, context, target)
         say_protocols(found)
-        return results(target, {**found, "kimg": outputs_of(folder, "train.kimg")["train.kimg"]})
+        return results(
+            target, {**found, "kimg": outputs_of(folder, f"{subject}.kimg")[f"{subject}.kimg"]}
+        )

@@ -1,20 +1,22 @@
 """Images become shards, or shards that were packed elsewhere are taken as they are."""
 
-import contextlib
-import dataclasses
-from collections.abc import Callable, Iterator, Sequence
-from datetime import timedelta
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facefactory import UserError, config, rundir, say, surroundings
+from facefactory import UserError, config, rundir, say
 from facefactory.cluster.launch import Job
-from facefactory.progress import Progress
 from facefactory.run import Run
 from facefactory.rundir import RunDir
-from facefactory.runner import Interrupted, stop
 from facefactory.stages import Outputs, Plan, Stage
-from facefactory.stages._sets import index_of, plan_of, usable_data
+from facefactory.stages._sets import (
+    index_of,
+    packed,
+    plan_of,
+    progress,
+    usable_data,
+    with_workers,
+)
 
 if TYPE_CHECKING:
     from facefactory.data.packing import recipes
@@ -60,7 +62,7 @@ class Component(Stage):
                 found = index.read(target)
                 found.verify(run.data.verify == "full")
             except UserError:
-                found = _packed(run, plan, target)
+                found = packed(run, plan, target)
         _write_page(found)
         outputs = {
             "folder": str(found.folder),
@@ -79,8 +81,8 @@ class Component(Stage):
             return
         rundir.usable(target.parent, "paths.data")
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _progress() as packed:
-            pack.shards(plan, target, packed, (int(number), int(parts)))
+        with progress() as told:
+            pack.shards(plan, target, told, (int(number), int(parts)))
 
     def jobs(self, run: Run, folder: RunDir, options: Sequence[str]) -> list[Job]:
         """An array of parts where the set is packed by several jobs, and one job that ends the work."""
@@ -96,44 +98,8 @@ class Component(Stage):
 
 def _planned(run: Run, folder: RunDir) -> tuple["recipes.Plan", Path]:
     """What is to be packed, by as many processes as there are CPUs for it, and the folder for it."""
-    plan = plan_of(run, folder)
-    workers = max(plan.options.workers, surroundings.cpus_granted())
-    options = dataclasses.replace(plan.options, workers=workers)
-    return dataclasses.replace(plan, options=options), Path(
-        run.paths.data
-    ) / "packed" / plan.folder_name
-
-
-def _packed(run: Run, plan: "recipes.Plan", target: Path) -> "Index":
-    """Pack a set, unless another process has just done it."""
-    from facefactory.data.packing import pack
-    from facefactory.data.sets import index
-
-    rundir.usable(target.parent, "paths.data")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with rundir.locked(target.with_suffix(".lock")):
-        try:
-            found = index.read(target)
-            found.verify(run.data.verify == "full")
-        except UserError as error:
-            if (target / "index.json").exists():
-                say(f"pack: {error} Packing it anew.")
-            with _progress() as packed:
-                found = pack.pack(plan, target, packed)
-    return found
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Callable[[int, int, float], None]]:
-    """A function that says how far packing is, and ends it between two shards if a stop was asked for: what is written stays."""
-
-    def packed(done: int, total: int, left_s: float) -> None:
-        bar.show(done, total, f"{timedelta(seconds=round(left_s))} left")
-        if stop():
-            raise Interrupted
-
-    with contextlib.closing(Progress("pack", "shards")) as bar:
-        yield packed
+    plan = with_workers(plan_of(run, folder))
+    return plan, Path(run.paths.data) / "packed" / plan.folder_name
 
 
 def _write_page(found: "Index") -> None:

@@ -12,6 +12,7 @@ from facefactory.stages import Outputs, Plan, Stage, outputs_of
 from facefactory.stages._networks import (
     checkpoint_of,
     join,
+    network_of,
     require_balance,
     require_trainable,
     say_doubts,
@@ -71,6 +72,10 @@ class Component(Stage):
         world = join(run.training)
         world.barrier()  # the first rank may have had stages to do before this one
         trained(task_of(run, folder, index_of(folder), self.name), world)
+
+    def made(self, run: Run, folder: RunDir) -> Any:
+        """The averaged networks."""
+        return network_of(run, folder, self.name)
 
     def job(self, run: Run, folder: RunDir, options: Any = (), **more: Any) -> Job:
         """A process a rank."""

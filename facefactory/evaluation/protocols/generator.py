@@ -1,7 +1,7 @@
 """The protocol for models that draw images: scores on every feature network, their scale, and the nearest training faces."""
 
 import dataclasses
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,6 +33,7 @@ from facefactory.metrics import Array
 from facefactory.metrics.features._neighbours import nearest as neighbours
 from facefactory.results import Drawn, Goal, Protocol, Score, Sight, Strip
 
+SUBJECT = "train"
 TAKES = ("sample",)
 GOAL = Goal("kd_lite0", "lower")
 SHOWN = 64  # faces in a grid
@@ -236,7 +237,7 @@ class Side:
 
     protocol: Protocol
     real: Kept
-    new: Kept  # held-out people
+    new: Kept | None  # held-out people, where there are some
     sight: Sight
 
     def scores(
@@ -254,21 +255,52 @@ class Side:
 
 def full(model: Any, context: Context, folder: Path) -> dict[str, Any]:
     """Scores, scale, blind spots, protocols and pictures of a generative model; pictures are written into `folder`."""
-    index, options = context.index, context.options
-    reference, held_back = (
-        Shards(index, split) for split in (options.reference, options.held_out)
-    )
+    reference = Shards(context.index, context.options.reference)
+    asked = conditions.asked(model, reference, context.options.fakes)
+    drawn = draws(model, asked, context.seed, "evaluation")
+    found = compare(drawn, len(asked), context, folder)
+    more: dict[str, Any] = {}
+    if hasattr(model, "encode"):
+        more = _autoencoder(model, context, found.sides, found.scores, folder)
+    return found.results | more
+
+
+def held_out_of(context: Context) -> list[Shards]:
+    """The split of held-out people, if there is one."""
+    split = context.options.held_out
+    return [Shards(context.index, split)] if split else []
+
+
+@dataclasses.dataclass(frozen=True)
+class Compared:
+    """What some images are like, beside the reference."""
+
+    sides: dict[str, Side]  # by network
+    scores: list[Score]
+    results: dict[str, Any]  # as results.json has it
+
+
+def compare(
+    chunks: Iterable[torch.Tensor], count: int, context: Context, folder: Path
+) -> Compared:
+    """Scores, scale, blind spots and protocols of `count` images, which come in chunks [n, H, W, C] uint8.
+
+    Pictures are written into `folder`.
+    """
+    index = context.index
+    options = context.options
+    reference = Shards(index, options.reference)
     seen_at_once = min(options.reals, MOST_PIXELS)
-    real, held_out = (shards.some(seen_at_once) for shards in (reference, held_back))
+    real = reference.some(seen_at_once)
+    held_out = [shards.some(seen_at_once) for shards in held_out_of(context)]
     networks = {name: load(name, context) for name in usable(context)}
     positions = reference.chosen(options.reals)
     people = _people(reference, positions)
 
-    # one pass over the generated images, whose features are kept in parts
-    asked = conditions.asked(model, reference, options.fakes)
-    parts = Parts(networks, len(asked), scoring.wanted())
+    # one pass over the images, whose features are kept in parts
+    parts = Parts(networks, count, scoring.wanted())
     close = Nearest([], [], [])
-    for chunk in draws(model, asked, context.seed, "evaluation"):
+    for chunk in chunks:
         twins, least = nearest(chunk, real)
         close.distances.append(least)
         if parts.count < SHOWN:
@@ -280,9 +312,9 @@ def full(model: Any, context: Context, folder: Path) -> dict[str, Any]:
     # what they are compared with
     sides = {
         name: Side(
-            protocol=(made := protocol(name, extractor, context, options.fakes)),
+            protocol=(made := protocol(name, extractor, context, count)),
             real=references.of(index, made, extractor, parts.names),
-            new=features.keep(extractor, held_out.split(CHUNK), parts.names),
+            new=_kept(extractor, held_out, parts.names),
             sight=sight(name, context),
         )
         for name, extractor in networks.items()
@@ -300,19 +332,19 @@ def full(model: Any, context: Context, folder: Path) -> dict[str, Any]:
             copied.append(name)
 
     # pictures
-    _, usual = nearest(held_out, real)
+    usual = [nearest(faces, real)[1] for faces in held_out]
     pixels.write(grid(shown, 8), folder / "samples.png")
+    others = reference.some(SHOWN)
+    pixels.write(grid(others, min(8, len(others))), folder / "reference.png")
     strips = [_by_pixels(shown, torch.cat(close.twins), close.distances, usual, folder)]
     for name, side in sides.items():
         if extractors.file(name).RANKS:
             strips.append(_by_features(side, networks[name], shown, reference, positions, folder))
-    more: dict[str, Any] = {}
-    if hasattr(model, "encode"):
-        more = _autoencoder(model, context, sides, scores, folder)
+    ratio = memorisation_ratio(np.concatenate(close.distances), usual[0]) if usual else None
 
     missing = {name: extractors.missing(name) for name in extractors.usual()}
     not_staged = {name: how for name, how in missing.items() if how is not None}
-    return {
+    results = {
         "goal": dataclasses.asdict(context.goal),
         "scores": [dataclasses.asdict(one) for one in scores],
         "absent": absent,
@@ -323,9 +355,14 @@ def full(model: Any, context: Context, folder: Path) -> dict[str, Any]:
         "sights": {name: dataclasses.asdict(side.sight) for name, side in sides.items()},
         "not_staged": not_staged,
         "strips": [dataclasses.asdict(one) for one in strips],
-        **more,
-        "memorisation_ratio": memorisation_ratio(np.concatenate(close.distances), usual),
+        "memorisation_ratio": ratio,
     }
+    return Compared(sides, scores, results)
+
+
+def _kept(extractor: Extractor, faces: list[torch.Tensor], names: Collection[str]) -> Kept | None:
+    """The statistics of held-out faces, where there are some."""
+    return features.keep(extractor, faces[0].split(CHUNK), names) if faces else None
 
 
 def _people(shards: Shards, positions: Ids) -> Ids | None:
@@ -338,14 +375,15 @@ def _people(shards: Shards, positions: Ids) -> Ids | None:
 
 
 def _by_pixels(
-    shown: torch.Tensor, twins: torch.Tensor, least: list[Array], usual: Array, folder: Path
+    shown: torch.Tensor, twins: torch.Tensor, least: list[Array], usual: list[Array], folder: Path
 ) -> Strip:
     """The first images above the training faces nearest in pixels."""
     count = min(PAIRS, len(shown))
     picture = grid(torch.cat([shown[:count], twins[:count]]), count)
     pixels.write(picture, folder / "nearest.png")
     distances = np.concatenate(least)[:count].tolist()
-    return Strip("pixels", "nearest.png", distances, float(np.median(usual)))
+    middle = float(np.median(usual[0])) if usual else None
+    return Strip("pixels", "nearest.png", distances, middle)
 
 
 def _by_features(
@@ -365,9 +403,12 @@ def _by_features(
         rows.append(reference.images(positions[place]))
     name = f"nearest-{side.protocol.features}.png"
     pixels.write(grid(torch.cat(rows), count), folder / name)
-    usual = np.sqrt(neighbours(side.new["sample"].value(), real, 1).squared)
     distances = np.sqrt(found.squared[:, 0]).tolist()
-    return Strip(side.protocol.features, name, distances, float(np.median(usual)))
+    middle = None
+    if side.new is not None:
+        usual = np.sqrt(neighbours(side.new["sample"].value(), real, 1).squared)
+        middle = float(np.median(usual))
+    return Strip(side.protocol.features, name, distances, middle)
 
 
 def _autoencoder(
@@ -375,7 +416,7 @@ def _autoencoder(
 ) -> dict[str, Any]:
     """Reconstructions, and samples under each prior with the scores of the goal's kind."""
     options = context.options
-    splits = (options.reference, options.held_out)
+    splits = filter(None, (options.reference, options.held_out))
     sets = {split: Shards(context.index, split) for split in splits}
     rows = [autoencoders.shown(model, shards, options.reals, PAIRS) for shards in sets.values()]
     pixels.write(grid(torch.cat(rows), PAIRS), folder / "reconstructions.png")
