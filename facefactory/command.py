@@ -450,13 +450,16 @@ def _forgotten(folder: RunDir) -> list[str]:
 def _end_well() -> None:
     """A connection that is lost during a submission ends it as Ctrl-C does.
 
-    What was queued is cancelled.
+    What was queued is cancelled, and nothing that comes again disturbs that.
     """
+    ending = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def interrupt(number: int, frame: object) -> None:
+        for each in ending:
+            signal.signal(each, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in ending:
         signal.signal(number, interrupt)
 
 

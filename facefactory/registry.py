@@ -40,7 +40,7 @@ def nearest(word: str, words: typing.Iterable[str]) -> str:
 
 def unknown(complaint: str, word: object, known: typing.Iterable[str]) -> UserError:
     """`<complaint>; there are a, b. Did you mean 'a'?`"""
-    listed = list(known)
+    listed = sorted(known) if isinstance(known, set) else list(known)
     shown = listed[:LISTED]
     if len(listed) > LISTED:
         shown.append(f"{len(listed) - LISTED} more")

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import Any
 
 from facefactory import UserError, config, rundir, say, surroundings
+from facefactory.cluster.local import STOPS
 from facefactory.run import Run
 from facefactory.rundir import RunDir
 from facefactory.stages import Outputs, Stage, of
@@ -33,7 +34,10 @@ class Stop:
         return self.asked
 
     def listen(self) -> None:
-        """Set the flag on SIGINT, SIGTERM and SIGUSR2; a second Ctrl-C ends the process at once."""
+        """Set the flag on each of STOPS; a second Ctrl-C ends the process at once.
+
+        One that came before, while the launcher of this process blocked it, counts too.
+        """
 
         def handle(number: int, frame: object) -> None:
             self.asked = True
@@ -44,8 +48,9 @@ class Stop:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+        for number in STOPS:
             signal.signal(number, handle)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
         # while it ends, Python gives signals their deadly defaults back, and what has finished
         # would count as failed
         atexit.register(ignore)
@@ -85,7 +90,7 @@ def execute(run: Run, folder: RunDir, names: Iterable[str]) -> None:
     try:
         for stage in stages:
             if stop():
-                raise Interrupted
+                raise Interrupted(f"{stage.name} has not begun")
             _execute_one(run, folder, stage)
     except rundir.OwnerLost:
         raise

@@ -17,7 +17,10 @@ from conftest import Pretended, captured, refusal
 from facefactory import rundir
 from facefactory.cluster import Profile, entry, launch, status
 from facefactory.cluster.launch import Job
+from facefactory.cluster.local import STOPS
 from facefactory.rundir import RunDir
+
+ROOT = Path(__file__).parents[1]
 
 
 @dataclasses.dataclass
@@ -73,14 +76,12 @@ def task(slurm: Pretended, folder: RunDir, monkeypatch: pytest.MonkeyPatch) -> I
     slurm.command("scontrol", 'case "$*" in show*) cat shown;; esac')
     (slurm.folder / "shown").write_text(captured("scontrol", "requeued runs"))
     monkeypatch.setattr(entry, "AWAY_S", 0.01)
-    before = {
-        number: signal.getsignal(number)
-        for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
-    }
     environment = dict(os.environ)
+    before = {number: signal.getsignal(number) for number in STOPS}
     yield Task(slurm, folder, monkeypatch)
     os.environ.clear()
     os.environ.update(environment)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     for number, handler in before.items():
         signal.signal(number, handler)
 
@@ -240,6 +241,25 @@ def test_a_stop_signal_does_not_end_the_task_before_its_work(task: Task, number:
     assert len(task.requeues) == 1
 
 
+LISTENS = """\
+import os, signal, sys
+from facefactory import runner
+os.kill(os.getpid(), signal.{name})
+runner.stop.listen()
+sys.exit(75 if runner.stop() else 1)
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR2", "SIGINT"])
+def test_a_stop_that_comes_before_the_work_listens_waits_until_it_does(
+    task: Task, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "listens.py").write_text(LISTENS.format(name=name))
+    task.monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    assert task.run(f"exec {sys.executable} {tmp_path / 'listens.py'}") == 75
+    assert len(task.requeues) == 1
+
+
 def test_a_controller_that_is_away_is_waited_for(task: Task) -> None:
     task.monkeypatch.setattr(entry, "AWAY_S", 10.0)
     task.monkeypatch.setattr(entry.time, "sleep", lambda seconds: None)
@@ -270,7 +290,7 @@ def test_what_cannot_be_requeued_is_told_in_a_line_and_is_no_failure(
     assert task.run("exit 75", requeue=how) == 75
     line = capfd.readouterr().out.splitlines()[-1]
     assert (
-        line.startswith("job 77 saved its work, but could not be requeued: ")
+        line.startswith("job 77 was interrupted and could not be requeued: ")
         and "scontrol" in line
     )
     assert (

@@ -23,6 +23,7 @@ from conftest import BATCH, Faces, Pretended
 from PIL import Image
 
 from facefactory import UserError, command, config, process, rundir, runner, starting
+from facefactory.cluster import status
 from facefactory.data.packing import recipes
 from facefactory.run import Run, resolve, space_of
 from facefactory.stages import _networks, of
@@ -794,8 +795,34 @@ def test_a_connection_lost_while_jobs_are_submitted_leaves_none_in_the_queue(
         time.sleep(0.05)
     job.send_signal(signal.SIGHUP)
     job.communicate(timeout=200)
-    assert job.returncode == 130 and slurm.calls("scancel") == ["scancel 101"]
+    assert job.returncode == 130 and slurm.calls("scancel") == ["scancel 102", "scancel 101"]
     assert not slurm.calls("scontrol release") and not Path("runs/r", starting.MARK).exists()
+
+
+def test_a_terminal_that_closes_during_the_first_submission_leaves_no_job(
+    faces: Faces, slurm: Pretended
+) -> None:
+    for tool in ("sed", "sleep"):
+        (slurm.folder / "bin" / tool).symlink_to(TOOLS[tool])
+    slurm.prints("scontrol", "Slurmctld(primary) at c1 is UP\n")
+    queued = "; ".join(["sleep 1", 'echo "101|JobHeldUser|$1" >queue', "echo 101"])
+    slurm.command("sbatch", f'if [ "$1" = --test-only ]; then exit 0; fi; {queued}')
+    slurm.command("squeue", 'case "$*" in *%o*) cat queue;; esac')
+    line = [str(ROOT / "jobs" / "train_gan.py"), *base(faces), "cluster=slurm"]
+    job = subprocess.Popen(
+        [sys.executable, *line], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    while not slurm.calls("sbatch /"):
+        assert job.poll() is None
+        time.sleep(0.05)
+    assert job.stderr is not None
+    job.stderr.close()  # the terminal
+    for _ in range(3):  # the kernel tells the whole group, the shell its jobs
+        os.killpg(job.pid, signal.SIGHUP)
+        time.sleep(0.1)
+    assert job.wait(timeout=200) == 130
+    assert slurm.calls("scancel") == ["scancel 101"] and not slurm.calls("scontrol release")
+    assert status.submitted(rundir.RunDir(Path("runs/r"))) == {}
 
 
 def test_two_jobs_at_once_the_older_stops_at_its_next_write(

@@ -441,6 +441,60 @@ def test_a_submission_that_is_broken_off_leaves_nothing_in_the_queue(
     assert slurm.calls("scancel") == ["scancel 120001"]
 
 
+TEST_ONLY = 'if [ "$1" = --test-only ]; then exit 0; fi; for script; do :; done'
+
+
+@pytest.mark.parametrize("squeue", ["cat queue", "exit 1"])
+def test_a_job_that_is_queued_while_its_submission_is_broken_off_is_cancelled_too(
+    slurm: Pretended,
+    folder: RunDir,
+    tree: Path,
+    squeue: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (slurm.folder / "bin" / "sleep").symlink_to("/bin/sleep")
+    (slurm.folder / "queue").write_text("")
+    queued = 'echo "120001|JobHeldUser|$script" >queue; echo Submitted batch job 120001'
+    slurm.command("sbatch", f"{TEST_ONLY}; kill -INT $PPID; sleep 0.6; {queued}")
+    slurm.command("squeue", squeue)
+    with pytest.raises(KeyboardInterrupt):
+        launch.submit(CHAIN[:1], PROFILE, folder)
+    assert slurm.calls("scancel") == ["scancel 120001"]
+    assert "what was queued was cancelled: 120001" in capsys.readouterr().err
+
+
+def test_an_sbatch_that_never_answers_is_ended_and_where_to_look_is_said(
+    slurm: Pretended,
+    folder: RunDir,
+    tree: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (slurm.folder / "bin" / "sleep").symlink_to("/bin/sleep")
+    monkeypatch.setattr(launch, "ANSWER_S", 0.1)
+    slurm.command("sbatch", f"{TEST_ONLY}; kill -INT $PPID; exec sleep 60")
+    slurm.command("squeue")
+    with pytest.raises(KeyboardInterrupt):
+        launch.submit(CHAIN[:1], PROFILE, folder)
+    assert "look with squeue --me for a held job ff-r-prepare" in capsys.readouterr().err
+
+
+def test_what_a_killed_submission_left_in_the_queue_is_cancelled_by_the_next_one(
+    slurm: Pretended, folder: RunDir, tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs = folder.path / "private" / "jobs"
+    jobs.mkdir(parents=True)
+    left = jobs / f"{'ab' * 8}_submission.sh"
+    left.touch()
+    queue = f"120001|JobHeldUser|{left}\n7|JobHeldUser|/else/where.sh\n8|Priority|{left}\n"
+    slurm.prints("squeue", queue)
+    assert launch.submit(CHAIN[:1], PROFILE, folder) == ["101"]
+    assert slurm.calls("scancel") == ["scancel 120001"]
+    assert "cancelled 120001, which a submission that was killed had queued" in (
+        capsys.readouterr().err
+    )
+
+
 WRAPPED = [  # what sites' wrappers of sbatch print around the id
     "@",
     "@;north",

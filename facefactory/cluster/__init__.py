@@ -210,7 +210,12 @@ def job_id(answer: str, name: str, script: Path | None = None) -> str | None:
 
 def held(script: Path) -> set[str]:
     """Ids of this person's held jobs that run a batch script."""
-    return {job for job, command in _held("%o").items() if script.name in command}
+    return {job for job, command in held_scripts().items() if script.name in command}
+
+
+def held_scripts() -> dict[str, str]:
+    """Id -> batch script of this person's held jobs."""
+    return _held("%o")
 
 
 def held_names() -> dict[str, str]:

@@ -2,8 +2,8 @@
 when it was interrupted.
 
 submitit imports this function by name; nothing of ours is pickled. Signals reach the child by
-themselves (Slurm sends them to all processes of a step): it saves and exits with INTERRUPTED. Then
-the job is requeued *before* this task ends, because a job that ends inside the grace period of a
+themselves (Slurm sends them to all processes of a step): it saves what there is, says so, and
+exits with INTERRUPTED. Then the job is requeued *before* this task ends, because a job that ends inside the grace period of a
 preemption counts as finished.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from facefactory import surroundings
 from facefactory.cluster import job_id, sbatch, steady
-from facefactory.cluster.local import INTERRUPTED, QUIET
+from facefactory.cluster.local import INTERRUPTED, QUIET, STOPS
 from facefactory.rundir import RunDir
 
 HEARTBEAT_S = 20.0
@@ -52,9 +52,10 @@ def run(arguments: list[str], folder: str, requeue: str, scratch: str | None) ->
         environment["TMPDIR"] = os.path.expandvars(scratch)
         Path(environment["TMPDIR"]).mkdir(parents=True, exist_ok=True)
 
-    # it ignores signals as we do until it listens: a stop while it starts is no failure
-    for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT):
+    # a stop does not end us, and waits for the child until that listens
+    for number in STOPS:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     command = [sys.executable, "-u", "-m", "facefactory", *arguments]
     child = subprocess.Popen(command, env=environment)
     code = None
@@ -122,7 +123,7 @@ def again(how: str, folder: RunDir, job: str) -> None:
     array.
     """
     if how == "none":
-        return _log(f"job {job} saved its work; it goes on when the same command is given again")
+        return _log(f"job {job} goes on when the same command is given again")
     try:
         # how it stands with the job
         shown = _slurm("scontrol", "show", "job", job)
@@ -139,13 +140,13 @@ def again(how: str, folder: RunDir, job: str) -> None:
         elif how == "resubmit":
             _log(f"job {job} is submitted again as {resubmit(folder, job)}")
         else:
-            _log(f"job {job} saved its work and asks to be requeued")
+            _log(f"job {job} was interrupted and asks to be requeued")
             _slurm("scontrol", "requeue", job)
     except (OSError, RuntimeError) as error:
         why = " ".join(str(error).split())
         other = "none" if how == "resubmit" else "resubmit (or none)"
         _log(
-            f"job {job} saved its work, but could not be requeued: {why}. Give the same command "
+            f"job {job} was interrupted and could not be requeued: {why}. Give the same command "
             f"again; if this happens each time, set requeue: {other} in your profile."
         )
 
@@ -165,8 +166,6 @@ def resubmit(folder: RunDir, old: str) -> str:
     number = [f"--array={element}"] if element else []
     name = os.environ["SLURM_JOB_NAME"]
 
-    # Slurm may not requeue it either, e.g. when it is being preempted
-    _slurm("scontrol", "update", f"jobid={old}", "requeue=0")
     script = _slurm("scontrol", "write", "batch_script", os.environ["SLURM_JOB_ID"], "-")
     options = ["--parsable", "--hold", "--dependency=", *number]
     answer = _slurm(*sbatch(script), *options, input=script)
@@ -175,6 +174,10 @@ def resubmit(folder: RunDir, old: str) -> str:
         raise RuntimeError(
             f"sbatch answered {answer.strip()!r}, which names no job that is known; see squeue --me"
         )
+
+    # Slurm may not requeue the old one any more, as where it is being preempted; until here it may,
+    # because the end of a grace period can cut this off
+    _slurm("scontrol", "update", f"jobid={old}", "requeue=0")
 
     # the copy does the same work, and the ledger knows it
     jobs = folder.path / "private" / "jobs"

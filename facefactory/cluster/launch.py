@@ -3,6 +3,7 @@
 It is submitted held and released at the end.
 """
 
+import contextlib
 import os
 import re
 import secrets
@@ -10,17 +11,20 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Collection, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from facefactory import UserError, registry, surroundings
+from facefactory import UserError, registry, say, surroundings
 from facefactory.cluster import (
     Profile,
     contradiction,
     entry,
     held,
+    held_scripts,
     job_id,
     job_name,
     plain,
@@ -30,6 +34,8 @@ from facefactory.cluster import (
 from facefactory.rundir import RunDir
 
 CODE = Path(__file__).parents[2]
+NAME_LENGTH = 16  # hex digits of a script's name until Slurm has given its job an id
+ANSWER_S = 20.0  # how long a submission that is broken off waits for sbatch's answer
 COMPLAINTS = {  # part of what sbatch says -> the key of the profile to set
     "partition": "partition",
     "account": "account",
@@ -227,6 +233,7 @@ def submit(
     try:
         # all of them, held
         verify(chain, profile, folder.path)
+        clear(folder)
         copy_code(folder.path / "code", own_files)
         for job in chain:
             stage = job.stage
@@ -243,6 +250,8 @@ def submit(
         # all or nothing; what cannot be cancelled stays on show, held
         if ids and cancel(ids):
             folder.record(stage, "withdrawn", withdrawn=ids)
+            if not isinstance(error, Exception):
+                _try_to_say(f"broken off; what was queued was cancelled: {', '.join(ids)}")
         if isinstance(error, UserError):
             folder.record(stage, "refused", job="", error=str(error))
         raise
@@ -261,19 +270,23 @@ def queue(job: Job, profile: Profile, folder: RunDir, before: Sequence[str]) -> 
     jobs = folder.path / "private" / "jobs"
     jobs.mkdir(parents=True, exist_ok=True)
     text = script(job, profile, folder.path, before)
-    path = jobs / f"{secrets.token_hex(8)}_submission.sh"
+    path = jobs / f"{secrets.token_hex(NAME_LENGTH // 2)}_submission.sh"
     path.write_text(text)
 
     number = _submitted(text, path, job_name(folder.path.name, job.stage))
-    path.rename(jobs / f"{number}_submission.sh")
+    try:
+        path.rename(jobs / f"{number}_submission.sh")
 
-    # what each element does
-    for place, command in enumerate(job.commands):
-        element = f"{number}_{place}" if len(job.commands) > 1 else number
-        arguments = (command, str(folder.path), profile.requeue, profile.scratch)
-        work = DelayedSubmission(entry.run, *arguments)
-        work.set_timeout(_minutes(job, profile), 3)
-        work.dump(JobPaths(jobs, element).submitted_pickle)
+        # what each element does
+        for place, command in enumerate(job.commands):
+            element = f"{number}_{place}" if len(job.commands) > 1 else number
+            arguments = (command, str(folder.path), profile.requeue, profile.scratch)
+            work = DelayedSubmission(entry.run, *arguments)
+            work.set_timeout(_minutes(job, profile), 3)
+            work.dump(JobPaths(jobs, element).submitted_pickle)
+    except BaseException:  # Ctrl-C, a full disk
+        cancel([number])
+        raise
     return number
 
 
@@ -282,11 +295,15 @@ def _submitted(text: str, path: Path, name: str) -> str:
 
     UserError: sbatch refused it, or nobody can tell which job it is; then that job is cancelled.
     """
+    # in a thread, which no signal breaks off
+    answer: Future[subprocess.CompletedProcess[str]] = Future()
     command = [*sbatch(text), str(path)]
+    asking = threading.Thread(target=_ask, args=(command, answer), daemon=True)
     try:
-        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    except BaseException:  # Ctrl-C, while sbatch was at it
-        cancel(held(path))
+        asking.start()
+        done = answer.result()
+    except KeyboardInterrupt:
+        _take_back(answer, path, name)
         raise
 
     number = None
@@ -300,14 +317,69 @@ def _submitted(text: str, path: Path, name: str) -> str:
     cancel(left)
     if done.returncode:
         raise UserError(explain(done.stderr or done.stdout))
-    answer = " ".join((done.stdout + done.stderr).split())[-300:]
+    said = " ".join((done.stdout + done.stderr).split())[-300:]
     ended = f"look with squeue --me for a held job {name}"
     if left:
         ended = f"job {', '.join(left)} was cancelled"
     raise UserError(
-        f"sbatch answered {answer!r}, which names no job that is known; {ended}. "
+        f"sbatch answered {said!r}, which names no job that is known; {ended}. "
         "Use Slurm's own sbatch."
     )
+
+
+def _ask(command: Sequence[str], answer: Future[subprocess.CompletedProcess[str]]) -> None:
+    """Run a command that Ctrl-C, or a terminal that closes, does not reach."""
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            start_new_session=True,
+        )
+        answer.set_result(done)
+    except OSError as error:
+        answer.set_exception(error)
+
+
+def _take_back(answer: Future[subprocess.CompletedProcess[str]], path: Path, name: str) -> None:
+    """Cancel the job of an sbatch that was at work when the submission was broken off.
+
+    One that is ended has often queued its job all the same, so its answer is waited for.
+    """
+    left = set()
+    refused = False
+    with contextlib.suppress(TimeoutError, OSError):
+        done = answer.result(ANSWER_S)
+        refused = done.returncode != 0
+        number = None if refused else job_id(done.stdout, name, path)
+        left = {number} if number else set()
+
+    left |= held(path)
+    if left and cancel(left):
+        _try_to_say(f"broken off; what was queued was cancelled: {', '.join(sorted(left))}")
+    elif left or not refused:
+        _try_to_say(
+            "broken off, and nobody can tell whether Slurm has queued a job: look with "
+            f"squeue --me for a held job {name}. The same command ends it when it is given again."
+        )
+
+
+def clear(folder: RunDir) -> None:
+    """Cancel what a submission that was killed left in the queue, held and in no ledger."""
+    scripts = [path.name for path in folder.path.glob("private/jobs/*_submission.sh")]
+    nameless = [name for name in scripts if len(name.partition("_")[0]) == NAME_LENGTH]
+    if not nameless:
+        return
+    left = {job for job, path in held_scripts().items() if Path(path).name in nameless}
+    if left and cancel(left):
+        say(f"cancelled {', '.join(sorted(left))}, which a submission that was killed had queued")
+
+
+def _try_to_say(text: str) -> None:
+    """A line for the person who watched; the terminal may be gone."""
+    with contextlib.suppress(OSError):
+        say(text)
 
 
 def cancel(jobs: Collection[str]) -> bool:

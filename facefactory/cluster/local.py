@@ -14,7 +14,8 @@ from types import FrameType
 
 from facefactory import rundir, surroundings
 
-INTERRUPTED = 75  # EX_TEMPFAIL: the work is saved; the same command goes on with it
+INTERRUPTED = 75  # EX_TEMPFAIL: ended before its time; the same command goes on with it
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)  # signals that ask for a stop
 TELL_S = 30.0  # seconds between words about runs whose output goes to logs
 CODE = Path(__file__).parents[2]
 

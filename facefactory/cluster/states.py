@@ -106,7 +106,7 @@ CODES = {
         "Slurm could not write its log: the node does not see the run folder, "
         "or may not write there (paths.runs)"
     ),
-    75: "was told to stop, saved its work and could not come back; the same command goes on with it",
+    75: "was interrupted and could not come back; the same command goes on with it",
     125: "needed more memory than it had asked for: raise memory_gb in the profile",
     126: "a command could not be executed on the node (python or setup of the profile)",
     127: "a command was not found on the node (python or setup of the profile)",

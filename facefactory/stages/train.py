@@ -58,8 +58,13 @@ class Component(Stage):
             owner = {rundir.OWNER_TOKEN: folder.token or ""}
             command = ["facefactory", "follow", str(folder.path), self.name]
             code = local.ranks(run.training.ranks, command, owner)
-            if stop() or code == local.INTERRUPTED:
+            if code == local.INTERRUPTED:
                 raise Interrupted
+            if code and stop():
+                raise Interrupted(
+                    f"a rank ended with exit code {code} before it could save, so the training "
+                    "goes on from its newest checkpoint, if it has one"
+                )
             if code:
                 raise Failed(
                     f"a rank of the training ended with exit code {code}; its message stands above."

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,7 +68,7 @@ class Place:
         line = [sys.executable, str(self.checkout / "jobs" / f"{job}.py"), *arguments]
         environment = self.cluster.env | {"PYTHONPATH": str(self.checkout)}
         done = subprocess.run(
-            line, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=400
+            line, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=800
         )
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout + done.stderr
@@ -147,18 +146,21 @@ class Place:
     def until_trained(
         self, run: str, kimg: float, stage: str = "train", timeout: float = 90
     ) -> None:
-        """Wait until a training of the run has logged so many images."""
-        end = time.monotonic() + timeout
-        while True:
+        """Wait until a training of the run has logged so many images, and slow it down.
+
+        So it is still at work when something happens to it, on a loaded machine too.
+        """
+
+        def furthest() -> float:
             lines = [
                 line
                 for path in self.path(run).glob(f"{stage}/metrics-*.jsonl")
                 for line in rundir.read_jsonl(path)
             ]
-            if max((line["kimg"] for line in lines), default=0) >= kimg:
-                return
-            assert time.monotonic() < end, self.logs(run)
-            time.sleep(0.1)
+            return max((line["kimg"] for line in lines), default=0.0)
+
+        self.cluster.until(lambda: furthest() >= kimg, timeout, f"{kimg} kimg of {run}")
+        self.pace(1.0)
 
     def until_ended(self, run: str, timeout: float = 180) -> None:
         """Wait until no job of the run is queued or running."""

@@ -99,7 +99,12 @@ def test_time_limit(place: Place) -> None:
     place.pace(0.3)
     place.drill("limit", place.profile(gpu_min=1, signal_s=50))
     job = place.ids("limit")["train"]
-    place.cluster.until(lambda: place.cluster.job(job).get("Restarts") == "2", 200, "two restarts")
+
+    def restarts() -> int:
+        return int(place.cluster.job(job).get("Restarts", 0))
+
+    place.cluster.until(lambda: restarts() >= 2, 200, "two restarts")
+    place.cluster.run("scontrol", "update", f"jobid={job}", "TimeLimit=10")
     place.same_as_undisturbed("limit")
     row = place.status("limit")["train"]
     assert (

@@ -192,16 +192,23 @@ def test_a_node_that_does_not_see_the_run_folder_is_told_so(place: Place) -> Non
     )
 
 
-def test_names_with_marks_in_them_run_to_their_end(place: Place) -> None:
-    for name in ("it's a|b", 'say "x"'):
-        place.train(name, place.profile(), "wait=true", kimg=0.2)
-        found = json.loads((place.path(name) / "train" / "DONE.json").read_text())
-        assert found["outputs"] and {
-            row["state"] for row in place.status(name).values() if isinstance(row, dict)
-        } == {"COMPLETED"}
-    assert "Slurm replaces in the names of logs" in place.train(
-        "20%noise", place.profile(), code=2
-    )
+def test_names_and_folders_with_marks_in_them_run_to_their_end(place: Place) -> None:
+    runs = place.folder / 'it\'s a|b, say "x"'
+    for name, folder in (("a b (1) @x #2", place.folder / "runs"), ("plain", runs)):
+        path = folder / name
+        place.train(name, place.profile(), f"paths.runs='{folder}'", "wait=true", kimg=0.2)
+        found = json.loads((path / "train" / "DONE.json").read_text())
+        rows = json.loads(place.job("status", f"run={path}", "json=true"))["jobs"]
+        assert found["outputs"] and {row["state"] for row in rows} == {"COMPLETED"}
+
+
+def test_names_that_slurm_would_read_otherwise_are_refused(place: Place) -> None:
+    for name in ("20%noise", "a|b", "it's"):
+        told = place.train(name, place.profile(), code=2)
+        assert "a run's name has letters, digits, blanks and" in told
+    told = place.train("r", place.profile(), f"paths.runs={place.folder / '20%noise'}", code=2)
+    assert "Slurm replaces in the names of logs" in told.replace("\n", " ")
+    assert not place.cluster.run("squeue", "-h").strip()
 
 
 def test_the_same_command_from_two_login_nodes_is_one_chain(place: Place) -> None:
@@ -242,7 +249,7 @@ def test_the_same_command_from_two_login_nodes_is_one_chain(place: Place) -> Non
         )
 
     both = [login("login1"), login("login2")]
-    told = [one.communicate(timeout=400)[0] for one in both]
+    told = [one.communicate(timeout=800)[0] for one in both]
     assert [one.returncode for one in both] == [0, 0], told
     assert sum("already running" in text for text in told) == 1, told
     jobs = place.ids("twice")
