@@ -20,9 +20,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from facefactory import UserError, say
+from facefactory import UserError, config, say
 
 DAMAGED = "is empty or cut, as a crash or a full disk leaves files"
+# What each line of the ledger has, and what some have
+LEDGER = {"time": int | float, "stage": str, "state": str, "host": str, "job": str}
+MORE_OF_LEDGER = {"withdrawn": list, "instead_of": str, "elements": int}
 OWNER_TOKEN = "FACEFACTORY_OWNER"  # handed by a launcher to the processes that write in its name
 FULL = (errno.ENOSPC, errno.EDQUOT)  # no room on the disk, or none left for this user
 
@@ -120,6 +123,28 @@ def need_json(path: Path, advice: str) -> Any:
     return content
 
 
+def write_sealed(path: Path, record: dict[str, Any]) -> None:
+    """Write a JSON object with the digest of its content."""
+    as_read = json.loads(json.dumps(record, allow_nan=False))
+    write_json(path, {**as_read, "digest": config.digest(as_read)})
+
+
+def read_sealed(path: Path) -> dict[str, Any] | None:
+    """What `write_sealed` wrote, without the digest.
+
+    None: there is no file, or it is damaged or holds anything else, and a line says so.
+    """
+    content = read_json(path)
+    if content is None:
+        return None
+    if isinstance(content, dict):
+        digest = content.pop("digest", None)
+        if digest == config.digest(content):
+            return content
+    _say_once(f"{path} holds something else than was written there; it counts as missing.")
+    return None
+
+
 @functools.cache
 def _say_once(text: str) -> None:
     say(text)
@@ -135,6 +160,34 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
             line = json.loads(text)
             if isinstance(line, dict):
                 lines.append(line)
+    return lines
+
+
+def read_ledger(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's jobs.jsonl.
+
+    One that cannot have been written there is left out, and told.
+    """
+    path = folder / "jobs.jsonl"
+    whole = []
+    for line in read_jsonl(path):
+        fits = all(isinstance(line.get(name), kind) for name, kind in LEDGER.items())
+        fits = fits and all(
+            isinstance(line.get(name, kind()), kind) for name, kind in MORE_OF_LEDGER.items()
+        )
+        if fits:
+            whole.append(line)
+        else:
+            _say_once(f"{path} has lines that nobody writes there; they are left out.")
+    return whole
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The lines of a training: `kimg` and the means of scalars; one that holds anything else is left out."""
+    lines = []
+    for line in read_jsonl(path):
+        if "kimg" in line and all(isinstance(value, int | float) for value in line.values()):
+            lines.append(line)
     return lines
 
 
@@ -261,9 +314,10 @@ class RunDir:
         return owner if started(owner["pid"]) == owner["started"] else None
 
     def _owner(self) -> dict[str, Any] | None:
-        owner = read_json(self.path / "owner.json")
-        whole = isinstance(owner, dict) and {"host", "pid", "started", "token"} <= owner.keys()
-        return owner if whole else None
+        match read_json(self.path / "owner.json"):
+            case {"host": str(), "pid": int(), "token": str(), "started": str() | None} as owner:
+                return owner
+        return None
 
     def claim(self) -> None:
         """Become the owner; whoever owned the folder before stops at its next write."""
@@ -312,20 +366,23 @@ class RunDir:
 
     def done(self, stage: str) -> dict[str, Any] | None:
         """DONE.json of a stage, or None: the stage is not finished, or the file is damaged."""
-        content = read_json(self.stage(stage) / "DONE.json")
-        return content if isinstance(content, dict) else None
+        return read_sealed(self.stage(stage) / "DONE.json")
 
     def is_complete(self, stage: str, config: dict[str, Any], inputs: dict[str, Any]) -> bool:
         """Whether DONE.json speaks of this config and these inputs.
 
-        The files that it names must be there in full size.
+        The files that it names must be there in full size, those of JSON as they were.
         """
         done = self.done(stage)
-        if done is None or done.get("config") != config or done.get("inputs") != inputs:
+        if done is None or done["config"] != config or done["inputs"] != inputs:
             return False
-        for name, size in done.get("files", {}).items():
+        for name, size in done["files"].items():
             path = self.path / name
             if not path.is_file() or path.stat().st_size != size:
+                return False
+        for name, digest in done["texts"].items():
+            if sha256(self.path / name) != digest:
+                _say_once(f"{self.path / name} was changed; {stage} is done again.")
                 return False
         return True
 
@@ -352,11 +409,17 @@ class RunDir:
     def finish(self, stage: str, record: dict[str, Any], files: list[Path]) -> None:
         """Write DONE.json: `record` holds config, inputs, outputs and seconds.
 
-        `files` are named with their sizes.
+        `files` are named with their sizes, those of JSON with their digests.
         """
         self.guard()
-        sizes = {str(path.relative_to(self.path)): path.stat().st_size for path in files}
-        write_json(self.stage(stage) / "DONE.json", {**record, "files": sizes})
+        sizes = {}
+        texts = {}
+        for path in files:
+            name = str(path.relative_to(self.path))
+            sizes[name] = path.stat().st_size
+            if path.suffix == ".json":
+                texts[name] = sha256(path)
+        write_sealed(self.stage(stage) / "DONE.json", {**record, "files": sizes, "texts": texts})
 
 
 def identity_of(path: Path) -> dict[str, Any] | None:

@@ -63,7 +63,7 @@ def is_complete(run: Run, folder: RunDir, stage: Stage) -> bool:
     """Whether a stage's results are there and speak of this config and of what is there now before it."""
     done = folder.done(stage.name)
     wanted = stage.config(run)
-    if done is None or done.get("config") != wanted:
+    if done is None or done["config"] != wanted:
         return False  # and its inputs need not be looked at
     try:
         inputs = stage.inputs(run, folder)
@@ -123,7 +123,7 @@ def begin(run: Run, folder: RunDir, stage: Stage) -> dict[str, Any]:
     """
     done = folder.done(stage.name)
     inputs = stage.inputs(run, folder)
-    changed = done is not None and done.get("inputs") != inputs
+    changed = done is not None and done["inputs"] != inputs
     if stage.resumes and changed and run.data.changed != "accept":
         folder.move_aside(stage.name)
 

@@ -892,7 +892,7 @@ def test_an_edited_search_space_is_another_sweep(faces: Faces, tmp_path: Path) -
     tree = resolve(config.load(Run, [f"sweep.space={space}"], []))
     folder = rundir.RunDir(tmp_path / "run")
     for stage, outputs in (("pack", {"images": "a"}), ("judge", {"judge": "b"})):
-        rundir.write_json(folder.path / stage / "DONE.json", {"outputs": outputs})
+        rundir.write_sealed(folder.path / stage / "DONE.json", {"outputs": outputs})
     before = of("sweep").inputs(tree, folder)
     space.write_text("model.width: {choice: [8, 24]}\n")
     assert of("sweep").inputs(tree, folder) != before

@@ -15,6 +15,7 @@ from facefactory.report import pages, plots
 from facefactory.report.facts import metrics, rounded, tried
 from facefactory.report.scores import place
 from facefactory.results import Better, Protocol, Score
+from facefactory.rundir import write_sealed
 
 EVIL = "<script>alert(1)</script>"
 LR = '{"name": "FloatDistribution", "attributes": {"step": null, "low": 1e-05, "high": 0.01, "log": true}}'
@@ -186,11 +187,11 @@ def sweep(tmp_path: Path) -> Path:
         "files": {},
         "software": {"python": "3.12", "torch": "2.9"},
     }
-    put(
+    write_sealed(
         folder / "pack/DONE.json",
         {**done, "outputs": {"folder": str(shards), "images": "aa11", "labels": "bb22"}},
     )
-    put(folder / "judge/DONE.json", {**done, "outputs": {"judge": "1a2b"}})
+    write_sealed(folder / "judge/DONE.json", {**done, "outputs": {"judge": "1a2b"}})
     judge = {
         "judge": "1a2b",
         "feature_dim": 64,

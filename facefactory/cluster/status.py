@@ -250,7 +250,7 @@ def submitted(folder: RunDir) -> dict[str, list[str]]:
     These are a job and the copies submitted in its place. Jobs that were cancelled before they were
     released, because one of their chain was refused, never counted.
     """
-    lines = rundir.read_jsonl(folder.path / "jobs.jsonl")
+    lines = rundir.read_ledger(folder.path)
     withdrawn: set[str] = set()
     for line in lines:
         if line["state"] == "withdrawn":
@@ -331,7 +331,7 @@ def read(folder: RunDir) -> dict[str, Any]:
     well, as Slurm or the run's own ledger says.
     """
     # Slurm's jobs, or what this machine did
-    ledger = rundir.read_jsonl(folder.path / "jobs.jsonl")
+    ledger = rundir.read_ledger(folder.path)
     stages = submitted(folder)
     sources, jobs = ask(folder)
     lost = bool(stages) and "squeue" not in sources
@@ -384,7 +384,7 @@ def _rows_of_jobs(
     # what the jobs wrote themselves, those of finalists into folders of their own
     lines = list(ledger)
     for path in folder.path.glob("finalists/*/jobs.jsonl"):
-        lines += rundir.read_jsonl(path)
+        lines += rundir.read_ledger(path.parent)
     written = {
         line["job"]: line["state"].upper() for line in lines if line["state"] != "submitted"
     }
@@ -438,7 +438,7 @@ def is_done(folder: RunDir, stage: str, job: str) -> bool:
     place = stage if folder.stage(stage).exists() else last.get(stage, stage)
     skew_s = 60.0  # of the clocks of hosts and of the file server
     submitted_at: float | None = None
-    for line in rundir.read_jsonl(folder.path / "jobs.jsonl"):
+    for line in rundir.read_ledger(folder.path):
         if line["state"] == "submitted" and line["job"] == sbatch_id(job):
             submitted_at = line["time"]
     if submitted_at is None:
@@ -472,7 +472,7 @@ def progress(folder: RunDir, stage: str, job: str) -> dict[str, Any]:
         checkpoints += training.glob("checkpoints/*.pt")
         logs += training.glob("metrics-*.jsonl")
     newest = max(logs, key=changed, default=None)
-    lines = rundir.read_jsonl(newest) if newest else []
+    lines = rundir.read_metrics(newest) if newest else []
     line = lines[-1] if lines else {}
     tried = trials.folders(place)
 
@@ -524,7 +524,7 @@ def record_failures(folder: RunDir) -> None:
 
     They were killed, ran out of memory …
     """
-    lines = rundir.read_jsonl(folder.path / "jobs.jsonl")
+    lines = rundir.read_ledger(folder.path)
     recorded = {line["job"] for line in lines if line["state"] == "failed"}
     for row in read(folder)["jobs"]:
         job = row["job"]

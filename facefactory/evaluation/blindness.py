@@ -51,14 +51,15 @@ def look(index: Index, protocol: Protocol, held_out: str, extractor: Extractor) 
     path = place / f"{config.digest(made_of)[:16]}-sight.json"
 
     # made by one process, read by the others
-    known = rundir.read_json(path)
+    known = rundir.read_sealed(path)
     if known is None:
         with references.alone(place):
-            known = rundir.read_json(path)
+            known = rundir.read_sealed(path)
             if known is None:
                 seen = _look(index, protocol, held_out, extractor)
                 references.write(
-                    path, lambda temporary: rundir.write_json(temporary, dataclasses.asdict(seen))
+                    path,
+                    lambda temporary: rundir.write_sealed(temporary, dataclasses.asdict(seen)),
                 )
                 return seen
     return Sight(**known)

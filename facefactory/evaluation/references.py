@@ -69,7 +69,7 @@ def _read(paths: dict[str, Path]) -> Kept:
     """Those that are there and whole."""
     kept: Kept = {}
     for name, path in paths.items():
-        with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile):
+        with contextlib.suppress(OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
             one = statistics.make(name)
             with open(path, "rb") as stream, np.load(stream) as state:
                 one.load(dict(state))

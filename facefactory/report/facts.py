@@ -12,7 +12,7 @@ import yaml
 
 from facefactory.report import scores
 from facefactory.results import Finalist, Trial
-from facefactory.rundir import read_json, read_jsonl, tail
+from facefactory.rundir import read_json, read_ledger, read_metrics, read_sealed, tail
 
 EMPTY: dict[str, Any] = {
     "kimg": None,
@@ -49,7 +49,7 @@ def metrics(train: Path) -> list[dict[str, Any]]:
     for path in sorted(
         train.glob("metrics-*.jsonl"), key=lambda path: int(path.stem.rpartition("-")[2])
     ):
-        if lines := read_jsonl(path):
+        if lines := read_metrics(path):
             kept = [line for line in kept if line["kimg"] < lines[0]["kimg"]] + lines
     return kept
 
@@ -155,12 +155,12 @@ def provenance(folder: Path) -> dict[str, Any]:
     """Where the results come from: the stages' DONE.json, software, dataset, ledger."""
     paths = sorted(folder.glob("*/DONE.json")) + sorted(folder.glob("finalists/*/*/DONE.json"))
     kept = [path for path in paths if ".old-" not in path.parent.name]
-    whole = {str(path.parent.relative_to(folder)): read_json(path) for path in kept}
+    whole = {str(path.parent.relative_to(folder)): read_sealed(path) for path in kept}
     stages = [{"stage": stage, **done} for stage, done in whole.items() if done]
     software = [done["software"] for done in stages if "software" in done] or [{}]
     packed = next((done["outputs"]["folder"] for done in stages if done["stage"] == "pack"), None)
     index = packed and read_json(Path(packed) / "index.json")
-    ledger = read_jsonl(folder / "jobs.jsonl")
+    ledger = read_ledger(folder)
     ledger = [
         {**line, "time": datetime.fromtimestamp(line["time"], UTC).isoformat(" ", "seconds")}
         for line in ledger

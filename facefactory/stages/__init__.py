@@ -150,8 +150,8 @@ def outputs_of(folder: RunDir, *names: str) -> dict[str, Any]:
     found = {}
     for name in names:
         stage, output = name.split(".")
-        done = folder.done(stage) or {}
-        if "outputs" not in done:
+        done = folder.done(stage)
+        if done is None:
             raise UserError(
                 f"{folder.path.name} has no finished stage {stage!r}; run its job first (train_… or sweep_…)."
             )

@@ -62,7 +62,7 @@ class Component(Stage):
         index = index_of(folder)
         made_of = [self.config(run), index.images_digest, index.labels_digest, __version__]
         home = Path(run.paths.data) / "judges" / config.digest(made_of)[:16]
-        facts = rundir.read_json(home / "results.json")
+        facts = rundir.read_sealed(home / "results.json")
         if facts is None:  # only then is anything locked or written: such folders may be read-only
             facts = self._made(run, index, home)
         newest = checkpoint.latest(home / "judge" / "checkpoints")
@@ -79,10 +79,10 @@ class Component(Stage):
         rundir.usable(home, "paths.data")
         home.mkdir(parents=True, exist_ok=True)
         with rundir.locked(home / "lock"):
-            facts: dict[str, Any] | None = rundir.read_json(home / "results.json")
+            facts = rundir.read_sealed(home / "results.json")
             if facts is None:
                 facts = self._train(run, index, home)
-                rundir.write_json(home / "results.json", facts)
+                rundir.write_sealed(home / "results.json", facts)
         return facts
 
     def _train(self, run: Run, index: Index, home: Path) -> dict[str, Any]:

@@ -196,7 +196,9 @@ def test_names_and_folders_with_marks_in_them_run_to_their_end(place: Place) -> 
     runs = place.folder / 'it\'s a|b, say "x"'
     for name, folder in (("a b (1) @x #2", place.folder / "runs"), ("plain", runs)):
         path = folder / name
-        place.train(name, place.profile(), f"paths.runs='{folder}'", "wait=true", kimg=0.2)
+        place.train(
+            name, place.profile(), f"paths.runs={json.dumps(str(folder))}", "wait=true", kimg=0.2
+        )
         found = json.loads((path / "train" / "DONE.json").read_text())
         rows = json.loads(place.job("status", f"run={path}", "json=true"))["jobs"]
         assert found["outputs"] and {row["state"] for row in rows} == {"COMPLETED"}

@@ -125,7 +125,7 @@ def _write(task: _Task) -> Record:
         "deep": {"images": sum(map(bool, highest)), "highest": max(highest, default=0)},
         "told": {kind: [names[place] for place in places] for kind, places in told.items()},
     }
-    rundir.write_json(Path(f"{task.stem}.json"), record)
+    rundir.write_sealed(Path(f"{task.stem}.json"), record)
     return record
 
 
@@ -178,7 +178,7 @@ def _done(stem: str, digest: str, bits: int | None) -> Record | None:
 
     Pictures of 16 bits must have been taken as of `bits`, if that is given.
     """
-    record = rundir.read_json(Path(f"{stem}.json"))
+    record = rundir.read_sealed(Path(f"{stem}.json"))
     if record is None or record["plan"] != digest or "deep" not in record:
         return None
     if bits is not None and record["deep"]["images"] and record["bits"] != bits:

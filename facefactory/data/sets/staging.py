@@ -75,6 +75,8 @@ def _written(name: str, where: str, folder: Path, size: int, write: Write) -> IO
 def _held(holders: Path) -> IO[bytes] | None:
     """The copy of a process that still holds one."""
     for holder in reversed(rundir.read_jsonl(holders)):
+        if not {"pid", "started", "fd", "file"} <= holder.keys():
+            continue  # nobody's line
         if rundir.started(holder["pid"]) != holder["started"]:
             continue
         try:
