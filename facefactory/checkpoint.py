@@ -5,9 +5,9 @@ import hashlib
 import itertools
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import torch
 from torch import nn
@@ -107,7 +107,7 @@ def load(path: Path) -> Checkpoint:
         content = torch.load(path, map_location="cpu", weights_only=True)
         written = content.pop("format")
         if written == FORMAT:
-            return Checkpoint(**content)
+            return _checked(Checkpoint(**content))
     except Exception as error:
         raise UserError(
             f"{path} is not a checkpoint this version reads ({type(error).__name__}). "
@@ -118,6 +118,15 @@ def load(path: Path) -> Checkpoint:
         "Start a new run=…, go on with the FaceFactory that wrote it, "
         "or remove it to go on from the one before."
     )
+
+
+def _checked(found: Checkpoint) -> Checkpoint:
+    """A checkpoint whose parts are what they must be; TypeError: they are not."""
+    for part in fields(Checkpoint):
+        kind: Any = part.type
+        if not isinstance(getattr(found, part.name), get_origin(kind) or kind):
+            raise TypeError(part.name)
+    return found
 
 
 def plain(facts: Facts) -> dict[str, Any]:

@@ -164,7 +164,8 @@ def config_of(path: Path) -> dict[str, Any]:
     """
     file = path / "config.yaml"
     content = config.read_yaml(file)
-    for name in rundir.read_json(path / "identity.json") or {}:
+    identity = rundir.read_json(path / "identity.json")
+    for name in identity if isinstance(identity, dict) else ():
         part: Any = content
         for word in name.split("."):
             part = part.get(word, ...) if isinstance(part, dict) else ...

@@ -182,11 +182,17 @@ def read_ledger(folder: Path) -> list[dict[str, Any]]:
     return whole
 
 
-def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The lines of a training: `kimg` and the means of scalars; one that holds anything else is left out."""
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a training: `kimg`, the means of scalars and, where it is ill, `health` in words.
+
+    One that holds anything else is left out.
+    """
     lines = []
     for line in read_jsonl(path):
-        if "kimg" in line and all(isinstance(value, int | float) for value in line.values()):
+        words = line.get("health", [])
+        numbers = [value for name, value in line.items() if name != "health"]
+        fits = "kimg" in line and all(isinstance(value, int | float) for value in numbers)
+        if fits and isinstance(words, list):
             lines.append(line)
     return lines
 

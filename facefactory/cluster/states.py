@@ -101,7 +101,8 @@ REASONS = {
 # Exit code -> what it means; Slurm's `0:9` (code 0, signal 9) is 137 here, as in a shell
 CODES = {
     2: "refused its config or its files; its log says what to change",
-    3: "stopped because a newer copy of it owns the run folder",
+    3: "lacks published weights; its log says how they are fetched (jobs/weights.py)",
+    4: "stopped because a newer copy of it owns the run folder",
     53: (
         "Slurm could not write its log: the node does not see the run folder, "
         "or may not write there (paths.runs)"

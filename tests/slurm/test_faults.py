@@ -149,7 +149,7 @@ def test_a_cut_off_copy_stops_at_its_next_write(place: Place) -> None:
     place.same_as_undisturbed("cut")
     place.cluster.control("heal", node)
     place.cluster.until(lambda: "older copy stops" in place.logs("cut"), 60, place.logs("cut"))
-    assert f"{node}: task 0: Exited with exit code 3" in place.logs("cut")
+    assert f"{node}: task 0: Exited with exit code 4" in place.logs("cut")
     assert (
         place.status("cut")["train"]["state"] == "COMPLETED"
         and place.ledger("cut").count("finished") == 1
