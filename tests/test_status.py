@@ -634,7 +634,7 @@ ENDS = [
     ("FAILED", "139:0", "(SIGSEGV)"),
     ("FAILED", "135:0", "/dev/shm"),
     ("FAILED", "75:0", "the same command goes on"),
-    ("FAILED", "3:0", "a newer copy"),
+    ("FAILED", "4:0", "a newer copy"),
     ("TIMEOUT", "0:0", "ran out of time"),
     ("PREEMPTED", "0:0", "was preempted"),
     ("NODE_FAIL", "0:0", "lost a node"),

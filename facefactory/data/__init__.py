@@ -124,3 +124,24 @@ class Data:
     changed: Literal["refuse", "accept"] = key(
         "refuse", "an interrupted training whose images changed", identity=False
     )
+
+    def shares(self, classes: list[str]) -> tuple[float, ...] | None:
+        """The share of each class of `balance` in what is drawn; None: equal ones.
+
+        UserError: `weights` does not fit them.
+        """
+        given = f"data.weights={self.weights}"
+        if self.weights and not self.balance:
+            raise UserError(
+                f"{given} are those of a label's classes; say which by data.balance=LABEL."
+            )
+        found = tuple(float(self.weights.get(name, 1)) for name in classes)
+        strange = set(self.weights) - set(classes)
+        nothing = bool(classes) and not sum(found)
+        if strange or nothing or min(found, default=0) < 0:
+            allowed = ", ".join(classes) or "none"
+            raise UserError(
+                f"{given}: give numbers from 0 on, not all 0, "
+                f"to the classes of data.balance={self.balance}: {allowed}."
+            )
+        return found if self.weights else None

@@ -134,15 +134,13 @@ def require_trainable(one: Run | Judge, found: FaceSet, plan: Plan) -> None:
 
 def require_balance(run: Run, found: FaceSet) -> None:
     """UserError: images shall be drawn by a label that has no classes, or by weights that do not fit it."""
-    from facefactory.data.sets import labels
-
     balance = run.data.balance
     classes = found.facts.classes
     if balance is not None and balance not in classes:
         raise registry.unknown(
             f"data.balance={balance!r} is no label with classes", balance, classes
         )
-    labels.weights(run.data, list(found.facts.labels[balance].classes) if balance else [])
+    run.data.shares(list(found.facts.labels[balance].classes) if balance else [])
 
 
 def say_doubts(run: Run, trainings: list[Run], found: FaceSet, plan: Plan) -> None:

@@ -5,17 +5,21 @@ lie at a fixed stride; or (storage `encoded`) of `00000000.png|jpg|webp` + `.jso
 and `_length` of each image's file in the table.
 """
 
+from __future__ import annotations
+
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from facefactory import UserError, config, rundir
 from facefactory.facts import Facts, Size, labels_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FORMAT = 1
 OF_SHAPE = 2  # where height and width differ: versions that know format 1 alone refuse it
@@ -117,6 +121,8 @@ class Index:
 
     def table(self, split: str) -> pd.DataFrame:
         """File names and encoded labels of a split, one row an image in packed order."""
+        import pandas as pd
+
         paths = [self.folder / shard["table"] for shard in self.split(split)["shards"]]
         return pd.concat(map(pd.read_parquet, paths), ignore_index=True)
 
@@ -136,6 +142,8 @@ class Index:
             return columns
 
         # table after table, so that memory holds one of them
+        import pandas as pd
+
         end = 0
         for shard in shards:
             start = end

@@ -11,7 +11,6 @@ import numpy.typing as npt
 import pandas as pd
 
 from facefactory import UserError
-from facefactory.data import Data
 from facefactory.data.packing.values import MOST_CLASSES, texts
 from facefactory.data.sets.index import stored
 
@@ -161,28 +160,6 @@ def encode(table: pd.DataFrame, schema: Schema, files: Any) -> pd.DataFrame:
             codes = pd.Categorical(texts(pd.Series(values)), entry["classes"]).codes
             encoded[name] = np.append(codes, -1)[numbers].astype(stored(entry))
     return pd.DataFrame(encoded, copy=False)
-
-
-def weights(options: Data, classes: list[str]) -> tuple[float, ...] | None:
-    """The share of each class of data.balance in what is drawn; None: equal ones.
-
-    UserError: data.weights does not fit them.
-    """
-    given = f"data.weights={options.weights}"
-    if options.weights and not options.balance:
-        raise UserError(
-            f"{given} are those of a label's classes; say which by data.balance=LABEL."
-        )
-    shares = tuple(float(options.weights.get(name, 1)) for name in classes)
-    strange = set(options.weights) - set(classes)
-    nothing = bool(classes) and not sum(shares)
-    if strange or nothing or min(shares, default=0) < 0:
-        allowed = ", ".join(classes) or "none"
-        raise UserError(
-            f"{given}: give numbers from 0 on, not all 0, "
-            f"to the classes of data.balance={options.balance}: {allowed}."
-        )
-    return shares if options.weights else None
 
 
 def people(table: pd.DataFrame, group: str | None) -> npt.NDArray[np.int64]:

@@ -6,6 +6,8 @@ gather over any number of shards is one call; rows that lie between two maps are
 Encoded shards are decoded in processes: of small images two threads decode no more than one.
 """
 
+from __future__ import annotations
+
 import ctypes
 import functools
 import itertools
@@ -17,18 +19,20 @@ from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import torch
 
 from facefactory import UserError, config, say, surroundings
 from facefactory.data import Data
-from facefactory.data.sets import labels, staging
+from facefactory.data.sets import staging
 from facefactory.data.sets.index import BLOCK, Index
 from facefactory.data.sets.order import ALGORITHM, Ids, Order, permute
 from facefactory.data.sets.shard import decode, submit, workers
+
+if TYPE_CHECKING:
+    import pandas as pd  # only where labels are read: it would cost every restart half a second
 
 AHEAD = 4096  # images gathered at once, unless they are so large that
 BLOCK_BYTES = 2**26  # would be passed
@@ -101,6 +105,8 @@ class Shards:
     @functools.cached_property
     def table(self) -> pd.DataFrame:
         """All labels, a row an image."""
+        import pandas as pd
+
         columns = self.labels(self.index.content["labels"])
         arrays = {name: column.numpy() for name, column in columns.items()}
         return pd.DataFrame(arrays, index=range(len(self)))
@@ -186,7 +192,7 @@ class Shards:
             strata = self.strata(options.balance)
             words_of = self.index.content["labels"][options.balance]["classes"]
             classes = [words_of[number] for number in strata]
-        weights = labels.weights(options, classes)
+        weights = options.shares(classes)
         order = Order(len(self), seed, tuple(strata.values()), weights)
         words = f"{ALGORITHM} over {len(self)}, balance {options.balance}"
         if weights:

@@ -3,6 +3,8 @@
 Its bytes depend on what is in it alone.
 """
 
+from __future__ import annotations
+
 import functools
 import hashlib
 import io
@@ -15,15 +17,17 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 
 from facefactory import rundir
 from facefactory.data.packing import pictures
 from facefactory.data.sets.index import BLOCK, NPY_HEADER, padded
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # storage -> Pillow's options: PNG and WebP keep every bit, JPEG does not
 ENCODED: dict[str, dict[str, Any]] = {
