@@ -150,15 +150,9 @@ def _open(folder: RunDir, place: Place) -> RunDir:
     return made
 
 
-<<<<<<< HEAD
 def _failed(finalist: Finalist, path: Path) -> Finalist:
     """With what its own ledger and log say of its end."""
     lines = rundir.read_ledger(path)
-=======
-def _failure(path: Path) -> dict[str, Any]:
-    """What a finalist's own ledger and log say of its end."""
-    lines = rundir.read_ledger(path)
->>>>>>> a0a5c38 (What a later start reads back is sealed or checked: a damaged file is named, and its stage is done again)
     last = ([line for line in lines if line["state"] == "failed"] or [{}])[-1]
     tail = rundir.tail(Path(last.get("log") or path / "log.txt"))
     error = last.get("error") or (tail or "it left no word and no log").splitlines()[-1]
