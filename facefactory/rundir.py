@@ -145,6 +145,26 @@ def read_sealed(path: Path) -> dict[str, Any] | None:
     return None
 
 
+def read_results(stage: Path) -> dict[str, Any]:
+    """results.json in the folder of a stage; empty where there is none, or none that can be used.
+
+    Where DONE.json speaks of it, its bytes must still be those.
+    """
+    path = stage / "results.json"
+    content = read_json(path)
+    if content is None:
+        return {}
+    done = read_sealed(stage / "DONE.json") or {}
+    digest = done.get("texts", {}).get(f"{stage.name}/{path.name}")
+    if isinstance(content, dict) and digest in (None, sha256(path)):
+        return content
+    _say_once(
+        f"{path} holds something else than was written there; it counts as missing. "
+        "The command that made it makes it again."
+    )
+    return {}
+
+
 @functools.cache
 def _say_once(text: str) -> None:
     say(text)

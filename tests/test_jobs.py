@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import re
 import shutil
@@ -564,56 +563,6 @@ def test_a_run_that_is_complete_is_only_read(
     )
     assert run("train_gan", *base(faces), "training.total_kimg=0.2", "changed=accept") == 2
     assert "cannot be written by you" in capsys.readouterr().err
-
-
-def test_a_crash_may_empty_or_cut_any_file_of_a_run(
-    faces: Faces, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def again() -> list[int]:
-        return [run("train_gan", *base(faces)), run("report", "run=r")]
-
-    assert again() == [0, 0]
-    kept = {
-        path: path.read_bytes()
-        for top in ("runs", "shards")
-        for path in Path(top).rglob("*")
-        if path.is_file()
-    }
-    states = [
-        path
-        for path in kept
-        if path.suffix in (".json", ".jsonl", ".yaml") and ".old-" not in str(path)
-    ]
-    names = {path.name for path in states}
-    assert {
-        "DONE.json",
-        "STAGE.json",
-        "owner.json",
-        "identity.json",
-        "config.yaml",
-        "jobs.jsonl",
-        "index.json",
-    } <= names
-    weights = json.loads(Path("runs/r/train/DONE.json").read_text())["outputs"]["checkpoint"]
-    for number, path in enumerate(sorted(states)):
-        path.write_bytes(b"" if number % 2 else kept[path][: len(kept[path]) // 2])
-        capsys.readouterr()
-        codes, said = again(), capsys.readouterr().err
-        if path.name == "identity.json":
-            assert codes == [2, 2] and f"{path.absolute()} is empty or cut" in said
-            path.unlink()
-            assert again() == [0, 0]
-        else:
-            assert codes == [0, 0], (path, said)
-        if path.name == "DONE.json":
-            assert (
-                f"{path.absolute()} is empty or cut" in said
-                and f"{path.parent.name}: done in" in said
-            )
-        assert (
-            json.loads(Path("runs/r/train/DONE.json").read_text())["outputs"]["checkpoint"]
-            == weights
-        )
 
 
 def test_a_config_that_was_cut_is_not_filled_with_defaults(

@@ -389,3 +389,81 @@ def test_a_damaged_identity_is_not_taken_for_a_new_run(tmp_path: Path) -> None:
     ):
         rundir.prepare(tmp_path / "run", "a: 2\n", {"a": 2}, "command", True)
     assert (tmp_path / "run" / "config.yaml").read_text() == "a: 1\n"
+
+
+# -- what later starts read back ---------------------------------------------------------------------------------------
+
+
+def changed(path: Path, **values: Any) -> None:
+    """Replace values in a JSON file."""
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def test_what_was_sealed_is_read_as_it_was_written_or_not_at_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "DONE.json"
+    rundir.write_sealed(path, {"outputs": {1: (0.1, None)}})
+    assert rundir.read_sealed(path) == {"outputs": {"1": [0.1, None]}}
+    changed(path, outputs={"1": [0.2, None]})
+    assert rundir.read_sealed(path) is None
+    assert f"{path} holds something else than was written there" in capsys.readouterr().err
+    assert rundir.read_sealed(tmp_path / "none.json") is None
+    assert capsys.readouterr().err == ""
+
+
+def test_results_that_a_stage_did_not_finish_with_are_left_out(
+    done: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage = done.stage("evaluate")
+    path = stage / "results.json"
+    rundir.write_json(path, {"scores": [1]})
+    assert rundir.read_results(stage) == {"scores": [1]}  # the stage goes on
+    record = {"config": CONFIG, "inputs": INPUTS, "outputs": {}}
+    done.finish("evaluate", record, [path])
+    assert done.is_complete("evaluate", CONFIG, INPUTS)
+    assert rundir.read_results(stage) == {"scores": [1]}
+    path.write_text(path.read_text().replace("1", "2"))  # of the same size
+    assert not done.is_complete("evaluate", CONFIG, INPUTS)
+    assert rundir.read_results(stage) == {}
+    assert f"{path} holds something else" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"stage": None}, {"time": "now"}, {"job": 7}, {"withdrawn": 3}, {"elements": "two"}],
+    ids=str,
+)
+def test_a_line_of_the_ledger_that_nobody_writes_is_left_out_and_told(
+    done: RunDir, change: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    done.record("train", "submitted", job="7", elements=2)
+    (whole,) = rundir.read_ledger(done.path)
+    rundir.append_json(done.path / "jobs.jsonl", {**whole, **change})
+    rundir.append_json(done.path / "jobs.jsonl", {**whole, "foreign": [1]})
+    assert rundir.read_ledger(done.path) == [whole, {**whole, "foreign": [1]}]
+    assert "jobs.jsonl has lines that nobody writes there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "owner",
+    [
+        {"host": 3, "pid": 1, "started": "x", "token": "y"},
+        {"host": "n1", "pid": "1", "started": "x", "token": "y"},
+        {"host": "n1", "pid": 1, "started": "x"},
+    ],
+    ids=str,
+)
+def test_an_owner_of_another_kind_is_nobody(done: RunDir, owner: dict[str, Any]) -> None:
+    rundir.write_json(done.path / "owner.json", owner)
+    assert done.running() is None
+    with pytest.raises(OwnerLost, match="nobody"):
+        done.guard()
+
+
+def test_metric_lines_are_numbers_with_a_clock(tmp_path: Path) -> None:
+    lines = [{"kimg": 1, "loss": 0.5, "health": ["ill"]}, {"loss": 1}, {"kimg": 2, "loss": "low"}]
+    lines += [{"kimg": 2, "health": 3}]
+    for line in lines:
+        rundir.append_json(tmp_path / "metrics-001.jsonl", line)
+    assert rundir.read_metrics(tmp_path / "metrics-001.jsonl") == lines[:1]

@@ -491,10 +491,11 @@ def progress(folder: RunDir, stage: str, job: str) -> dict[str, Any]:
 
 def best(place: Path, tried: list[TrialFolder]) -> float | None:
     """The best score of a sweep so far, by what goal.json says is looked for."""
-    goal = rundir.read_json(place / "goal.json")
-    if goal is None:
-        return None
-    wanted = Goal(**goal)
+    match rundir.read_json(place / "goal.json"):
+        case {"metric": str(metric), "better": ("lower" | "higher") as better}:
+            wanted = Goal(metric, better)
+        case _:
+            return None
     values = []
     for folder in tried:
         scores = [rung.scores.get(wanted.metric) for rung in folder.rungs()]

@@ -12,7 +12,14 @@ import yaml
 
 from facefactory.report import scores
 from facefactory.results import Finalist, Trial
-from facefactory.rundir import read_json, read_ledger, read_metrics, read_sealed, tail
+from facefactory.rundir import (
+    read_json,
+    read_ledger,
+    read_metrics,
+    read_results,
+    read_sealed,
+    tail,
+)
 
 EMPTY: dict[str, Any] = {
     "kimg": None,
@@ -63,7 +70,7 @@ def gather(folder: Path, repeat: dict[str, str]) -> dict[str, Any]:
     """All facts of a run folder, as data: the stages' results as they wrote them, and what follows from them."""
 
     def results(stage: str) -> Any:
-        return finite(read_json(folder / stage / "results.json")) or {}
+        return finite(read_results(folder / stage))
 
     text = _text(folder / "config.yaml")
     called = _text(folder / "command.txt")
@@ -160,6 +167,8 @@ def provenance(folder: Path) -> dict[str, Any]:
     software = [done["software"] for done in stages if "software" in done] or [{}]
     packed = next((done["outputs"]["folder"] for done in stages if done["stage"] == "pack"), None)
     index = packed and read_json(Path(packed) / "index.json")
+    if not isinstance(index, dict):
+        index = None
     ledger = read_ledger(folder)
     ledger = [
         {**line, "time": datetime.fromtimestamp(line["time"], UTC).isoformat(" ", "seconds")}

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from facefactory import Failed, config, rundir, runner, say, surroundings, sweep
+from facefactory import Failed, UserError, config, rundir, runner, say, surroundings, sweep
 from facefactory.cluster import local
 from facefactory.cluster.launch import Job
 from facefactory.results import Finalist, Trial
@@ -42,8 +42,8 @@ class Component(Stage):
 
     def intact(self, run: Run, folder: RunDir) -> bool:
         """None has failed: the same command tries failed ones again."""
-        found = rundir.read_json(folder.stage(self.name) / "results.json")
-        if found is None:
+        found = rundir.read_results(folder.stage(self.name))
+        if not found:
             return False
         finalists = [Finalist(**entry) for entry in found["finalists"]]
         return all(finalist.state == "finished" for finalist in finalists)
@@ -99,10 +99,12 @@ class Component(Stage):
     def places(self, run: Run, folder: RunDir) -> list[Place]:
         """The best trials, as runs that go on."""
         searched = folder.stage("sweep")
-        found = rundir.need_json(
-            searched / "results.json",
-            f"Remove {searched / 'DONE.json'} and give the same command again: it is written anew.",
-        )
+        found = rundir.read_results(searched)
+        if not found:
+            raise UserError(
+                f"{searched / 'results.json'} is missing or damaged; "
+                "give the command of the sweep again: it is written anew."
+            )
         tried = [Trial.read(entry) for entry in found["trials"]]
         best = sweep.best(tried, run.sweep.finalists, goal_of(run))
         home = folder.stage(self.name)

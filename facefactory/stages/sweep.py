@@ -142,7 +142,9 @@ def _lives_left(folder: RunDir, began: float) -> int:
     """How often Ray may be lost still; as often as ever, where something was trained meanwhile."""
     saved = folder.path.glob("sweep/trials/*/train/checkpoints/*.pt")
     lives = folder.path / "private" / "sweep-lives.json"
-    known = rundir.read_json(lives) or LIVES  # none left: a new submission has all again
+    known = rundir.read_json(lives)
+    if known not in range(1, LIVES + 1):  # none left: a new submission has all again
+        known = LIVES
     left: int = LIVES if any(path.stat().st_mtime > began for path in saved) else known - 1
     rundir.write_json(lives, left)
     return left
