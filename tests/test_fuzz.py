@@ -580,6 +580,7 @@ def check_refusal(made: Set, words: str) -> None:
 
 def run_cases(numbers: range, folder: Path) -> None:
     came = Counter(run_case(number, folder / str(number)) for number in numbers)
+    print(f"cases {numbers.start} to {numbers.stop - 1}: {dict(came)}")
     assert came["packed"] > 0.7 * len(numbers), came  # a fuzz that is always refused shows nothing
 
 
