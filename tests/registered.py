@@ -13,7 +13,16 @@ FACTS = Facts(
     1,
     {"Glasses": Label("binary", ("0", "1")), "Person": Label("identity", ("a", "b", "c"))},
 )
-SMALL = {"width": 4, "z_dim": 4, "depth": 2, "feature_dim": 8}
+SMALL = {
+    "width": 4,
+    "z_dim": 4,
+    "depth": 2,
+    "feature_dim": 8,
+    "conditions": ["Glasses"],
+    "start": 8,
+    "g_widths": [8, 4],
+    "d_widths": [4, 8],
+}
 LAZY = {"interval": 2}  # several times in six iterations
 Spec = dict[str, Any]
 
@@ -33,8 +42,12 @@ def without_batch_norm(model: Spec) -> Spec:
 
 def fits(objective: str, model: Any) -> bool:
     """Whether an objective trains a model."""
-    needs = registry.module("objectives", objective).Component.needs
-    return all(hasattr(model, need) for need in needs)
+    return has(model, registry.module("objectives", objective).Component.needs)
+
+
+def has(model: Any, needs: tuple[str, ...]) -> bool:
+    """Whether a model has what is needed, and not as an empty tuple."""
+    return all(getattr(model, need, ()) != () for need in needs)
 
 
 def trained_by(objective: str) -> Any:
@@ -90,7 +103,9 @@ def trainings() -> dict[str, tuple[Spec, Spec]]:
         for objective in registry.names("objectives"):
             if fits(objective, made):
                 for words, spec in objectives(objective, done).items():
-                    found[f"{name} {objective}{words}"] = model, spec
+                    loss = registry.build("objectives", spec, FACTS, made)
+                    if has(made, loss.needs):
+                        found[f"{name} {objective}{words}"] = model, spec
     return found
 
 

@@ -100,7 +100,7 @@ ALLOWED = {  # package -> what its files may import of ours, beside their own pa
     "cluster": {"rundir", "registry", "config", "results", "scratch", "surroundings", "trials"},
     "trials": {"config", "results", "rundir"},
     "data": {"config", "registry", "rundir", "facts", "surroundings"},
-    "models": {"rundir", "registry", "facts"},
+    "models": {"rundir", "registry", "facts", "conditions"},
     "objectives": {"models", "rundir", "registry", "facts", "schedule", "draws"},
     "facts": set(),
     "schedule": set(),

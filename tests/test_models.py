@@ -80,6 +80,23 @@ def test_outputs_have_the_images_shape_and_range(
     check(build(name, known), known)
 
 
+@with_option("conditions")
+@pytest.mark.parametrize("chosen", [["Glasses"], ["Person", "Glasses"]])
+def test_conditions_reach_every_output(name: str, chosen: list[str]) -> None:
+    known = facts(16, 3, 32)
+    model = build(name, known, conditions=chosen)
+    check(model, known)
+    z = torch.randn(1, model.z_dim).expand(2, -1)
+    c = conditions(model, 2)
+    c[1, -1] = 1
+    with torch.no_grad():
+        drawn = model.sample(z, c)
+        assert not torch.allclose(drawn[0], drawn[1])
+        if hasattr(model, "discriminator"):
+            logits = model.discriminator(drawn[:1].expand(2, -1, -1, -1), c)
+            assert not torch.allclose(logits[0], logits[1])
+
+
 @with_option("kernel")
 @pytest.mark.parametrize("kernel", [3, 4, 5, 6, 7])
 def test_every_allowed_kernel_fits(name: str, kernel: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 from facefactory import UserError, registry
 from facefactory.facts import Facts, labels_of
 from facefactory.objectives import Batch
+from facefactory.training import Training, trainer
 
 LN2 = math.log(2)
 
@@ -44,6 +46,45 @@ def batch_of(
     none = torch.empty(len(images), 0)
     draws: Any = Known
     return Batch(images, labels or {}, none, none, iteration, 0.0, draws, augment)
+
+
+def test_images_with_the_labels_of_others_count_as_fakes() -> None:
+    images = torch.randn(3, 2, 4, 4)
+    batch = dataclasses.replace(
+        batch_of(images), c=torch.tensor([[1.0], [-1.0], [1.0]]), wrong=torch.ones(3, 1)
+    )
+    model = SimpleNamespace(discriminator=lambda shown, c: shown.mean((1, 2, 3)) + 2 * c[:, 0])
+    term = registry.build("objectives.terms", {"name": "mismatch", "weight": {"0": 0.5}})
+    assert term.weight(3.0) == 0.5 and term.trains == "discriminator"
+    wanted = F.softplus(images.mean((1, 2, 3)) + 2) * torch.tensor([0.0, 1.0, 0.0])
+    torch.testing.assert_close(term(None, model, batch), wanted)
+
+
+def test_a_term_for_conditions_is_refused_where_there_are_none() -> None:
+    facts = Facts(16, 16, 1, labels_of({"Glasses": {"kind": "binary", "classes": ["0", "1"]}}))
+    spec = {"name": "adversarial", "terms": {"mismatch": {}}}
+    with pytest.raises(UserError, match="gan/facegen as it is: that has no conditions"):
+        trainer.check({"name": "gan/facegen"}, spec, Training(), facts)
+    told = {"name": "gan/facegen", "conditions": ["Glasses"]}
+    trainer.check(told, spec, Training(), facts)
+
+
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_refinement_is_the_mean_error_of_images_that_are_refined_again_and_again(
+    rounds: int,
+) -> None:
+    images = torch.randn(5, 2, 4, 4)
+    model = LinearGAN()
+    model.refine = lambda shown, c: shown / 2  # type: ignore[assignment]
+    batch = batch_of(images)
+    plain, _ = objective("adversarial", terms={}).loss("generator", model, batch)
+    value, shown = objective("refinement", weight=3.0, rounds=rounds).loss(
+        "generator", model, batch
+    )
+    power = images.square().mean()
+    wanted = sum((1 - 0.5**r) ** 2 for r in range(1, rounds + 1)) / rounds * power
+    torch.testing.assert_close(shown["refined"], wanted)
+    torch.testing.assert_close(value, plain + 3 * wanted)
 
 
 class LinearGAN(nn.Module):

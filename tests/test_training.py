@@ -32,7 +32,7 @@ from facefactory.rundir import OwnerLost
 from facefactory.training import Training, arithmetic, augmentations, ema
 from facefactory.training import trainer as trainer_file
 from facefactory.training.log import Log
-from facefactory.training.step import Step
+from facefactory.training.step import Step, trained_modules
 from facefactory.training.trainer import Task, Trainer, fit
 
 ALONE = World(0, 1, torch.device("cpu"))
@@ -112,9 +112,15 @@ def same(one: Any, other: Any) -> bool:
 
 def differs_from_start(found: checkpoint.Checkpoint) -> bool:
     """Guard against a training that does nothing: every network moved away from its first weights."""
-    start = checkpoint.build(found.model, checkpoint.facts_of(found), 3).state_dict()
+    start = checkpoint.build(found.model, checkpoint.facts_of(found), 3)
+    facts = checkpoint.facts_of(found)
+    objective = registry.build("objectives", found.objective, facts, start)
+    trained = tuple(f"{path}." for path in trained_modules(objective) if path != ".")
+    first = start.state_dict()
     return all(
-        not torch.equal(start[key], found.networks[key]) for key in start if key.endswith("weight")
+        not torch.equal(first[key], found.networks[key])
+        for key in first
+        if key.endswith("weight") and (not trained or key.startswith(trained))
     )
 
 
@@ -578,7 +584,15 @@ def gradients(
     trainer.clock = 36
     step = trainer.step
     stream = batches(
-        trainer.task.shards, trainer.order, 36, BATCH, step.lo, step.lo + step.share, False, LABELS
+        trainer.task.shards,
+        trainer.order,
+        36,
+        BATCH,
+        step.lo,
+        step.lo + step.share,
+        False,
+        LABELS,
+        before=LABELS,
     )
     parts = step.parts(next(stream), trainer.clock)
     found = {}
@@ -695,7 +709,11 @@ def test_accumulation_has_the_gradients_of_the_whole_batch(
 
 def test_a_phase_leaves_the_other_networks_alone(index: Index, tmp_path: Path) -> None:
     trainer = Trainer(make_task(index, tmp_path), ALONE)
-    loaded = next(batches(trainer.task.shards, trainer.order, 0, BATCH, 0, BATCH, False, LABELS))
+    loaded = next(
+        batches(
+            trainer.task.shards, trainer.order, 0, BATCH, 0, BATCH, False, LABELS, before=LABELS
+        )
+    )
     parts = trainer.step.parts(loaded, 0)
     trainer.step.backward("discriminator", parts)
     assert all(p.grad is None for p in trainer.model.generator.parameters())
@@ -756,7 +774,9 @@ def test_half_of_the_images_are_mirrored_and_none_without_flip(
     seen = {True: 0, False: 0}
     for flip in (True, False):
         trainer = Trainer(make_task(index, tmp_path, data=Data(flip=flip), augment=[]), ALONE)
-        stream = batches(trainer.task.shards, trainer.order, 0, BATCH, 0, BATCH, False, LABELS)
+        stream = batches(
+            trainer.task.shards, trainer.order, 0, BATCH, 0, BATCH, False, LABELS, before=LABELS
+        )
         for clock in range(0, 10 * BATCH, BATCH):
             loaded = next(stream)
             (part,) = trainer.step.parts(loaded, clock)

@@ -2,6 +2,7 @@
 
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from facefactory import UserError
@@ -16,6 +17,14 @@ class Unconditional(nn.Sequential):
     def forward(self, x: Tensor, c: Any = None) -> Tensor:
         """The last layer's output."""
         return super().forward(x)
+
+
+class Joined(nn.Sequential):
+    """Layers in a row that take a flat input and the condition vector as one: ([N, …], [N, columns]) -> the last one's output."""
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:  # type: ignore[override]
+        """The last layer's output."""
+        return super().forward(torch.cat([x.flatten(1), c], 1))
 
 
 def norm2d(name: Norm, channels: int) -> nn.Module:

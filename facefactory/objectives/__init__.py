@@ -49,7 +49,7 @@ class Objective(Protocol):
     """A set of phases and their losses."""
 
     phases: tuple[Phase, ...]
-    needs: tuple[str, ...]  # what a model must have to be trained by it
+    needs: tuple[str, ...]  # what a model must have, and not empty, to be trained by it
     averaged: tuple[str, ...] = (".",)  # networks of the model whose weights are averaged
     uses_labels: bool = (
         False  # whether it reads `batch.labels`; a change of them makes what it trained stale

@@ -23,8 +23,8 @@ class Component(nn.Module, Objective):
     """
 
     phases = (Phase("discriminator", ("discriminator",)), Phase("generator", ("generator",)))
-    needs = ("generator", "discriminator", "z_dim")
-    averaged = ("generator",)
+    needs: tuple[str, ...] = ("generator", "discriminator", "z_dim")
+    averaged: tuple[str, ...] = ("generator",)
 
     def __init__(
         self,
@@ -35,6 +35,8 @@ class Component(nn.Module, Objective):
         super().__init__()
         self.critic: Critic = critic
         self.terms: dict[str, Term] = terms
+        for term in self.terms.values():
+            self.needs = (*self.needs, *term.needs)
 
     def loss(self, phase: str, model: GAN, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of `discriminator` or `generator`."""

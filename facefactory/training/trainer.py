@@ -50,15 +50,23 @@ def check(
     """Build everything once, to find what cannot be trained before anything starts: UserError."""
     augmentations.check(options.augment)
     made = checkpoint.build(model, facts)
-    needs = registry.module("objectives", objective["name"]).Component.needs
-    lacking = [name for name in needs if not hasattr(made, name)]
-    if lacking:
-        raise UserError(
-            f"{objective['name']} trains no {model['name']}: that has no {', '.join(lacking)}."
-        )
+    component = registry.module("objectives", objective["name"]).Component
+    _require(component.needs, made, model, objective)
     loss = registry.build("objectives", objective, facts, made)
+    _require(loss.needs, made, model, objective)
     conditions.width(getattr(made, "conditions", ()), facts.labels)
     options.check(trained_modules(loss))
+
+
+def _require(
+    needs: tuple[str, ...], made: nn.Module, model: dict[str, Any], objective: dict[str, Any]
+) -> None:
+    """UserError: a model lacks what an objective, or one of its terms, needs, or has none of it."""
+    lacking = [name for name in needs if getattr(made, name, ()) == ()]
+    if lacking:
+        raise UserError(
+            f"{objective['name']} trains no {model['name']} as it is: that has no {', '.join(lacking)}."
+        )
 
 
 class Trainer:

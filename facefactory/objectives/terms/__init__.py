@@ -18,6 +18,9 @@ class Term(Protocol):
     """A regulariser of one of the two players, from what the discriminator said already."""
 
     trains: Literal["discriminator", "generator"]
+    needs: tuple[
+        str, ...
+    ] = ()  # what a model must have, and not empty, beside what its objective needs
     differentiates: tuple[
         str, ...
     ] = ()  # images of `Seen` by which it takes derivatives: real, fake

@@ -1,0 +1,85 @@
+"""A DCGAN of listed widths, as tutorials write it: dense, one transposed convolution a width, a convolution to the image."""
+
+from collections import OrderedDict
+
+from torch import Tensor, nn
+
+from facefactory import UserError
+from facefactory.facts import Facts
+from facefactory.models._layers import Norm, Unconditional, norm2d, smallest
+
+KERNEL = 4  # of the layers that double or halve the side
+
+
+class Component(nn.Module):
+    """Generator z [N, z_dim] -> images [N, C, H, W] in -1…1, discriminator images -> logits [N].
+
+    Args:
+        facts: size and channels of the images.
+        z_dim: length of z.
+        start: channels of the smallest map of the generator.
+        g_widths: channels after each doubling of the side.
+        d_widths: channels after each halving of the side in the discriminator.
+        last_kernel: side of the convolution that makes the image [pixels]; odd.
+        g_norm, d_norm: normalisation after each of these; batch norm mixes the images of a batch.
+    """
+
+    conditions: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        facts: Facts,
+        *,
+        z_dim: int = 128,
+        start: int = 128,
+        g_widths: list[int] = [128, 256, 512],  # noqa: B006
+        d_widths: list[int] = [64, 128, 128],  # noqa: B006
+        last_kernel: int = 5,
+        g_norm: Norm = "batch",
+        d_norm: Norm = "batch",
+    ) -> None:
+        super().__init__()
+        if (
+            min([z_dim, start, *g_widths, *d_widths]) < 1
+            or last_kernel < 1
+            or last_kernel % 2 == 0
+        ):
+            raise UserError(
+                f"z_dim={z_dim}, start={start}, g_widths={g_widths}, d_widths={d_widths}, "
+                f"last_kernel={last_kernel}; sizes are at least 1, and last_kernel is odd."
+            )
+        self.z_dim = z_dim
+
+        # up
+        size = smallest(facts, len(g_widths))
+        up: list[nn.Module] = []
+        into = start
+        for width in g_widths:
+            grow = nn.ConvTranspose2d(into, width, KERNEL, 2, 1)
+            up += [grow, norm2d(g_norm, width), nn.LeakyReLU(0.2)]
+            into = width
+        image = nn.Conv2d(into, facts.channels, last_kernel, padding=last_kernel // 2)
+        self.generator = Unconditional(
+            OrderedDict(
+                project=nn.Linear(z_dim, start * size[0] * size[1]),
+                maps=nn.Unflatten(1, (start, *size)),
+                up=nn.Sequential(*up),
+                image=image,
+                range=nn.Tanh(),
+            )
+        )
+
+        # down
+        size = smallest(facts, len(d_widths))
+        down: list[nn.Module] = []
+        into = facts.channels
+        for width in d_widths:
+            shrink = nn.Conv2d(into, width, KERNEL, 2, 1)
+            down += [shrink, norm2d(d_norm, width), nn.LeakyReLU(0.2)]
+            into = width
+        head = nn.Linear(into * size[0] * size[1], 1)
+        self.discriminator = Unconditional(*down, nn.Flatten(), head, nn.Flatten(0))
+
+    def sample(self, z: Tensor, c: Tensor) -> Tensor:
+        """[N, z_dim] -> images [N, C, H, W] in -1…1."""
+        return self.generator(z, c)
