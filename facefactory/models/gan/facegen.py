@@ -94,7 +94,7 @@ class Component(nn.Module):
         project = nn.Linear(z_dim + columns, top * area)
         maps = nn.Unflatten(1, (top, *size))
         start = nn.Sequential(norm2d(g_norm, top), nn.ReLU())
-        up = doubling(facts.channels, width, depth, 4, g_norm)
+        up = doubling(facts, width, depth, 4, g_norm)
         self.generator = Joined(OrderedDict(project=project, maps=maps, start=start, up=up))
         self.discriminator = Discriminator(
             facts.channels, width, depth, area, columns, attributes, d_norm

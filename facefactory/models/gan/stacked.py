@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from facefactory import UserError
 from facefactory.facts import Facts
-from facefactory.models._layers import Norm, Unconditional, norm2d, smallest
+from facefactory.models._layers import Norm, Unconditional, halves, norm2d, smallest
 
 KERNEL = 4  # of the layers that double or halve the side
 
@@ -50,12 +50,14 @@ class Component(nn.Module):
             )
         self.z_dim = z_dim
 
-        # up
+        # up, with one line more where halving would lose one
         size = smallest(facts, len(g_widths))
+        larger = reversed(halves(facts, len(g_widths), KERNEL)[:-1])
         up: list[nn.Module] = []
         into = start
-        for width in g_widths:
-            grow = nn.ConvTranspose2d(into, width, KERNEL, 2, 1)
+        for width, wanted in zip(g_widths, larger, strict=True):
+            more = (wanted.height % 2, wanted.width % 2)
+            grow = nn.ConvTranspose2d(into, width, KERNEL, 2, 1, more)
             up += [grow, norm2d(g_norm, width), nn.LeakyReLU(0.2)]
             into = width
         image = nn.Conv2d(into, facts.channels, last_kernel, padding=last_kernel // 2)
