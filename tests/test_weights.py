@@ -116,7 +116,7 @@ def test_a_shipped_file_says_what_it_is_and_where_it_comes_from(name: str) -> No
 
 def test_every_shipped_file_serves_an_extractor_and_every_extractor_has_one() -> None:
     needed = [extractors.file(name).WEIGHTS for name in registry.names("evaluation.extractors")]
-    assert sorted(one.name for one in needed if one is not None) == SHIPPED
+    assert sorted({one.name for one in needed if one is not None}) == SHIPPED
 
 
 def test_a_yaml_that_lacks_something_is_named(store: Path) -> None:
