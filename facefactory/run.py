@@ -102,6 +102,10 @@ class Run:
         "refuse", "a run that exists with another config", identity=False
     )
     dry_run: bool = key(False, "print plan and config, start nothing", identity=False)
+    subject: str = key(
+        "train",
+        "the stage that makes what is scored, interpreted and drawn from: train, adopt or pictures; jobs set it",
+    )
     paths: Paths = section(Paths)
     pack: Pack = section(Pack)
     data: Data = section(Data)
@@ -118,6 +122,9 @@ class Run:
     sweep: Sweep = section(Sweep)
     generate: Generate = section(Generate)
     compare: Compare = section(Compare)
+    foreign: dict[str, Any] = key(
+        {}, "a generator of other people: file of facefactory/foreign and its options"
+    )
 
 
 def needs_judge(run: Run) -> bool:
@@ -218,6 +225,7 @@ def resolve(run: Run) -> Run:
         evaluation=replace(run.evaluation, protocol=_named(run.evaluation.protocol)),
         generate=replace(run.generate, out=_absolute_or_none(run.generate.out)),
         compare=Compare(_absolute_or_none(run.compare.data)),
+        foreign=_foreign(run.foreign),
         model=_component("models", run.model),
         objective=_component("objectives", run.objective),
         training=run.training.resolved(),
@@ -277,6 +285,17 @@ def with_params(run: Run, params: dict[str, Any], **training: Any) -> Run:
     trial = config.load(Run, arguments, [tree])
     own_training = dataclasses.replace(trial.training, **training)
     return resolve(dataclasses.replace(trial, training=own_training))
+
+
+def _foreign(spec: dict[str, Any]) -> dict[str, Any]:
+    """The resolved options of a generator of other people, if there is one."""
+    if not spec:
+        return {}
+    if "name" not in spec:
+        known = registry.names("foreign")
+        raise registry.unknown("foreign: its name is missing", "", known)
+    found = registry.resolve("foreign", spec)
+    return {**found, "weights": _absolute(found["weights"])}
 
 
 def own_files(run: Run) -> list[str]:

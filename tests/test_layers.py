@@ -103,6 +103,7 @@ ALLOWED = {  # package -> what its files may import of ours, beside their own pa
     "models": {"rundir", "registry", "facts", "conditions"},
     "objectives": {"models", "rundir", "registry", "facts", "schedule", "draws"},
     "facts": set(),
+    "foreign": {"registry", "rundir", "facts"},
     "schedule": set(),
     "results": {"config", "registry"},
     "draws": {"philox"},

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Faces
+from test_adopt import tensors, written
 from test_sources import celeba
 
 from facefactory import command, config
@@ -89,6 +90,8 @@ def test_other_commands_plan(
     monkeypatch.chdir(tmp_path)
     celeba(tmp_path / "celeba", "folder", "txt")
     line = line.replace("/path/to/fakes", str(faces.root))
+    if "generator.yaml" in line:
+        line = line.replace("/path/to/generator.yaml", written(faces, tensors(tmp_path))[7:])
     job(
         line.replace("/path/to/faces", str(faces.root)).replace(
             "/path/to/celeba", str(tmp_path / "celeba")

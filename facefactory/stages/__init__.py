@@ -98,6 +98,14 @@ class Stage(Protocol):
         """Do it; what was interrupted goes on."""
         ...
 
+    def product(self, run: Run) -> Any:
+        """The class of what it makes to be scored."""
+        return object
+
+    def average(self, run: Run) -> str:
+        """Which averaged weights that has, as protocols name them."""
+        return ""
+
     def made(self, run: Run, folder: RunDir) -> Any:
         """What it made, ready to be scored."""
         raise UserError(f"what the stage {self.name} makes cannot be scored.")

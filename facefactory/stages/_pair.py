@@ -60,7 +60,11 @@ def spelled(arguments: Sequence[str]) -> list[str]:
     data, reference = (look(word, given[word]) for word in WORDS)
 
     # how the reference is read, and whom the other one follows
-    keys = {"compare.data": given["data"], "evaluation.scoring": "pictures"}
+    keys = {
+        "subject": "pictures",
+        "compare.data": given["data"],
+        "evaluation.scoring": "pictures",
+    }
     keys["data.shards" if reference.splits else "pack.root"] = given["reference"]
     if "test" not in reference.splits:
         keys["evaluation.held_out"] = ""

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from facefactory import UserError, registry, say
+from facefactory import UserError, say
 from facefactory.evaluation import protocols
 from facefactory.evaluation.extractors import Judge
 from facefactory.evaluation.protocols import Context
 from facefactory.results import Goal
 from facefactory.run import Run, needs_judge
 from facefactory.rundir import RunDir
-from facefactory.stages import outputs_of
+from facefactory.stages import of, outputs_of
 from facefactory.stages._networks import device_of, network_of
 
 if TYPE_CHECKING:
     from facefactory.data.sets.index import Index
-
-
-def subject_of(run: Run) -> str:
-    """The stage that made what is scored."""
-    return protocols.file(run.evaluation.scoring).SUBJECT
 
 
 def judge_needed(run: Run) -> list[str]:
@@ -30,14 +25,14 @@ def judge_needed(run: Run) -> list[str]:
 
 def require_scorable(run: Run) -> None:
     """UserError: the protocol is one for models of another kind."""
-    component = registry.module("models", run.model["name"]).Component
+    component = of(run.subject).product(run)
     takes = protocols.file(run.evaluation.scoring).TAKES
     lacking = [name for name in takes if not hasattr(component, name)]
     if lacking:
         protocol = run.evaluation.protocol
         raise UserError(
             f"evaluation.protocol={protocol} scores models with {', '.join(takes)}; "
-            f"{run.model['name']} has no {', '.join(lacking)}. "
+            f"what the stage {run.subject} makes has no {', '.join(lacking)}. "
             "jobs/protocols/ has those for generators and for classifiers."
         )
 
@@ -56,7 +51,7 @@ def context_of(run: Run, folder: RunDir, index: Index, goal: Goal) -> Context:
         goal=goal,
         device=device_of(run.training),
         judge=judge,
-        average=f"{run.training.ema_half_lives_kimg[0]:g}",
+        average=of(run.subject).average(run),
     )
 
 

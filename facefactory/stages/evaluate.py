@@ -13,7 +13,6 @@ from facefactory.stages._scores import (
     judge_needed,
     require_scorable,
     say_protocols,
-    subject_of,
 )
 from facefactory.stages._sets import index_of, require_splits
 
@@ -28,7 +27,7 @@ class Component(Stage):
 
     def asks(self, run: Run) -> tuple[str, ...]:
         """What is scored, and the judge, where the protocol asks for one."""
-        return (f"{subject_of(run)}.checkpoint", *self.needs, *judge_needed(run))
+        return (f"{run.subject}.checkpoint", *self.needs, *judge_needed(run))
 
     def check(self, run: Run, folder: RunDir, plan: Plan) -> None:
         """The protocol and its splits exist, and it is one for such a model."""
@@ -40,7 +39,7 @@ class Component(Stage):
     def work(self, run: Run, folder: RunDir) -> Outputs:
         """Score it."""
         target = folder.stage(self.name)
-        subject = subject_of(run)
+        subject = run.subject
         model = of(subject).made(run, folder)
         context = context_of(run, folder, index_of(folder), headline_of(run))
         if hasattr(model, "encode"):

@@ -9,8 +9,7 @@ from facefactory.data import Pack
 from facefactory.facts import Size
 from facefactory.run import Run
 from facefactory.rundir import RunDir
-from facefactory.stages import Outputs, Plan, Stage, outputs_of
-from facefactory.stages._networks import network_of
+from facefactory.stages import Outputs, Plan, Stage, of, outputs_of
 from facefactory.stages._sets import index_of
 
 
@@ -18,9 +17,12 @@ class Component(Stage):
     """Leaves `images` and `folder`: how many were drawn, and where they lie."""
 
     sections = ("generate.", "seed")
-    needs = ("train.checkpoint",)
     late = True
     share = "scores"
+
+    def asks(self, run: Run) -> tuple[str, ...]:
+        """The model."""
+        return (f"{run.subject}.checkpoint",)
 
     def check(self, run: Run, folder: RunDir, plan: Plan) -> None:
         """A folder that was named holds no other pictures."""
@@ -43,9 +45,11 @@ class Component(Stage):
         from facefactory.data.sets.loader import Shards
         from facefactory.evaluation.protocols import generator
 
-        model = network_of(run, folder, "train")
+        model = of(run.subject).made(run, folder)
         if not hasattr(model, "sample"):
-            raise UserError(f"{run.model['name']} draws no images; give run=… of a GAN or a VAE.")
+            raise UserError(
+                f"the model of {folder.path.name} draws no images; give run=… of a GAN or a VAE."
+            )
         target, made = _target(run, folder)
         rundir.write_json(target / "generate.json", made)
         pictures = target if run.generate.format == "png" else folder.stage(self.name) / "png"
@@ -86,7 +90,8 @@ def _target(run: Run, folder: RunDir) -> tuple[Path, dict[str, Any]]:
     """The folder of the pictures, and what they are, as generate.json there says; UserError: it holds others."""
     target = Path(run.generate.out) if run.generate.out else folder.stage("generate") / "images"
     options = {"images": run.generate.images, "format": run.generate.format, "seed": run.seed}
-    made = {"run": folder.path.name, **outputs_of(folder, "train.checkpoint"), **options}
+    checkpoint = outputs_of(folder, f"{run.subject}.checkpoint")
+    made = {"run": folder.path.name, **checkpoint, **options}
     used = (target / "index.json").exists() or any(target.glob("*.png"))
     if used and rundir.read_json(target / "generate.json") != made:
         raise UserError(

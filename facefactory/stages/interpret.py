@@ -2,7 +2,7 @@
 
 from facefactory.run import Run
 from facefactory.rundir import RunDir
-from facefactory.stages import Outputs, Stage
+from facefactory.stages import Outputs, Stage, of
 from facefactory.stages._networks import network_of
 from facefactory.stages._results import results
 from facefactory.stages._sets import index_of
@@ -12,16 +12,20 @@ class Component(Stage):
     """Leaves `results`: the digest of results.json."""
 
     sections = ("interpret.", "seed")
-    needs = ("train.checkpoint", "judge.judge", "pack.images", "pack.labels")
+    needs = ("judge.judge", "pack.images", "pack.labels")
     late = True
     share = "scores"
+
+    def asks(self, run: Run) -> tuple[str, ...]:
+        """The model too."""
+        return (f"{run.subject}.checkpoint", *self.needs)
 
     def work(self, run: Run, folder: RunDir) -> Outputs:
         """Look at its spaces."""
         from facefactory.interpret import claims
 
         target = folder.stage(self.name)
-        model = network_of(run, folder, "train")
+        model = of(run.subject).made(run, folder)
         judge = network_of(run, folder, "judge")
         found = claims.interpret(model, judge, index_of(folder), run.interpret, run.seed, target)
         return results(target, found)

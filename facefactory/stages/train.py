@@ -78,6 +78,14 @@ class Component(Stage):
         world.barrier()  # the first rank may have had stages to do before this one
         trained(task_of(run, folder, index_of(folder), self.name), world)
 
+    def product(self, run: Run) -> Any:
+        """The model's class."""
+        return registry.module("models", run.model["name"]).Component
+
+    def average(self, run: Run) -> str:
+        """The half-life of the first average [kimg]."""
+        return f"{run.training.ema_half_lives_kimg[0]:g}"
+
     def made(self, run: Run, folder: RunDir) -> Any:
         """The averaged networks."""
         return network_of(run, folder, self.name)

@@ -1,6 +1,5 @@
 """What is scored, one protocol a file; a file is a `Scoring`. This file is torch-free.
 
-SUBJECT              the stage that makes what is scored: "train", say
 TAKES                what a model must have to be scored by it: ("sample",), say
 needs(options)       -> what has to be made before: ("judge",) or ()
 goal(name, options)  -> `Goal` of a score's name, or (None) the one that a search looks for unless it is told another
@@ -44,7 +43,6 @@ class Context:
 class Scoring(Protocol):
     """See above."""
 
-    SUBJECT: str
     TAKES: tuple[str, ...]
 
     def needs(self, options: Evaluation) -> tuple[str, ...]: ...

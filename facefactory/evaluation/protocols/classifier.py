@@ -13,7 +13,6 @@ from facefactory.evaluation import judge as judging
 from facefactory.evaluation.protocols import Context
 from facefactory.results import Goal, Protocol
 
-SUBJECT = "train"
 TAKES = ("logits",)
 GOAL = Goal("balanced_accuracy", "higher")
 

@@ -33,7 +33,6 @@ from facefactory.metrics import Array
 from facefactory.metrics.features._neighbours import nearest as neighbours
 from facefactory.results import Drawn, Goal, Protocol, Score, Sight, Strip
 
-SUBJECT = "train"
 TAKES = ("sample",)
 GOAL = Goal("kd_lite0", "lower")
 SHOWN = 64  # faces in a grid

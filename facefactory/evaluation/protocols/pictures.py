@@ -9,7 +9,6 @@ from facefactory.evaluation import Evaluation
 from facefactory.evaluation.protocols import Context, generator
 from facefactory.results import Goal
 
-SUBJECT = "pictures"
 TAKES: tuple[str, ...] = ()
 
 
