@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tracemalloc
 
 import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
+from facefactory import registry
 from facefactory.metrics import Array
-from facefactory.metrics.features import (
-    _kernel,
-    _neighbours,
-    clipped_density_coverage,
-    kernel_distance,
-    precision_recall,
-)
+from facefactory.metrics.features import _kernel, _neighbours
 from facefactory.metrics.features._neighbours import inside, nearest
 
 
@@ -136,13 +133,53 @@ def test_not_a_number_is_refused_on_either_side(bad: float) -> None:
             nearest(*pair, 1)
 
 
-def test_no_table_of_all_pairs_is_ever_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+OF_FEATURES = [
+    name
+    for name in registry.names("metrics.features")
+    if registry.module("metrics.features", name).STATISTICS == "sample"
+]
+
+
+@pytest.mark.parametrize("name", OF_FEATURES)
+def test_no_table_of_all_pairs_is_ever_in_memory(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(_neighbours, "BLOCK_BYTES", 2**20)
     monkeypatch.setattr(_kernel, "ROWS", 256)
-    real, fake = drawn(5000, 4), drawn(5000, 4, 1)
+    metric = registry.module("metrics.features", name)
+    sets = [drawn(5000, 4, seed) for seed in range(3 if getattr(metric, "THREE", False) else 2)]
     tracemalloc.start()
-    for metric in (precision_recall, clipped_density_coverage, kernel_distance):
-        metric.score(real, fake)
+    metric.score(*sets)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 5000 * 5000 * 4 / 5  # of a float32 table
+
+
+FULL_SIZE = """
+import resource
+import numpy as np
+from facefactory.metrics.features import _kernel, _neighbours
+
+rng = np.random.default_rng(0)
+real, fake = (rng.random((50_000, 2048), np.float32).astype(np.float64) for _ in range(2))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+blocks = _neighbours._Pairs.blocks
+_neighbours._Pairs.blocks = lambda pairs: list(blocks(pairs))[:2]
+parts = _kernel._parts
+_kernel._parts = lambda count: list(parts(count))[:2]
+found = _neighbours.nearest(fake, real, 5)
+_neighbours.inside(fake, real, np.full(50_000, np.median(found.squared[:100, 4])))
+_kernel.within(real, np.ones((50_000, 1)))
+_kernel.between(real, fake, np.ones((50_000, 1)), np.ones((50_000, 1)))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.slow
+def test_50_000_images_of_2048_features_need_little_more_than_their_features() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", FULL_SIZE], capture_output=True, text=True, timeout=800, check=True
+    )
+    table = 50_000 * 50_000 * 4
+    features = 50_000 * 2048 * 8
+    assert int(ran.stdout) * 1024 < features < table / 10  # blocks are alike: two show the most

@@ -13,6 +13,7 @@ import pytest
 import torch
 import torchvision
 from conftest import Faces as Files
+from test_metrics_sanity import PURPOSES
 from torch import Tensor
 
 from facefactory import UserError, registry, rundir
@@ -177,6 +178,35 @@ def test_one_process_two_ranks_and_seven_tasks_keep_the_same(name: str) -> None:
     else:
         rows = seen.features if name == "sample" else seen.logits
         np.testing.assert_array_equal(kept[0][positions], rows.double().numpy())  # type: ignore[union-attr]
+
+
+def test_scores_of_one_process_two_ranks_and_seven_tasks_are_the_same() -> None:
+    def kept(seen: Looked, positions: Any, count: int) -> features.Kept:
+        parts: list[features.Kept] = []
+        part_of = np.arange(len(positions)) % count
+        features.sort_in(parts, seen, positions, part_of, scoring.wanted())
+        return features.merged(reversed(parts))
+
+    rng = np.random.default_rng(0)
+    sets = []
+    for seed, count in enumerate((1500, 1300, 1100)):
+        rows = torch.randn(count, 8, generator=torch.Generator().manual_seed(seed)) + 30
+        sets.append((Looked(rows, rows[:, :5] - 30), rng.permutation(count)))
+    values: list[dict[str, float]] = []
+    for count in (1, 2, 7):
+        real, held_out, fake = (kept(*one, count) for one in sets)
+        found: dict[str, float] = {}
+        for file in scoring.files():
+            found |= scoring.score(file, real, fake, held_out)
+        values.append(found)
+    of_moments = {"fd"}
+    assert values[0].keys() == set(PURPOSES)
+    for other in values[1:]:
+        for name, value in values[0].items():
+            if name in of_moments:
+                assert other[name] == pytest.approx(value, rel=1e-8), name
+            else:
+                assert other[name] == value, name
 
 
 def test_parts_that_have_images_in_common_are_refused() -> None:
