@@ -369,8 +369,95 @@ def against(
     )
 
 
+def random_inception(path: Path) -> Any:
+    """torch-fidelity's InceptionV3 with random weights, which are written to a file: speed is the same."""
+    import warnings
+
+    import torch
+    from torch_fidelity import feature_extractor_inceptionv3 as published
+
+    cls = published.FeatureExtractorInceptionV3
+    load = cls.load_state_dict
+    fetch = published.load_state_dict_from_url
+    try:
+        published.load_state_dict_from_url = lambda *_, **__: {}
+        cls.load_state_dict = lambda *_: None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.manual_seed(0)
+            made = cls("random", ["2048", "logits_unbiased"])
+    finally:
+        published.load_state_dict_from_url = fetch
+        cls.load_state_dict = load
+    for layer in made.modules():
+        if isinstance(layer, torch.nn.Conv2d):  # torch's own scale would let the features fade
+            torch.nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.running_mean.normal_(0, 0.1)
+            layer.running_var.uniform_(0.5, 1.5)
+    torch.save(made.state_dict(), path)
+    return made
+
+
+def inception_features(folder: Path, count: int = 64, turns: int = 3) -> None:
+    """Images to InceptionV3's features, ours in two widths beside torch-fidelity's, in turns on two threads."""
+    import torch
+
+    from facefactory.evaluation.extractors import inception, inception_bfloat16
+    from facefactory.metrics import moments
+    from facefactory.metrics.features import frechet_distance
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    published = random_inception(folder / "inception.pth")
+    cpu = torch.device("cpu")
+    ours = inception.Inception(cpu, str(folder / "inception.pth"))
+    narrow = inception_bfloat16.Narrow(cpu, str(folder / "inception.pth"))
+    faces = [np.asarray(picture) for picture in pictures(0, 2 * count, 64, 64)]
+    images = torch.from_numpy(np.stack(faces))
+    ways: dict[str, Callable[[Any], Any]] = {
+        "torch-fidelity": lambda part: published(part.permute(0, 3, 1, 2).contiguous())[0],
+        "FaceFactory": lambda part: ours(part).features,
+        "FaceFactory, bfloat16": lambda part: narrow(part).features,
+    }
+
+    # seconds by the clock and of processors for a batch, in turns
+    spent: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    found: dict[str, list[Any]] = {name: [] for name in ways}
+    batches = list(images.split(ours.batch))
+    with torch.inference_mode():
+        for turn in range(max(turns, len(batches))):
+            batch = batches[turn % len(batches)]
+            for name, way in ways.items():
+                start, used = time.perf_counter(), time.process_time()
+                looked = way(batch).double().numpy()
+                spent[name].append((time.perf_counter() - start, time.process_time() - used))
+                if turn < len(batches):
+                    found[name].append(looked)
+
+    # features, and the Fréchet distance of the two halves of the images, whose rank is low
+    rows = {name: np.concatenate(parts) for name, parts in found.items()}
+    theirs = rows["torch-fidelity"]
+    distances = {
+        name: frechet_distance.score(moments(one[:count]), moments(one[count:]))["fd"]
+        for name, one in rows.items()
+    }
+    clock, used = np.min(spent["torch-fidelity"], axis=0)
+    print(f"InceptionV3 on {2 * count} images of 64 x 64, batches of {ours.batch}, 2 threads")
+    for name, one in rows.items():
+        mine = np.min(spent[name], axis=0)
+        off = np.linalg.norm(one - theirs) / np.linalg.norm(theirs)
+        fid_off = abs(distances[name] - distances["torch-fidelity"]) / distances["torch-fidelity"]
+        print(
+            f"  {name:24s} {ours.batch / mine[0]:6.1f} images/s, {clock / mine[0]:.2f} x by the clock, "
+            f"{used / mine[1]:.2f} x by processors; features differ by {off:.0e}, the distance by {fid_off:.0e}",
+            flush=True,
+        )
+    torch.set_num_threads(before)
+
+
 def scores(folder: Path) -> None:
-    """Metrics of features beside torch-fidelity's and the matrix root of pytorch-fid's formula."""
+    """Features of InceptionV3, then metrics of features, beside torch-fidelity's and the matrix root of pytorch-fid's formula."""
     import scipy.linalg
     import torch
     from torch_fidelity import metric_kid, metric_prc
@@ -399,6 +486,7 @@ def scores(folder: Path) -> None:
             - 2 * np.trace(root)
         )
 
+    inception_features(folder)
     print(f"scores of features: {torch.get_num_threads()} threads of {CORES} cores")
     for count in (1000, 5000):
         pair = [moments(features(count, 2048, seed)) for seed in (1, 2)]

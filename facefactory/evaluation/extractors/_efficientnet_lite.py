@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from facefactory.evaluation.extractors._folding import fold
+
 EPSILON = 1e-3  # of the batch normalisation
 # kernel, blocks, channels after them, stride of the first, expansion
 STAGES = (
@@ -115,19 +117,6 @@ class Lite0(nn.Module):
         for block in self._blocks:
             assert isinstance(block, Block)
             fold(block, block.pairs())
-
-
-def fold(module: nn.Module, pairs: list[tuple[str, str]]) -> None:
-    """Replace each pair (convolution, normalisation) of a module, which is in eval mode, by one convolution with a bias."""
-    for name, after in pairs:
-        convolution = getattr(module, name)
-        normal = getattr(module, after)
-        gain = normal.weight.double() / (normal.running_var.double() + normal.eps).sqrt()
-        weight = convolution.weight.double() * gain[:, None, None, None]
-        bias = normal.bias.double() - gain * normal.running_mean.double()
-        convolution.weight = nn.Parameter(weight.to(convolution.weight.dtype), requires_grad=False)
-        convolution.bias = nn.Parameter(bias.to(convolution.weight.dtype), requires_grad=False)
-        setattr(module, after, nn.Identity())
 
 
 def load(path: str, device: torch.device) -> Lite0:

@@ -20,7 +20,6 @@ NEEDS = ()
 RANKS = True
 ASKED = True
 NAMES = {"fd": "fid_clean", "kd": "kid_clean", "is": "is_clean"}
-SIDE = 299  # pixels, what the network sees
 
 
 class Clean(inception.Inception):
@@ -31,17 +30,7 @@ class Clean(inception.Inception):
     def __call__(self, images: torch.Tensor) -> Looked:
         """[batch, H, W, C] uint8 -> features [batch, 2048] and logits [batch, 1008]."""
         resized = np.stack([resize(image) for image in images.cpu().numpy()])
-        shown = send(torch.from_numpy(resized), self.device).expand(-1, 3, -1, -1)
-        maps = (shown - 128) / 128
-        for layer in self.network.children():  # in the order in which they work
-            if layer is self.network.fc:
-                break
-            maps = layer(maps)
-        features = maps.flatten(1)
-        logits = (
-            features @ self.network.fc.weight.T
-        )  # without its bias, as the inception score has it
-        return Looked(features.float(), logits.float())
+        return self.see(send(torch.from_numpy(resized), self.device).expand(-1, 3, -1, -1))
 
 
 def resize(image: Array) -> Array:
@@ -49,7 +38,9 @@ def resize(image: Array) -> Array:
     channels = []
     for channel in np.moveaxis(image, 2, 0):
         floats = Image.fromarray(channel.astype(np.float32), mode="F")
-        channels.append(np.asarray(floats.resize((SIDE, SIDE), Image.Resampling.BICUBIC)))
+        channels.append(
+            np.asarray(floats.resize((inception.SIDE, inception.SIDE), Image.Resampling.BICUBIC))
+        )
     return np.stack(channels).clip(0, 255)
 
 
