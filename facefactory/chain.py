@@ -14,8 +14,7 @@ from rich.console import Console
 
 from facefactory import Failed, say
 from facefactory.cluster import status
-from facefactory.cluster.launch import Job
-from facefactory.process import OPENS
+from facefactory.cluster.launch import OPENS, Job
 from facefactory.run import Run
 from facefactory.rundir import RunDir
 from facefactory.stages import Stage

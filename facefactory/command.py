@@ -318,7 +318,7 @@ def _read(
         run = resolve(config.load(Run, rest, [{"paths": places}, *layers, protocol]))
         rundir.usable(Path(run.paths.runs), "paths.runs", write=False)
         stem = re.sub(r"[^\w.=+-]", "_", Path(chosen).stem)[:50]
-        path = run_path(run, f"{job}-{stem}-{config.digest(config.flat(run))[:8]}")
+        path = run_path(run, f"{job}-{stem}-{rundir.digest(config.flat(run))[:8]}")
     rundir.usable(Path(run.paths.data), "paths.data", write=False)
     identity = config.flat(run)
     return Order(

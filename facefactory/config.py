@@ -5,7 +5,7 @@ bounds in one line.
 """
 
 import dataclasses
-import hashlib
+import functools
 import itertools
 import json
 import math
@@ -16,12 +16,11 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-from facefactory import UserError
-from facefactory.registry import nearest
+from facefactory import UserError, validation
+from facefactory.validation import nearest
 
 Tree = TypeVar("Tree")
 SHOWN = 120  # characters of an argument that an error shows
-MOST_INT = 2**63 - 1
 MOST_VALUES = 100_000  # of a YAML file or argument
 NO_REFERENCE = "Write the value itself."
 
@@ -69,41 +68,77 @@ def load(schema: type[Tree], arguments: list[str], layers: Sequence[Mapping[str,
     UserError: an argument that is not `key=value`, an unknown key, a wrong type or a value out of
     bounds.
     """
-    from omegaconf import OmegaConf
-    from omegaconf.errors import (
-        GrammarParseError,
-        InterpolationResolutionError,
-        OmegaConfBaseException,
-    )
-
-    # what can be said before they are merged
     keys = list(leaves(schema))
     kinds = {name: kind for name, _, kind in keys}
     dotlists = [_dotlist(argument, kinds) for argument in arguments]
     for layer in layers:
         _check_layer(layer, kinds)
 
-    # the merge, with its complaints in our words
+    merged = _merged([dataclasses.asdict(schema()), *layers], dotlists, arguments)  # type: ignore[call-overload]
+    _check_names(merged, kinds)
+    values = {}
+    for name, item, kind in keys:
+        value = merged
+        for word in name.split("."):
+            value = value[word]
+        validator = _validator(kind, item.metadata["low"], item.metadata["high"])
+        values[name] = validator.checked(name, value, item.metadata["meaning"])
+    return _tree(schema, values)
+
+
+def _merged(
+    layers: Sequence[Mapping[str, Any]], dotlists: list[Any], arguments: list[str]
+) -> dict[str, Any]:
+    """The layers and arguments as one mapping, the last word decides; UserError: they do not fit together."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
     try:
-        whole = OmegaConf.structured(schema)
         mappings = [OmegaConf.create(dict(layer)) for layer in layers]
-        loaded = OmegaConf.to_object(OmegaConf.merge(whole, *mappings, *dotlists))
-    except (GrammarParseError, InterpolationResolutionError) as error:
+        merged = OmegaConf.merge(*mappings, *dotlists)
+        return OmegaConf.to_container(merged, resolve=True)  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
         raise UserError(
             f"{_first_line(error)}: '${{' begins a reference to another key. {NO_REFERENCE}"
         ) from None
-    except OmegaConfBaseException as error:
-        raise UserError(_explained(kinds, error)) from None
     except TypeError as error:  # a list where a mapping belongs, or the reverse
         source = " ".join(arguments) or layers[-1]
         raise UserError(f"{error} in {source}: {{a: b}} is a mapping, [a, b] a list.") from None
 
-    # the values themselves
-    for name, item, _ in keys:
-        value = attrgetter(name)(loaded)
-        _check_numbers(name, value)
-        _check_bounds(name, value, **item.metadata)
-    return loaded  # type: ignore[return-value]
+
+def _check_names(given: dict[str, Any], kinds: dict[str, Any], above: str = "") -> None:
+    """Raise UserError for a key that does not exist, or a value where a section belongs."""
+    for word, value in given.items():
+        name = f"{above}{word}"
+        if name in kinds:
+            continue
+        inside = [known for known in kinds if known.startswith(f"{name}.")]
+        if not inside:
+            guess = _nearest_key(name, kinds)
+            raise UserError(f"unknown key {name!r}.{guess} --help lists the keys.")
+        if not isinstance(value, dict):
+            raise UserError(
+                f"{name} is {value!r}; a section takes no value: give its keys, e.g. {inside[0]}=…. "
+                "--help lists them."
+            )
+        _check_names(value, kinds, f"{name}.")
+
+
+# one of a kind serves many keys, and a search loads many trees
+_validator = functools.cache(validation.Validator)
+
+
+def _tree(schema: type[Tree], values: dict[str, Any], prefix: str = "") -> Tree:
+    """The dataclass with these values, its sections from those whose names begin with theirs."""
+    hints = get_type_hints(schema)
+    given = {}
+    for item in dataclasses.fields(schema):  # type: ignore[arg-type]
+        name = prefix + item.name
+        is_section = dataclasses.is_dataclass(hints[item.name])
+        given[item.name] = (
+            _tree(hints[item.name], values, f"{name}.") if is_section else values[name]
+        )
+    return schema(**given)
 
 
 def _first_line(error: BaseException) -> str:
@@ -211,26 +246,6 @@ def _check_layer(layer: Mapping[str, Any], kinds: dict[str, Any], above: str = "
             _check_layer(value, kinds, f"{whole}.")
 
 
-def _explained(known: dict[str, Any], error: Any) -> str:
-    """What OmegaConf complains of, in our words; `known`: name -> type of every key."""
-    reason = _first_line(error).partition(". Did you mean")[0][:300]  # we guess better
-    wrong = error.full_key
-    if wrong is None:
-        example = next(iter(known))
-        return (
-            f"{reason}: a section takes no value; give its keys, e.g. {example}=…. "
-            "--help lists the keys."
-        )
-    if "is incompatible with" in reason:
-        return f"{wrong}: its names are words; put numbers in quotes, e.g. '{{\"1\": 3.0}}'."
-    if "not in" in reason or wrong not in known:
-        guess = _nearest_key(wrong, known)
-        return f"unknown key {wrong!r} ({reason}).{guess} --help lists the keys."
-    if str(known[wrong]).startswith("list"):
-        return f"{wrong} takes a list, e.g. {wrong}=[a,b]. --help lists types and meanings."
-    return f"{wrong}: {reason}. --help lists types and meanings."
-
-
 def _nearest_key(wrong: str, known: Iterable[str]) -> str:
     """` Did you mean 'x'?` for a key, a section, or a key of the same name elsewhere."""
     sections = {name.split(".")[0] for name in known}
@@ -241,37 +256,6 @@ def _nearest_key(wrong: str, known: Iterable[str]) -> str:
         if name.split(".")[-1] == wrong.split(".")[-1]:
             return f" Did you mean {name!r}?"
     return ""
-
-
-def _check_numbers(name: str, value: Any) -> None:
-    """Raise UserError for a number that no file of ours can hold, however deep it stands."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list):
-        for part in value:
-            _check_numbers(name, part)
-    if isinstance(value, int) and abs(value) > MOST_INT:
-        raise UserError(
-            f"{name} has the number {str(value)[:20]}…; "
-            f"whole numbers reach from -{MOST_INT} to {MOST_INT}."
-        )
-    if isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"{name} is {value}; it must be a finite number.")
-
-
-def _check_bounds(
-    name: str, value: Any, meaning: str, low: float, high: float, **others: Any
-) -> None:
-    """Raise UserError for a finite number, or one in a list, that is out of a key's bounds."""
-    for number in value if isinstance(value, list) else [value]:
-        if not isinstance(number, int | float) or low <= number <= high:
-            continue
-        allowed = []
-        if math.isfinite(low):
-            allowed.append(f"at least {low}")
-        if math.isfinite(high):
-            allowed.append(f"at most {high}")
-        raise UserError(f"{name} is {number}; it must be {' and '.join(allowed)} ({meaning}).")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -311,11 +295,6 @@ def flat(tree: Any, *, resumes: bool = True) -> dict[str, Any]:
         if item.metadata["identity"] and (resumes or not item.metadata["resumes"]):
             values[name] = attrgetter(name)(tree)
     return values
-
-
-def digest(value: Any) -> str:
-    """SHA-256 of a JSON-able value, keys sorted."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def help_text(schema: type) -> str:

@@ -6,13 +6,12 @@ from pathlib import Path
 
 from facefactory import Failed, Missing, UserError, rundir, runner, say, surroundings
 from facefactory.cluster import check, local, status
+from facefactory.cluster.launch import OPENS
 from facefactory.cluster.local import INTERRUPTED
 from facefactory.run import Run, load_run
 from facefactory.rundir import RunDir
 from facefactory.runner import Interrupted
 from facefactory.stages import of
-
-OPENS = "opens="  # an argument: the stage whose jobs come next, side by side, into one folder
 
 
 def guarded(work: Callable[[], None]) -> int:

@@ -5,7 +5,6 @@ name that ends in `.py` is the user's own file. A component is the one public cl
 defines under the name `Component`.
 """
 
-import difflib
 import hashlib
 import importlib
 import importlib.util
@@ -16,7 +15,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from facefactory import UserError
+from facefactory import UserError, validation
+from facefactory.validation import nearest
 
 LISTED = 40  # names that an error lists
 
@@ -30,12 +30,6 @@ class Nested:
 
     package: str
     many: bool = False
-
-
-def nearest(word: str, words: typing.Iterable[str]) -> str:
-    """` Did you mean 'x'?` for the closest of `words`, else an empty string."""
-    close = difflib.get_close_matches(word, list(words), n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def unknown(complaint: str, word: object, known: typing.Iterable[str]) -> UserError:
@@ -181,23 +175,10 @@ def _built(nested: Nested, value: dict[str, Any], *facts: Any) -> Any:
 
 def _checked(where: str, value: Any, annotation: Any) -> Any:
     """A value as its annotation wants it; UserError: it has another type."""
-    from pydantic import ConfigDict, TypeAdapter, ValidationError
-
     nested = nested_in(annotation)
     if nested is not None:
         return _nested(where, value, nested)
-    choices = typing.get_args(annotation)
-    if typing.get_origin(annotation) is typing.Literal and value not in choices:
-        raise UserError(f"{where} is {value!r}; allowed are {', '.join(map(str, choices))}.")
-    try:
-        return TypeAdapter(annotation, config=ConfigDict(strict=True)).validate_python(value)
-    except ValidationError as error:
-        first = error.errors()[0]
-        if isinstance(annotation, type):
-            wanted = f"it takes a value of type {annotation.__name__}"
-        else:
-            wanted = first["msg"].removeprefix("Value error, ")
-        raise UserError(f"{where} is {value!r}; {wanted}.") from None
+    return validation.Validator(annotation).checked(where, value)
 
 
 def _nested(where: str, value: Any, nested: Nested) -> dict[str, Any]:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from facefactory import config
+from facefactory import rundir
 
 Better = Literal["lower", "higher"]
-State = Literal["finished", "stopped", "failed", "interrupted"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ class Protocol:
 
     def id(self) -> str:
         """8 hex digits that name it."""
-        return config.digest(dataclasses.asdict(self))[:8]
+        return rundir.digest(dataclasses.asdict(self))[:8]
 
     def reference(self) -> Protocol:
         """What of it concerns the real images alone: whatever is compared with them, their statistics are the same."""
@@ -76,81 +74,6 @@ class Goal:
     def best(self, values: list[float]) -> float:
         """The best of some values."""
         return min(values) if self.better == "lower" else max(values)
-
-
-@dataclass(frozen=True)
-class Rung:
-    """What a trial scored at one budget."""
-
-    kimg: float
-    scores: dict[str, float | None]  # None: no finite number
-    seconds: float | None = None  # since the process began that trained it
-
-    @classmethod
-    def read(cls, line: dict[str, Any]) -> Rung:
-        """From a line of scores.jsonl or results.json; ValueError or TypeError: it is none."""
-        numbers = {name: _finite(value) for name, value in line.items()}
-        kimg = numbers.pop("kimg", None)
-        seconds = numbers.pop("seconds", None)
-        if kimg is None:
-            raise ValueError("no kimg")
-        return cls(kimg, numbers, seconds)
-
-    def line(self) -> dict[str, Any]:
-        """As it is written: scores stand beside the budget."""
-        timed = {} if self.seconds is None else {"seconds": self.seconds}
-        return {"kimg": self.kimg, **self.scores, **timed}
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One point of a search: what was tried, how it ended and what it scored."""
-
-    name: str  # of its folder
-    number: int
-    params: dict[str, Any]  # dotted config key -> value
-    state: State = "interrupted"
-    rungs: tuple[Rung, ...] = ()
-    error: str | None = None
-    distributions: dict[str, str] = field(default_factory=dict)  # parameter -> Optuna's JSON
-
-    @classmethod
-    def read(cls, entry: dict[str, Any]) -> Trial:
-        """From an entry of results.json."""
-        names = [one.name for one in dataclasses.fields(cls)]
-        known = {name: entry[name] for name in names if name in entry}
-        return cls(**known, rungs=tuple(map(Rung.read, entry["scores"])))
-
-    def entry(self) -> dict[str, Any]:
-        """As it is written to results.json."""
-        values = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
-        del values["rungs"]
-        return {**values, "scores": [rung.line() for rung in self.rungs]}
-
-    def last(self, metric: str) -> tuple[float, float] | None:
-        """Budget [kimg] and score of the furthest rung at which it has that score."""
-        scored = []
-        for rung in self.rungs:
-            score = rung.scores.get(metric)
-            if score is not None:
-                scored.append((rung.kimg, score))
-        return max(scored, default=None)
-
-    def timeless(self) -> list[Any]:
-        """What it is known by, whenever it ran."""
-        return [self.name, self.state, [{"kimg": one.kimg, **one.scores} for one in self.rungs]]
-
-
-@dataclass(frozen=True)
-class Finalist:
-    """How one of the best trials ended that went on to the full budget."""
-
-    name: str  # of its folder
-    trial: str
-    folder: str  # below the run folder
-    state: State
-    error: str | None = None
-    log_tail: str | None = None
 
 
 @dataclass(frozen=True)
@@ -244,10 +167,6 @@ class Strip:
 
 SEEN = 0.9  # rank correlation
 CLEARLY = 3.0  # standard errors
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
 
 
 def rank_correlation(values: list[float]) -> float:

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from facefactory import UserError, config, say
+from facefactory import UserError, say
 
 DAMAGED = "is empty or cut, as a crash or a full disk leaves files"
 # What each line of the ledger has, and what some have
@@ -126,7 +126,7 @@ def need_json(path: Path, advice: str) -> Any:
 def write_sealed(path: Path, record: dict[str, Any]) -> None:
     """Write a JSON object with the digest of its content."""
     as_read = json.loads(json.dumps(record, allow_nan=False))
-    write_json(path, {**as_read, "digest": config.digest(as_read)})
+    write_json(path, {**as_read, "digest": digest(as_read)})
 
 
 def read_sealed(path: Path) -> dict[str, Any] | None:
@@ -138,8 +138,8 @@ def read_sealed(path: Path) -> dict[str, Any] | None:
     if content is None:
         return None
     if isinstance(content, dict):
-        digest = content.pop("digest", None)
-        if digest == config.digest(content):
+        written = content.pop("digest", None)
+        if written == digest(content):
             return content
     _say_once(f"{path} holds something else than was written there; it counts as missing.")
     return None
@@ -245,6 +245,11 @@ def tail(path: Path, lines: int = 15) -> str | None:
     if not path.is_file():
         return None
     return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a JSON-able value, keys sorted."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def sha256(path: Path) -> str:

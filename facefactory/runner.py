@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from importlib.metadata import version
 from typing import Any
 
-from facefactory import UserError, config, rundir, say, surroundings
+from facefactory import UserError, rundir, say, surroundings
 from facefactory.cluster.local import STOPS
 from facefactory.run import Run
 from facefactory.rundir import RunDir
@@ -131,7 +131,7 @@ def begin(run: Run, folder: RunDir, stage: Stage) -> dict[str, Any]:
     identity: Any = stage.config(run, resumes=False)
     if not stage.resumes:
         identity = [identity, inputs]
-    folder.begin(stage.name, config.digest(identity))
+    folder.begin(stage.name, rundir.digest(identity))
     return inputs
 
 

@@ -19,8 +19,8 @@ from typing import Any, Literal
 
 from facefactory import Failed, UserError, say, scratch, surroundings, trials
 from facefactory.config import key
-from facefactory.results import Goal, Rung, Trial
-from facefactory.trials import OVER, Params, TrialFolder, folder_of, name_of
+from facefactory.results import Goal
+from facefactory.trials import OVER, Params, Rung, Trial, TrialFolder, folder_of, name_of
 
 Space = dict[str, dict[str, Any]]
 Report = Callable[[Rung], None]

@@ -1,4 +1,4 @@
-"""The folders of a search's trials: the one place that knows which files lie there.
+"""Trials of a search: what is known of one, and its folder; the one place that knows their keys and files.
 
 `trial.json` number and parameters · `scores.jsonl` a line a rung · `state.json` how it ended, once it has · and what
 any run folder has, of its training.
@@ -6,17 +6,94 @@ any run folder has, of its training.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
-from facefactory import config, rundir, say
-from facefactory.results import Rung, State, Trial
+from facefactory import rundir, say
 
-Params = dict[str, Any]
+Params = dict[str, Any]  # dotted config key -> value
+State = Literal["finished", "stopped", "failed", "interrupted"]
 OVER: tuple[State, ...] = ("finished", "stopped")  # the same command does not take these up again
+
+
+@dataclass(frozen=True)
+class Rung:
+    """What a trial scored at one budget."""
+
+    kimg: float
+    scores: dict[str, float | None]  # None: no finite number
+    seconds: float | None = None  # since the process began that trained it
+
+    @classmethod
+    def read(cls, line: dict[str, Any]) -> Rung:
+        """From a line of scores.jsonl or results.json; ValueError or TypeError: it is none."""
+        numbers = {name: _finite(value) for name, value in line.items()}
+        kimg = numbers.pop("kimg", None)
+        seconds = numbers.pop("seconds", None)
+        if kimg is None:
+            raise ValueError("no kimg")
+        return cls(kimg, numbers, seconds)
+
+    def line(self) -> dict[str, Any]:
+        """As it is written: scores stand beside the budget."""
+        timed = {} if self.seconds is None else {"seconds": self.seconds}
+        return {"kimg": self.kimg, **self.scores, **timed}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One point of a search: what was tried, how it ended and what it scored."""
+
+    name: str  # of its folder
+    number: int
+    params: Params
+    state: State = "interrupted"
+    rungs: tuple[Rung, ...] = ()
+    error: str | None = None
+    distributions: dict[str, str] = field(default_factory=dict)  # parameter -> Optuna's JSON
+
+    @classmethod
+    def read(cls, entry: dict[str, Any]) -> Trial:
+        """From an entry of results.json."""
+        names = [one.name for one in dataclasses.fields(cls)]
+        known = {name: entry[name] for name in names if name in entry}
+        return cls(**known, rungs=tuple(map(Rung.read, entry["scores"])))
+
+    def entry(self) -> dict[str, Any]:
+        """As it is written to results.json."""
+        values = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
+        del values["rungs"]
+        return {**values, "scores": [rung.line() for rung in self.rungs]}
+
+    def last(self, metric: str) -> tuple[float, float] | None:
+        """Budget [kimg] and score of the furthest rung at which it has that score."""
+        scored = []
+        for rung in self.rungs:
+            score = rung.scores.get(metric)
+            if score is not None:
+                scored.append((rung.kimg, score))
+        return max(scored, default=None)
+
+    def timeless(self) -> list[Any]:
+        """What it is known by, whenever it ran."""
+        return [self.name, self.state, [{"kimg": one.kimg, **one.scores} for one in self.rungs]]
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """How one of the best trials ended that went on to the full budget."""
+
+    name: str  # of its folder
+    trial: str
+    folder: str  # below the run folder
+    state: State
+    error: str | None = None
+    log_tail: str | None = None
 
 
 @dataclass(frozen=True)
@@ -96,9 +173,13 @@ def _readable(lines: list[dict[str, Any]]) -> Iterator[Rung]:
             continue
 
 
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
 def name_of(number: int, params: Params) -> str:
     """Number and 8 hex digits of the parameters."""
-    return f"{number:03d}-{config.digest(params)[:8]}"
+    return f"{number:03d}-{rundir.digest(params)[:8]}"
 
 
 def folder_of(study: Path, name: str) -> TrialFolder:

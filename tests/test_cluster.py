@@ -95,7 +95,7 @@ def test_an_unknown_profile_is_refused_with_those_that_exist(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"partitoin": "gpu"}, r"unknown key 'partitoin' .*Did you mean 'partition'"),
+        ({"partitoin": "gpu"}, r"unknown key 'partitoin'.*Did you mean 'partition'"),
         ({"gpus_per_node": "two"}, "gpus_per_node"),
         ({"gpu_min": 0}, r"gpu_min is 0; it must be at least 1"),
         ({"requeue": "maybe"}, "requeue"),

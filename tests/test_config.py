@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pytest
 import yaml
 
-from facefactory import UserError, config
+from facefactory import UserError, config, rundir
 from facefactory.config import key, section
 from facefactory.run import Run
 from facefactory.training import Training
@@ -81,27 +81,31 @@ def test_defaults_are_not_shared_between_trees() -> None:
     [
         (
             "optics.focal_m=3",
-            r"unknown key 'optics\.focal_m' \(Key 'focal_m' not in '\w+'\)\. Did you mean 'optics\.focal_mm'\?.*--help",
+            r"unknown key 'optics\.focal_m'\. Did you mean 'optics\.focal_mm'\?.*--help",
         ),
         ("optic.lens=x", r"unknown key 'optic'.*Did you mean.*optics"),
         ("shots=3", r"unknown key 'shots'.*Did you mean 'optics\.shots'\?"),
-        ("optics.shots=many", r"optics\.shots: .*'many'.*Integer"),
-        ("optics.shots=1.5", r"optics\.shots: .*1\.5.*Integer"),
-        ("optics.quiet=maybe", r"optics\.quiet: .*'maybe'.*bool"),
-        ("optics.shots=null", r"optics\.shots: .*None.*int"),
+        ("optics.shots=many", r"optics\.shots is 'many'; it takes a whole number \(pictures\)"),
+        ("optics.shots=1.5", r"optics\.shots is 1\.5; it takes a whole number"),
+        ("optics.quiet=maybe", r"optics\.quiet is 'maybe'; it takes true or false"),
+        ("optics.shots=null", r"optics\.shots is None; it takes a whole number"),
         ("optics.shots=0", r"optics\.shots is 0; it must be at least 1 \(pictures\)"),
         (
             "optics.focal_mm=700",
-            r"optics\.focal_mm is 700\.0; it must be at least 1\.0 and at most 600\.0 \(focal length, mm\)",
+            r"optics\.focal_mm is 700; it must be at least 1\.0 and at most 600\.0 \(focal length, mm\)",
         ),
         ("optics.stops=[2,0.5]", r"optics\.stops is 0\.5; it must be at least 1\.0"),
-        ("optics.colour=sepia", r"optics\.colour: .*'sepia'.*'gray'.*'rgb'"),
+        ("optics.colour=sepia", r"optics\.colour is 'sepia'; allowed are gray, rgb \(channels\)"),
         ("optics.lens", r"'optics\.lens' is not of the form key=value, e\.g\. "),
         ("--shots", r"'--shots' is not of the form key=value"),
-        ("optics.focal_mm=nan", r"optics\.focal_mm is nan; "),
+        ("optics.focal_mm=nan", r"optics\.focal_mm is 'nan'; it takes a number"),
+        ("optics.focal_mm=.nan", r"optics\.focal_mm is nan; it must be a finite number"),
         ("optics.stops=[.inf]", r"optics\.stops is inf; "),
         ("optics.stops=[1", r"'optics\.stops=\[1'.*not"),
-        ("optics=3", r"not.*Optics.*section.*optics\.lens"),
+        ("optics=3", r"optics is 3; a section takes no value.*e\.g\. optics\.lens="),
+        ("optics.body=3", r"optics\.body is 3; it takes a mapping \(camera"),
+        ("optics.stops=3", r"optics\.stops is 3; it takes a list, e\.g\. \[a, b\], each a number"),
+        ("optics.shots.x=3", r"optics\.shots is \{'x': 3\}; it takes a whole number"),
     ],
 )
 def test_a_wrong_argument_is_one_clear_line(argument: str, message: str) -> None:
@@ -118,16 +122,19 @@ def test_a_wrong_argument_is_one_clear_line(argument: str, message: str) -> None
         ("optics.shots=${seed}", r"'\$\{' names a variable that is not set"),
         ("optics.body=" + "[" * 600 + "]" * 600, r"nested too deeply"),
         ("optics.body=&a [*a]", r"stands for 100000 values or more"),
-        ("optics.body={a: [.nan]}", r"optics\.body is nan; it must be a finite number"),
+        (
+            "optics.body={a: [.nan]}",
+            r"optics\.body is .*; nan must be a finite number",
+        ),
         (
             "optics.body={a: 99999999999999999999}",
-            r"optics\.body has the number 99999999999999999999…; whole numbers reach",
+            r"optics\.body is .*; 99999999999999999999… is too large: whole numbers reach",
         ),
         (
             "seed=9223372036854775808",
-            r"seed has the number 9223372036854775808…; whole numbers reach",
+            r"seed is 9223372036854775808; .*too large: whole numbers reach",
         ),
-        ("seed=" + "9" * 3000, r"seed has the number 9{20}…"),
+        ("seed=" + "9" * 3000, r"seed is 9+…; 9{20}… is too large"),
         ("=3", r"not of the form key=value"),
         ("optics..lens=3", r"not of the form key=value"),
     ],
@@ -229,9 +236,9 @@ def test_flat_names_what_decides_a_result() -> None:
 
 
 def test_a_digest_forgets_the_order_of_keys_only() -> None:
-    assert config.digest({"a": 1, "b": [1, 2]}) == config.digest({"b": [1, 2], "a": 1})
-    assert config.digest({"a": [1, 2]}) != config.digest({"a": [2, 1]})
-    assert re.fullmatch("[0-9a-f]{64}", config.digest({}))
+    assert rundir.digest({"a": 1, "b": [1, 2]}) == rundir.digest({"b": [1, 2], "a": 1})
+    assert rundir.digest({"a": [1, 2]}) != rundir.digest({"a": [2, 1]})
+    assert re.fullmatch("[0-9a-f]{64}", rundir.digest({}))
 
 
 def test_help_shows_every_key_with_default_type_and_meaning() -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import distributed as dist
 
 from facefactory import ranks
-from facefactory.data.sets import device
+from facefactory.data.sets import transfer
 from facefactory.training import step
 
 
@@ -119,7 +119,7 @@ def test_what_comes_to_the_host_is_waited_for_while_the_next_is_on_its_way(
             happened.append(f"compute {number}")
             yield Far(number), Far(10 * number)
 
-    for one, other in device.to_host(parts()):
+    for one, other in transfer.to_host(parts()):
         happened.append(f"use {int(one[0])} {int(other[0])}")
     assert happened == [
         *("compute 1", "compute 2", "wait 1", "use 1 10"),
@@ -129,5 +129,5 @@ def test_what_comes_to_the_host_is_waited_for_while_the_next_is_on_its_way(
 
 def test_on_cpus_tensors_come_as_they_are() -> None:
     tensor = torch.arange(3)
-    ((same,),) = device.to_host([(tensor,)])
-    assert same is tensor and device.send(tensor, torch.device("cpu")) is tensor
+    ((same,),) = transfer.to_host([(tensor,)])
+    assert same is tensor and transfer.send(tensor, torch.device("cpu")) is tensor

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torch_fidelity import feature_extractor_inceptionv3
 
-from facefactory import UserError, registry
+from facefactory import UserError, registry, sampling
 from facefactory.data.sets import labels, loader, pixels
 from facefactory.data.sets.index import Index
 from facefactory.data.sets.loader import Shards
@@ -244,18 +244,18 @@ def nothing(count: int) -> Tensor:
 
 def test_the_first_draws_are_the_same_for_any_count() -> None:
     model = LinearModel()
-    many = generator.draw(model, nothing(600), 3, "evaluation")
+    many = sampling.draw(model, nothing(600), 3, "evaluation")
     assert many.shape == (600, 16, 16, 1) and many.dtype == torch.uint8
     for count in (1, 64, 256, 257):
-        assert torch.equal(generator.draw(model, nothing(count), 3, "evaluation"), many[:count])
+        assert torch.equal(sampling.draw(model, nothing(count), 3, "evaluation"), many[:count])
     assert len(torch.unique(many.flatten(1), dim=0)) == 600  # chunks do not repeat each other
 
 
 def test_another_seed_or_purpose_draws_other_images() -> None:
     model = LinearModel()
-    first = generator.draw(model, nothing(8), 3, "evaluation")
-    assert not torch.equal(generator.draw(model, nothing(8), 4, "evaluation"), first)
-    assert not torch.equal(generator.draw(model, nothing(8), 3, "traversal"), first)
+    first = sampling.draw(model, nothing(8), 3, "evaluation")
+    assert not torch.equal(sampling.draw(model, nothing(8), 4, "evaluation"), first)
+    assert not torch.equal(sampling.draw(model, nothing(8), 3, "traversal"), first)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -481,7 +481,7 @@ def test_the_pictures_show_the_first_draws_and_below_them_their_nearest_faces(
     index: Index, tmp_path: Path, real: Tensor
 ) -> None:
     evaluate(LinearModel(), index, tmp_path)
-    fake = generator.draw(LinearModel(), nothing(80), 3, "evaluation")
+    fake = sampling.draw(LinearModel(), nothing(80), 3, "evaluation")
     samples, pairs = (
         np.array(Image.open(tmp_path / f"{name}.png")) for name in ("samples", "nearest")
     )
@@ -582,7 +582,7 @@ def test_strips_show_the_nearest_faces_in_pixels_and_in_features(
     monkeypatch.setattr(extractors, "load", lambda *_: Bright())
     found = generator.full(LinearModel(), context_of(index), tmp_path)
     by_pixels, by_features = (Strip(**one) for one in found["strips"])
-    fake = generator.draw(LinearModel(), nothing(12), 3, "evaluation")
+    fake = sampling.draw(LinearModel(), nothing(12), 3, "evaluation")
     _, least = generator.nearest(fake, real)
     assert (by_pixels.features, by_pixels.picture) == ("pixels", "nearest.png")
     np.testing.assert_allclose(by_pixels.distances, least)
@@ -658,7 +658,7 @@ def test_a_quick_score_is_the_full_score_of_fewer_images(index: Index, tmp_path:
 def test_the_nearest_face_is_the_same_whatever_the_chunks(
     real: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fake = generator.draw(LinearModel(), nothing(20), 0, "evaluation")
+    fake = sampling.draw(LinearModel(), nothing(20), 0, "evaluation")
     whole = generator.nearest(fake, real)
     monkeypatch.setattr(generator, "CHUNK", 4)
     parts = generator.nearest(fake, real)

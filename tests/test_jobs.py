@@ -178,7 +178,7 @@ MISTAKES = {
     "training.batch_size=7 training.ranks=2": "multiple of 2",
     "model.name=gan/dcgann": "Did you mean 'gan/dcgan'",
     "model.widht=8": "Did you mean 'width'",
-    "model.width=wide": "type int",
+    "model.width=wide": "a whole number",
     "model.depth=9": "depth=9",
     "objective.critic=hing": "hinge",
     "training.augment=[flip]": "allowed are brightness",

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from facefactory import UserError, config, ranks, registry, rundir
+from facefactory import UserError, ranks, registry, rundir
 from facefactory.data import Pack
 from facefactory.data.packing import pack, recipes
 from facefactory.data.sets import pixels
@@ -121,7 +121,7 @@ def judge_of(index: Index, folder: Path) -> Judge:
         identity="judge",
     )
     _, done = trainer.fit(task, ranks.join(torch.device("cpu")))
-    return Judge(done.average, config.digest(index.images_digest))
+    return Judge(done.average, rundir.digest(index.images_digest))
 
 
 def faulty(index: Index) -> dict[str, Tensor]:

@@ -93,9 +93,9 @@ def test_values_are_checked_against_the_annotation() -> None:
         return registry.resolve("models", {"name": "gan/dcgan", **given})
 
     assert resolve(width=8)["width"] == 8
-    with pytest.raises(UserError, match="width is True; it takes a value of type int"):
+    with pytest.raises(UserError, match="width is True; it takes a whole number"):
         resolve(width=True)
-    with pytest.raises(UserError, match=r"width is 8\.5; it takes a value of type int"):
+    with pytest.raises(UserError, match=r"width is 8\.5; it takes a whole number"):
         resolve(width=8.5)
     with pytest.raises(UserError, match="g_norm is 'layer'; allowed are batch, group, none"):
         resolve(g_norm="layer")

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from scipy.stats import contingency
 
-from facefactory import config, rundir
+from facefactory import rundir
 from facefactory.data.packing import survey
 from facefactory.data.sets.index import FORMAT, Index, read
 from facefactory.data.sets.shard import write_shard
@@ -66,7 +66,7 @@ def write_set(
         "skipped": [],
         **content,
     }
-    rundir.write_json(folder / "index.json", {**facts, "digest": config.digest(facts)})
+    rundir.write_json(folder / "index.json", {**facts, "digest": rundir.digest(facts)})
     return read(folder)
 
 

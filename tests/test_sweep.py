@@ -14,9 +14,10 @@ import optuna
 import pytest
 
 from facefactory import UserError, config, rundir, sweep, trials
-from facefactory.results import Goal, Rung, State, Trial
+from facefactory.results import Goal
 from facefactory.run import Run, resolve, space_of, with_params
 from facefactory.sweep import Sweep
+from facefactory.trials import Rung, State, Trial
 
 GOAL = Goal("fit", "lower")
 JOBS = Path(__file__).parents[1] / "jobs"
@@ -448,7 +449,8 @@ import sys
 from pathlib import Path
 
 from facefactory import scratch, surroundings, sweep
-from facefactory.results import Goal, Rung, State, Trial
+from facefactory.results import Goal
+from facefactory.trials import Rung, State, Trial
 
 surroundings.settle(started_by_us=False)
 

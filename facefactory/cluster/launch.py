@@ -33,6 +33,7 @@ from facefactory.cluster import (
 )
 from facefactory.rundir import RunDir
 
+OPENS = "opens="  # an argument: the stage whose jobs come next, side by side, into one folder
 CODE = Path(__file__).parents[2]
 NAME_LENGTH = 16  # hex digits of a script's name until Slurm has given its job an id
 ANSWER_S = 20.0  # how long a submission that is broken off waits for sbatch's answer

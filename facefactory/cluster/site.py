@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from facefactory.cluster import Profile, asked
-from facefactory.registry import nearest
+from facefactory.validation import nearest
 
 SLICE = re.compile(r"\d+g\.\d+gb")  # of a GPU, as NVIDIA's MIG names them: 1g.10gb
 

@@ -8,7 +8,7 @@ from types import ModuleType
 import numpy as np
 import torch
 
-from facefactory import UserError, config, metrics, registry, rundir
+from facefactory import UserError, metrics, registry, rundir
 from facefactory.data.sets import labels
 from facefactory.data.sets.index import Index
 from facefactory.data.sets.loader import Shards
@@ -48,7 +48,7 @@ def look(index: Index, protocol: Protocol, held_out: str, extractor: Extractor) 
         source,
     ]
     place = references.folder(index)
-    path = place / f"{config.digest(made_of)[:16]}-sight.json"
+    path = place / f"{rundir.digest(made_of)[:16]}-sight.json"
 
     # made by one process, read by the others
     known = rundir.read_sealed(path)

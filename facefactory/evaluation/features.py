@@ -7,9 +7,9 @@ import numpy as np
 import torch
 
 from facefactory.data.sets import pixels
-from facefactory.data.sets.device import send, to_host
 from facefactory.data.sets.loader import Shards
 from facefactory.data.sets.order import Ids
+from facefactory.data.sets.transfer import send, to_host
 from facefactory.evaluation import statistics
 from facefactory.evaluation.extractors import Extractor, Looked
 from facefactory.evaluation.statistics import Statistics

@@ -11,7 +11,6 @@ from typing import Any
 import yaml
 
 from facefactory.report import scores
-from facefactory.results import Finalist, Trial
 from facefactory.rundir import (
     read_json,
     read_ledger,
@@ -20,6 +19,7 @@ from facefactory.rundir import (
     read_sealed,
     tail,
 )
+from facefactory.trials import Finalist, Trial
 
 EMPTY: dict[str, Any] = {
     "kimg": None,

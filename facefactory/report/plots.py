@@ -14,7 +14,7 @@ from optuna import visualization
 
 from facefactory.report.facts import rounded
 from facefactory.report.scores import MARKS
-from facefactory.results import Trial
+from facefactory.trials import Trial
 
 INK = ["#2f5d8a", "#c8702a", "#4a8a57", "#8a4f7d", "#b8a13a", "#5f6b76"]
 SEARCH = {

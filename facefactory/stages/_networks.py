@@ -51,21 +51,19 @@ def trained(task: Task, world: World, until_kimg: float | None = None) -> Traine
 
 def task_of(run: Run, folder: RunDir, index: Index, label: str) -> Task:
     """The training that a config tree describes, in the stage folder `train`."""
-    from facefactory import config
     from facefactory.data.sets.loader import Shards
     from facefactory.training.trainer import Task
 
     def samples(model: Any, clock: int) -> None:
-        from facefactory import conditions
-        from facefactory.evaluation.protocols import generator
+        from facefactory import conditions, sampling
+        from facefactory.data.sets import pixels
 
         if hasattr(model, "sample"):
-            asked = conditions.asked(model, shards, generator.SHOWN)
-            images = generator.draw(model, asked, run.seed, "evaluation")
-            with rundir.atomic(
-                folder.stage("train") / "samples" / f"{clock:012d}.png"
-            ) as temporary:
-                generator.grid(images, 8).save(temporary, "PNG")
+            asked = conditions.asked(model, shards, sampling.SHOWN)
+            images = sampling.draw(model, asked, run.seed, "evaluation")
+            target = folder.stage("train") / "samples" / f"{clock:012d}.png"
+            with rundir.atomic(target) as temporary:
+                pixels.grid(images, 8).save(temporary, "PNG")
 
     index.require_different("train")
     shards = Shards(index, "train")
@@ -76,7 +74,7 @@ def task_of(run: Run, folder: RunDir, index: Index, label: str) -> Task:
         options=run.training,
         seed=run.seed,
         folder=folder.stage("train"),
-        identity=config.digest(of("train").config(run, resumes=False)),
+        identity=rundir.digest(of("train").config(run, resumes=False)),
         label=label,
         data=run.data,
         guard=folder.guard,

@@ -14,5 +14,5 @@ def open_training(path: Path, run: Run) -> RunDir:
         path, config.dump(run), config.flat(run), repeat_command(path, run), True
     )
     made.claim()
-    made.begin("train", config.digest(of("train").config(run, resumes=False)))
+    made.begin("train", rundir.digest(of("train").config(run, resumes=False)))
     return made

@@ -5,17 +5,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from facefactory import Failed, UserError, config, rundir, runner, say, surroundings, sweep
+from facefactory import Failed, UserError, rundir, runner, say, surroundings, sweep
 from facefactory.cluster import local
 from facefactory.cluster.launch import Job
-from facefactory.results import Finalist, Trial
 from facefactory.run import Run, goal_of, with_params
 from facefactory.rundir import RunDir
 from facefactory.runner import Interrupted, stop
 from facefactory.stages import Outputs, Stage, of, on_gpu, outputs_of
 from facefactory.stages._scores import judge_needed
 from facefactory.stages._trials import open_training
-from facefactory.trials import folder_of
+from facefactory.trials import Finalist, Trial, folder_of
 
 TRAINED = ("pack", "judge", "train")  # the stages of a finalist that lead to its networks
 STAGES = (*TRAINED, "evaluate", "interpret")  # and all of them
@@ -135,7 +134,7 @@ class Component(Stage):
         rundir.write_json(target, {"finalists": entries})
         if not done:
             raise Failed(f"all finalists failed: {finalists[0].error}")
-        return {"results": config.digest([entries, done])}, [target]
+        return {"results": rundir.digest([entries, done])}, [target]
 
 
 def _open(folder: RunDir, place: Place) -> RunDir:

@@ -39,11 +39,10 @@ class Component(Stage):
         """Files `00000000.png` …, or shards of one split `train`."""
         import torch
 
-        from facefactory import conditions
+        from facefactory import conditions, sampling
         from facefactory.data.packing import pack, recipe_file, recipes
         from facefactory.data.sets import pixels
         from facefactory.data.sets.loader import Shards
-        from facefactory.evaluation.protocols import generator
 
         model = of(run.subject).made(run, folder)
         if not hasattr(model, "sample"):
@@ -60,9 +59,9 @@ class Component(Stage):
         asked = torch.empty(count, 0)
         if getattr(model, "conditions", ()):
             asked = conditions.asked(model, Shards(index_of(folder), "train"), count)
-        drawn = itertools.chain.from_iterable(generator.draws(model, asked, run.seed, "generate"))
+        drawn = itertools.chain.from_iterable(sampling.draws(model, asked, run.seed, "generate"))
         for number, image in enumerate(drawn):
-            pixels.write(generator.grid(image[None], 1), pictures / f"{number:08d}.png")
+            pixels.write(pixels.grid(image[None], 1), pictures / f"{number:08d}.png")
 
         # shards are packed from the files, as any set is
         if run.generate.format == "shards":

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facefactory import UserError, __version__, config, rundir
+from facefactory import UserError, __version__, rundir
 from facefactory.run import Run
 from facefactory.rundir import RunDir
 from facefactory.runner import stop
@@ -61,7 +61,7 @@ class Component(Stage):
 
         index = index_of(folder)
         made_of = [self.config(run), index.images_digest, index.labels_digest, __version__]
-        home = Path(run.paths.data) / "judges" / config.digest(made_of)[:16]
+        home = Path(run.paths.data) / "judges" / rundir.digest(made_of)[:16]
         facts = rundir.read_sealed(home / "results.json")
         if facts is None:  # only then is anything locked or written: such folders may be read-only
             facts = self._made(run, index, home)
@@ -114,7 +114,7 @@ class Component(Stage):
                 options=dataclasses.replace(run.judge.training, total_kimg=kimg),
                 seed=0,  # no seed of a run: it is shared by all
                 folder=home / name,
-                identity=config.digest([self.config(run), name, index.labels_digest]),
+                identity=rundir.digest([self.config(run), name, index.labels_digest]),
                 label=name,
                 should_stop=stop,
             )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facefactory import UserError, config, rundir, say
+from facefactory import UserError, rundir, say
 from facefactory.cluster.launch import Job
 from facefactory.run import Run
 from facefactory.rundir import RunDir
@@ -41,7 +41,7 @@ class Component(Stage):
         from facefactory.data.sets import index
 
         if run.data.shards:
-            return {"index": config.digest(index.read(Path(run.data.shards)).content)}
+            return {"index": rundir.digest(index.read(Path(run.data.shards)).content)}
         return dict(plan_of(run, folder).fingerprint)
 
     def intact(self, run: Run, folder: RunDir) -> bool:

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facefactory import UserError, config
+from facefactory import UserError, rundir
 from facefactory.run import Run
 from facefactory.rundir import RunDir
 from facefactory.stages import Outputs, Plan, Stage, outputs_of
@@ -40,7 +40,7 @@ class Component(Stage):
         """The reference, to whose size they are brought, and digests of the pictures."""
         found = super().inputs(run, folder)
         if _is_packed(run):
-            return {**found, "index": config.digest(_packed_before(run).content)}
+            return {**found, "index": rundir.digest(_packed_before(run).content)}
         return {**found, **_plan(run, folder).fingerprint}
 
     def work(self, run: Run, folder: RunDir) -> Outputs:

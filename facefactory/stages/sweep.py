@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from facefactory import Failed, config, rundir, runner, say, surroundings, sweep
+from facefactory import Failed, rundir, runner, say, surroundings, sweep
 from facefactory.cluster.launch import Job
 from facefactory.cluster.local import INTERRUPTED
 from facefactory.evaluation import protocols
-from facefactory.results import Rung
 from facefactory.run import TRAINS, Run, goal_of, load_run, space_of, with_params
 from facefactory.rundir import RunDir
 from facefactory.runner import Interrupted, stop
@@ -28,7 +27,7 @@ from facefactory.stages._networks import (
 from facefactory.stages._scores import context_of, judge_needed
 from facefactory.stages._sets import index_of, require_different, require_splits
 from facefactory.stages._trials import open_training
-from facefactory.trials import TrialFolder
+from facefactory.trials import Rung, TrialFolder
 
 RESUMES = "each trial goes on from its last checkpoint"
 LIVES = (
@@ -68,7 +67,7 @@ class Component(Stage):
 
     def inputs(self, run: Run, folder: RunDir) -> dict[str, Any]:
         """What scores need, the pixels and what the search space holds."""
-        return {**super().inputs(run, folder), "space": config.digest(space_of(run))}
+        return {**super().inputs(run, folder), "space": rundir.digest(space_of(run))}
 
     def work(self, run: Run, folder: RunDir) -> Outputs:
         """Search, in the Ray that was started for this process, or in one of its own.
@@ -109,7 +108,7 @@ class Component(Stage):
         if not sweep.best(tried, 1, goal):
             errors = sorted({str(trial.error) for trial in tried})
             raise Failed(f"all {len(tried)} trials failed: {'; '.join(errors)[:500]}")
-        outputs = {"trials": config.digest([trial.timeless() for trial in tried])}
+        outputs = {"trials": rundir.digest([trial.timeless() for trial in tried])}
         return outputs, [target / "results.json"]
 
     def part(self, run: Run, folder: RunDir, arguments: Sequence[str]) -> None:

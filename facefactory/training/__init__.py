@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from facefactory import UserError
 from facefactory.config import key
-from facefactory.registry import nearest
+from facefactory.validation import nearest
 
 OptimiserKind = Literal["adam", "adamw", "rmsprop", "sgd"]
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from facefactory import UserError
-from facefactory.registry import nearest
+from facefactory.validation import nearest
 
 Word = str | int | float | bool  # as YAML reads a value of a label
 # Of a set or split: folders and files are called so

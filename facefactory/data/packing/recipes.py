@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from facefactory import UserError, config, registry
+from facefactory import UserError, config, registry, rundir
 from facefactory.data import Pack, sources
 from facefactory.data.packing import layout, select, tables, values
 from facefactory.data.packing.pictures import stretched
@@ -67,9 +67,9 @@ class Plan:
         recipe = dict(self.recipe)
         recipe.pop("max_bad", None)
         return {
-            "recipe": config.digest(recipe),
-            "labels": config.digest([content.hexdigest(), self.schema]),
-            "images": config.digest(self.stamp),
+            "recipe": rundir.digest(recipe),
+            "labels": rundir.digest([content.hexdigest(), self.schema]),
+            "images": rundir.digest(self.stamp),
         }
 
     @property
@@ -78,7 +78,7 @@ class Plan:
         options = config.flat(self.options)
         for name in ("root", "labels", "recipe", *OVERRIDES):  # the fingerprint has these
             options.pop(name, None)
-        return config.digest([options, self.fingerprint])
+        return rundir.digest([options, self.fingerprint])
 
     @property
     def folder_name(self) -> str:

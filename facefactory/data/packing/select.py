@@ -14,7 +14,8 @@ import pandas as pd
 
 from facefactory import UserError
 from facefactory.data.sets import order
-from facefactory.registry import nearest, unknown
+from facefactory.registry import unknown
+from facefactory.validation import nearest
 
 COMPARE: dict[type[ast.cmpop], Callable[..., Any]] = {
     ast.Eq: np.equal,

@@ -18,7 +18,7 @@ import pandas as pd
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
-from facefactory import config, rundir
+from facefactory import rundir
 from facefactory.data.sets import labels, order, pixels
 from facefactory.data.sets.index import Index
 from facefactory.data.sets.loader import Shards
@@ -143,7 +143,7 @@ def place(index: Index) -> Path:
     """
     if os.access(index.folder, os.W_OK):
         return index.folder
-    name = config.digest([index.images_digest, index.labels_digest])
+    name = rundir.digest([index.images_digest, index.labels_digest])
     return rundir.cache_folder() / "surveys" / name
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from facefactory import UserError, config, rundir
+from facefactory import UserError, rundir
 from facefactory.facts import Facts, Size, labels_of
 
 if TYPE_CHECKING:
@@ -57,12 +57,12 @@ class Index:
     @property
     def images_digest(self) -> str:
         """Digest of the shards' images and splits: what an unconditional model depends on."""
-        return config.digest(self._column("pixels_sha256"))
+        return rundir.digest(self._column("pixels_sha256"))
 
     @property
     def labels_digest(self) -> str:
         """Digest of labels and their schema."""
-        return config.digest(
+        return rundir.digest(
             [self.content["labels"], self.content["group"], self._column("table_sha256")]
         )
 
@@ -190,7 +190,7 @@ def _fault(path: Path, sha256: str, size: int | None, full: bool) -> str | None:
         "mtime_ns": stat.st_mtime_ns,
         "sha256": sha256,
     }
-    remembered = rundir.cache_folder() / "verified" / f"{config.digest(verdict)}.json"
+    remembered = rundir.cache_folder() / "verified" / f"{rundir.digest(verdict)}.json"
     if not full and rundir.read_json(remembered) == verdict:
         return None
     there = rundir.sha256(path)
@@ -203,7 +203,7 @@ def _fault(path: Path, sha256: str, size: int | None, full: bool) -> str | None:
 def write(folder: Path, content: dict[str, Any]) -> Index:
     """Write index.json with the digest of its content; only then is the folder a set."""
     content = json.loads(json.dumps(content))  # as a reader will see it
-    rundir.write_json(folder / "index.json", {**content, "digest": config.digest(content)})
+    rundir.write_json(folder / "index.json", {**content, "digest": rundir.digest(content)})
     return read(folder)
 
 
@@ -232,7 +232,7 @@ def read(folder: Path) -> Index:
 
     # what write put into it
     digested = {key: value for key, value in content.items() if key != "digest"}
-    if content.get("digest") != config.digest(digested):
+    if content.get("digest") != rundir.digest(digested):
         raise UserError(
             f"{path} was changed after packing: its digest does not fit its content. "
             "Pack or copy the set again."

@@ -24,7 +24,7 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 import torch
 
-from facefactory import UserError, config, say, surroundings
+from facefactory import UserError, rundir, say, surroundings
 from facefactory.data import Data
 from facefactory.data.sets import staging
 from facefactory.data.sets.index import BLOCK, Index
@@ -226,7 +226,7 @@ class Shards:
                 stream.write(self._read(ids, self.space(len(ids))).numpy().data)
 
         try:
-            name = config.digest([self.index.images_digest, self._splits, self._shape])
+            name = rundir.digest([self.index.images_digest, self._splits, self._shape])
             copy = staging.shared(name, where, size, write)
             weakref.finalize(self, copy.close)
             # shared: a private map of a set beyond memory is refused

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw
 
-from facefactory import UserError, config
+from facefactory import UserError, config, rundir
 from facefactory.data.sources import Found
 
 Color = tuple[int, int, int]
@@ -692,5 +692,5 @@ def find(recipe: dict[str, Any], root: str | None) -> Found:
         raise UserError(f"pack.root={root}: drawn faces lie in no folder; {way}.")
     section = recipe.get("drawn")
     labels = table(config.load(Options, [], [section or {}]))
-    code = config.digest(Path(__file__).read_text())
+    code = rundir.digest(Path(__file__).read_text())
     return Found(labels.index, range(len(labels)), [section, code], labels)

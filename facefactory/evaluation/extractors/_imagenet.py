@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional as F
 
-from facefactory.data.sets.device import send
+from facefactory.data.sets.transfer import send
 from facefactory.facts import Size
 
 LEAST = (

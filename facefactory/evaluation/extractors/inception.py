@@ -10,7 +10,7 @@ import warnings
 import torch
 
 from facefactory import weights
-from facefactory.data.sets.device import send
+from facefactory.data.sets.transfer import send
 from facefactory.evaluation.extractors import Judge, Looked
 from facefactory.evaluation.extractors._folding import fold
 from facefactory.facts import Size

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from facefactory.data.sets.device import send
+from facefactory.data.sets.transfer import send
 from facefactory.evaluation.extractors import Judge, Looked, inception
 from facefactory.facts import Size
 from facefactory.metrics import Array

@@ -10,7 +10,7 @@ import torch
 
 from facefactory import UserError
 from facefactory.data.sets import pixels
-from facefactory.data.sets.device import send
+from facefactory.data.sets.transfer import send
 from facefactory.evaluation.extractors import Judge, Looked
 from facefactory.facts import Size
 

@@ -1,7 +1,7 @@
 """The protocol for models that draw images: scores on every feature network, their scale, and the nearest training faces."""
 
 import dataclasses
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,11 +12,9 @@ from scipy.spatial.distance import cdist
 
 from facefactory import UserError, conditions, registry
 from facefactory.data.sets import labels, pixels
-from facefactory.data.sets.device import send, to_host
 from facefactory.data.sets.loader import CHUNK, Shards
 from facefactory.data.sets.order import Ids
 from facefactory.data.sets.pixels import grid
-from facefactory.draws import normal
 from facefactory.evaluation import (
     Evaluation,
     autoencoders,
@@ -32,10 +30,10 @@ from facefactory.evaluation.protocols import Context
 from facefactory.metrics import Array
 from facefactory.metrics.features._neighbours import nearest as neighbours
 from facefactory.results import Drawn, Goal, Protocol, Score, Sight, Strip
+from facefactory.sampling import SHOWN, draws
 
 TAKES = ("sample",)
 GOAL = Goal("kd_lite0", "lower")
-SHOWN = 64  # faces in a grid
 MOST_PIXELS = (
     10_000  # real images of a split that are searched for the nearest one, and held in memory
 )
@@ -65,34 +63,6 @@ def goal(name: str | None, options: Evaluation) -> Goal:
     for network in options.networks:
         extractors.require(network)
     return found
-
-
-def draws(model: Any, c: torch.Tensor, seed: int, purpose: str) -> Iterator[torch.Tensor]:
-    """Chunks of generated images [n, H, W, C] uint8, one for each condition in `c` [count, columns].
-
-    The first ones are the same for any count.
-    """
-    like = pixels.like(model)
-
-    def chunks() -> Iterator[tuple[torch.Tensor, ...]]:
-        for start in range(0, len(c), CHUNK):
-            wanted = c[start : start + CHUNK]
-            # sums in a layer may depend on how many there are
-            full = wanted[torch.arange(CHUNK) % len(wanted)]
-            z = normal(seed, start, purpose, CHUNK, model.z_dim)
-            with torch.inference_mode():
-                images = model.sample(
-                    send(z, like.device).to(like), send(full, like.device).to(like)
-                )
-            yield (pixels.to_uint8(images)[: len(wanted)],)
-
-    for (images,) in to_host(chunks()):
-        yield images
-
-
-def draw(model: Any, c: torch.Tensor, seed: int, purpose: str) -> torch.Tensor:
-    """Generated images [count, H, W, C] uint8, one for each condition in `c` [count, columns]."""
-    return torch.cat(list(draws(model, c, seed, purpose)))
 
 
 def load(network: str, context: Context) -> Extractor:
