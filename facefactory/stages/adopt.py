@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from facefactory import UserError, config, registry, rundir
+from facefactory import UserError, registry, rundir
 from facefactory.run import Run
 from facefactory.rundir import RunDir
 from facefactory.stages import Outputs, Plan, Stage
@@ -43,7 +43,7 @@ class Component(Stage):
         target = folder.stage(self.name) / "samples.png"
         with rundir.atomic(target) as temporary:
             pixels.grid(pixels.to_uint8(images), 8).save(temporary, "PNG")
-        digest = config.digest(run.foreign)
+        digest = rundir.digest(run.foreign)
         return {"checkpoint": digest, "kimg": None, "path": run.foreign["weights"]}, [target]
 
     def product(self, run: Run) -> Any:
