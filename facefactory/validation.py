@@ -82,9 +82,9 @@ class Validator:
     def _bounds(self) -> str:
         allowed = []
         if math.isfinite(self.low):
-            allowed.append(f"at least {self.low}")
+            allowed.append(f"at least {_plain(self.low)}")
         if math.isfinite(self.high):
-            allowed.append(f"at most {self.high}")
+            allowed.append(f"at most {_plain(self.high)}")
         return " and ".join(allowed)
 
 
@@ -144,6 +144,10 @@ def _wanted(annotation: Any) -> str:
     if origin is list:
         return f"a list, e.g. [a, b], each {_wanted(inner[0])}"
     return WORDS.get(origin or annotation, str(annotation))
+
+
+def _plain(bound: float) -> float:
+    return int(bound) if bound == int(bound) else bound
 
 
 def _shown(value: Any) -> str:
