@@ -1,12 +1,12 @@
 # make sweep: a report from real faces on this machine. make test: everything this machine can check.
-# make torture: the long fault drills. PYTHON= and VENV= may be given.
+# make torture: the long fault drills. make gpu: promises and speed on a GPU, in minutes. PYTHON= and VENV= may be given.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: sweep test torture lint types format bench install
+.PHONY: sweep test torture gpu lint types format bench install
 
 sweep: $(INSTALLED)
 	$(BIN)/python jobs/sweep_gan.py cluster=local
@@ -16,6 +16,13 @@ test: lint types
 
 torture: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow --timeout 900
+
+# any Python with torch, numpy, pandas, pyarrow, pillow, pyyaml, omegaconf, pydantic, scipy, rich and pytest will do
+GPU_PYTHON = PYTHONPATH=$(CURDIR) $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+
+gpu:
+	$(GPU_PYTHON) -m pytest -c tests/gpu/pytest.ini -m gpu -rs tests/gpu
+	$(GPU_PYTHON) tests/gpu/bench.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

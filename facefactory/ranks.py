@@ -112,13 +112,17 @@ def join(device: torch.device) -> World:
     if size == 1:
         return World(rank, size, device)
 
-    # all wait for the first one here, then the CPUs' group agrees
+    # all wait for the first one here
     if not dist.is_initialized():
         dist.init_process_group("gloo", timeout=JOIN_WAIT)
-    talk = dist.new_group(backend="gloo", timeout=JOIN_WAIT)
+    return World(rank, size, device, *groups(device))
 
-    # a GPU's group computes; it is bound to its device, and a lost rank ends it
-    compute = None
-    if device.type == "cuda":
-        compute = dist.new_group(backend="nccl", timeout=STEP_WAIT, device_id=device)
-    return World(rank, size, device, talk, compute)
+
+def groups(device: torch.device) -> tuple[Any, Any]:
+    """The group in which hosts agree, and that in which devices compute (None: the default one)."""
+    talk = dist.new_group(backend="gloo", timeout=JOIN_WAIT)
+    if device.type != "cuda":
+        return talk, None
+
+    # bound to its device from the start; a lost rank ends it
+    return talk, dist.new_group(backend="nccl", timeout=STEP_WAIT, device_id=device)

@@ -35,33 +35,37 @@ class Silent:
         """Forget it."""
 
 
-def uniform(purpose: str, columns: int) -> Tensor:
-    """Draws as plain loops make them."""
-    return torch.rand(BATCH, columns)
+def plainly(images: Tensor) -> Callable[[str, int], Tensor]:
+    """Draws as plain loops make them, where the images lie."""
+    return lambda purpose, columns: torch.rand(len(images), columns, device=images.device)
 
 
-BATCH = 16
+def mirrored(images: Tensor) -> Tensor:
+    """Half of the images mirrored, as floats."""
+    real = pixels.to_model(images)
+    turned = torch.rand(len(real), 1, 1, 1, device=real.device) < 0.5
+    return torch.where(turned, real.flip(3), real)
 
 
 def bare_gan(model: Any, images: Tensor, options: Training) -> Iteration:
-    """A DCGAN with DiffAugment, lazy R1, Adam and an averaged generator, written down in one go."""
+    """A DCGAN with DiffAugment, lazy R1, Adam and an averaged generator, written down in one go, where the images lie."""
     average = copy.deepcopy(model.generator).requires_grad_(False)
     common = {"lr": options.lr, "betas": tuple(options.betas), "foreach": True}
     adam_d = torch.optim.Adam(model.discriminator.parameters(), **common)
     adam_g = torch.optim.Adam(model.generator.parameters(), **common)
     low = options.precision == "bfloat16"
+    uniform = plainly(images)
 
     def iterate(iteration: int) -> None:
-        real = pixels.to_model(images)
-        real = torch.where(torch.rand(len(real), 1, 1, 1) < 0.5, real.flip(3), real)
+        real = mirrored(images)
         due = iteration % 8 == 0
 
         model.generator.requires_grad_(False)
         model.discriminator.requires_grad_(True)
         adam_d.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=low and not due):
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=low and not due):
             with torch.no_grad():
-                fake = model.generator(torch.randn(len(real), model.z_dim))
+                fake = model.generator(torch.randn(len(real), model.z_dim, device=real.device))
             leaf = real.detach().requires_grad_(due)
             real_logits = model.discriminator(augment(leaf, "real", AUGMENT, uniform))
             fake_logits = model.discriminator(augment(fake, "fake", AUGMENT, uniform))
@@ -75,8 +79,8 @@ def bare_gan(model: Any, images: Tensor, options: Training) -> Iteration:
         model.generator.requires_grad_(True)
         model.discriminator.requires_grad_(False)
         adam_g.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=low):
-            fake = model.generator(torch.randn(len(real), model.z_dim))
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=low):
+            fake = model.generator(torch.randn(len(real), model.z_dim, device=real.device))
             logits = model.discriminator(augment(fake, "fake", AUGMENT, uniform))
             loss = F.softplus(-logits).mean()
         loss.backward()
@@ -92,13 +96,12 @@ def bare_vae(model: Any, images: Tensor, options: Training) -> Iteration:
     common = {"lr": options.lr, "betas": tuple(options.betas), "foreach": True}
     adam = torch.optim.Adam(model.parameters(), **common)
     low = options.precision == "bfloat16"
-    none = torch.empty(len(images), 0)
+    none = torch.empty(len(images), 0, device=images.device)
 
     def iterate(iteration: int) -> None:
-        real = pixels.to_model(images)
-        real = torch.where(torch.rand(len(real), 1, 1, 1) < 0.5, real.flip(3), real)
+        real = mirrored(images)
         adam.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=low):
             mu, logvar = (part.float() for part in model.encode(real, none))
             z = mu + (0.5 * logvar).exp() * torch.randn_like(mu)
             error = (model.decode(z, none).float() - real).square() / (2 * 0.15**2)
@@ -147,8 +150,6 @@ def case(
     name: str, spec: dict[str, Any], objective: str, side: int, size: int, precision: str
 ) -> None:
     """Print one comparison: images a second of both, and the median of the turns' ratios."""
-    global BATCH
-    BATCH = size
     facts = Facts(side, side, 3 if side > 32 else 1)
     images = torch.randint(0, 256, (size, side, side, facts.channels), dtype=torch.uint8)
     augmented = AUGMENT if objective == "adversarial" else []
