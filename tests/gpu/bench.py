@@ -258,8 +258,10 @@ def samples(index: Index, folder: Path, device: torch.device, scale: Scale) -> I
     ranks.set_arithmetic(deterministic=False, tf32=False)
     gan = Trainer(task(index, folder, GAN, sizes=sizes), World(0, 1, device)).average
     judge = Trainer(task(index, folder, CLASSIFIER, sizes=sizes), World(0, 1, device)).average
-    eyes: dict[str, Any] = {"the judge": judges.load(scale.side, device, Judge(judge, "0" * 8))}
-    inception = inception_here(scale.side, device)
+    eyes: dict[str, Any] = {
+        "the judge": judges.load((scale.side, scale.side), device, Judge(judge, "0" * 8))
+    }
+    inception = inception_here((scale.side, scale.side), device)
     if inception is not None:
         eyes["Inception"] = inception
     real = Shards(index, "train")
@@ -275,14 +277,14 @@ def samples(index: Index, folder: Path, device: torch.device, scale: Scale) -> I
         yield Measured(words, scale.samples / took, seconds=took)
 
 
-def inception_here(side: int, device: torch.device) -> Any:
+def inception_here(size: tuple[int, int], device: torch.device) -> Any:
     """Inception, if its weights and the package around it are here."""
     try:
         from facefactory.evaluation import extractors
 
         if extractors.missing("inception") is not None:
             return None
-        return extractors.load("inception", side, device, None)
+        return extractors.load("inception", size, device, None)
     except ImportError:
         return None
 
@@ -413,7 +415,7 @@ def measure(device: torch.device, scale: Scale, folder: Path, tiny: bool) -> dic
                 raise
             why = f"{type(error).__name__}: {error}".splitlines()[0]
             left_out.append({"name": name, "why": why})
-    if inception_here(scale.side, device) is None:
+    if inception_here((scale.side, scale.side), device) is None:
         why = "its weights, or torch-fidelity, are not here"
         left_out.append({"name": "Inception", "why": why})
     return {

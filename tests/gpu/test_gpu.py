@@ -376,7 +376,7 @@ def test_samples_and_features_are_those_of_the_cpu(
         seen = Trainer(task(drawn, tmp_path, CLASSIFIER), alone(where)).average
         images = generator.draw(gan, conditions, 5, "evaluation")
         assert images.shape == (300, 16, 16, 3) and images.device.type == "cpu"
-        eye = judges.load(16, where, Judge(seen, "0123456789"))
+        eye = judges.load((16, 16), where, Judge(seen, "0123456789"))
         looked = features.look(eye, shards.images())
         found.append((images, looked.features, features.logits(seen, shards)["Smiling"]))
         assert looked.features.device.type == "cpu"
