@@ -60,5 +60,10 @@ def of_images(model: Any, shards: Any, positions: Ids) -> Tensor:
 
 
 def asked(model: Any, shards: Any, count: int) -> Tensor:
-    """Conditions for images to be drawn, [count, columns]: those of the set's own, in a fixed shuffle, again and again."""
-    return of_images(model, shards, permute(np.arange(count) % len(shards), len(shards), 3))
+    """Conditions for images to be drawn, [count, columns]: those of the set's own at `positions`."""
+    return of_images(model, shards, positions(shards, count))
+
+
+def positions(shards: Any, count: int) -> Ids:
+    """The images of a set whose labels are asked for, in a fixed shuffle, again and again."""
+    return permute(np.arange(count) % len(shards), len(shards), 3)

@@ -156,6 +156,19 @@ class Drawn:
 
 
 @dataclass(frozen=True)
+class OfClass:
+    """The scores of one class of a label."""
+
+    label: str
+    name: str  # the class
+    by: str  # who says what class a generated image has: "asked", or "judge"
+    reals: int
+    fakes: int
+    scores: tuple[Score, ...]
+    verdict: str  # why there are none
+
+
+@dataclass(frozen=True)
 class Strip:
     """Generated images above the training images that are nearest to them."""
 

@@ -388,7 +388,10 @@ def test_judge_features_are_the_classifiers(real: Tensor) -> None:
 
 
 class PixelJudge:
-    """A judge that looks at plain pixels."""
+    """A judge that looks at plain pixels, and knows no label."""
+
+    def logits(self, images: Tensor) -> dict[str, Tensor]:
+        return {}
 
     def features(self, images: Tensor) -> Tensor:
         return (images.flatten(1) + 1) / 2

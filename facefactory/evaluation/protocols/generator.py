@@ -19,6 +19,7 @@ from facefactory.evaluation import (
     Evaluation,
     autoencoders,
     blindness,
+    classes,
     extractors,
     features,
     references,
@@ -226,12 +227,53 @@ def full(model: Any, context: Context, folder: Path) -> dict[str, Any]:
     """Scores, scale, blind spots, protocols and pictures of a generative model; pictures are written into `folder`."""
     reference = Shards(context.index, context.options.reference)
     asked = conditions.asked(model, reference, context.options.fakes)
-    drawn = draws(model, asked, context.seed, "evaluation")
+    drawn: Iterable[torch.Tensor] = draws(model, asked, context.seed, "evaluation")
+    watched = classes.Watched(context.judge.network) if context.judge else None
+    if watched is not None:
+        drawn = watched.through(drawn)
     found = compare(drawn, len(asked), context, folder)
-    more: dict[str, Any] = {}
+    more = _by_label(model, context, found, watched, len(asked))
     if hasattr(model, "encode"):
-        more = _autoencoder(model, context, found.sides, found.scores, folder)
+        more |= _autoencoder(model, context, found.sides, found.scores, folder)
     return found.results | more
+
+
+def _by_label(
+    model: Any, context: Context, found: "Compared", watched: classes.Watched | None, count: int
+) -> dict[str, Any]:
+    """Scores of each class, and whether what was drawn is what was asked for."""
+    schema = context.index.content["labels"]
+    reference = Shards(context.index, context.options.reference)
+    wanted = [name for name in getattr(model, "conditions", ()) if name in schema]
+    logits = watched.logits() if watched else {}
+    by = classes.chosen(schema, wanted, logits)
+
+    # the classes of the generated images, and of the real ones
+    places = conditions.positions(reference, count)
+    names = list(dict.fromkeys([*by, *wanted]))
+    column = {name: values.numpy() for name, values in reference.labels(names).items()}
+    drawn = {}
+    for name, who in by.items():
+        drawn[name] = column[name][places] if who == "asked" else logits[name].argmax(1).numpy()
+    real_places = reference.chosen(context.options.reals)
+    real = {name: column[name][real_places] for name in by}
+
+    # on the features of the score that speaks for the model
+    goal = scoring.known(registry.names("evaluation.extractors"))[context.goal.metric]
+    network = goal.features if goal.features in found.sides else next(iter(found.sides))
+    side = found.sides[network]
+    rows = classes.scores(
+        side.protocol,
+        schema,
+        (side.real["sample"].value(), real, _people(reference, real_places)),
+        (classes.sample(found.fakes[network]), drawn),
+        by,
+    )
+    asked = {name: column[name][places] for name in wanted}
+    return {
+        "classes": [dataclasses.asdict(one) for one in rows],
+        "agreement": classes.agreement(logits, asked, schema),
+    }
 
 
 def held_out_of(context: Context) -> list[Shards]:
@@ -245,6 +287,7 @@ class Compared:
     """What some images are like, beside the reference."""
 
     sides: dict[str, Side]  # by network
+    fakes: dict[str, list[Kept]]  # features of the images, by network
     scores: list[Score]
     results: dict[str, Any]  # as results.json has it
 
@@ -326,7 +369,7 @@ def compare(
         "strips": [dataclasses.asdict(one) for one in strips],
         "memorisation_ratio": ratio,
     }
-    return Compared(sides, scores, results)
+    return Compared(sides, parts.kept, scores, results)
 
 
 def _kept(extractor: Extractor, faces: list[torch.Tensor], names: Collection[str]) -> Kept | None:

@@ -17,6 +17,7 @@ and may have
                  another order are another draw; without it, the order does not matter
     UNBIASED     names of scores whose expectation does not depend on how many images there are:
                  these may stand on a scale with marks from few images
+    BY_CLASS = True  it is asked for every class of the set's labels, too
     COPIES       name of a score -> limit beyond which (on its worse side) it speaks for copies of
                  training images, where other photographs of the same people lie on the other side
     interval(real, fake) -> name -> (low, high), of 95 %, where one costs no resampling

@@ -17,6 +17,7 @@ from facefactory.metrics import Array, Moments
 from facefactory.metrics.features._neighbours import finite, needs
 
 STATISTICS = "moments"
+BY_CLASS = True
 SCORES = {"fd": "lower"}
 
 

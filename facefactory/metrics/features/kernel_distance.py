@@ -19,6 +19,7 @@ from facefactory.metrics.features import _kernel
 from facefactory.metrics.features._neighbours import finite, needs
 
 STATISTICS = "sample"
+BY_CLASS = True
 SCORES = {"kd": "lower"}
 UNBIASED = ("kd",)
 
