@@ -97,6 +97,18 @@ def test_conditions_reach_every_output(name: str, chosen: list[str]) -> None:
             assert not torch.allclose(logits[0], logits[1])
 
 
+@pytest.mark.parametrize(("place", "pairs"), [("head", False), ("input", True), ("both", True)])
+def test_attributes_at_the_last_layer_alone_judge_no_pairs(place: str, pairs: bool) -> None:
+    model = build("gan/facegen", facts(), conditions=["Glasses"], depth=2, attributes=place)
+    images = torch.rand(2, 1, 16, 16) * 2 - 1
+    with torch.no_grad():
+        with_first, with_second = [
+            model.discriminator(images, c.expand(2, -1)) for c in torch.eye(2)[:, None]
+        ]
+    gains = with_first - with_second  # of the same image, by another attribute
+    assert torch.allclose(gains[0], gains[1], atol=1e-5) is not pairs
+
+
 @with_option("kernel")
 @pytest.mark.parametrize("kernel", [3, 4, 5, 6, 7])
 def test_every_allowed_kernel_fits(name: str, kernel: int) -> None:
