@@ -210,7 +210,7 @@ def start(
 ) -> None:
     """Read, check, prepare; then run the stages here, or submit them to Slurm."""
     if {"--help", "-h"} & set(arguments):
-        return print(help_of(job, preset, arguments))
+        return print(help_of(job, preset, arguments, bool(pair)))
     typed = arguments
     if pair and _pair.is_given(arguments):
         names = pair
@@ -575,7 +575,7 @@ def existing(name: str | None, runs: Path) -> Path:
     raise registry.unknown(f"no run {name!r} below {runs}", name, names)
 
 
-def help_of(job: str, preset: str | None, arguments: list[str]) -> str:
+def help_of(job: str, preset: str | None, arguments: list[str], pair: bool = False) -> str:
     """All keys, or the options of the components that were named."""
     # named components
     lines = []
@@ -594,6 +594,8 @@ def help_of(job: str, preset: str | None, arguments: list[str]) -> str:
     if preset:
         presets = ", ".join(sorted(path.stem for path in (JOBS / "presets").glob("*.yaml")))
         what = f"presets: {presets} (this job's default: {preset})"
+    if pair:
+        what += ", or on data=FOLDER and reference=FOLDER (folders, zips, tars, packed sets)"
     lines = [
         f"usage: python jobs/{job}.py [config=PRESET or FILE.yaml] [key=value …]",
         "",

@@ -91,9 +91,11 @@ def test_help_of_every_job_names_keys_and_needs_no_torch(job: str) -> None:
         text=True,
     )
     assert shown.returncode == 0, shown.stderr
-    named = {"status": "watch=False", "check": "wait_min=10.0"}.get(
-        job, "training.total_kimg=60.0"
-    )
+    named = {
+        "status": "watch=False",
+        "check": "wait_min=10.0",
+        "weights": "profile=None",
+    }.get(job, "training.total_kimg=60.0")
     assert named in shown.stdout and "usage: python" in shown.stdout
 
 
