@@ -175,7 +175,7 @@ MISTAKES = {
     "trainin.lr=1": "Did you mean",
     "training.lrr=1": "Did you mean 'training.lr'",
     "training.lr=fast": "training.lr",
-    "training.precision=float16": "bfloat16",
+    "training.precision=float8": "bfloat16",
     "training.batch_size=0": "at least 1",
     "training.batch_size=7 training.ranks=2": "multiple of 2",
     "model.name=gan/dcgann": "Did you mean 'gan/dcgan'",

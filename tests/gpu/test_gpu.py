@@ -22,7 +22,7 @@ from gpu_faces import CLASSIFIER, GAN, VAE, task
 from torch import Tensor
 from torch import distributed as dist
 
-from facefactory import UserError, checkpoint, ranks
+from facefactory import UserError, checkpoint, ranks, sampling
 from facefactory.data import Data
 from facefactory.data.sets import device as on
 from facefactory.data.sets import loader
@@ -31,7 +31,6 @@ from facefactory.data.sets.loader import Shards
 from facefactory.evaluation import features
 from facefactory.evaluation.extractors import Judge
 from facefactory.evaluation.extractors import judge as judges
-from facefactory.evaluation.protocols import generator
 from facefactory.philox import Sheet
 from facefactory.ranks import World
 from facefactory.training.log import Log
@@ -374,7 +373,7 @@ def test_samples_and_features_are_those_of_the_cpu(
     for where in (device, CPU):
         gan = Trainer(task(drawn, tmp_path, GAN), alone(where)).average
         seen = Trainer(task(drawn, tmp_path, CLASSIFIER), alone(where)).average
-        images = generator.draw(gan, conditions, 5, "evaluation")
+        images = sampling.draw(gan, conditions, 5, "evaluation")
         assert images.shape == (300, 16, 16, 3) and images.device.type == "cpu"
         eye = judges.load((16, 16), where, Judge(seen, "0123456789"))
         looked = features.look(eye, shards.images())
