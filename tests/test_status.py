@@ -714,6 +714,23 @@ def test_what_slurm_has_forgotten_has_ended_well_if_its_stage_is_done(known: Kno
     chain.wait(known.folder)
     os.utime(known.folder.stage("judge") / "DONE.json", (1, 1))  # of an earlier submission
     assert known.states["51"] == "UNKNOWN"
+    os.utime(
+        known.folder.stage("pack") / "DONE.json", (1, 1)
+    )  # of a file server whose clock is wrong
+    assert known.states["50"] == "UNKNOWN"
+    known.folder.record("pack", "finished")
+    assert known.states["50"] == "FINISHED"
+
+
+def test_a_stage_that_was_done_before_its_job_was_submitted_is_not_that_jobs(known: Known) -> None:
+    path = known.folder.stage("train") / "DONE.json"
+    path.parent.mkdir()
+    known.folder.record("train", "finished")
+    path.write_text("{}")
+    earlier = time.time() - 5
+    os.utime(path, (earlier, earlier))
+    known.submitted("train", "52")
+    assert known.states["52"] == "UNKNOWN"
 
 
 # -- what is shown ---------------------------------------------------------------------------------------------------

@@ -53,6 +53,7 @@ MEGABYTES = {"": 1 / 1024**2, "K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2}
 
 # Lines of the ledger about a submission, not about a stage
 NO_STATES = ("submitted", "refused", "withdrawn")
+ROUNDED_S = 0.1  # times in the ledger
 ENDED_WELL = ("COMPLETED", "FINISHED")  # Slurm's word and the ledger's
 
 COLUMNS = (
@@ -436,14 +437,17 @@ def is_done(folder: RunDir, stage: str, job: str) -> bool:
         "evaluate": "finalists",
     }
     place = stage if folder.stage(stage).exists() else last.get(stage, stage)
-    skew_s = 60.0  # of the clocks of hosts and of the file server
     submitted_at: float | None = None
     for line in rundir.read_ledger(folder.path):
         if line["state"] == "submitted" and line["job"] == sbatch_id(job):
             submitted_at = line["time"]
+        elif submitted_at and (line["stage"], line["state"]) == (place, "finished"):
+            return (folder.stage(place) / "DONE.json").exists()
     if submitted_at is None:
         return False
-    return changed(folder.stage(place) / "DONE.json") > submitted_at - skew_s
+
+    # a kill may have come before that line; the clocks are two hosts'
+    return changed(folder.stage(place) / "DONE.json") > submitted_at - ROUNDED_S
 
 
 def why_over(facts: JobFacts) -> str:
