@@ -106,6 +106,14 @@ class Cluster:
             time.sleep(0.2)
 
 
+def reopen(cluster: Cluster) -> None:
+    """Let nodes that Slurm has closed take jobs again, as those who run a cluster do."""
+    for line in cluster.run("sinfo", "-hNo", "%N %T").splitlines():
+        node, state = line.split()
+        if "drain" in state:
+            cluster.run("scontrol", "update", f"nodename={node}", "state=resume")
+
+
 def slowness() -> float:
     """How many times longer than on an idle machine things take now, because others compute too."""
     return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
@@ -168,4 +176,5 @@ def mended(slurm: Cluster) -> Iterator[Cluster]:
     ):
         slurm.control(*command)
     slurm.run("scancel", "--me")
+    reopen(slurm)
     slurm.idle(150)

@@ -19,7 +19,7 @@ from conftest import Faces
 from facefactory.rundir import RunDir
 
 from .chains import ROOT, Place
-from .conftest import Cluster, why_not
+from .conftest import Cluster, reopen, why_not
 
 pytestmark = pytest.mark.slow
 
@@ -466,7 +466,10 @@ def test_a_sweep_loses_its_head_its_driver_and_a_node(sweeps: Place) -> None:
 def test_the_controller_restarts_while_a_sweep_starts_ray(
     sweeps: Place, how: str, away_s: float
 ) -> None:
-    """Killed, it may have forgotten that the job runs; ended, it refuses steps for some seconds, for want of memory."""
+    """Killed, it may have forgotten that the job runs; ended, it refuses steps for some seconds, for want of memory.
+
+    A job that it forgot and starts a second time beside itself Slurm holds, and closes the node.
+    """
     place, run = sweeps, f"restarted{how}-{away_s:g}"
     sweep(place, run, place.profile(processes_per_node=1))
     job = place.ids(run)["sweep"]
@@ -475,8 +478,23 @@ def test_the_controller_restarts_while_a_sweep_starts_ray(
     place.cluster.control("stop-ctld", *how.split())
     time.sleep(away_s)
     place.cluster.control("start-ctld")
+    if held_or_over(place, run, job):
+        assert f"scontrol release {job} lets it run" in place.status(run)["sweep"]["waits"]
+        reopen(place.cluster)
+        place.cluster.run("scontrol", "release", job)
     same_sweep(place, run)
     assert "failed" not in place.ledger(run, "sweep")
+
+
+def held_or_over(place: Place, run: str, job: str) -> bool:
+    """Wait until a sweep is over, or Slurm holds its job; whether it does."""
+    end = place.path(run) / "sweep" / "DONE.json"
+
+    def held() -> bool:
+        return place.cluster.job(job).get("Reason") == "launch_failed_requeued_held"
+
+    place.cluster.until(lambda: end.exists() or held(), 300, place.logs(run))
+    return not end.exists()
 
 
 def test_a_preempted_sweep_is_told_as_such(sweeps: Place) -> None:
