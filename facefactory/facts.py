@@ -21,6 +21,12 @@ class Label:
         """How many columns of a condition vector it takes."""
         return 1 if self.kind in ("binary", "real") else len(self.classes)
 
+    @property
+    def entry(self) -> dict[str, Any]:
+        """As index.json holds it."""
+        classes = {} if self.kind == "real" else {"classes": list(self.classes)}
+        return {"kind": self.kind, **classes}
+
 
 class Size(NamedTuple):
     """Height and width of images, pixels."""
@@ -63,11 +69,3 @@ class Facts:
     def classes(self) -> dict[str, int]:
         """Label -> number of its classes, for labels that have classes."""
         return {name: len(label.classes) for name, label in self.labels.items() if label.classes}
-
-
-def labels_of(schema: dict[str, Any]) -> dict[str, Label]:
-    """The labels of an index.json: name -> {kind, classes}."""
-    return {
-        name: Label(entry["kind"], tuple(entry.get("classes", ())))
-        for name, entry in schema.items()
-    }

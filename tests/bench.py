@@ -8,6 +8,7 @@ too.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import gc
 import io
@@ -30,7 +31,7 @@ from PIL import Image
 from facefactory.data import Data, Pack
 from facefactory.data.packing import pack, recipes
 from facefactory.data.sets import shard
-from facefactory.data.sets.index import FORMAT, Index, write
+from facefactory.data.sets.index import FORMAT, Content, Index, Shard, Split, write
 from facefactory.data.sets.shard import write_shard
 
 SHARDS, BATCH, CORES = 24, 64, len(os.sched_getaffinity(0))
@@ -49,7 +50,7 @@ def pictures(seed: int, count: int, width: int, height: int) -> Iterator[Image.I
 
 def make(folder: Path, side: int, per_shard: int) -> list[Index]:
     """The same pictures as raw shards, JPEG shards, other people's tars, and (of the first two shards) JPEGs in two folders."""
-    entries: dict[str, list[Any]] = {"raw": [], "jpeg": []}
+    entries: dict[str, list[Shard]] = {"raw": [], "jpeg": []}
     for number in range(SHARDS):
         arrays = []
         with tarfile.open(
@@ -71,17 +72,20 @@ def make(folder: Path, side: int, per_shard: int) -> list[Index]:
         for storage, found in entries.items():
             (folder / storage).mkdir(exist_ok=True)
             stem = f"{folder}/{storage}/train-{number:06d}"
-            found.append(write_shard(stem, number * per_shard, arrays, rows, np.asarray, storage))
-    made = {"format": FORMAT, "resolution": side, "channels": 3, "labels": {}, "group": None}
-    kinds = {"raw": "raw", "jpeg": "encoded"}
-    splits = {
-        name: {"train": {"count": SHARDS * per_shard, "shards": found}}
-        for name, found in entries.items()
-    }
-    return [
-        write(folder / name, {**made, "storage": kind, "splits": splits[name]})
-        for name, kind in kinds.items()
-    ]
+            first = number * per_shard
+            found.append(write_shard(stem, first, arrays, rows, np.asarray, storage)[0])
+    made = Content(
+        format=FORMAT,
+        storage="raw",
+        dataset="made",
+        resolution=side,
+        channels=3,
+        labels={},
+        splits={"train": Split(SHARDS * per_shard, entries["raw"])},
+    )
+    jpegs = {"train": Split(SHARDS * per_shard, entries["jpeg"])}
+    encoded = dataclasses.replace(made, storage="encoded", splits=jpegs)
+    return [write(folder / "raw", made), write(folder / "jpeg", encoded)]
 
 
 def peers(folder: Path) -> Iterator[tuple[str, Iterator[Any]]]:
@@ -169,8 +173,8 @@ def cold(index: Index) -> None:
     """Print images/s of the first epoch when Linux holds nothing of the shards."""
     from facefactory.data.sets.loader import Shards, batches
 
-    count = index.split("train")["count"]
-    tars = [index.folder / shard["file"] for shard in index.split("train")["shards"]]
+    count = index.split("train").count
+    tars = [index.folder / shard.file for shard in index.split("train").shards]
 
     def timed(what: str, work: Callable[[], None]) -> None:
         gc.collect()  # a page that is mapped stays
@@ -325,7 +329,7 @@ def million(folder: Path) -> None:
                 BATCH,
                 0,
                 BATCH,
-                wanted=index.content["labels"],
+                wanted=index.content.labels,
             )
             for batch in itertools.islice(stream, count // BATCH):
                 assert len(batch.images) == BATCH

@@ -16,9 +16,10 @@ from facefactory.data.sets.index import Index
 from facefactory.evaluation import Evaluation, classes, extractors
 from facefactory.evaluation.extractors import Judge
 from facefactory.evaluation.protocols import Context, generator
+from facefactory.facts import Label
 from facefactory.results import Goal, Protocol
 
-SCHEMA = {"Glasses": {"kind": "binary", "classes": ["0", "1"]}}
+SCHEMA = {"Glasses": Label("binary", ("0", "1"))}
 PROTOCOL = Protocol(
     *("lite0", "57934424", "none", "uint8", "abc", "train", "square", 0, 0, 0, "", 1.0)
 )
@@ -68,9 +69,9 @@ def test_a_class_of_few_images_is_named_and_not_scored() -> None:
 
 def test_labels_that_were_asked_for_come_first_and_people_are_no_classes() -> None:
     schema = {
-        "Person": {"kind": "identity", "classes": [str(one) for one in range(40)]},
-        "Age": {"kind": "real"},
-        "Hair": {"kind": "categorical", "classes": [str(one) for one in range(20)]},
+        "Person": Label("identity", tuple(str(one) for one in range(40))),
+        "Age": Label("real"),
+        "Hair": Label("categorical", tuple(str(one) for one in range(20))),
         **SCHEMA,
         "Beard": SCHEMA["Glasses"],
     }

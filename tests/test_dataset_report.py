@@ -13,6 +13,7 @@ import pytest
 from test_survey import BINARY, write_set
 
 from facefactory.data.packing import survey
+from facefactory.facts import Label
 from facefactory.report import dataset
 
 EVIL = "<script>alert(1)</script>"
@@ -79,9 +80,9 @@ def write(
     table.loc[:49, "Male"] = -1
     if leak:
         table.loc[199, "Person"] = 0
-    schema: dict[str, Any] = dict.fromkeys(columns, BINARY)
-    schema |= {"Age": {"kind": "ordinal", "classes": ["young", "old"]}}
-    schema |= {"Person": {"kind": "identity", "classes": [f"P{one}" for one in range(20)]}}
+    schema: dict[str, Label] = dict.fromkeys(columns, BINARY)
+    schema |= {"Age": Label("ordinal", ("young", "old"))}
+    schema |= {"Person": Label("identity", tuple(f"P{one}" for one in range(20)))}
     splits = {"train": table[:150], "test": table[150:]}
     index = write_set(folder, splits, schema, group="Person" if people else None, **packed)
     survey.survey(index)
@@ -170,8 +171,8 @@ def test_a_person_in_two_splits_is_named(tmp_path: Path) -> None:
 
 def test_a_set_that_is_too_small_says_so(tmp_path: Path) -> None:
     table = pd.DataFrame({"Person": [0, 0, 0, 1], "Smiling": 1}, dtype=np.int32)
-    schema: dict[str, Any] = {
-        "Person": {"kind": "identity", "classes": ["a", "b"]},
+    schema: dict[str, Label] = {
+        "Person": Label("identity", ("a", "b")),
         "Smiling": BINARY,
     }
     survey.survey(write_set(tmp_path, {"train": table, "test": table[:1]}, schema, group="Person"))
@@ -215,8 +216,8 @@ def test_labels_with_strange_names_and_never_known_ones_have_a_page(tmp_path: Pa
         {name: np.arange(40) % 2 for name in names} | {"100%": -1}, dtype=np.int32
     )
     schema = dict.fromkeys(names, BINARY) | {
-        "<b>": {"kind": "categorical", "classes": ["<i>", "</script>"]},
-        "Yaw": {"kind": "real"},
+        "<b>": Label("categorical", ("<i>", "</script>")),
+        "Yaw": Label("real"),
     }
     table["Yaw"] = np.float32("nan")
     survey.survey(write_set(tmp_path, {"train": table, "test": table}, schema))

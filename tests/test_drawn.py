@@ -280,8 +280,8 @@ def test_packed_factors_draw_the_packed_pixels(tmp_path: Path) -> None:
         recipes.plan(Pack(recipe=recipe, resolution=24, color="rgb", shard_images=16)),
         tmp_path / "shards",
     )
-    schema, true = index.content["labels"], table(Options(images=40, seed=3, noise=0.2))
-    assert {name for name in schema if schema[name]["kind"] == "real"} == {
+    schema, true = index.content.labels, table(Options(images=40, seed=3, noise=0.2))
+    assert {name for name in schema if schema[name].kind == "real"} == {
         *FREE,
         *(entry[1] for entry in ATTRIBUTES.values()),
     }
@@ -290,9 +290,7 @@ def test_packed_factors_draw_the_packed_pixels(tmp_path: Path) -> None:
         for image, row in zip(images, rows.to_dict("records"), strict=True):
             file = row.pop("file")
             shown = {
-                name: row[name]
-                if "classes" not in schema[name]
-                else schema[name]["classes"][row[name]]
+                name: row[name] if schema[name].kind == "real" else schema[name].classes[row[name]]
                 for name in schema
             }
             assert np.array_equal(image, np.asarray(draw(shown, 24)))

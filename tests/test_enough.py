@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +12,7 @@ from PIL import Image
 from facefactory import UserError, command, config
 from facefactory.cluster import Profile
 from facefactory.data.packing import enough, pack, recipes
+from facefactory.facts import Label
 from facefactory.run import Run, resolve
 from facefactory.rundir import RunDir
 from facefactory.stages import of
@@ -25,12 +25,10 @@ def faces(
     **columns: list[int],
 ) -> enough.Faces:
     """A set of one image a letter: t is in train, v in the held-out split test; classes are called by their numbers."""
-    schema: dict[str, Any] = {}
+    schema = {}
     for name, codes in columns.items():
-        schema[name] = {
-            "kind": (kinds or {}).get(name, "categorical"),
-            "classes": [f"c{n}" for n in range(max(codes) + 1)],
-        }
+        kind = (kinds or {}).get(name, "categorical")
+        schema[name] = Label(kind, tuple(f"c{n}" for n in range(max(codes) + 1)))  # type: ignore[arg-type]
     table = pd.DataFrame({"file": [f"{n}.png" for n in range(len(splits))], **columns})
     return enough.Faces(
         table, np.array([{"t": "train", "v": "test"}[side] for side in splits]), schema, group

@@ -27,14 +27,14 @@ from facefactory.evaluation import Evaluation, extractors, features, judge
 from facefactory.evaluation.extractors import Judge, Looked, inception, inception_bfloat16
 from facefactory.evaluation.extractors import judge as judge_eye
 from facefactory.evaluation.protocols import Context, classifier, generator
-from facefactory.facts import Size
+from facefactory.facts import Label, Size
 from facefactory.interpret import Interpret, claims
 from facefactory.metrics import Array, intervals
 from facefactory.metrics.features import kernel_distance
 from facefactory.metrics.images import psnr, ssim
 from facefactory.results import Drawn, Goal, Protocol, Reconstruction, Score, Strip
 
-BINARY = {"Glasses": {"kind": "binary", "classes": ["0", "1"]}}
+BINARY = {"Glasses": Label("binary", ("0", "1"))}
 
 
 def flattened(images: Tensor) -> Array:
@@ -94,7 +94,7 @@ def test_a_label_with_8_people_on_each_side_is_scored_however_few_images_they_ha
 
 
 def test_identities_real_labels_and_missing_values_are_not_counted() -> None:
-    schema = {**BINARY, "Person": {"kind": "identity", "classes": ["0"]}, "Age": {"kind": "real"}}
+    schema = {**BINARY, "Person": Label("identity", ("0",)), "Age": Label("real")}
     table = table_of([0, 1, -1], [0, 1, 2]).assign(Age=[1.0, np.nan, 3.0])
     found = labels.countable(table, schema, labels.people(table, "Person"))
     assert list(found) == ["Glasses"] and found["Glasses"]["images"] == [1, 1]
@@ -169,7 +169,7 @@ def test_scores_leave_out_images_without_the_label() -> None:
 
 
 def test_scores_of_three_classes_are_means_over_classes_not_over_images() -> None:
-    schema = {"Pose": {"kind": "categorical", "classes": ["l", "m", "r"]}}
+    schema = {"Pose": Label("categorical", ("l", "m", "r"))}
     values = [0, 1, 1, 1, 1, 1, 1, 2] * 10
     table = pd.DataFrame({"Pose": values, "Person": np.repeat(np.arange(10), 8)})
     right_for_two = certain([min(value, 1) for value in values], 3)  # never "r"

@@ -445,25 +445,22 @@ def where_hidden(name: str) -> str | None:
 
 def check_account(made: Set, found: index.Index) -> set[str]:
     """Counts add up, to what was put there; the names that were left out by name."""
-    account, skipped = found.content["account"], found.content["skipped"]
-    packed = sum(split["count"] for split in found.content["splits"].values())
-    left_out = account["left_out"]
-    assert account["packed"] == packed and account["skipped"] == len(skipped)
-    assert account["found"] == packed + len(skipped) + sum(
-        entry["count"] for entry in left_out.values()
-    )
+    account, skipped = found.content.account, found.content.skipped
+    packed = sum(split.count for split in found.content.splits.values())
+    left_out = account.left_out
+    assert account.packed == packed and account.skipped == len(skipped)
+    assert account.found == packed + len(skipped) + sum(entry.count for entry in left_out.values())
     hiding = {where_hidden(file.name) for file in made.files} - {None}
     open_files = [file for file in made.files if where_hidden(file.name) is None]
-    assert account["found"] == len(hiding) + len(open_files)
-    return {name for entry in left_out.values() for name in entry["first"]}
+    assert account.found == len(hiding) + len(open_files)
+    return {name for entry in left_out.values() for name in entry.first}
 
 
 def check_files(made: Set, found: index.Index, table: pd.DataFrame, named: set[str]) -> None:
     """Each file is packed as it is, or named."""
-    skipped = {one["file"]: one["reason"] for one in found.content["skipped"]}
+    skipped = {one.file: one.reason for one in found.content.skipped}
     unnamed = sum(
-        entry["count"] - len(entry["first"])
-        for entry in found.content["account"]["left_out"].values()
+        entry.count - len(entry.first) for entry in found.content.account.left_out.values()
     )
     shown = {
         name: face_in(picture)
@@ -492,21 +489,21 @@ def check_files(made: Set, found: index.Index, table: pd.DataFrame, named: set[s
 def check_meaning(made: Set, found: index.Index, table: pd.DataFrame) -> None:
     """Splits and labels are those of the folders and of the table."""
     last = {file.name: file for file in made.files}
-    told = " ".join([*found.content["notes"], *found.content["labels_left_out"]])
+    told = " ".join([*found.content.notes, *found.content.labels_left_out])
     for row in table.to_dict("records"):
         file = last[row["file"]]
         if file.split is not None:
             assert row["split"] == SPLITS[file.split], f"{file.name} is in {row['split']}"
-        if file.label is not None and "folder" in found.content["labels"]:
+        if file.label is not None and "folder" in found.content.labels:
             assert row["folder"] == file.label, f"{file.name} is of class {row['folder']}"
     labelled = {
         file.label for file in made.files if file.label and where_hidden(file.name) is None
     }
     if len(labelled) > 1 and len({last[name].label for name in table["file"]}) > 1:
-        assert "folder" in found.content["labels"], "classes were lost"
+        assert "folder" in found.content.labels, "classes were lost"
 
     for column in made.table or []:
-        if column not in found.content["labels"]:
+        if column not in found.content.labels:
             assert column in told, f"{column} went without a word"
             continue
         for row in table.to_dict("records"):
@@ -520,11 +517,11 @@ def check_meaning(made: Set, found: index.Index, table: pd.DataFrame) -> None:
 def packed_rows(found: index.Index) -> pd.DataFrame:
     """A row a packed picture: file, split, picture, labels as words."""
     parts = []
-    for split in found.content["splits"]:
+    for split in found.content.splits:
         rows = found.table(split).assign(split=split)
-        for name, entry in found.content["labels"].items():
-            if "classes" in entry:
-                words = [entry["classes"][code] if code >= 0 else None for code in rows[name]]
+        for name, entry in found.content.labels.items():
+            if entry.kind != "real":
+                words = [entry.classes[code] if code >= 0 else None for code in rows[name]]
                 rows[name] = pd.Series(words, rows.index, object)
         rows["picture"] = list(itertools.chain.from_iterable(found.maps(split)))
         parts.append(rows)

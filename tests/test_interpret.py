@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ class FakeVAE:
     z_dim = 4
 
     def __init__(self, index: Index) -> None:
-        everyone = Shards(index, list(index.content["splits"]))
+        everyone = Shards(index, list(index.content.splits))
         glasses = everyone.labels(["Glasses"])["Glasses"].float()
         noise = torch.randn(len(everyone), generator=torch.Generator().manual_seed(2))
         noise = (noise - noise.mean()) / noise.std(
@@ -271,11 +272,8 @@ def test_a_gans_walk_starts_from_a_face_not_from_the_mean(index: Index, tmp_path
 def test_a_set_without_scorable_labels_still_has_walks_and_activity(
     index: Index, tmp_path: Path
 ) -> None:
-    content = {
-        **index.content,
-        "labels": {name: index.content["labels"][name] for name in ("Beard", "Person")},
-    }
-    bare = Index(index.folder, content)
+    labels = {name: index.content.labels[name] for name in ("Beard", "Person")}
+    bare = Index(index.folder, replace(index.content, labels=labels))
     found = interpret(FakeVAE(index), bare, tmp_path)
     assert found["labels"] == [] and found["not_scored"].keys() == {"Beard"}
     assert [words(row) for row in found["dimensions"]] == [

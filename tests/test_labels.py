@@ -32,7 +32,7 @@ def test_each_kind_is_encoded_and_missing_is_minus_one_or_nan(tmp_path: Path) ->
     schema, values = encode(
         text, ["a.png", "b.png", "c.png", "d.png"], kinds, tmp_path / "table.csv"
     )
-    assert {name: entry["kind"] for name, entry in schema.items()} == {
+    assert {name: entry.kind for name, entry in schema.items()} == {
         "CelebA": "binary",
         "Smile": "binary",
         "Hair": "categorical",
@@ -40,11 +40,11 @@ def test_each_kind_is_encoded_and_missing_is_minus_one_or_nan(tmp_path: Path) ->
         "Who": "identity",
         "Score": "real",
     }
-    assert schema["Age"]["classes"] == ["9", "30"] and schema["Hair"]["classes"] == [
+    assert list(schema["Age"].classes) == ["9", "30"] and list(schema["Hair"].classes) == [
         "dark",
         "fair",
     ]
-    assert "classes" not in schema["Score"]
+    assert schema["Score"].classes == ()
     assert values["CelebA"] == [0, 1, -1, -1]
     assert values["Smile"] == [1, -1, 0, -1]
     assert values["Hair"] == [1, 0, -1, -1]
@@ -79,7 +79,7 @@ def test_classes_of_a_recipe_keep_their_order_and_refuse_others(tmp_path: Path) 
     kinds = {"Age": {"kind": "ordinal", "classes": ["3-9", "20-29", "more than 70"]}}
     text = "file,Age\na,20-29\nb,more than 70\nc,{}\n"
     schema, values = encode(text.format("3-9"), ["a", "b", "c"], kinds, tmp_path / "a.csv")
-    assert schema["Age"] == kinds["Age"] and values["Age"] == [1, 2, 0]
+    assert schema["Age"].entry == kinds["Age"] and values["Age"] == [1, 2, 0]
     with pytest.raises(
         UserError, match=r"'Age' holds '03-Sep'; its classes are 3-9, 20-29, more than 70"
     ):
@@ -93,7 +93,7 @@ def test_true_and_false_are_binary_and_captions_are_no_label(tmp_path: Path) -> 
     ]
     text = "\n".join(["file,Test,Text,Who", *rows])
     schema, values = encode(text, ["0", "1", "none"], {"Who": "identity"}, tmp_path / "a.csv")
-    assert {name: entry["kind"] for name, entry in schema.items()} == {
+    assert {name: entry.kind for name, entry in schema.items()} == {
         "Test": "binary",
         "Who": "identity",
     }
@@ -107,8 +107,8 @@ def test_three_values_are_not_two_and_each_value_is_a_class_once(tmp_path: Path)
     )
     schema = labels.schema_of(table, {})
     assert (
-        schema["Turn"]["classes"] == ["-1", "0", "1"]
-        and schema["Age"]["classes"] == ["1", "2.5"]
+        list(schema["Turn"].classes) == ["-1", "0", "1"]
+        and list(schema["Age"].classes) == ["1", "2.5"]
         and "Box" not in schema
     )
     assert labels.encode(table, schema, table.index)["Age"].tolist() == [0, 0, 1]
@@ -117,5 +117,5 @@ def test_three_values_are_not_two_and_each_value_is_a_class_once(tmp_path: Path)
 def test_ordered_words_are_ordered_by_the_numbers_in_them() -> None:
     table = pd.DataFrame({"Grade": ["10+", "9", "2b", "none", "9"]}, index=list("abcde"))
     schema = labels.schema_of(table, {"Grade": "ordinal"})
-    assert schema["Grade"]["classes"] == ["2b", "9", "10+", "none"]
+    assert list(schema["Grade"].classes) == ["2b", "9", "10+", "none"]
     assert labels.encode(table, schema, list("abcde"))["Grade"].tolist() == [2, 1, 0, 3, 1]

@@ -47,8 +47,8 @@ def short_blocks(monkeypatch: pytest.MonkeyPatch) -> int:
 def read_tars(index: Index, split: str) -> tuple[np.ndarray, list[dict[str, Any]]]:
     """Images [N, H, W, C] and label rows of a split, read without the loader or the mapping."""
     images, rows = [], []
-    for shard in index.split(split)["shards"]:
-        with tarfile.open(index.folder / shard["file"]) as tar:
+    for shard in index.split(split).shards:
+        with tarfile.open(index.folder / shard.file) as tar:
             for info in tar.getmembers():
                 content = tar.extractfile(info).read()  # type: ignore[union-attr]
                 if info.name.endswith(".npy"):
@@ -210,7 +210,7 @@ def test_staging_gives_the_same_bits(
     assert torch.equal(whole.images(), plain.images())
     assert torch.equal(staged.images(), plain.images(np.arange(40)[::-1]))
     assert capsys.readouterr().err == ""
-    order = whole.order(Data(balance=next(iter(set_.content["labels"]))), 3)[0]
+    order = whole.order(Data(balance=next(iter(set_.content.labels))), 3)[0]
     for ours, theirs in zip(
         range(5),
         zip(batches(whole, order, 9, 8, 0, 8), batches(plain, order, 9, 8, 0, 8), strict=False),
@@ -515,7 +515,7 @@ def test_a_set_on_the_device_gives_the_same_batches(
     index: Index, short_blocks: int, tmp_path: Path, kind: str, clock: int, lo: int, hi: int
 ) -> None:
     set_ = index if kind == "raw" else pack_arrays(tmp_path / "set", smooth(60, 16, 3), "png", 20)
-    label = next(iter(set_.content["labels"]))
+    label = next(iter(set_.content.labels))
     for subset in (None, np.arange(30)[::-1].copy()):
         shards = Shards(set_, "train", subset)
         order = shards.order(Data(), 3)[0]

@@ -15,15 +15,15 @@ from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 
 from facefactory import UserError, registry
-from facefactory.facts import Facts, labels_of
+from facefactory.facts import Facts, Label
 from facefactory.objectives import Batch
 from facefactory.training import Training, trainer
 
 LN2 = math.log(2)
 
 
-def objective(name: str, schema: dict[str, Any] | None = None, **options: Any) -> Any:
-    facts = Facts(4, 4, 2, labels_of(schema or {}))
+def objective(name: str, schema: dict[str, Label] | None = None, **options: Any) -> Any:
+    facts = Facts(4, 4, 2, schema or {})
     model = SimpleNamespace(z_dim=3)
     return registry.build("objectives", {"name": name, **options}, facts, model)
 
@@ -61,7 +61,7 @@ def test_images_with_the_labels_of_others_count_as_fakes() -> None:
 
 
 def test_a_term_for_conditions_is_refused_where_there_are_none() -> None:
-    facts = Facts(16, 16, 1, labels_of({"Glasses": {"kind": "binary", "classes": ["0", "1"]}}))
+    facts = Facts(16, 16, 1, {"Glasses": Label("binary", ("0", "1"))})
     spec = {"name": "adversarial", "terms": {"mismatch": {}}}
     with pytest.raises(UserError, match="gan/facegen as it is: that has no conditions"):
         trainer.check({"name": "gan/facegen"}, spec, Training(), facts)
@@ -272,9 +272,9 @@ def test_kl_is_zero_where_the_posterior_is_the_prior() -> None:
 # -- classification --------------------------------------------------------------------------------------------------
 
 SCHEMA = {
-    "Glasses": {"kind": "binary", "classes": ["0", "1"]},
-    "Who": {"kind": "identity", "classes": ["a", "b", "c"]},
-    "Score": {"kind": "real"},
+    "Glasses": Label("binary", ("0", "1")),
+    "Who": Label("identity", ("a", "b", "c")),
+    "Score": Label("real"),
 }
 LABELS = {
     "Glasses": torch.tensor([1, -1, 0, 1]),
@@ -392,4 +392,4 @@ def test_impossible_options_are_refused(name: str, option: str, value: float) ->
 
 def test_a_classifier_without_labels_is_refused() -> None:
     with pytest.raises(UserError, match="label"):
-        objective("classification", {"Score": {"kind": "real"}})
+        objective("classification", {"Score": Label("real")})

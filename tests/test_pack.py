@@ -29,7 +29,18 @@ from PIL import Image
 from facefactory import UserError
 from facefactory.data import Pack
 from facefactory.data.packing import pack, recipes
-from facefactory.data.sets.index import BLOCK, Index, padded, read
+from facefactory.data.sets.index import (
+    BLOCK,
+    Alike,
+    Deep,
+    Index,
+    Named,
+    Skipped,
+    padded,
+    plain,
+    read,
+)
+from facefactory.facts import Label
 
 
 def bytes_of(folder: Path) -> dict[str, str]:
@@ -47,8 +58,8 @@ def options_for(faces: Faces, **changes: Any) -> Pack:
 def shard_members(index: Index, split: str) -> list[tuple[np.ndarray, dict[str, Any]]]:
     """Image and labels of every member, read with tarfile and numpy alone."""
     found = []
-    for shard in index.split(split)["shards"]:
-        with tarfile.open(index.folder / shard["file"]) as tar:
+    for shard in index.split(split).shards:
+        with tarfile.open(index.folder / shard.file) as tar:
             contents = [tar.extractfile(info).read() for info in tar.getmembers()]  # type: ignore[union-attr]
         found += [
             (np.load(io.BytesIO(a)), json.loads(b))
@@ -95,7 +106,7 @@ def pack_images(
 def test_tar_and_numpy_read_what_the_mapping_shows(index: Index, split: str) -> None:
     members, table = shard_members(index, split), index.table(split)
     mapped = np.concatenate(index.maps(split))
-    assert len(members) == len(table) == index.split(split)["count"] == len(mapped)
+    assert len(members) == len(table) == index.split(split).count == len(mapped)
     for (image, row), ours, (_, labelled) in zip(members, mapped, table.iterrows(), strict=True):
         assert image.dtype == np.uint8 and np.array_equal(image, ours)
         assert row == labelled.to_dict()
@@ -107,7 +118,7 @@ def test_tar_and_numpy_read_what_the_mapping_shows(index: Index, split: str) -> 
 def test_webdataset_reads_the_same_images_and_labels(index: Index) -> None:
     import webdataset
 
-    shards = [str(index.folder / shard["file"]) for shard in index.split("train")["shards"]]
+    shards = [str(index.folder / shard.file) for shard in index.split("train").shards]
     samples = list(webdataset.WebDataset(shards, shardshuffle=False).decode())
     gc.collect()
     members = shard_members(index, "train")
@@ -119,8 +130,8 @@ def test_webdataset_reads_the_same_images_and_labels(index: Index) -> None:
 
 
 def test_all_members_have_one_size_and_a_fixed_stride(index: Index) -> None:
-    for shard in index.split("train")["shards"]:
-        with tarfile.open(index.folder / shard["file"]) as tar:
+    for shard in index.split("train").shards:
+        with tarfile.open(index.folder / shard.file) as tar:
             infos = tar.getmembers()
         assert (
             len({info.size for info in infos[::2]})
@@ -128,11 +139,11 @@ def test_all_members_have_one_size_and_a_fixed_stride(index: Index) -> None:
             == 1
         )
         assert [info.offset for info in infos[::2]] == [
-            shard["stride"] * number for number in range(shard["count"])
+            shard.stride * number for number in range(shard.count)
         ]
         assert {(info.mtime, info.uid, info.gid, info.uname) for info in infos} == {(0, 0, 0, "")}
-        assert shard["stride"] == 2 * BLOCK + padded(infos[0].size) + padded(infos[1].size)
-        assert shard["bytes"] == (index.folder / shard["file"]).stat().st_size
+        assert shard.stride == 2 * BLOCK + padded(infos[0].size) + padded(infos[1].size)
+        assert shard.bytes == (index.folder / shard.file).stat().st_size
 
 
 def test_writing_to_a_mapping_changes_no_file(index: Index) -> None:
@@ -145,8 +156,8 @@ def test_writing_to_a_mapping_changes_no_file(index: Index) -> None:
 def test_index_tells_what_was_packed(index: Index) -> None:
     assert (index.facts.height, index.facts.width, index.facts.channels) == (16, 16, 1)
     assert index.facts.classes == {"Person": PEOPLE, "Glasses": 2, "Beard": 2}
-    assert [shard["count"] for shard in index.split("train")["shards"]] == [16, 16, 13]
-    assert index.split("test")["count"] == 15
+    assert [shard.count for shard in index.split("train").shards] == [16, 16, 13]
+    assert index.split("test").count == 15
     with pytest.raises(UserError, match=r"no split 'val'; it has train, test"):
         index.split("val")
     again = read(index.folder)
@@ -159,7 +170,7 @@ def test_labels_are_those_of_the_table(index: Index) -> None:
     for row in rows:
         person, number = int(row["file"][1:3]), int(row["file"][4])
         beard = has_beard(person, number)
-        classes = index.content["labels"]["Person"]["classes"]
+        classes = index.content.labels["Person"].classes
         assert classes[row["Person"]] == str(person)
         assert row["Glasses"] == has_glasses(number)
         assert row["Beard"] == (-1 if beard is None else beard)
@@ -209,8 +220,7 @@ def test_array_tasks_write_their_parts_and_the_last_step_joins_them(
 ) -> None:
     plan, folder = recipes.plan(options_for(faces)), tmp_path / "again"
     names = [
-        [record["entry"]["file"] for record in pack.shards(plan, folder, part=(k, 3))]
-        for k in range(3)
+        [record.shard.file for record in pack.shards(plan, folder, part=(k, 3))] for k in range(3)
     ]
     assert names == [
         ["train-000000.tar", "test-000000.tar"],
@@ -419,7 +429,7 @@ def test_a_folder_that_is_not_a_set_is_refused(index: Index, tmp_path: Path) -> 
     (tmp_path / "index.json").write_text("{")
     with pytest.raises(UserError, match="is not JSON"):
         read(tmp_path)
-    (tmp_path / "index.json").write_text(json.dumps({**index.content, "format": 99}))
+    (tmp_path / "index.json").write_text(json.dumps({**plain(index.content), "format": 99}))
     with pytest.raises(UserError, match="has format 99; this version reads 1"):
         read(tmp_path)
 
@@ -456,9 +466,9 @@ def test_an_unreadable_image_is_skipped_with_its_reason(tmp_path: Path) -> None:
     (tmp_path / "images" / "007.png").write_bytes(b"not an image")
     plan = recipes.plan(Pack(str(write_recipe(tmp_path)), resolution=8, shard_images=50))
     index = pack.pack(plan, tmp_path / "shards")
-    (skipped,) = index.content["skipped"]
-    assert skipped == {"file": "007.png", "reason": "text: it begins with 'not an image'"}
-    assert [shard["count"] for shard in index.split("train")["shards"]] == [49, 50, 20]
+    (skipped,) = index.content.skipped
+    assert skipped == Skipped("007.png", "text: it begins with 'not an image'")
+    assert [shard.count for shard in index.split("train").shards] == [49, 50, 20]
     assert np.concatenate(index.maps("train"))[:, 0, 0, 0].tolist() == [
         n for n in range(120) if n != 7
     ]
@@ -615,8 +625,8 @@ def test_selection_changes_no_kind(tmp_path: Path) -> None:
     )
     schema = recipes.plan(options).schema
     assert schema == {
-        "Score": {"kind": "real"},
-        "Emotion": {"kind": "categorical", "classes": ["0", "2", "3"]},
+        "Score": Label("real"),
+        "Emotion": Label("categorical", ("0", "2", "3")),
     }
 
 
@@ -723,11 +733,11 @@ def test_a_set_of_twelve_bits_is_packed_by_one_scale(
     for image, its in zip(packed, values, strict=False):  # the dark one too
         assert np.abs(image - its / 4095 * 255).max() <= 1
     assert np.array_equal(packed[40], values[-1] // 4)
-    assert index.content["pictures"]["sixteen_bit"] == {"images": 40, "highest": 4095, "bits": 12}
+    assert index.content.pictures["sixteen_bit"] == Deep(images=40, highest=4095, bits=12)
     dark = [
         f"{number:03d}.png" for number in range(40) if number != 38
     ]  # no value above a quarter of the set's range
-    assert index.content["pictures"]["dark"] == {"count": 39, "first": dark}
+    assert index.content.pictures["dark"] == Named(39, dark)
     said = capsys.readouterr().err
     assert (
         "40 pictures have 16 bits, and no value above 4095: they are taken as pictures of 12 bits (0…4095)"
@@ -778,8 +788,8 @@ def test_pictures_that_are_dark_flat_or_transparent_are_counted_and_told(
     }
     packed = pack_images(tmp_path, images, "rgb")
     assert np.array_equal(packed[3], noise[3])
-    found = read(tmp_path / "shards").content["pictures"]
-    assert {kind: found[kind]["first"] for kind in ("dark", "flat", "unseen")} == {
+    found = read(tmp_path / "shards").content.pictures
+    assert {kind: found[kind].first for kind in ("dark", "flat", "unseen")} == {
         "dark": ["b.png"],
         "flat": ["c.png"],
         "unseen": ["d.png"],
@@ -800,7 +810,7 @@ def test_copies_are_counted_and_a_set_of_one_picture_is_refused_to_trainings(
     same = {f"{number:02d}.png": Image.fromarray(noise[0]) for number in range(24)}
     pack_images(tmp_path / "same", same)
     index = read(tmp_path / "same" / "shards")
-    assert index.content["alike"] == {"train": {"images": 24, "different": 1}}
+    assert index.content.alike == {"train": Alike(24, different=1)}
     assert (
         "23 of 24 pictures in train are copies of others there, or nearly: train has 1 different ones"
         in capsys.readouterr().err
@@ -814,7 +824,7 @@ def test_copies_are_counted_and_a_set_of_one_picture_is_refused_to_trainings(
         same | {"30.png": Image.fromarray(noise[1]), "31.png": Image.fromarray(noise[2])},
     )
     index = read(tmp_path / "two" / "shards")
-    assert index.content["alike"] == {"train": {"images": 26, "different": 3}}
+    assert index.content.alike == {"train": Alike(26, different=3)}
     index.require_different("train")
 
 
@@ -842,7 +852,7 @@ def test_the_same_input_gives_the_same_index(tmp_path: Path) -> None:
         pack.pack(recipes.plan(options), top / "set")
     one, other = (tmp_path / "here" / "set", tmp_path / "there/and/deeper" / "set")
     assert (one / "index.json").read_bytes() == (other / "index.json").read_bytes()
-    reasons = [skipped["reason"] for skipped in read(one).content["skipped"]]
+    reasons = [skipped.reason for skipped in read(one).content.skipped]
     assert len(reasons) == 4 and not any(
         "0x" in reason or str(tmp_path) in reason for reason in reasons
     )
@@ -881,19 +891,19 @@ def test_labels_that_no_packed_table_can_hold_are_renamed_or_missing(tmp_path: P
     )
     plan = recipes.plan(options)
     assert plan.table["file"].tolist() == [f"{number}.png" for number in range(4)]
-    assert plan.table["file_"].tolist() == [0, 1, 0, 1] and plan.schema["file_"]["classes"] == [
+    assert plan.table["file_"].tolist() == [0, 1, 0, 1] and plan.schema["file_"].classes == (
         "x0",
         "x1",
-    ]
+    )
     assert (
         "label 'file' is called 'file_', because packed tables have a column of that name"
-        in plan.facts["notes"]
+        in plan.noticed.notes
     )
     table.write_text("name,score\n0.png,inf\n1.png,0.25\n2.png,0.5\n3.png,0.75\n")
     index = pack.pack(recipes.plan(options), tmp_path / "set")
-    scores = pd.concat([index.table(split) for split in index.content["splits"]]).set_index(
-        "file"
-    )["score"]
+    scores = pd.concat([index.table(split) for split in index.content.splits]).set_index("file")[
+        "score"
+    ]
     assert np.isnan(scores["0.png"]) and scores["3.png"] == 0.75
 
 

@@ -11,9 +11,9 @@ from registered import nested_packages, trained_by
 
 from facefactory import UserError, registry
 from facefactory.cluster import launch
-from facefactory.facts import Facts, labels_of
+from facefactory.facts import Facts, Label
 
-LABELS = labels_of({"Glasses": {"kind": "binary", "classes": ["0", "1"]}, "Age": {"kind": "real"}})
+LABELS = {"Glasses": Label("binary", ("0", "1")), "Age": Label("real")}
 FACTS = Facts(32, 32, 1, LABELS)
 PACKAGES = ("models", "objectives", *nested_packages())
 COMPONENTS = [(package, name) for package in PACKAGES for name in registry.names(package)]
@@ -130,7 +130,7 @@ OWN = '''
 """A model of the user's own."""
 from __future__ import annotations
 from torch import nn
-from facefactory.facts import Facts, labels_of
+from facefactory.facts import Facts
 
 
 class Component(nn.Module):

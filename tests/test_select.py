@@ -17,15 +17,17 @@ from PIL import Image
 from facefactory import UserError
 from facefactory.data import Pack
 from facefactory.data.packing import pack, recipes, select
+from facefactory.data.sets.index import Pairs
+from facefactory.facts import Label
 
-SCHEMA: dict[str, dict[str, Any]] = {
-    "Male": {"kind": "binary", "classes": ["0", "1"]},
-    "Smiling": {"kind": "binary", "classes": ["0", "1"]},
-    "5 o'clock": {"kind": "binary", "classes": ["0", "1"]},
-    "Emotion": {"kind": "categorical", "classes": ["fear", "joy", "in love"]},
-    "Age": {"kind": "ordinal", "classes": ["0-2", "3-9", "more than 70"]},
-    "Year": {"kind": "categorical", "classes": ["1999", "2004", "2010"]},
-    "Score": {"kind": "real"},
+SCHEMA: dict[str, Label] = {
+    "Male": Label("binary", ("0", "1")),
+    "Smiling": Label("binary", ("0", "1")),
+    "5 o'clock": Label("binary", ("0", "1")),
+    "Emotion": Label("categorical", ("fear", "joy", "in love")),
+    "Age": Label("ordinal", ("0-2", "3-9", "more than 70")),
+    "Year": Label("categorical", ("1999", "2004", "2010")),
+    "Score": Label("real"),
 }
 TABLE = pd.DataFrame(
     {
@@ -121,14 +123,15 @@ def test_where_limit_and_balance_are_counted_in_the_index(faces: Faces, tmp_path
     index = pack.pack(
         recipes.plan(options_for(faces, where="not Beard", balance="Glasses", limit=20)), tmp_path
     )
-    chosen = index.content["selection"]
-    assert (chosen["found"], chosen["where"], chosen["limit"]) == (60, 30, 20)
-    for split, before in chosen["balance"]["before"].items():
-        assert chosen["balance"]["after"][split] == dict.fromkeys(("0", "1"), min(before.values()))
-    tables = pd.concat([index.table(split) for split in index.content["splits"]])
+    chosen = index.content.selection
+    assert chosen is not None and chosen.balance is not None
+    assert (chosen.found, chosen.where, chosen.limit) == (60, 30, 20)
+    for split, before in chosen.balance.before.items():
+        assert chosen.balance.after[split] == dict.fromkeys(("0", "1"), min(before.values()))
+    tables = pd.concat([index.table(split) for split in index.content.splits])
     assert Counter(tables["Beard"]) == {0: len(tables)}
     assert Counter(tables["Glasses"]) == dict.fromkeys((0, 1), len(tables) // 2)
-    assert len(index.content["labels"]["Person"]["classes"]) == tables["Person"].nunique()
+    assert len(index.content.labels["Person"].classes) == tables["Person"].nunique()
 
 
 def test_a_limit_takes_from_everywhere_and_people_stay_on_one_side(faces: Faces) -> None:
@@ -146,7 +149,7 @@ def test_labels_are_kept_dropped_and_left_out_when_sparse(faces: Faces) -> None:
     ]  # the group stays
     sparse = recipes.plan(options_for(faces, min_prevalence=0.45))
     assert list(sparse.schema) == ["Person", "Beard"]
-    assert sparse.facts["labels_left_out"] == {"Glasses": "its rarer side has 40.00% of 60 images"}
+    assert sparse.noticed.labels_left_out == {"Glasses": "its rarer side has 40.00% of 60 images"}
     with pytest.raises(UserError, match=r"'Bear' is not a label; .* Did you mean 'Beard'\?"):
         recipes.plan(options_for(faces, drop=["Bear"]))
 
@@ -232,9 +235,9 @@ def test_copies_across_splits_are_named_and_other_faces_are_not(
         recipes.plan(Pack(str(tmp_path / "mine.yaml"), str(tmp_path / "set"), resolution=32)),
         tmp_path / "shards",
     )
-    found = index.content["duplicates"]
-    assert found["across_splits"] == {"exact": 1, "near": 1}
-    assert sorted(found["first"]) == [
+    found = index.content.duplicates
+    assert found.across_splits == Pairs(exact=1, near=1)
+    assert [list(pair) for pair in sorted(found.first)] == [
         ["train/train/2.png", "test/test/copy.jpg", "near"],
         ["train/train/2.png", "test/test/same.png", "exact"],
     ]
@@ -253,4 +256,4 @@ def test_people_on_both_sides_of_the_sets_own_split_are_counted(tmp_path: Path) 
         " split: {by: Part, names: {a: a, b: b}}}"
     )
     plan = recipes.plan(Pack(str(tmp_path / "mine.yaml"), str(tmp_path / "set")))
-    assert plan.facts["people_in_several_splits"] == 1 and plan.splits.tolist() == list("abaaab")
+    assert plan.noticed.people_in_several_splits == 1 and plan.splits.tolist() == list("abaaab")

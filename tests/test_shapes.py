@@ -63,9 +63,9 @@ def test_what_is_no_size_is_refused_with_what_is_allowed(resolution: int | str) 
 
 
 def test_the_index_tells_the_size_and_old_versions_refuse_it(oblong: Index, index: Index) -> None:
-    assert oblong.content["resolution"] == "24x18" and oblong.content["format"] == 2
-    assert index.content["resolution"] == 16 and index.content["format"] == 1
-    assert "the packed images are 24 pixels high and 18 wide" in oblong.content["notes"]
+    assert oblong.content.resolution == "24x18" and oblong.content.format == 2
+    assert index.content.resolution == 16 and index.content.format == 1
+    assert "the packed images are 24 pixels high and 18 wide" in oblong.content.notes
     assert oblong.facts == Facts(24, 18, 1, oblong.facts.labels)
     assert indexes.read(oblong.folder).size == (24, 18)
 
@@ -97,11 +97,11 @@ CROPS = {
 def test_every_crop_makes_images_of_that_shape(crop: str, faces: Faces, tmp_path: Path) -> None:
     options = Pack(recipe=str(faces.recipe), resolution="24x18", crop=crop, limit=1)
     packed = pack.pack(recipes.plan(options), tmp_path)
-    (split,) = packed.content["splits"]
+    (split,) = packed.content.splits
     with Image.open(faces.root / packed.table(split)["file"][0]) as file:
         wanted = file.resize((18, 24), Image.Resampling.LANCZOS, box=CROPS[crop])
     assert np.array_equal(packed.maps(split)[0][0, ..., 0], np.asarray(wanted))
-    assert packed.content["crop"] == {"square": "fit", "18": 18, "4,4,22,28": [4, 4, 22, 28]}.get(
+    assert packed.content.crop == {"square": "fit", "18": 18, "4,4,22,28": [4, 4, 22, 28]}.get(
         crop, crop
     )
 
@@ -109,17 +109,17 @@ def test_every_crop_makes_images_of_that_shape(crop: str, faces: Faces, tmp_path
 def test_what_is_stretched_is_told(faces: Faces, tmp_path: Path) -> None:
     options = Pack(recipe=str(faces.recipe), resolution="24x18", limit=9)
     whole = pack.pack(recipes.plan(replace(options, crop="none")), tmp_path / "whole")
-    stretched = whole.content["pictures"]["stretched"]
-    assert stretched["count"] == 9 and len(stretched["first"]) == 9
+    stretched = whole.content.pictures["stretched"]
+    assert stretched.count == 9 and len(stretched.first) == 9
     boxed = recipes.plan(replace(options, crop="0,0,40,40"))
-    (note,) = [note for note in boxed.facts["notes"] if "stretched" in note]
+    (note,) = [note for note in boxed.noticed.notes if "stretched" in note]
     assert "40 pixels high and 40 wide, is stretched to 24 and 18: give pack.crop=fit" in note
 
     # nothing is said of what keeps its shape
     own = pack.pack(
         recipes.plan(replace(options, resolution="24x20", crop="none")), tmp_path / "own"
     )
-    assert "stretched" not in own.content["pictures"]
+    assert "stretched" not in own.content.pictures
 
 
 def test_drawn_faces_keep_their_shape() -> None:

@@ -16,10 +16,11 @@ import pytest
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from facefactory.data.sets.index import FORMAT, Index, write
+from facefactory.data.sets.index import FORMAT, Content, Index, Skipped, Split, write
 from facefactory.data.sets.loader import Shards, batches
 from facefactory.data.sets.order import Order
 from facefactory.data.sets.shard import write_shard
+from facefactory.facts import Label
 
 ENDINGS = {"raw": "npy", "png": "png", "jpeg": "jpg", "webp": "webp"}
 
@@ -48,7 +49,7 @@ def pack_arrays(folder: Path, images: np.ndarray, storage: str, per_shard: int =
     entries = []
     for number, first in enumerate(range(0, len(images), per_shard)):
         part = slice(first, first + per_shard)
-        entry = write_shard(
+        entry, skipped = write_shard(
             f"{folder}/train-{number:06d}",
             first,
             list(images[part]),
@@ -56,27 +57,26 @@ def pack_arrays(folder: Path, images: np.ndarray, storage: str, per_shard: int =
             np.asarray,
             storage,
         )
-        assert entry.pop("skipped") == []
+        assert skipped == []
         entries.append(entry)
-    labels = {"Even": {"kind": "binary", "classes": ["0", "1"]}}
-    content = {
-        "format": FORMAT,
-        "storage": "raw" if storage == "raw" else "encoded",
-        "labels": labels,
-        "group": None,
-    }
-    sizes = {"resolution": images.shape[1], "channels": images.shape[3]}
-    return write(
-        folder,
-        {**content, **sizes, "splits": {"train": {"count": len(images), "shards": entries}}},
+    labels = {"Even": Label("binary", ("0", "1"))}
+    content = Content(
+        format=FORMAT,
+        storage="raw" if storage == "raw" else "encoded",
+        dataset="made",
+        resolution=images.shape[1],
+        channels=images.shape[3],
+        labels=labels,
+        splits={"train": Split(len(images), entries)},
     )
+    return write(folder, content)
 
 
 def by_pillow(index: Index) -> np.ndarray:
     """All images of a set, read with tarfile and Pillow (or numpy) alone."""
     found = []
-    for shard in index.split("train")["shards"]:
-        with tarfile.open(index.folder / shard["file"]) as tar:
+    for shard in index.split("train").shards:
+        with tarfile.open(index.folder / shard.file) as tar:
             for info in tar.getmembers()[::2]:
                 content = io.BytesIO(tar.extractfile(info).read())  # type: ignore[union-attr]
                 found.append(
@@ -158,7 +158,7 @@ def test_webdataset_reads_every_storage_with_an_allow_list_of_decoders(
         return np.asarray(Image.open(io.BytesIO(content)))
 
     index = pack_arrays(tmp_path / "set", smooth(20, 16, 3), storage)
-    tars = [str(index.folder / shard["file"]) for shard in index.split("train")["shards"]]
+    tars = [str(index.folder / shard.file) for shard in index.split("train").shards]
     samples = list(
         webdataset.WebDataset(tars, shardshuffle=False).decode(allowed, pre=[], post=[])
     )
@@ -179,20 +179,17 @@ def test_what_cannot_be_read_is_left_out_and_named(tmp_path: Path) -> None:
     rows = pd.DataFrame({"file": [f"{n}.png" for n in range(5)]})
     for storage in ENDINGS:
         (tmp_path / storage).mkdir()
-        entry = write_shard(
+        entry, skipped = write_shard(
             f"{tmp_path}/{storage}/train-000000", 10, list(range(5)), rows, read, storage
         )
-        assert (
-            entry["skipped"] == [{"file": "2.png", "reason": "ValueError: not a picture"}]
-            and entry["count"] == 4
-        )
-        assert pd.read_parquet(tmp_path / storage / entry["table"])["file"].tolist() == [
+        assert skipped == [Skipped("2.png", "ValueError: not a picture")] and entry.count == 4
+        assert pd.read_parquet(tmp_path / storage / entry.table)["file"].tolist() == [
             "0.png",
             "1.png",
             "3.png",
             "4.png",
         ]
-        with tarfile.open(tmp_path / storage / entry["file"]) as tar:
+        with tarfile.open(tmp_path / storage / entry.file) as tar:
             assert [name.split(".")[0] for name in tar.getnames()[::2]] == [
                 "00000010",
                 "00000011",

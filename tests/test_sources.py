@@ -20,7 +20,8 @@ from PIL import Image
 from facefactory import UserError, command, config
 from facefactory.data import Pack
 from facefactory.data.packing import pack, recipes, survey
-from facefactory.data.sets.index import Index
+from facefactory.data.sets.index import Index, Named, Selection
+from facefactory.facts import Label
 from facefactory.run import Run, resolve
 from facefactory.rundir import RunDir
 from facefactory.stages import of
@@ -51,11 +52,11 @@ def packed(root: Path, recipe: str, folder: Path | None = None, **options: Any) 
 
 def rows(index: Index) -> pd.DataFrame:
     """Labels as words, by file, with the split."""
-    parts = [index.table(split).assign(split=split) for split in index.content["splits"]]
+    parts = [index.table(split).assign(split=split) for split in index.content.splits]
     table = pd.concat(parts).set_index("file").sort_index()
-    for name, entry in index.content["labels"].items():
-        if "classes" in entry:
-            words = [entry["classes"][code] if code >= 0 else None for code in table[name]]
+    for name, entry in index.content.labels.items():
+        if entry.kind != "real":
+            words = [entry.classes[code] if code >= 0 else None for code in table[name]]
             table[name] = pd.Series(words, table.index, object)
     return table
 
@@ -134,13 +135,12 @@ def test_celeba_is_packed_as_it_comes(
         assert [row[name] for name in ATTRIBUTES] == [
             str(int(number % (k + 2) == 0)) for k in range(3)
         ]
-    people = index.content["labels"].get("identity")
-    assert (people is not None) == (tables == "txt") and "partition" not in index.content["labels"]
+    people = index.content.labels.get("identity")
+    assert (people is not None) == (tables == "txt") and "partition" not in index.content.labels
     assert any(
-        "10 images found; the whole set celeba has 202599" in note
-        for note in index.content["notes"]
+        "10 images found; the whole set celeba has 202599" in note for note in index.content.notes
     )
-    assert any("identity is in no table" in note for note in index.content["notes"]) == (
+    assert any("identity is in no table" in note for note in index.content.notes) == (
         tables == "csv"
     )
     means = np.concatenate(index.maps("train"))[..., 0].mean((1, 2))
@@ -191,7 +191,7 @@ def test_the_crops_that_the_field_uses(
     (name,) = rows(index).index
     with Image.open(tmp_path / "set" / "img_align_celeba" / name) as image:
         wanted = np.asarray(image.resize((32, 32), Image.Resampling.LANCZOS, box=box))
-    (split,) = index.content["splits"]
+    (split,) = index.content.splits
     assert np.array_equal(index.maps(split)[0][0], wanted)
 
 
@@ -218,7 +218,7 @@ def test_images_below_more_folders_than_the_table_knows_are_found(
     found = rows(deep)
     assert len(found) == 10 and all(name.count("/") >= 1 for name in found.index)
     assert found.rename(index=lambda name: name.rpartition("/")[2]).to_dict() == plain.to_dict()
-    told = [note for note in deep.content["notes"] if "by the ending of a name" in note]
+    told = [note for note in deep.content.notes if "by the ending of a name" in note]
     assert len(told) == 3 and told[0].startswith("list_attr_celeba.txt: 10 rows are known")
 
 
@@ -263,14 +263,14 @@ def test_rows_without_images_and_images_without_rows_are_counted(tmp_path: Path)
         )
     )
     index = packed(tmp_path / "set", "celeba")
-    assert index.content["rows_without_image"] == {"count": 1, "first": ["000003.jpg"]}
+    assert index.content.rows_without_image == Named(1, ["000003.jpg"])
     assert rows(index).loc["000007.jpg", "Male"] is None
     table.with_name("list_eval_partition.csv").write_text(
         "image_id,partition\n000001.jpg,0\n000002.jpg,2\n"
     )
     index = packed(tmp_path / "set", "celeba", tmp_path / "fewer")
     assert rows(index).index.tolist() == ["000001.jpg", "000002.jpg"]
-    assert index.content["selection"] == {"found": 9, "of_no_split": 7}
+    assert index.content.selection == Selection(found=9, of_no_split=7)
 
 
 # -- FairFace ------------------------------------------------------------------------------------------------------
@@ -311,8 +311,8 @@ def test_fairface_is_packed_as_it_comes(tmp_path: Path, form: str) -> None:
         "service_test": "1",
         "split": "test",
     }
-    schema = index.content["labels"]
-    assert {name: entry["kind"] for name, entry in schema.items()} == {
+    schema = index.content.labels
+    assert {name: entry.kind for name, entry in schema.items()} == {
         **{
             "age": "ordinal",
             "gender": "categorical",
@@ -320,10 +320,7 @@ def test_fairface_is_packed_as_it_comes(tmp_path: Path, form: str) -> None:
             "service_test": "binary",
         }
     }
-    assert (
-        schema["age"]["classes"][:3] == ["0-2", "3-9", "10-19"]
-        and len(schema["age"]["classes"]) == 9
-    )
+    assert schema["age"].classes[:3] == ("0-2", "3-9", "10-19") and len(schema["age"].classes) == 9
     young = packed(root, "fairface", tmp_path / "young", where='age <= "20-29" and gender == Male')
     assert rows(young).index.tolist() == ["train/1.jpg", "train/3.jpg", "val/1.jpg", "val/3.jpg"]
 
@@ -354,8 +351,8 @@ def test_fer_is_packed_from_its_rows_of_numbers(tmp_path: Path, name: str, heade
     lines[4] = lines[4].replace(" ", "  1 ", 1)
     (root / name).write_text("\n".join(lines) + "\n")
     again = packed(root, "fer", tmp_path / "again", color="gray", max_bad=0.2)
-    (skipped,) = again.content["skipped"]
-    assert skipped["file"] == "000003" and "a square number of values" in skipped["reason"]
+    (skipped,) = again.content.skipped
+    assert skipped.file == "000003" and "a square number of values" in skipped.reason
 
 
 def test_fer_is_packed_from_a_folder_an_emotion(tmp_path: Path) -> None:
@@ -368,7 +365,7 @@ def test_fer_is_packed_from_a_folder_an_emotion(tmp_path: Path) -> None:
         picture(number, (48, 48), "L").save(path)
     index = packed(root, "fer", color="gray")
     table = rows(index)
-    assert sorted(table["emotion"]) == sorted(EMOTIONS * 2) and set(index.content["splits"]) == {
+    assert sorted(table["emotion"]) == sorted(EMOTIONS * 2) and set(index.content.splits) == {
         "train",
         "test",
     }
@@ -379,8 +376,7 @@ def test_fer_is_packed_from_a_folder_an_emotion(tmp_path: Path) -> None:
         root, "fer", tmp_path / "surprised", color="gray", where="emotion == surprise"
     )
     assert (
-        surprised.content["labels"]["emotion"]["classes"] == ["surprise"]
-        and len(rows(surprised)) == 2
+        surprised.content.labels["emotion"].classes == ("surprise",) and len(rows(surprised)) == 2
     )
     with pytest.raises(UserError, match=r"none of fer2013\.csv, .* train\. To get the set: https"):
         packed(tmp_path, "fer")
@@ -395,7 +391,7 @@ def test_ffhq_is_split_by_number_and_has_no_labels(tmp_path: Path) -> None:
             tar.addfile(info, io.BytesIO(file))
     for root in (tmp_path, tmp_path / "thumbnails128x128.tar"):
         index = packed(root, "ffhq", tmp_path / "shards")
-        assert index.content["labels"] == {}
+        assert index.content.labels == {}
         assert rows(index)["split"].tolist() == ["train"] * 3 + ["test"] * 2
 
 
@@ -403,8 +399,8 @@ def test_orl_has_its_400_faces_and_nothing_else() -> None:
     plan = recipes.plan(Pack())
     assert (
         len(plan.table) == 400
-        and plan.facts["notes"] == []
-        and plan.facts["rows_without_image"]["count"] == 0
+        and plan.noticed.notes == []
+        and plan.noticed.rows_without_image.count == 0
     )
 
 
@@ -450,7 +446,7 @@ def test_every_kind_of_picture_is_handled_or_named(tmp_path: Path) -> None:
     for name, file in (good | bad).items():
         (root / name).write_bytes(file)
     index = packed(root, own(tmp_path), resolution=16, max_bad=0.5)
-    reasons = {item["file"]: item["reason"] for item in index.content["skipped"]}
+    reasons = {item.file: item.reason for item in index.content.skipped}
     assert set(reasons) == set(bad) and all(reasons.values())
     images = dict(
         zip(index.table("train")["file"], index.maps("train")[0].astype(int), strict=True)
@@ -465,7 +461,7 @@ def test_every_kind_of_picture_is_handled_or_named(tmp_path: Path) -> None:
     assert images["palette.png"][0, 0].tolist() == [255] * 3 and images["palette.png"][
         5, 5
     ].tolist() == [255, 0, 0]
-    assert index.content["image_sizes"] == {"16x16": len(good)}
+    assert index.content.image_sizes == {"16x16": len(good)}
 
 
 def test_a_bomb_is_skipped_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -477,7 +473,7 @@ def test_a_bomb_is_skipped_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
             archive.writestr(f"{side}.png", content(Image.new("L", (side, side)), "PNG"))
         archive.writestr("zeros.png", bytes(10**6))
     index = packed(tmp_path / "set" / "faces.zip", own(tmp_path), max_bad=1.0)
-    reasons = {item["file"]: item["reason"] for item in index.content["skipped"]}
+    reasons = {item.file: item.reason for item in index.content.skipped}
     assert index.table("train")["file"].tolist() == ["16.png"]
     assert (
         "DecompressionBombWarning" in reasons["24.png"]
@@ -515,7 +511,7 @@ def test_a_row_that_leads_out_reads_nothing_there(tmp_path: Path, name: str) -> 
     (tmp_path / "table.csv").write_text(f"file,A\na.png,1\n{name},0\n")
     index = packed(tmp_path / "set", own(tmp_path, labels="table.csv"))
     assert rows(index)["A"].to_dict() == {"a.png": "1"}
-    assert index.content["rows_without_image"] == {"count": 1, "first": [name.replace("\\", "/")]}
+    assert index.content.rows_without_image == Named(1, [name.replace("\\", "/")])
 
 
 def test_links_out_of_the_folder_are_refused(tmp_path: Path) -> None:
@@ -564,7 +560,7 @@ def test_a_folder_around_all_is_no_label_and_pictures_that_are_not_read_are_name
     found = packed(tmp_path / "set", own(tmp_path))
     assert rows(found)["folder"].tolist() == ["person 0", "person 0", "person 1", "person 1"]
     unread = "left out: 1 pictures in a format that is not read (convert them to PNG), e.g. faces/moving.gif"
-    assert found.content["notes"][-1] == unread
+    assert found.content.notes[-1] == unread
 
 
 def test_labels_that_nobody_has_are_left_out_and_what_fits_nothing_is_refused(
@@ -579,8 +575,8 @@ def test_labels_that_nobody_has_are_left_out_and_what_fits_nothing_is_refused(
         + "".join(f"{n}.png,{n % 2},{'old' if n % 2 else ''}\n" for n in range(8))
     )
     found = packed(tmp_path / "set", own(tmp_path), labels=str(table), where="Glasses == 0")
-    assert found.content["labels_left_out"] == {"Age": "no image has a value"} and list(
-        found.content["labels"]
+    assert found.content.labels_left_out == {"Age": "no image has a value"} and list(
+        found.content.labels
     ) == ["Glasses"]
     assert survey.survey(found)["labels"].keys() == {"Glasses"}
     with pytest.raises(
@@ -611,13 +607,11 @@ def write(root: Path, names: list[str], form: str = "PNG") -> None:
 
 def adds_up(index: Index) -> dict[str, int]:
     """Reason -> how many were left out; found = packed + skipped + left out."""
-    account = index.content["account"]
-    counts = {reason: entry["count"] for reason, entry in account["left_out"].items()}
-    assert account["found"] == account["packed"] + account["skipped"] + sum(counts.values())
-    assert account["packed"] == len(rows(index)) and account["skipped"] == len(
-        index.content["skipped"]
-    )
-    assert all(0 < len(entry["first"]) <= entry["count"] for entry in account["left_out"].values())
+    account = index.content.account
+    counts = {reason: entry.count for reason, entry in account.left_out.items()}
+    assert account.found == account.packed + account.skipped + sum(counts.values())
+    assert account.packed == len(rows(index)) and account.skipped == len(index.content.skipped)
+    assert all(0 < len(entry.first) <= entry.count for entry in account.left_out.values())
     return counts
 
 
@@ -640,7 +634,7 @@ def test_the_sets_own_splits_are_kept_and_the_folders_below_are_labels(
     assert {name: (row["split"], row["folder"]) for name, row in table.iterrows()} == {
         name: ("val" if "validation" in name else "train", name.split("/")[2]) for name in names
     }
-    assert [note for note in index.content["notes"] if "own splits" in note] == [
+    assert [note for note in index.content.notes if "own splits" in note] == [
         "Train, validation are the set's own splits (train 6, val 6); the folders below or above them are the label; "
         "split: null in a recipe of yours deals them anew"
     ]
@@ -648,7 +642,7 @@ def test_the_sets_own_splits_are_kept_and_the_folders_below_are_labels(
     dealt = packed(
         root, own(tmp_path, split=None, splits={"train": 0.5, "test": 0.5}), tmp_path / "dealt"
     )
-    assert set(dealt.content["splits"]) == {"train", "test"}
+    assert set(dealt.content.splits) == {"train", "test"}
 
 
 def test_own_splits_hold_with_a_table_and_what_is_in_none_is_left_out(tmp_path: Path) -> None:
@@ -665,7 +659,7 @@ def test_own_splits_hold_with_a_table_and_what_is_in_none_is_left_out(tmp_path: 
     assert rows(index)["split"].to_dict() == {name: name.split("/")[0] for name in names}
     assert rows(index)["Smile"].to_dict() == {name: str(k % 2) for k, name in enumerate(names)}
     assert adds_up(index) == {"images in no split of the set": 2}
-    assert "2 images are in no split and left out, e.g. cover.png" in index.content["notes"]
+    assert "2 images are in no split and left out, e.g. cover.png" in index.content.notes
 
 
 def test_a_set_without_a_test_part_says_how_to_score_on_its_val_part(tmp_path: Path) -> None:
@@ -729,7 +723,7 @@ def test_the_two_copies_of_fer_with_folders_are_read(tmp_path: Path) -> None:
             name: ("val" if name.startswith("validation") else "train", name.split("/")[1])
             for name in names
         }
-        assert "14 val found; the whole set fer has 7066" in index.content["notes"]
+        assert "14 val found; the whole set fer has 7066" in index.content.notes
 
 
 def test_people_are_grouped_by_their_folders_unless_a_recipe_says_no(tmp_path: Path) -> None:
@@ -741,11 +735,11 @@ def test_people_are_grouped_by_their_folders_unless_a_recipe_says_no(tmp_path: P
     assert (
         table.groupby(table.index.str.split("/").str[0])["split"].nunique() == 1
     ).all() and table["split"].nunique() == 2
-    assert index.content["group"] == "folder"
-    assert index.content["labels"]["folder"] == {"kind": "identity", "classes": people}
+    assert index.content.group == "folder"
+    assert index.content.labels["folder"] == Label("identity", tuple(people))
     assert (
         "20 folders, Person_00 …, of 3 images (median), are taken for people"
-        in index.content["notes"][0]
+        in index.content.notes[0]
     )
     (tmp_path / "t.csv").write_text(
         "file,Smile\n" + "".join(f"{who}/{n}.png,{n % 2}\n" for who in people for n in range(3))
@@ -756,7 +750,7 @@ def test_people_are_grouped_by_their_folders_unless_a_recipe_says_no(tmp_path: P
         tmp_path / "table",
         labels=str(tmp_path / "t.csv"),
     )
-    assert index.content["group"] == "folder" and set(index.content["labels"]) == {
+    assert index.content.group == "folder" and set(index.content.labels) == {
         "folder",
         "Smile",
     }
@@ -764,8 +758,8 @@ def test_people_are_grouped_by_their_folders_unless_a_recipe_says_no(tmp_path: P
     table = rows(index)
     assert (
         table.groupby(table.index.str.split("/").str[0])["split"].nunique() == 2
-    ).any() and index.content["group"] is None
-    assert index.content["labels"]["folder"]["kind"] == "categorical"
+    ).any() and index.content.group is None
+    assert index.content.labels["folder"].kind == "categorical"
 
 
 def test_a_thousand_people_and_more_are_people_too(tmp_path: Path) -> None:
@@ -777,7 +771,7 @@ def test_a_thousand_people_and_more_are_people_too(tmp_path: Path) -> None:
     (tmp_path / "set" / "0.png").unlink()
     plan = recipes.plan(Pack(recipe="folder", root=str(tmp_path / "set")))
     sides = pd.Series(plan.splits).groupby(plan.table["file"].str[:5]).nunique()
-    assert len(sides) == 1001 and sides.max() == 1 and plan.schema["folder"]["kind"] == "identity"
+    assert len(sides) == 1001 and sides.max() == 1 and plan.schema["folder"].kind == "identity"
 
 
 def test_people_in_two_of_the_sets_own_splits_are_told(
@@ -794,7 +788,7 @@ def test_people_in_two_of_the_sets_own_splits_are_told(
     )
     index = packed(tmp_path / "set", "folder")
     assert (
-        index.content["people_in_several_splits"] == 20
+        index.content.people_in_several_splits == 20
         and "20 people in several splits" in capsys.readouterr().err
     )
     assert (rows(index)["split"] == rows(index).index.str.split("/").str[0]).all()
@@ -856,7 +850,7 @@ def test_what_is_no_face_is_counted_by_reason(tmp_path: Path, form: str) -> None
         ".txt files": 1,
         ".json files": 2,
     }
-    (told,) = [note for note in index.content["notes"] if note.startswith("left out: ")]
+    (told,) = [note for note in index.content.notes if note.startswith("left out: ")]
     assert "2 .json files, e.g. happy/" in told
     assert "8 files or folders of a file server, system or tool, e.g. " in told
 
@@ -886,9 +880,7 @@ def test_links_in_a_folder_are_followed_once_and_loops_are_told(tmp_path: Path) 
     os.mkfifo(root / "pipe.png")
     index = packed(root, "folder", tmp_path / "shards")
     assert rows(index).index.tolist() == ["happy/0.png", "sad/1.png", "sad/2.png"]
-    assert {
-        reason: entry["first"] for reason, entry in index.content["account"]["left_out"].items()
-    } == {
+    assert {reason: entry.first for reason, entry in index.content.account.left_out.items()} == {
         "links that lead in a circle": ["loop.png"],
         "links that lead nowhere": ["gone.png"],
         "devices, pipes or sockets": ["pipe.png"],
@@ -1019,20 +1011,17 @@ def test_labels_from_file_names_are_numbers_and_names_that_do_not_fit_are_told(
         }
         assert table["age"].dropna().to_dict() == by_number
         assert table["sex"].dropna().to_dict() == {name: name[-5] for name in by_number}
-        assert index.content["labels"]["sex"] == {"kind": "binary", "classes": ["0", "1"]}
+        assert index.content.labels["sex"] == Label("binary", ("0", "1"))
         assert any(
-            "does not fit 1 of 6 names, e.g. 61__1.png" in note for note in index.content["notes"]
+            "does not fit 1 of 6 names, e.g. 61__1.png" in note for note in index.content.notes
         )
-    assert index.content["labels"]["age"] == {
-        "kind": "ordinal",
-        "classes": ["1", "4", "13", "15", "101"],
-    }
+    assert index.content.labels["age"] == Label("ordinal", ("1", "4", "13", "15", "101"))
     (tmp_path / "table.csv").write_text("file,age,folder\n1_1.png,7,a\n4_0.png,8,b\n")
     found = packed(tmp_path / "set", recipe, tmp_path / "both", labels=str(tmp_path / "table.csv"))
     assert rows(found).loc["1_1.png", ["age", "folder"]].tolist() == ["1", "a"]
     assert (
         "label 'age' of the table is left out: the pattern reads it from file names"
-        in found.content["notes"]
+        in found.content.notes
     )
 
 
@@ -1076,7 +1065,7 @@ def test_shards_of_webdatasets_own_writer_are_read(tmp_path: Path) -> None:
             table["Hair"].tolist() == ["fair", "dark", "gray"] * 2
             and table["cls"].tolist() == ["0", "1", "2"] * 2
         )
-        assert set(index.content["labels"]) == {"Smile", "Hair", "cls"}
+        assert set(index.content.labels) == {"Smile", "Hair", "cls"}
         assert np.array_equal(index.maps("train")[0][4], np.asarray(picture(4, (16, 16))))
 
 
@@ -1106,7 +1095,7 @@ def test_img2datasets_layout_is_read(tmp_path: Path) -> None:
     (tmp_path / "00000_stats.json").write_text("{}")
     index = packed(tmp_path, "webdataset", tmp_path / "shards")
     assert rows(index).index.tolist() == [f"00000.tar/00000000{number}.jpg" for number in range(3)]
-    assert index.content["labels"] == {}
+    assert index.content.labels == {}
 
 
 def test_commands_addresses_and_cut_tars_are_refused(tmp_path: Path) -> None:
@@ -1184,7 +1173,7 @@ def test_every_ending_of_a_picture_is_read_and_the_rest_is_counted(tmp_path: Pat
     assert plan.table["file"].tolist() == [
         f"0.tar/{number}.{ending}" for number, ending in enumerate(forms)
     ]
-    (note,) = plan.facts["notes"]
+    (note,) = plan.noticed.notes
     assert set(note.removeprefix("left out: ").split("; ")) == {
         *(
             f"2 .{ending} files, e.g. 0.tar/0.{ending}"
@@ -1220,7 +1209,7 @@ def test_words_gaps_and_damage_in_the_labels_of_tars_are_told(tmp_path: Path) ->
         table["hair.color"].tolist()[0] == "fair"
         and table["id"].tolist()[0] == "20170109142408075"
     )
-    notes = "; ".join(index.content["notes"])
+    notes = "; ".join(index.content.notes)
     assert (
         "1 .cls are not readable, their pictures are without, e.g. that of 0.tar/4.jpg: " in notes
     )
@@ -1264,7 +1253,7 @@ def test_a_column_that_is_left_out_may_be_dropped_or_asked_for(tmp_path: Path) -
     table.write_text("file,uid,age\n" + "".join(f"{n}.png,u{n},{n}\n" for n in range(24)))
     options = {"recipe": own(tmp_path), "root": str(tmp_path / "set"), "labels": str(table)}
     plan = recipes.plan(Pack(**options, drop=["uid"]))
-    assert plan.schema == {} and plan.facts["labels_left_out"] == dict.fromkeys(
+    assert plan.schema == {} and plan.noticed.labels_left_out == dict.fromkeys(
         ["uid", "age"], "24 values for 24 images"
     )
     assert len(recipes.plan(Pack(**options, where="age >= 20")).table) == 4
@@ -1292,7 +1281,7 @@ def test_what_is_left_out_is_told(tmp_path: Path) -> None:
     )
     plan = recipes.plan(Pack(recipe=recipe, root=str(tmp_path / "set")))
     assert plan.table["file"].tolist() == ["faces/a.png"]
-    notes = "; ".join(plan.facts["notes"])
+    notes = "; ".join(plan.noticed.notes)
     assert (
         "1 files whose name another one has in another form of Unicode (rename them), e.g. faces/\u00e9.png"
         in notes
@@ -1310,7 +1299,7 @@ def test_what_is_left_out_is_told(tmp_path: Path) -> None:
             info = tarfile.TarInfo(name)
             info.size = len(file)
             tar.addfile(info, io.BytesIO(file))
-    notes = "; ".join(recipes.plan(Pack(recipe=wds(tmp_path), root=str(tmp_path))).facts["notes"])
+    notes = "; ".join(recipes.plan(Pack(recipe=wds(tmp_path), root=str(tmp_path))).noticed.notes)
     assert "1 samples without a picture, e.g. 0.tar/b" in notes
     assert (
         "1 pictures in a format that is not read (convert them to PNG), e.g. 0.tar/c.gif" in notes

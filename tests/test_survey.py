@@ -15,16 +15,17 @@ from scipy.stats import contingency
 
 from facefactory import rundir
 from facefactory.data.packing import survey
-from facefactory.data.sets.index import FORMAT, Index, read
+from facefactory.data.sets.index import FORMAT, Content, Index, Split, plain, read_as, write
 from facefactory.data.sets.shard import write_shard
+from facefactory.facts import Label
 
-BINARY = {"kind": "binary", "classes": ["0", "1"]}
+BINARY = Label("binary", ("0", "1"))
 
 
 def write_set(
     folder: Path,
     splits: dict[str, pd.DataFrame],
-    schema: dict[str, Any],
+    schema: dict[str, Label],
     images: np.ndarray | None = None,
     **content: Any,
 ) -> Index:
@@ -43,31 +44,22 @@ def write_set(
         for number, start in enumerate(range(0, len(table), half)):
             rows = table.iloc[start : start + half]
             where = range(first + start, first + start + len(rows))
-            parts.append(
-                write_shard(
-                    str(folder / f"{name}-{number:06d}"), start, where, rows, images.__getitem__
-                )
-            )
-            parts[-1].pop("skipped")
-        made[name], first = {"count": len(table), "shards": parts}, first + len(table)
-    facts = {
-        "format": FORMAT,
-        "storage": "raw",
-        "dataset": "made",
-        "resolution": images.shape[1],
-        "channels": images.shape[3],
-    }
-    facts |= {
-        "labels": schema,
-        "group": None,
-        "origin": "made here",
-        "licence": "none",
-        "splits": made,
-        "skipped": [],
-        **content,
-    }
-    rundir.write_json(folder / "index.json", {**facts, "digest": rundir.digest(facts)})
-    return read(folder)
+            stem = str(folder / f"{name}-{number:06d}")
+            parts.append(write_shard(stem, start, where, rows, images.__getitem__)[0])
+        made[name], first = Split(len(table), parts), first + len(table)
+    facts = Content(
+        format=FORMAT,
+        storage="raw",
+        dataset="made",
+        resolution=images.shape[1],
+        channels=images.shape[3],
+        labels=schema,
+        origin="made here",
+        licence="none",
+        splits=made,
+        skipped=[],
+    )
+    return write(folder, read_as(Content, {**plain(facts), **content}))
 
 
 def counts_of(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -172,7 +164,7 @@ def test_labels_of_several_classes_show_each_class() -> None:
     table = pd.DataFrame({"Old": np.where(age < 0, 0, age == 2), "Age": age}, dtype=np.int32)
     found = survey.together(
         table,
-        {"Old": BINARY, "Age": {"kind": "ordinal", "classes": ["a", "b", "c"]}},
+        {"Old": BINARY, "Age": Label("ordinal", ("a", "b", "c"))},
         ["Old", "Age"],
     )
     assert found["classes"] == ["Old", "Age: a", "Age: b", "Age: c"]
@@ -187,14 +179,13 @@ def test_labels_of_several_classes_show_each_class() -> None:
 def planted(tmp_path: Path) -> Index:
     """60 + 40 images of 10 people, 3 of them in both splits; a rare label, one with gaps, a real one with gaps."""
     schema = {
-        "Person": {"kind": "identity", "classes": [f"p{number}" for number in range(10)]},
+        "Person": Label("identity", tuple(f"p{number}" for number in range(10))),
         "Rare": BINARY,
-        "a/b *": {"kind": "categorical", "classes": ["x", "y", "never"]},
-        "Yaw": {"kind": "real"},
-        "City": {
-            "kind": "categorical",
-            "classes": [str(number) for number in range(survey.MOST_CLASSES + 1)],
-        },
+        "a/b *": Label("categorical", ("x", "y", "never")),
+        "Yaw": Label("real"),
+        "City": Label(
+            "categorical", tuple(str(number) for number in range(survey.MOST_CLASSES + 1))
+        ),
     }
     draws, splits = np.random.default_rng(6), {}
     for name, count, first in (("train", 60, 0), ("test", 40, 3)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import itertools
 import json
 import multiprocessing
@@ -506,10 +507,17 @@ def test_a_digest_names_the_weights_and_not_the_file(trained: Path, tmp_path: Pa
     assert checkpoint.digest(found) != checkpoint.digest(again)
 
 
+def with_another(index: Index, split: str, **changes: str) -> Index:
+    """The same set with another first shard in a split."""
+    first, *others = index.split(split).shards
+    shards = [dataclasses.replace(first, **changes), *others]
+    changed = dataclasses.replace(index.split(split), shards=shards)
+    splits = {**index.content.splits, split: changed}
+    return Index(index.folder, dataclasses.replace(index.content, splits=splits))
+
+
 def test_a_changed_set_refuses_unless_it_is_accepted(index: Index, trained: Path) -> None:
-    content = copy.deepcopy(index.content)
-    content["splits"]["test"]["shards"][0]["pixels_sha256"] = "another"
-    other = Index(index.folder, content)
+    other = with_another(index, "test", pixels_sha256="another")
     assert other.images_digest != index.images_digest
     with pytest.raises(
         UserError,
@@ -539,11 +547,10 @@ def test_a_changed_set_refuses_unless_it_is_accepted(index: Index, trained: Path
 def test_changed_labels_are_another_set_where_they_matter(
     index: Index, tmp_path: Path, kind: str, balance: str | None, refused: bool
 ) -> None:
-    content = copy.deepcopy(index.content)
-    content["splits"]["train"]["shards"][0]["table_sha256"] = "another"
+    other = with_another(index, "train", table_sha256="another")
     data = Data(balance=balance)
     fit(make_task(index, tmp_path, kind, data=data, should_stop=stop_after(3)), ALONE)
-    changed = make_task(Index(index.folder, content), tmp_path, kind, data=data)
+    changed = make_task(other, tmp_path, kind, data=data)
     with (
         pytest.raises(UserError, match=r"the set changed since .*\(labels was")
         if refused

@@ -73,7 +73,7 @@ def halves(groups: Ids) -> tuple[Ids, Ids]:
 
 def _some(shards: Shards, count: int) -> tuple[Ids, Ids]:
     """Positions of about `count` images, whole people of theirs, always the same ones; and whose they are."""
-    group = shards.index.content["group"]
+    group = shards.index.content.group
     names = [group] if group else []
     table = {name: column.numpy() for name, column in shards.labels(names).items()}
     groups = labels.people_of(table[group] if group else None, len(shards))
@@ -145,7 +145,7 @@ def _faces(index: Index, split: str) -> Faces:
     compared, spoilable = halves(groups)
     reference, more = (shards.images(positions[half]) for half in (compared, spoilable))
     spread = np.linspace(0, len(more) - 1, min(SPOILT, len(more))).round().astype(int)
-    known = bool(index.content["group"])
+    known = bool(index.content.group)
     return Faces(more[torch.from_numpy(spread)], more, groups[spoilable], known, reference)
 
 

@@ -14,6 +14,7 @@ from facefactory.evaluation import features, scoring, statistics
 from facefactory.evaluation import judge as judging
 from facefactory.evaluation.extractors import Looked
 from facefactory.evaluation.features import Kept
+from facefactory.facts import Label
 from facefactory.metrics import Array
 from facefactory.results import OfClass, Protocol
 
@@ -46,7 +47,7 @@ class Watched:
 
 
 def agreement(
-    logits: Mapping[str, torch.Tensor], asked: Codes, schema: Mapping[str, Any]
+    logits: Mapping[str, torch.Tensor], asked: Codes, schema: Mapping[str, Label]
 ) -> dict[str, Any]:
     """Balanced accuracy and AUROC of the judge's verdict about what was asked, with intervals over images; by label.
 
@@ -61,7 +62,7 @@ def agreement(
 
 def scores(
     protocol: Protocol,
-    schema: Mapping[str, Any],
+    schema: Mapping[str, Label],
     real: tuple[Array, Codes, Ids | None],
     fake: tuple[Array, Codes],
     by: Mapping[str, str],
@@ -80,7 +81,7 @@ def scores(
     }
     found = []
     for label, who in by.items():
-        for code, word in enumerate(schema[label]["classes"]):
+        for code, word in enumerate(schema[label].classes):
             rows = np.flatnonzero(real[1][label] == code)
             drawn = np.flatnonzero(fake[1][label] == code)
             one = OfClass(label, word, who, len(rows), len(drawn), scores=(), verdict="")
@@ -99,15 +100,17 @@ def scores(
     return found
 
 
-def chosen(schema: Mapping[str, Any], asked: Iterable[str], seen: Iterable[str]) -> dict[str, str]:
+def chosen(
+    schema: Mapping[str, Label], asked: Iterable[str], seen: Iterable[str]
+) -> dict[str, str]:
     """Label -> who says what class a generated image has; those that were asked for first, at most MOST classes."""
     by: dict[str, str] = {}
     left = MOST
     for who, names in (("asked", asked), ("judge", seen)):
         for name in names:
-            if name in by or schema[name]["kind"] not in KINDS:
+            if name in by or schema[name].kind not in KINDS:
                 continue
-            left -= len(schema[name]["classes"])
+            left -= len(schema[name].classes)
             if left < 0:
                 return by
             by[name] = who

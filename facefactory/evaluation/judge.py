@@ -40,7 +40,7 @@ def _measured(statistic: Any, chances: Tensor, target: Tensor, ids: Ids) -> floa
 
 
 def scores(
-    logits: dict[str, Tensor], table: pd.DataFrame, schema: dict[str, Any], group: str | None
+    logits: dict[str, Tensor], table: pd.DataFrame, schema: labels.Schema, group: str | None
 ) -> dict[str, Any]:
     """Balanced accuracy, AUROC (with 95 % intervals by person) and confusion matrix of every label with enough people.
 

@@ -108,9 +108,9 @@ def interpret(
     UserError: the model has no latent space.
     """
     names = spaces_of(model, options)
-    everyone = Shards(index, list(index.content["splits"]))
-    groups = people(everyone.table, index.content["group"])
-    counted = countable(everyone.table, index.content["labels"], groups)
+    everyone = Shards(index, list(index.content.splits))
+    groups = people(everyone.table, index.content.group)
+    counted = countable(everyone.table, index.content.labels, groups)
     labels = [
         name for name, fact in counted.items() if fact["scored"] and len(fact["classes"]) == 2
     ]

@@ -34,7 +34,7 @@ class FaceSet:
 
     facts: Facts
     faces: Faces
-    recipe: dict[str, Any]  # with its splits, as they are or will be packed
+    splits: tuple[str, ...]  # as they are or will be packed
     shares: dict[str, float]  # of splits that are dealt out; none where the set has its own
 
 

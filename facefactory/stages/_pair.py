@@ -90,8 +90,8 @@ def look(word: str, place: str) -> Pictures:
 
     if (Path(place) / "index.json").is_file():
         packed = index.read(Path(place))
-        splits = tuple(packed.content["splits"])
-        return Pictures(word, (packed.size,), packed.content["channels"] == 1, splits)
+        splits = tuple(packed.content.splits)
+        return Pictures(word, (packed.size,), packed.content.channels == 1, splits)
     recipe = {"links": "refuse"}
     try:
         items = folder.find(recipe, place).items

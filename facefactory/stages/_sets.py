@@ -55,28 +55,28 @@ def _packed(shards: Path) -> FaceSet:
     found = index.read(shards)
     found.verify()
     content = found.content
-    sizes = {name: split["count"] for name, split in content["splits"].items()}
+    sizes = {name: split.count for name, split in content.splits.items()}
     table = pd.concat([found.table(name) for name in sizes], ignore_index=True)
     splits = np.repeat(list(sizes), list(sizes.values()))
-    faces = enough.Faces(table, splits, content["labels"], content["group"])
-    return FaceSet(found.facts, faces, content, {})
+    faces = enough.Faces(table, splits, content.labels, content.group)
+    return FaceSet(found.facts, faces, tuple(sizes), {})
 
 
 def _planned(run: Run, folder: RunDir) -> FaceSet:
     from facefactory.data.packing import enough
-    from facefactory.facts import Facts, labels_of
+    from facefactory.facts import Facts
 
     plan = plan_of(run, folder)
-    facts = Facts(*run.pack.size, 1 if run.pack.color == "gray" else 3, labels_of(plan.schema))
+    facts = Facts(*run.pack.size, 1 if run.pack.color == "gray" else 3, plan.schema)
     faces = enough.Faces(plan.table, plan.splits, plan.schema, plan.recipe["group"])
-    return FaceSet(facts, faces, plan.recipe, plan.shares)
+    return FaceSet(facts, faces, tuple(plan.recipe["splits"]), plan.shares)
 
 
 def require_splits(run: Run, found: FaceSet) -> None:
     """UserError: a split that scores are made with is none of the set's."""
     from facefactory.data.packing import enough
 
-    splits = found.recipe["splits"]
+    splits = found.splits
     for name in ("reference", "held_out"):
         wanted = getattr(run.evaluation, name)
         if wanted in splits or (name == "held_out" and not wanted):

@@ -48,7 +48,7 @@ class Component(Stage):
         compared = ("train", run.evaluation.reference, run.evaluation.held_out)
         enough.require_images(plan.faces.faces, dict.fromkeys(compared, 2))
         require_different(run, folder)
-        people = len(np.unique(labels.people(plan.faces.faces.table, plan.faces.recipe["group"])))
+        people = len(np.unique(labels.people(plan.faces.faces.table, plan.faces.faces.group)))
         if run.judge.folds > people:
             raise UserError(
                 f"judge.folds={run.judge.folds}, but the set has {people} people; give at most as many."
@@ -99,8 +99,8 @@ class Component(Stage):
 
         index.require_different("train")
         world = join(run.judge.training)
-        schema, group = index.content["labels"], index.content["group"]
-        splits = list(index.content["splits"])
+        schema, group = index.content.labels, index.content.group
+        splits = list(index.content.splits)
         everyone = Shards(index, splits)
         groups = labels.people(everyone.table, group)
         fold = judging.folds(groups, run.judge.folds)

@@ -41,7 +41,7 @@ class Component(Stage):
         from facefactory.data.sets import index
 
         if run.data.shards:
-            return {"index": rundir.digest(index.read(Path(run.data.shards)).content)}
+            return {"index": index.read(Path(run.data.shards)).digest}
         return dict(plan_of(run, folder).fingerprint)
 
     def intact(self, run: Run, folder: RunDir) -> bool:

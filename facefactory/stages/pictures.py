@@ -56,9 +56,11 @@ class Component(Stage):
             found = packed(run, plan, Path(run.paths.data) / "packed" / plan.folder_name)
         reference = index_of(folder).content
         for name in ("resolution", "channels"):
-            if found.content[name] != reference[name]:
+            here = getattr(found.content, name)
+            there = getattr(reference, name)
+            if here != there:
                 raise UserError(
-                    f"data has {name} {found.content[name]}, the reference {reference[name]}; "
+                    f"data has {name} {here}, the reference {there}; "
                     "pack one of them as the other is."
                 )
         outputs = {"checkpoint": found.images_digest, "kimg": None, "path": str(found.folder)}
@@ -71,7 +73,7 @@ class Component(Stage):
 
         place = outputs_of(folder, f"{self.name}.path")[f"{self.name}.path"]
         found = index.read(Path(place))
-        return Shards(found, list(found.content["splits"]))
+        return Shards(found, list(found.content.splits))
 
 
 def _is_packed(run: Run) -> bool:
@@ -87,8 +89,8 @@ def _packed_before(run: Run) -> Any:
 def _names(run: Run, folder: RunDir) -> Any:
     """A name a picture."""
     if _is_packed(run):
-        splits = _packed_before(run).content["splits"].values()
-        return range(sum(split["count"] for split in splits))
+        splits = _packed_before(run).content.splits.values()
+        return range(sum(split.count for split in splits))
     return _plan(run, folder).places
 
 

@@ -26,7 +26,7 @@ class Faces:
 
     table: pd.DataFrame  # encoded labels
     splits: npt.NDArray[Any]  # the split of each image
-    schema: dict[str, dict[str, Any]]
+    schema: labels.Schema
     group: str | None  # the label that says who is who
 
     def images(self, split: str) -> int:
@@ -41,7 +41,7 @@ class Faces:
         """Images of each class of a label, in a split or in all."""
         codes = self.table[label].to_numpy()
         codes = codes if split is None else codes[self.splits == split]
-        return np.bincount(codes[codes >= 0], minlength=len(self.schema[label]["classes"]))
+        return np.bincount(codes[codes >= 0], minlength=len(self.schema[label].classes))
 
 
 def undivided(faces: Faces, shares: dict[str, float], wanted: str) -> UserError:
@@ -122,14 +122,14 @@ def doubts(
 
     # what a classifier cannot learn
     if classifies:
-        learned = [name for name, entry in faces.schema.items() if entry["kind"] in LEARNED]
+        learned = [name for name, label in faces.schema.items() if label.kind in LEARNED]
         sentences += filter(None, (_doubt(faces, name) for name in learned))
     return sentences
 
 
 def _doubt(faces: Faces, name: str) -> str | None:
     """What is odd about the classes of a label, if anything is."""
-    classes = faces.schema[name]["classes"]
+    classes = faces.schema[name].classes
     counts = faces.counts(name)
     present = np.flatnonzero(counts)
     single = [classes[code] for code in np.flatnonzero(counts == 1)]

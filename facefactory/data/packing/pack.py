@@ -28,6 +28,7 @@ from facefactory import UserError, registry, rundir, say
 from facefactory.data import Pack, sources
 from facefactory.data.packing import pictures, recipes, select
 from facefactory.data.sets import index, shard
+from facefactory.data.sets.index import Shard, Skipped, plain
 from facefactory.data.sets.order import Ids
 from facefactory.facts import Size
 
@@ -41,9 +42,6 @@ TOLD = {
     "stretched": "of another shape than the images made of them: pack.crop=fit would cut them",
 }
 
-Record = dict[str, Any]  # of a shard: what `<stem>.json` holds
-Entries = dict[str, list[dict[str, Any]]]  # split -> what index.json holds of its shards
-Skipped = list[dict[str, str]]  # file and reason
 Progress = Callable[[int, int, float], None]  # shards done, shards in all, seconds left
 
 
@@ -54,6 +52,26 @@ class _Range:
     stem: str  # path of the shard without its ending
     first: int  # place of its first image in the split
     rows: Ids  # of the plan's table
+
+
+@dataclass(frozen=True)
+class Record:
+    """A shard that is written, and what its pictures are like: what `<stem>.json` holds."""
+
+    plan: str  # its digest
+    shard: Shard
+    skipped: list[Skipped]
+    marks: str  # of each picture, in hexadecimal digits
+    sizes: dict[str, int]  # of their files
+    bits: int  # as which pictures of 16 bits were taken
+    deep: int  # how many have 16 bits
+    highest: int  # value of those
+    told: dict[str, list[str]]  # which of them are TOLD
+
+    @property
+    def split(self) -> str:
+        """The split that the shard belongs to."""
+        return self.shard.file.rpartition("-")[0]
 
 
 @dataclass(frozen=True)
@@ -71,11 +89,7 @@ class _Task:
 
 
 def _write(task: _Task) -> Record:
-    """Write one shard and `<stem>.json`: its entry in index.json, and what its pictures are like.
-
-    That is their marks, the sizes of their files, which of them are TOLD, how many have 16 bits,
-    and the highest value of those.
-    """
+    """Write one shard and `<stem>.json`."""
     import imagehash
 
     size = task.options.size
@@ -111,21 +125,25 @@ def _write(task: _Task) -> Record:
         warnings.simplefilter("ignore")  # of damaged metadata
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         storage = task.options.storage
-        entry = shard.write_shard(task.stem, task.first, task.items, task.rows, read, storage)
+        written, skipped = shard.write_shard(
+            task.stem, task.first, task.items, task.rows, read, storage
+        )
 
     # places among the packed become names
-    skipped = {bad["file"] for bad in entry["skipped"]}
-    names = [name for name in task.rows["file"] if name not in skipped]
-    record = {
-        "plan": task.digest,
-        "entry": entry,
-        "marks": marks.hex(),
-        "sizes": sizes,
-        "bits": task.bits,
-        "deep": {"images": sum(map(bool, highest)), "highest": max(highest, default=0)},
-        "told": {kind: [names[place] for place in places] for kind, places in told.items()},
-    }
-    rundir.write_sealed(Path(f"{task.stem}.json"), record)
+    bad = {one.file for one in skipped}
+    names = [name for name in task.rows["file"] if name not in bad]
+    record = Record(
+        plan=task.digest,
+        shard=written,
+        skipped=skipped,
+        marks=marks.hex(),
+        sizes=dict(sizes),
+        bits=task.bits,
+        deep=sum(map(bool, highest)),
+        highest=max(highest, default=0),
+        told={kind: [names[place] for place in places] for kind, places in told.items()},
+    )
+    rundir.write_sealed(Path(f"{task.stem}.json"), plain(record))
     return record
 
 
@@ -178,16 +196,23 @@ def _done(stem: str, digest: str, bits: int | None) -> Record | None:
 
     Pictures of 16 bits must have been taken as of `bits`, if that is given.
     """
-    record = rundir.read_sealed(Path(f"{stem}.json"))
-    if record is None or record["plan"] != digest or "deep" not in record:
+    content = rundir.read_sealed(Path(f"{stem}.json"))
+    if content is None:
         return None
-    if bits is not None and record["deep"]["images"] and record["bits"] != bits:
+    try:
+        record = index.read_as(Record, content)
+    except UserError:  # of an earlier version
+        return None
+    if record.plan != digest:
+        return None
+    if bits is not None and record.deep and record.bits != bits:
         return None
 
-    entry = record["entry"]
-    for file, sha256 in (("file", "sha256"), ("table", "table_sha256")):
-        path = Path(stem).parent / entry[file]
-        if not path.is_file() or rundir.sha256(path) != entry[sha256]:
+    written = record.shard
+    files = {written.file: written.sha256, written.table: written.table_sha256}
+    for file, sha256 in files.items():
+        path = Path(stem).parent / file
+        if not path.is_file() or rundir.sha256(path) != sha256:
             return None
     return record
 
@@ -222,7 +247,7 @@ def _next(written: Generator[Record], folder: Path) -> Record:
         ) from None
 
 
-def _require_readable(plan: recipes.Plan, folder: Path, skipped: Skipped) -> None:
+def _require_readable(plan: recipes.Plan, folder: Path, skipped: list[Skipped]) -> None:
     """UserError: more images than pack.max_bad allows were skipped; skipped.json lists them."""
     total = len(plan.table)
     share = plan.recipe["max_bad"]
@@ -230,8 +255,8 @@ def _require_readable(plan: recipes.Plan, folder: Path, skipped: Skipped) -> Non
         return
 
     listed = folder / "skipped.json"
-    rundir.write_json(listed, skipped)
-    examples = "; ".join(f"{item['file']}: {item['reason']}" for item in skipped[:5])
+    rundir.write_json(listed, plain(skipped))
+    examples = "; ".join(f"{item.file}: {item.reason}" for item in skipped[:5])
     allowed = f"at most {share * 100:g}% are skipped, pack.max_bad"
     raise UserError(
         f"{len(skipped)} of {total} images, so far, cannot be packed ({allowed}): {examples}. "
@@ -277,17 +302,16 @@ def shards(
 
     began = time.monotonic()
     fresh = 0
-    skipped: Skipped = []
+    skipped: list[Skipped] = []
     with contextlib.closing(_run(map(task, missing), plan.options.workers)) as written:
         for number, record in enumerate(records):
             if record is None:
                 record = _next(written, folder)
                 records[number] = record
                 fresh += 1
-            record["marks"] = bytes.fromhex(record["marks"])
 
             # too many bad images end it as soon as they are found
-            skipped += record["entry"]["skipped"]
+            skipped += record.skipped
             _require_readable(plan, folder, skipped)
 
             # seconds left, as long as the fresh ones took
@@ -301,104 +325,100 @@ def pack(plan: recipes.Plan, folder: Path, progress: Progress = lambda *_: None)
 
     Raises what `shards` raises.
     """
-    _say_notes(plan.facts)
+    _say_notes(plan.noticed)
 
     # all shards; those of a wrong guess of the bits once more
     records = shards(plan, folder, progress)
     deep = _deep(records)
-    if any(record["bits"] != deep["bits"] for record in records if record["deep"]["images"]):
-        records = shards(plan, folder, progress, bits=deep["bits"])
+    if any(record.bits != deep.bits for record in records if record.deep):
+        records = shards(plan, folder, progress, bits=deep.bits)
 
     # what they say, together
-    entries: Entries = {name: [] for name in plan.recipe["splits"]}
-    for record in records:
-        entries[_split_of(record)].append(record["entry"])
-    _require_images(entries)
-    skipped = []
-    sizes = Counter[str]()
-    for record in records:
-        skipped += record["entry"].pop("skipped")
-        sizes.update(record["sizes"])
+    _require_images(records)
+    skipped = [bad for record in records for bad in record.skipped]
     if skipped:
-        example = f"{skipped[0]['file']}: {skipped[0]['reason']}"
+        example = f"{skipped[0].file}: {skipped[0].reason}"
         say(f"pack: {len(skipped)} images skipped, e.g. {example}")
 
-    content = _content(plan, entries, skipped) | {
-        "image_sizes": dict(sizes.most_common(recipes.NAMED)),
-        "duplicates": _duplicates(records, folder),
-        "pictures": {**_told(records), "sixteen_bit": deep},
-        "alike": _alike(records),
-    }
-    index.write(folder, content)
+    packed = index.write(folder, _content(plan, records, folder))
     _tidy(folder, records)
-    return index.read(folder)
+    return packed
 
 
-def _say_notes(facts: dict[str, Any]) -> None:
+def _say_notes(noticed: recipes.Noticed) -> None:
     """Say what planning noticed of labels, images and people."""
-    for note in facts["notes"]:
+    for note in noticed.notes:
         say(f"pack: {note}")
-    for name, fact in facts.items():
-        if name.endswith(("_row", "_image")) and fact["count"]:
-            say(f"pack: {fact['count']} {name.replace('_', ' ')}")
-    people = facts.get("people_in_several_splits", 0)
-    if people:
-        say(f"pack: {people} people in several splits")
+    if noticed.rows_without_image.count:
+        say(f"pack: {noticed.rows_without_image.count} rows without image")
+    if noticed.images_without_row.count:
+        say(f"pack: {noticed.images_without_row.count} images without row")
+    if noticed.people_in_several_splits:
+        say(f"pack: {noticed.people_in_several_splits} people in several splits")
 
 
-def _split_of(record: Record) -> str:
-    """The split that a shard belongs to."""
-    file: str = record["entry"]["file"]
-    return file.rpartition("-")[0]
-
-
-def _require_images(entries: Entries) -> None:
+def _require_images(records: list[Record]) -> None:
     """UserError: no image of a split can be read."""
-    for split, shards_there in entries.items():
-        if any(entry["count"] for entry in shards_there):
+    readable = {record.split for record in records if record.shard.count}
+    for record in records:
+        if record.split in readable:
             continue
-        bad = shards_there[0]["skipped"][0]
+        bad = record.skipped[0]
         raise UserError(
-            f"no image of split {split!r} can be read, as {bad['file']}: {bad['reason']}. "
+            f"no image of split {record.split!r} can be read, as {bad.file}: {bad.reason}. "
             "Mend or replace them."
         )
 
 
-def _content(plan: recipes.Plan, entries: Entries, skipped: Skipped) -> dict[str, Any]:
-    """Index.json but for what the pictures are like."""
+def _content(plan: recipes.Plan, records: list[Record], folder: Path) -> index.Content:
+    """What index.json tells."""
     recipe = plan.recipe
     options = plan.options
+    noticed = plan.noticed
 
-    # the shards, split by split
-    splits: dict[str, Any] = {}
-    for name, shards_there in entries.items():
-        count = sum(entry["count"] for entry in shards_there)
-        splits[name] = {"count": count, "shards": shards_there}
-    packed = sum(split["count"] for split in splits.values())
-    return {
-        "format": index.FORMAT if options.size.is_square else index.OF_SHAPE,
-        "storage": "raw" if options.storage == "raw" else "encoded",
-        "dataset": recipe["name"],
-        "resolution": options.size.resolution,
-        "channels": 1 if options.color == "gray" else 3,
-        "crop": recipe["crop"],
-        "filter": "lanczos (Pillow)",
-        "labels": plan.schema,
-        "group": recipe["group"],
-        "origin": recipe["origin"],
-        "licence": recipe["licence"],
-        "consent": recipe["consent"],
-        "recipe": recipe,
-        "splits": splits,
-        "skipped": skipped,
-        **plan.facts,
-        "account": {**plan.facts["account"], "packed": packed, "skipped": len(skipped)},
-    }
+    # the shards, split by split; the sizes of the files
+    splits = {}
+    for name in recipe["splits"]:
+        there = [record.shard for record in records if record.split == name]
+        splits[name] = index.Split(sum(written.count for written in there), there)
+    packed = sum(split.count for split in splits.values())
+    skipped = [bad for record in records for bad in record.skipped]
+    sizes = Counter[str]()
+    for record in records:
+        sizes.update(record.sizes)
+    return index.Content(
+        format=index.FORMAT if options.size.is_square else index.OF_SHAPE,
+        storage="raw" if options.storage == "raw" else "encoded",
+        dataset=recipe["name"],
+        resolution=options.size.resolution,
+        channels=1 if options.color == "gray" else 3,
+        crop=recipe["crop"],
+        filter="lanczos (Pillow)",
+        labels=plan.schema,
+        group=recipe["group"],
+        origin=recipe["origin"],
+        licence=recipe["licence"],
+        consent=recipe["consent"],
+        recipe=recipe,
+        splits=splits,
+        skipped=skipped,
+        rows_without_image=noticed.rows_without_image,
+        images_without_row=noticed.images_without_row,
+        notes=noticed.notes,
+        selection=noticed.selection,
+        account=index.Account(noticed.files, noticed.left_out, packed, len(skipped)),
+        people_in_several_splits=noticed.people_in_several_splits,
+        labels_left_out=noticed.labels_left_out,
+        image_sizes=dict(sizes.most_common(recipes.NAMED)),
+        duplicates=_duplicates(records, folder),
+        pictures={**_told(records), "sixteen_bit": _deep(records)},
+        alike=_alike(records),
+    )
 
 
 def _tidy(folder: Path, records: list[Record]) -> None:
     """Remove what was kept for a packing cut short, and what a kill left."""
-    stems = {Path(record["entry"]["file"]).stem for record in records}
+    stems = {Path(record.shard.file).stem for record in records}
     for stem in stems:
         (folder / f"{stem}.json").unlink(missing_ok=True)
     for path in folder.glob(".*.tmp"):
@@ -408,47 +428,46 @@ def _tidy(folder: Path, records: list[Record]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _deep(records: list[Record]) -> dict[str, int]:
-    """Pictures of 16 bits: how many, their highest value in the set, and the bits that hold it."""
-    highest = max(record["deep"]["highest"] for record in records)
-    images = sum(record["deep"]["images"] for record in records)
-    bits = pictures.bits_of(highest) if images else 16
-    return {"images": images, "highest": highest, "bits": bits}
+def _deep(records: list[Record]) -> index.Deep:
+    """Pictures of 16 bits in the whole set."""
+    highest = max(record.highest for record in records)
+    images = sum(record.deep for record in records)
+    return index.Deep(images, highest, pictures.bits_of(highest) if images else 16)
 
 
-def _told(records: list[Record]) -> dict[str, Any]:
-    """Kind of TOLD -> how many pictures are of it, and the first of them by name; says so."""
+def _told(records: list[Record]) -> dict[str, index.Named | index.Deep]:
+    """Kind of TOLD -> pictures of it; says so."""
     deep = _deep(records)
-    bits = deep["bits"]
+    bits = deep.bits
     if bits < 16:
         say(
-            f"pack: {deep['images']} pictures have 16 bits, and no value above {deep['highest']}: "
+            f"pack: {deep.images} pictures have 16 bits, and no value above {deep.highest}: "
             f"they are taken as pictures of {bits} bits (0…{2**bits - 1})"
         )
 
-    suspected: dict[str, Any] = {}
+    suspected: dict[str, index.Named | index.Deep] = {}
     for kind, words in TOLD.items():
-        names = [name for record in records for name in record["told"][kind]]
+        names = [name for record in records for name in record.told[kind]]
         if kind == "stretched" and not names:  # so that most indexes are as they always were
             continue
-        suspected[kind] = {"count": len(names), "first": names[: recipes.NAMED]}
+        suspected[kind] = index.Named(len(names), names[: recipes.NAMED])
         if names:
             noun = "picture is" if len(names) == 1 else "pictures are"
             say(f"pack: {len(names)} {noun} {words}, e.g. {names[0]}")
     return suspected
 
 
-def _alike(records: list[Record]) -> dict[str, dict[str, int]]:
+def _alike(records: list[Record]) -> dict[str, index.Alike]:
     """Per split its images, and how many of them are no copies of another; says where copies are."""
     marks: dict[str, bytearray] = {}
     for record in records:
-        marks.setdefault(_split_of(record), bytearray()).extend(record["marks"])
+        marks.setdefault(record.split, bytearray()).extend(bytes.fromhex(record.marks))
 
     alike = {}
     for split, of_split in marks.items():
         rows = np.frombuffer(of_split, np.uint8).reshape(-1, select.MARK)
         different = select.different(rows)
-        alike[split] = {"images": len(rows), "different": different}
+        alike[split] = index.Alike(len(rows), different)
         if different < len(rows):
             say(
                 f"pack: {len(rows) - different} of {len(rows)} pictures in {split} are copies of "
@@ -457,12 +476,11 @@ def _alike(records: list[Record]) -> dict[str, dict[str, int]]:
     return alike
 
 
-def _duplicates(records: list[Record], folder: Path) -> dict[str, Any]:
+def _duplicates(records: list[Record], folder: Path) -> index.Duplicates:
     """Pictures that lie in two splits: how many pairs, and the first of them by name."""
-    entries = [record["entry"] for record in records]
-    counts = [entry["count"] for entry in entries]
-    splits = [_split_of(record) for record in records]
-    marks = np.frombuffer(b"".join(record["marks"] for record in records), np.uint8)
+    counts = [record.shard.count for record in records]
+    splits = [record.split for record in records]
+    marks = np.frombuffer(bytes.fromhex("".join(record.marks for record in records)), np.uint8)
     numbers = np.unique(splits, return_inverse=True)[1].astype(np.int8)
     pairs = select.duplicates(marks.reshape(-1, select.MARK), np.repeat(numbers, counts))
 
@@ -471,12 +489,13 @@ def _duplicates(records: list[Record], folder: Path) -> dict[str, Any]:
 
     def name(image: int) -> str:
         number = int(np.searchsorted(ends, image, side="right"))
-        files = pd.read_parquet(folder / entries[number]["table"], columns=["file"])["file"]
+        table = folder / records[number].shard.table
+        files = pd.read_parquet(table, columns=["file"])["file"]
         return f"{splits[number]}/{files.iloc[image - ends[number]]}"
 
     first = []
     for (image, other), kind in itertools.islice(pairs.items(), recipes.NAMED):
-        first.append([name(image), name(other), kind])
+        first.append((name(image), name(other), kind))
 
     kinds = Counter(pairs.values())
     cut = len(pairs) > select.MOST
@@ -486,8 +505,5 @@ def _duplicates(records: list[Record], folder: Path) -> dict[str, Any]:
             f"pack: {'at least ' * cut}{len(pairs)} pairs of pictures in two splits are alike, "
             f"e.g. {image_name} and {other_name} ({kind}); see index.json"
         )
-    return {
-        "across_splits": {"exact": kinds["exact"], "near": kinds["near"]},
-        "cut": cut,
-        "first": first,
-    }
+    pairs_of_kind = index.Pairs(kinds["exact"], kinds["near"])
+    return index.Duplicates(across_splits=pairs_of_kind, cut=cut, first=first)

@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,29 @@ from facefactory.data import Pack, sources
 from facefactory.data.packing import layout, select, tables, values
 from facefactory.data.packing.pictures import stretched
 from facefactory.data.sets import labels, order
+from facefactory.data.sets.index import Balance, Named, Selection, plain
 from facefactory.facts import Size
 
 OVERRIDES = ("crop", "where", "limit", "balance", "keep", "drop", "min_prevalence", "max_bad")
 NAMED = 100  # at most so many files of a kind are named in index.json
 
 Recipe = dict[str, Any]  # every key of shards/*.yaml
-Schema = dict[str, dict[str, Any]]  # label -> its kind, and its classes where it has some
+Schema = labels.Schema
 TableSpec = dict[str, Any]  # {file, columns, optional}, as `tables.read_tables` takes it
-Facts = dict[str, Any]  # of a set, for index.json
+
+
+@dataclass
+class Noticed:
+    """What a person should know of a set, as index.json will tell it."""
+
+    rows_without_image: Named
+    images_without_row: Named
+    notes: list[str]
+    selection: Selection
+    files: int = 0  # found
+    left_out: dict[str, Named] = field(default_factory=dict)  # by reason
+    people_in_several_splits: int | None = None  # where the set has splits of its own
+    labels_left_out: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -46,7 +60,7 @@ class Plan:
     table: pd.DataFrame
     schema: Schema
     splits: np.ndarray  # name of each image's
-    facts: Facts  # what was found and what selection did, for index.json
+    noticed: Noticed
     # by which the images were dealt; empty where the set has splits of its own
     shares: dict[str, float]
 
@@ -60,15 +74,15 @@ class Plan:
             content.update("\n".join(["", *some]).encode())
 
         # Values of every label
-        for name, entry in self.schema.items():
-            stored = np.int32 if "classes" in entry else np.float32
+        for name, label in self.schema.items():
+            stored = np.float32 if label.kind == "real" else np.int32
             content.update(self.table[name].to_numpy(stored).tobytes())
 
         recipe = dict(self.recipe)
         recipe.pop("max_bad", None)
         return {
             "recipe": rundir.digest(recipe),
-            "labels": rundir.digest([content.hexdigest(), self.schema]),
+            "labels": rundir.digest([content.hexdigest(), plain(self.schema)]),
             "images": rundir.digest(self.stamp),
         }
 
@@ -176,16 +190,16 @@ class _Read:
     kinds: dict[str, Any]  # as the recipe gives them
     own: _OwnSplits | None
     sides: npt.NDArray[Any]  # own split of each image, "" = none
-    facts: Facts
+    noticed: Noticed
 
 
 class _Selection:
     """The images that are still chosen, and why the others are not."""
 
-    def __init__(self, found: sources.Found) -> None:
+    def __init__(self, found: sources.Found, counts: Selection) -> None:
         self.names = found.names
         self.places: order.Ids = np.arange(len(found.names))
-        self.counts: dict[str, Any] = {"found": len(found.names)}
+        self.counts = counts
         self.left_out = sources.Account()
         self.left_out.join(found.left_out)
 
@@ -212,8 +226,8 @@ def plan(options: Pack, recipe: Recipe | None = None) -> Plan:
     recipe["crop"] = _crop(recipe["crop"], options.size)
     read = _read(options, recipe, path)
     own = read.own
-    facts = read.facts
-    notes = facts["notes"]
+    noticed = read.noticed
+    notes = noticed.notes
     notes += _shape_notes(recipe["crop"], options.size)
 
     # Words become numbers and classes
@@ -221,8 +235,7 @@ def plan(options: Pack, recipe: Recipe | None = None) -> Plan:
     notes += typed.notes
 
     # Images that the recipe asks for, and the split of each
-    selection = _Selection(read.found)
-    facts["selection"] = selection.counts
+    selection = _Selection(read.found, noticed.selection)
     _select(selection, read, table, schema)
     if own:
         splits = read.sides[selection.places]
@@ -232,7 +245,10 @@ def plan(options: Pack, recipe: Recipe | None = None) -> Plan:
         dealt_by = dict(recipe["splits"])
     if recipe["balance"]:
         splits = _balanced(selection, splits, recipe["balance"], table, schema)
-    facts["account"] = _account(read.found, selection)
+    noticed.files = len(read.found.names) + read.found.left_out.count
+    noticed.left_out = {
+        reason: Named(entry.count, entry.first) for reason, entry in selection.left_out.items()
+    }
     if read.found.left_out:
         notes.append(read.found.left_out.told())
 
@@ -242,9 +258,9 @@ def plan(options: Pack, recipe: Recipe | None = None) -> Plan:
         schema, table = _narrowed(rows, schema, read.kinds)
     if own and recipe["group"]:
         people = table[recipe["group"]].to_numpy()
-        facts["people_in_several_splits"] = _people_in_several_splits(people, splits)
-    facts["labels_left_out"] = _labels_left_out(recipe, typed, table, schema)
-    for name in facts["labels_left_out"]:
+        noticed.people_in_several_splits = _people_in_several_splits(people, splits)
+    noticed.labels_left_out = _labels_left_out(recipe, typed, table, schema)
+    for name in noticed.labels_left_out:
         schema.pop(name, None)
 
     _share(recipe, own, splits, notes)
@@ -257,7 +273,7 @@ def plan(options: Pack, recipe: Recipe | None = None) -> Plan:
         table=table[["file", *schema]],
         schema=schema,
         splits=splits,
-        facts=facts,
+        noticed=noticed,
         shares=dealt_by,
     )
 
@@ -294,19 +310,19 @@ def _read(options: Pack, recipe: Recipe, path: Path) -> _Read:
     elif recipe["labels"]:
         specs.append({"file": str(path.parent.absolute() / recipe["labels"])})
     top = Path(root or "").expanduser()
-    raw, facts, notes = _labels(found, specs, top, recipe)
+    raw, noticed = _labels(found, specs, top, recipe)
+    notes = noticed.notes
     absent = _absent(specs) - set(raw.columns)
-    facts["notes"] = [*found.notes, *notes]
     for name in sorted(absent):
-        facts["notes"].append(f"{name} is in no table here; the recipe can do without")
+        notes.append(f"{name} is in no table here; the recipe can do without")
 
     # What the folders mean, where the recipe does not say it
     folders = layout.read(found.names)
     own = _own_splits(recipe, folders, absent)
     if recipe["split"] is None:
-        facts["notes"] += folders.split_notes
+        notes += folders.split_notes
     if found.folders and folders.labels and "folder" not in raw:
-        facts["notes"] += _label_by_folders(raw, folders, recipe)
+        notes += _label_by_folders(raw, folders, recipe)
 
     # Labels that the recipe speaks of
     for key in ("group", "balance"):
@@ -321,9 +337,9 @@ def _read(options: Pack, recipe: Recipe, path: Path) -> _Read:
     # The splits that the set has of its own
     sides = np.full(len(raw), "")
     if own:
-        sides = _own_sides(own, raw, facts["notes"])
-    _tell_unexpected(recipe, own, sides, path, facts["notes"])
-    return _Read(recipe, path, found, raw, kinds, own, sides, facts)
+        sides = _own_sides(own, raw, notes)
+    _tell_unexpected(recipe, own, sides, path, notes)
+    return _Read(recipe, path, found, raw, kinds, own, sides, noticed)
 
 
 def _absent(specs: list[TableSpec]) -> set[str]:
@@ -431,7 +447,7 @@ def _encoded(read: _Read) -> tuple[values.Typed, Schema, pd.DataFrame]:
     schema = labels.schema_of(typed.table, read.kinds)
     table = labels.encode(typed.table, schema, read.found.names)
     group = recipe["group"]
-    if group and not schema[group]["classes"]:
+    if group and not schema[group].classes:
         unknown = f"group {group!r} is unknown for every image"
         raise UserError(f"{read.path}: {unknown}; mend that label, or give group: null.")
     return typed, schema, table
@@ -442,25 +458,25 @@ def _select(selection: _Selection, read: _Read, table: pd.DataFrame, schema: Sch
     recipe = read.recipe
     if read.own:
         selection.keep(np.flatnonzero(read.sides != ""), "images in no split of the set")
-    selection.counts["of_no_split"] = len(read.raw) - len(selection.places)
+    selection.counts.of_no_split = len(read.raw) - len(selection.places)
     if recipe["where"]:
         fitting = select.where(recipe["where"], table, schema)
         places = selection.places[fitting[selection.places]]
         selection.keep(places, "images that where does not keep")
-        selection.counts["where"] = len(places)
+        selection.counts.where = len(places)
     if recipe["limit"]:
         count = len(selection.places)
         most = min(recipe["limit"], count)
         evenly = order.permute(np.arange(most), count, 1)
         selection.keep(selection.places[np.sort(evenly)], "images beyond the limit")
-        selection.counts["limit"] = len(selection.places)
+        selection.counts.limit = len(selection.places)
     if not len(selection.places):
         raise _nothing_left(selection, read)
 
 
 def _nothing_left(selection: _Selection, read: _Read) -> UserError:
     steps = []
-    for name, count in selection.counts.items():
+    for name, count in plain(selection.counts).items():
         steps.append(f"{name.replace('_', ' ')} {count}")
     named = ""
     if read.own:
@@ -479,36 +495,25 @@ def _balanced(
     schema: Schema,
 ) -> np.ndarray:
     """Keep equally many images of each class in every split; the splits of those."""
-    classes = schema.get(label, {}).get("classes")
+    classes = schema[label].classes if label in schema else ()
     if not classes:
         there = ", ".join(schema)
         raise UserError(f"balance={label!r} is a label without classes; there are {there}.")
     codes = table[label].to_numpy()[selection.places]
     even = select.balanced(codes, splits, classes)
-    selection.counts["balance"] = {
-        "label": label,
-        "before": select.counts(codes, splits, classes),
-        "after": select.counts(codes[even], splits[even], classes),
-    }
+    before = select.counts(codes, splits, classes)
+    after = select.counts(codes[even], splits[even], classes)
+    selection.counts.balance = Balance(label, before, after)
     rarest = "images beyond their split's rarest class (balance)"
     selection.keep(selection.places[even], rarest)
     return splits[even]
-
-
-def _account(found: sources.Found, selection: _Selection) -> dict[str, Any]:
-    """How many images and other files were met, and what was left out by reason."""
-    reasons = {
-        reason: {"count": entry.count, "first": entry.first}
-        for reason, entry in selection.left_out.items()
-    }
-    return {"found": len(found.names) + found.left_out.count, "left_out": reasons}
 
 
 def _narrowed(
     rows: pd.DataFrame, schema: Schema, given: dict[str, Any]
 ) -> tuple[Schema, pd.DataFrame]:
     """Schema and codes of the rows alone: classes that are not in them go, kinds stay."""
-    kinds = {name: entry["kind"] for name, entry in schema.items()}
+    kinds = {name: label.kind for name, label in schema.items()}
     narrowed = labels.schema_of(rows, {**kinds, **given})
     return narrowed, labels.encode(rows, narrowed, rows.index.tolist())
 
@@ -571,17 +576,17 @@ def dealt(recipe: Recipe, table: pd.DataFrame) -> np.ndarray:
 
 def _labels(
     found: sources.Found, specs: list[TableSpec], top: Path, recipe: Recipe
-) -> tuple[pd.DataFrame, Facts, list[str]]:
-    """Raw labels, one row an image; what has no counterpart; what a person should know of them."""
+) -> tuple[pd.DataFrame, Noticed]:
+    """Raw labels, one row an image, and what a person should know of them."""
     names = pd.Index(found.names)
-    notes = list[str]()
+    notes = list(found.notes)
     raw = pd.DataFrame()
     if specs:
         beside = top.parent if top.is_file() else top
         images = tables.Images(names, top)
         joined = tables.read_tables(specs, beside, images, recipe["get"])
         raw = joined.rows
-        notes = joined.notes
+        notes += joined.notes
     known = names.get_indexer(raw.index) >= 0  # isin is slow on text
     if len(raw) and not known.any():
         begins = f"it begins with {raw.index[0]!r}, the images with {names[0]!r}"
@@ -594,10 +599,8 @@ def _labels(
 
     # What has no counterpart
     without_row = names[raw.index.get_indexer(names) < 0]
-    facts = {
-        "rows_without_image": _some_of(raw.index[~known]),
-        "images_without_row": _some_of(without_row),
-    }
+    selection = Selection(len(names))
+    noticed = Noticed(_some_of(raw.index[~known]), _some_of(without_row), notes, selection)
     raw = raw.reindex(names)
 
     # What the file names say goes before what tables say
@@ -613,11 +616,11 @@ def _labels(
     for name in recipe["values"].keys() & set(raw.columns):
         renamed = values.renamed(raw[name], recipe["values"][name])
         raw[name] = renamed.fillna(values.texts(raw[name]))
-    return raw, facts, notes
+    return raw, noticed
 
 
-def _some_of(files: pd.Index) -> dict[str, Any]:
-    return {"count": len(files), "first": files[:NAMED].tolist()}
+def _some_of(files: pd.Index) -> Named:
+    return Named(len(files), files[:NAMED].tolist())
 
 
 def _without_our_names(raw: pd.DataFrame, notes: list[str]) -> pd.DataFrame:

@@ -4,7 +4,7 @@ import ast
 import itertools
 import keyword
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import pandas as pd
 
 from facefactory import UserError
 from facefactory.data.sets import order
+from facefactory.facts import Label
 from facefactory.registry import unknown
 from facefactory.validation import nearest
 
@@ -34,7 +35,7 @@ PASSES = 16  # orders of the marks in which copies are looked for
 NEIGHBOURS = 8  # marks after each one in such an order with which it is compared
 MOST = 100_000  # pairs beyond which no more are looked for
 
-Schema = dict[str, dict[str, Any]]  # label -> kind and classes
+Schema = dict[str, Label]
 Marks = npt.NDArray[np.uint8]  # [N, MARK], one an image
 Truth = npt.NDArray[np.float64]  # 1 where a condition holds, 0 where not, 0.5 where it is unknown
 
@@ -104,8 +105,8 @@ class _Condition:
 
     def is_binary(self, node: ast.Name) -> bool:
         """Whether a name alone is a condition; one that is no label is: `compared` refuses it."""
-        entry = self.schema.get(self.word(node))
-        return entry is None or entry["kind"] == "binary"
+        label = self.schema.get(self.word(node))
+        return label is None or label.kind == "binary"
 
     def word(self, node: ast.expr) -> Any:
         """The name, word or number that a leaf of the tree stands for."""
@@ -127,8 +128,8 @@ class _Condition:
             raise self.error(
                 f"there is no label {name!r}.{near} There are {', '.join(self.schema)}"
             )
-        kind = self.schema[name]["kind"]
-        classes = self.schema[name].get("classes")
+        kind = self.schema[name].kind
+        classes = None if kind == "real" else self.schema[name].classes
         codes = self.table[name].to_numpy(np.float64)
         given = ~np.isnan(codes)
         if classes is not None:
@@ -144,7 +145,7 @@ class _Condition:
                 value = _side(value)
         except (ValueError, TypeError, OverflowError):
             if classes is None or str(value) not in classes:
-                only = ", ".join((classes or ["a number"])[:20])
+                only = ", ".join((classes or ("a number",))[:20])
                 raise self.error(f"{name} is never {value!r}, only {only}") from None
             if kind != "ordinal" and not isinstance(operator, ast.Eq | ast.NotEq):
                 raise self.error(
@@ -175,7 +176,9 @@ def _needs_quotes(name: str) -> bool:
     return not name.isidentifier() or keyword.iskeyword(name)
 
 
-def balanced(codes: npt.NDArray[Any], splits: npt.NDArray[Any], classes: list[str]) -> order.Ids:
+def balanced(
+    codes: npt.NDArray[Any], splits: npt.NDArray[Any], classes: Sequence[str]
+) -> order.Ids:
     """Positions that leave each class of each split with as many images as its smallest has.
 
     UserError: one has none.
@@ -207,7 +210,7 @@ def balanced(codes: npt.NDArray[Any], splits: npt.NDArray[Any], classes: list[st
 
 
 def counts(
-    codes: npt.NDArray[Any], splits: npt.NDArray[Any], classes: list[str]
+    codes: npt.NDArray[Any], splits: npt.NDArray[Any], classes: Sequence[str]
 ) -> dict[str, dict[str, int]]:
     """Images per split and class; those whose class is missing are not counted."""
     images = {}
@@ -229,12 +232,12 @@ def left_out(table: pd.DataFrame, schema: Schema, recipe: dict[str, Any]) -> dic
         raise unknown(f"keep or drop: {name!r} is not a label", name, schema)
 
     reasons = {name: "dropped" for name in schema if name not in keep or name in drop}
-    for name, entry in schema.items():
+    for name, label in schema.items():
         values = table[name]
-        known = values.dropna() if entry["kind"] == "real" else values[values >= 0]
+        known = values.dropna() if label.kind == "real" else values[values >= 0]
         if not len(known):
             reasons[name] = "no image has a value"
-        elif entry["kind"] == "binary":
+        elif label.kind == "binary":
             share = min(known.mean(), 1 - known.mean())
             if share < recipe["min_prevalence"]:
                 reasons[name] = f"its rarer side has {share:.2%} of {len(known)} images"

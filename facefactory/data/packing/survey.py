@@ -78,7 +78,7 @@ def clustered(values: Floats) -> list[int]:
     return hierarchy.leaves_list(tree).tolist()
 
 
-def together(table: pd.DataFrame, schema: dict[str, Any], names: list[str]) -> dict[str, Any]:
+def together(table: pd.DataFrame, schema: labels.Schema, names: list[str]) -> dict[str, Any]:
     """How labels go together, in clustered order.
 
     An image that lacks one of two labels is left out of that pair.
@@ -92,7 +92,7 @@ def together(table: pd.DataFrame, schema: dict[str, Any], names: list[str]) -> d
     columns: list[tuple[str, int]] = []
     places: dict[str, list[int]] = {}
     for name in names:
-        codes = range(len(schema[name]["classes"]))
+        codes = range(len(schema[name].classes))
         places[name] = [len(columns) + code for code in codes]
         columns += [(name, code) for code in codes]
 
@@ -104,7 +104,7 @@ def together(table: pd.DataFrame, schema: dict[str, Any], names: list[str]) -> d
         counts += has @ has.T
 
     # associations of labels
-    binary = {name for name in names if schema[name]["kind"] == "binary"}
+    binary = {name for name in names if schema[name].kind == "binary"}
     values = np.eye(len(names))
     for (a, first), (b, second) in itertools.combinations(enumerate(names), 2):
         measure = phi if {first, second} <= binary else cramers_v
@@ -122,7 +122,7 @@ def together(table: pd.DataFrame, schema: dict[str, Any], names: list[str]) -> d
             classes.append(name)
             shown += places[name][1:]
         else:
-            classes += [f"{name}: {word}" for word in schema[name]["classes"]]
+            classes += [f"{name}: {word}" for word in schema[name].classes]
             shown += places[name]
     return {
         "labels": [names[number] for number in turn],
@@ -160,14 +160,12 @@ class _Set:
     out: Path
 
     @property
-    def schema(self) -> dict[str, Any]:
-        labels_of: dict[str, Any] = self.index.content["labels"]
-        return labels_of
+    def schema(self) -> labels.Schema:
+        return self.index.content.labels
 
     @property
     def group(self) -> str | None:
-        name: str | None = self.index.content["group"]
-        return name
+        return self.index.content.group
 
     def grid(self, rows: list[Ids], name: str) -> str:
         """A row of images for each row of positions, white where a row is short; its file."""
@@ -189,7 +187,7 @@ def survey(index: Index) -> dict[str, Any]:
     The facts are also written to survey.json in its `place`, with grids of images as
     samples/*.png.
     """
-    splits = {name: split["count"] for name, split in index.content["splits"].items()}
+    splits = {name: split.count for name, split in index.content.splits.items()}
     shards = Shards(index, list(splits))
     table = shards.table
     shuffle = order.permute(np.arange(len(table)), len(table), 0)
@@ -233,9 +231,9 @@ def survey(index: Index) -> dict[str, Any]:
 
 def _label(surveyed: _Set, name: str, number: int) -> dict[str, Any]:
     """What is told of a label, the `number`-th of its set: quantiles, or images of few classes."""
-    entry = surveyed.schema[name]
-    kind = entry["kind"]
-    classes = entry.get("classes", [])
+    label = surveyed.schema[name]
+    kind = label.kind
+    classes = list(label.classes)
     values = surveyed.table[name].to_numpy()
     fact: dict[str, Any] = {"kind": kind}
     if kind == "real":
@@ -272,10 +270,11 @@ def _people(surveyed: _Set, group: str) -> dict[str, Any]:
     total = images.sum(axis=1)
     leaks = images[(images > 0).sum(axis=1) > 1]
 
-    names = surveyed.schema[group]["classes"]
+    names = surveyed.schema[group].classes
     first = []
-    for person, row in leaks.head(MOST_LEAKS).iterrows():
-        first.append({"person": names[person], **row.to_dict()})
+    some = leaks.head(MOST_LEAKS)
+    for person, row in zip(some.index.tolist(), some.to_dict("records"), strict=True):
+        first.append({"person": names[person], **row})
     return {
         "splits": (images > 0).sum().to_dict(),
         "all": len(images),

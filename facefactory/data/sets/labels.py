@@ -4,7 +4,7 @@ A label is binary, categorical, ordinal or identity (integers, -1 = missing), or
 """
 
 import re
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -13,14 +13,15 @@ import pandas as pd
 from facefactory import UserError
 from facefactory.data.packing.values import MOST_CLASSES, texts
 from facefactory.data.sets.index import stored
+from facefactory.facts import Kind, Label
 
-KINDS = ("binary", "categorical", "ordinal", "identity", "real")  # all but the last have classes
+KINDS = get_args(Kind)  # all but the last have classes
 LEAST_PEOPLE = 8  # on either side of a label, below which a score would be about those few
-Schema = dict[str, dict[str, Any]]  # label -> kind and classes
+Schema = dict[str, Label]
 
 
 def schema_of(table: pd.DataFrame, kinds: dict[str, Any]) -> Schema:
-    """Name -> {kind, classes}: `kinds` where given, else guessed.
+    """Kinds and classes of labels: `kinds` where given, else guessed.
 
     A column of 0 / 1 or -1 / 1 is binary; one of text or whole numbers categorical.
 
@@ -28,7 +29,7 @@ def schema_of(table: pd.DataFrame, kinds: dict[str, Any]) -> Schema:
     more than MOST_CLASSES is left out (such a column holds captions or addresses), and so are
     lists.
     """
-    given: Schema = {}
+    given: dict[str, dict[str, Any]] = {}
     for name, kind in kinds.items():
         given[name] = kind if isinstance(kind, dict) else {"kind": kind}
         if given[name].get("kind") not in KINDS:
@@ -51,11 +52,11 @@ def schema_of(table: pd.DataFrame, kinds: dict[str, Any]) -> Schema:
         kind = given[name]["kind"] if name in given else column.guess
         column.require(kind)
         if kind == "real":
-            schema[name] = {"kind": kind}
+            schema[name] = Label(kind)
             continue
         classes = column.classes(kind, given.get(name, {}).get("classes"))
         if name in given or len(classes) <= MOST_CLASSES:
-            schema[name] = {"kind": kind, "classes": classes}
+            schema[name] = Label(kind, tuple(classes))
     return schema
 
 
@@ -74,7 +75,7 @@ class _Column:
         self.two = self.numeric and bool(values.isin([0, 1]).all() or values.isin([-1, 1]).all())
 
     @property
-    def guess(self) -> str:
+    def guess(self) -> Kind:
         """Its kind, where nobody gives one."""
         if self.two:
             return "binary"
@@ -146,19 +147,19 @@ def encode(table: pd.DataFrame, schema: Schema, files: Any) -> pd.DataFrame:
     """
     rows = table.reindex(files)
     encoded = dict[str, Any](file=files)
-    for name, entry in schema.items():
+    for name, label in schema.items():
         column = rows[name]
-        if entry["kind"] == "real":
+        if label.kind == "real":
             real = column.to_numpy(np.float32)
             infinite = np.isinf(real)
             encoded[name] = np.where(infinite, np.nan, real) if infinite.any() else real
-        elif entry["kind"] == "binary":  # CelebA writes -1 / 1, most others 0 / 1
+        elif label.kind == "binary":  # CelebA writes -1 / 1, most others 0 / 1
             codes = np.where(column.isna(), -1, (column > 0))
-            encoded[name] = codes.astype(stored(entry))
+            encoded[name] = codes.astype(stored(label))
         else:
             numbers, values = column.factorize()
-            codes = pd.Categorical(texts(pd.Series(values)), entry["classes"]).codes
-            encoded[name] = np.append(codes, -1)[numbers].astype(stored(entry))
+            codes = pd.Categorical(texts(pd.Series(values)), list(label.classes)).codes
+            encoded[name] = np.append(codes, -1)[numbers].astype(stored(label))
     return pd.DataFrame(encoded, copy=False)
 
 
@@ -177,17 +178,17 @@ def people_of(column: npt.NDArray[np.int64] | None, count: int) -> npt.NDArray[n
 
 
 def countable(
-    table: pd.DataFrame, schema: dict[str, Any], groups: npt.NDArray[np.int64]
-) -> Schema:
+    table: pd.DataFrame, schema: Schema, groups: npt.NDArray[np.int64]
+) -> dict[str, dict[str, Any]]:
     """Per label with classes (identities aside): images and people per class.
 
     And whether a score makes sense.
     """
-    facts = {}
-    for name, entry in schema.items():
-        if entry["kind"] in ("identity", "real"):
+    facts: dict[str, dict[str, Any]] = {}
+    for name, label in schema.items():
+        if label.kind in ("identity", "real"):
             continue
-        classes = entry["classes"]
+        classes = list(label.classes)
         codes = table[name].to_numpy()
         images = []
         people_there = []
@@ -200,7 +201,7 @@ def countable(
                 few.append(f"{people_there[-1]} people have {word}")
 
         facts[name] = {
-            "kind": entry["kind"],
+            "kind": label.kind,
             "classes": classes,
             "images": images,
             "people": people_there,

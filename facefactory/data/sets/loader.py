@@ -53,11 +53,11 @@ class Shards:
         self._splits = [split] if isinstance(split, str) else split
         self._labels: Columns = {}
         self._copy: IO[bytes] | None = None  # held, so that others find it
-        self._shape = (*index.size, content["channels"])
-        self._entries = [shard for name in self._splits for shard in index.split(name)["shards"]]
-        self._starts = np.cumsum([0] + [entry["count"] for entry in self._entries])
+        self._shape = (*index.size, content.channels)
+        self._entries = [shard for name in self._splits for shard in index.split(name).shards]
+        self._starts = np.cumsum([0] + [entry.count for entry in self._entries])
         self._rows: torch.Tensor | None = None
-        if content["storage"] == "raw":
+        if content.storage == "raw":
             self._rows = self._span_maps()
         else:
             self._tars = [np.asarray(tar) for name in self._splits for tar in index.tars(name)]
@@ -107,7 +107,7 @@ class Shards:
         """All labels, a row an image."""
         import pandas as pd
 
-        columns = self.labels(self.index.content["labels"])
+        columns = self.labels(self.index.content.labels)
         arrays = {name: column.numpy() for name, column in columns.items()}
         return pd.DataFrame(arrays, index=range(len(self)))
 
@@ -190,7 +190,7 @@ class Shards:
         classes: list[str] = []
         if options.balance:
             strata = self.strata(options.balance)
-            words_of = self.index.content["labels"][options.balance]["classes"]
+            words_of = self.index.content.labels[options.balance].classes
             classes = [words_of[number] for number in strata]
         weights = options.shares(classes)
         order = Order(len(self), seed, tuple(strata.values()), weights)
@@ -252,7 +252,7 @@ class Shards:
         fresh = [shard for shard in shards if shard not in swept]
         for shard in fresh:
             swept.append(shard)
-            path = self.index.folder / self._entries[shard]["file"]
+            path = self.index.folder / self._entries[shard].file
             with open(path, "rb", buffering=0) as stream:
                 buffer = bytearray(2**22)
                 while not ended() and stream.readinto(buffer):

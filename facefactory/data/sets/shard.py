@@ -24,7 +24,7 @@ from PIL import Image
 
 from facefactory import rundir
 from facefactory.data.packing import pictures
-from facefactory.data.sets.index import BLOCK, NPY_HEADER, padded
+from facefactory.data.sets.index import BLOCK, NPY_HEADER, Shard, Skipped, padded
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -125,10 +125,10 @@ def write_shard(
     rows: pd.DataFrame,
     read: Callable[[Any], np.ndarray],
     storage: str = "raw",
-) -> dict[str, Any]:
+) -> tuple[Shard, list[Skipped]]:
     """Write `<stem>.tar` and `.parquet`, images `first`… of a split.
 
-    Its entry in index.json, with the images `skipped`. `read` makes an image [H, W, C] uint8 of
+    The shard, and the images that cannot be read. `read` makes an image [H, W, C] uint8 of
     each of `paths`, one at a time: memory does not grow with the shard. `storage` is raw (a shard
     is then an array of fixed stride) or png, jpeg, webp (the table has `_offset` and `_length` of
     each file).
@@ -139,7 +139,7 @@ def write_shard(
     pixels = hashlib.sha256()
     kept: list[int] = []  # places of the packed among the paths
     spans: list[tuple[int, int]] = []  # offset and length of each image's file in the tar
-    skipped: list[dict[str, str]] = []
+    skipped: list[Skipped] = []
 
     # images and labels, one pair after the other
     tar_path = Path(f"{stem}.tar")
@@ -158,10 +158,10 @@ def write_shard(
         whole.update(end)
         tar.write(end)
 
-    entry = {"file": tar_path.name, "count": len(kept), "bytes": tar_path.stat().st_size}
+    stride = None
     if storage == "raw":
         image_bytes = spans[0][1] if spans else 0
-        entry["stride"] = 2 * BLOCK + padded(image_bytes) + padded(longest)
+        stride = 2 * BLOCK + padded(image_bytes) + padded(longest)
 
     # the labels as a table
     table_path = Path(f"{stem}.parquet")
@@ -170,14 +170,17 @@ def write_shard(
     except BaseException:
         tar_path.unlink()  # without its table it is no shard
         raise
-    return {
-        **entry,
-        "sha256": whole.hexdigest(),
-        "pixels_sha256": pixels.hexdigest(),
-        "table": table_path.name,
-        "table_sha256": rundir.sha256(table_path),
-        "skipped": skipped,
-    }
+    shard = Shard(
+        file=tar_path.name,
+        count=len(kept),
+        bytes=tar_path.stat().st_size,
+        stride=stride,
+        sha256=whole.hexdigest(),
+        pixels_sha256=pixels.hexdigest(),
+        table=table_path.name,
+        table_sha256=rundir.sha256(table_path),
+    )
+    return shard, skipped
 
 
 def _text(row: dict[Any, Any]) -> str:
@@ -190,7 +193,7 @@ def _readable(
     paths: Sequence[Any],
     files: pd.Series,
     read: Callable[[Any], np.ndarray],
-    skipped: list[dict[str, str]],
+    skipped: list[Skipped],
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Place and image of each path that can be read; why not goes to `skipped`."""
     for number, path in enumerate(paths):
@@ -200,7 +203,7 @@ def _readable(
             if pictures.machine(error):
                 raise
             reason = pictures.reason(error)
-            skipped.append({"file": files.iloc[number], "reason": reason})
+            skipped.append(Skipped(files.iloc[number], reason))
             continue
         yield number, image
 

@@ -43,7 +43,7 @@ def quick(model: Any, context: Context) -> dict[str, float]:
     for name, logits in features.logits(model, shards).items():
         truth = shards.labels([name])[name].numpy()
         classes = np.unique(truth[truth >= 0])
-        if context.index.content["labels"][name]["kind"] != "identity" and len(classes) > 1:
+        if context.index.content.labels[name].kind != "identity" and len(classes) > 1:
             chosen = logits.argmax(1).numpy()
             found.append(np.mean([np.mean(chosen[truth == one] == one) for one in classes]))
     if not found:
@@ -61,8 +61,8 @@ def full(model: Any, context: Context, folder: Path) -> dict[str, Any]:
     labels = judging.scores(
         features.logits(model, shards),
         shards.table,
-        index.content["labels"],
-        index.content["group"],
+        index.content.labels,
+        index.content.group,
     )
 
     # no images are compared: most of a protocol is empty
@@ -73,7 +73,7 @@ def full(model: Any, context: Context, folder: Path) -> dict[str, Any]:
         rounding="",
         dataset=index.images_digest[:12],
         split=context.options.held_out,
-        crop=str(index.content.get("crop")),
+        crop=str(index.content.crop),
         reals=len(shards),
         fakes=0,
         seed=context.seed,

@@ -91,8 +91,8 @@ def protocol(network: str, extractor: Extractor, context: Context, fakes: int) -
         rounding="uint8",
         dataset=context.index.images_digest[:12],
         split=options.reference,
-        crop=str(content.get("crop")),
-        reals=min(options.reals, content["splits"][options.reference]["count"]),
+        crop=str(content.crop),
+        reals=min(options.reals, content.splits[options.reference].count),
         fakes=fakes,
         seed=context.seed,
         average=context.average,
@@ -242,7 +242,7 @@ def _by_label(
     model: Any, context: Context, found: "Compared", watched: classes.Watched | None, count: int
 ) -> dict[str, Any]:
     """Scores of each class, and whether what was drawn is what was asked for."""
-    schema = context.index.content["labels"]
+    schema = context.index.content.labels
     reference = Shards(context.index, context.options.reference)
     wanted = [name for name in getattr(model, "conditions", ()) if name in schema]
     logits = watched.logits() if watched else {}
@@ -379,7 +379,7 @@ def _kept(extractor: Extractor, faces: list[torch.Tensor], names: Collection[str
 
 def _people(shards: Shards, positions: Ids) -> Ids | None:
     """Whose the images at positions are; None: nothing says it."""
-    group = shards.index.content["group"]
+    group = shards.index.content.group
     if not group:
         return None
     column = shards.labels([group])[group].numpy()

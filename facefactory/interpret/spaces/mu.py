@@ -25,7 +25,7 @@ def fits(model: Any) -> bool:
 def of(model: Any, context: Context) -> Space:
     """Means of all faces of the set, the labels of its table, and the KL of each dimension."""
     index = context.index
-    everyone = Shards(index, list(index.content["splits"]))
+    everyone = Shards(index, list(index.content.splits))
     like = pixels.like(model)
 
     # a few hundred faces at a time
@@ -47,7 +47,7 @@ def of(model: Any, context: Context) -> Space:
     return Space(
         codes=mu.numpy(),
         labels=everyone.table[context.labels].to_numpy(np.float64),
-        groups=people(everyone.table, index.content["group"]),
+        groups=people(everyone.table, index.content.group),
         scale=np.ones(mu.shape[1]),
         start=torch.zeros(mu.shape[1]),
         activity=kl.tolist(),

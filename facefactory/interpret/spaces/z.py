@@ -25,7 +25,7 @@ def fits(model: Any) -> bool:
 def of(model: Any, context: Context) -> Space:
     """z of faces that are drawn, and, as labels, which of them are in the upper half of the judge's logits."""
     count = context.options.samples
-    everyone = Shards(context.index, list(context.index.content["splits"]))
+    everyone = Shards(context.index, list(context.index.content.splits))
     like = pixels.like(model)
     asked = conditions.asked(model, everyone, count).to(like)
     z = normal(context.seed, 0, "interpret", count, model.z_dim)
