@@ -32,9 +32,9 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1])]
 
 import bench_step
-from gpu_faces import CLASSIFIER, GAN, VAE, packed, require_device, task
+from gpu_faces import CLASSIFIER, GAN, VAE, lacking, packed, task
 
-from facefactory import checkpoint, ranks
+from facefactory import checkpoint, ranks, sampling
 from facefactory.data import Data
 from facefactory.data.sets import device as on
 from facefactory.data.sets.index import Index
@@ -42,7 +42,6 @@ from facefactory.data.sets.loader import Shards
 from facefactory.evaluation import features
 from facefactory.evaluation.extractors import Judge
 from facefactory.evaluation.extractors import judge as judges
-from facefactory.evaluation.protocols import generator
 from facefactory.metrics.features import frechet_distance
 from facefactory.ranks import World
 from facefactory.training.log import Log
@@ -268,7 +267,7 @@ def samples(index: Index, folder: Path, device: torch.device, scale: Scale) -> I
     for name, eye in eyes.items():
         features.look(eye, real.some(2))  # kernels are chosen
         began = time.perf_counter()
-        drawn = generator.draws(gan, torch.empty(scale.samples, 0), 0, "bench")
+        drawn = sampling.draws(gan, torch.empty(scale.samples, 0), 0, "bench")
         fake = features.keep(eye, drawn, ["moments"])["moments"].value()
         known = features.keep(eye, real.chunks(), ["moments"])["moments"].value()
         frechet_distance.score(known, fake)
@@ -440,11 +439,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, default=Path("gpu-bench"), help="folder of the files")
     parser.add_argument("--tiny", action="store_true", help="on a CPU, to see that it works")
     given = parser.parse_args(arguments)
-    try:
-        device = require_device("cpu" if given.tiny else "cuda")
-    except LookupError as error:
-        print(f"bench: {error}; nothing was measured")
+    reason = lacking()
+    if reason and not given.tiny:
+        print(f"bench: {reason}; nothing was measured")
         return 0
+    device = torch.device("cpu") if given.tiny else torch.device("cuda", 0)
 
     warnings.simplefilter("ignore")  # torch's about its own progress
     scale = TINY if given.tiny else FULL

@@ -92,9 +92,10 @@ def task(
     )
 
 
-def require_device(name: str) -> torch.device:
-    """A device that is there; the reason why not is an error's text."""
-    if name == "cuda" and not torch.cuda.is_available():
-        built = f"torch {torch.__version__}, built for CUDA {torch.version.cuda}"
-        raise LookupError(f"no GPU here: {built}, sees none")
-    return torch.device(name, 0) if name == "cuda" else torch.device(name)
+def lacking() -> str | None:
+    """Why there is no GPU here; None: there is one."""
+    if torch.cuda.is_available():
+        return None
+    return (
+        f"no GPU here: torch {torch.__version__}, built for CUDA {torch.version.cuda}, sees none"
+    )

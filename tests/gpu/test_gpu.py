@@ -10,7 +10,7 @@ import itertools
 import json
 import multiprocessing
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gpu_faces import CLASSIFIER, GAN, VAE, task
+from gpu_faces import CLASSIFIER, GAN, VAE, lacking, packed, task
 from torch import Tensor
 from torch import distributed as dist
 
@@ -43,6 +43,34 @@ CPU = torch.device("cpu")
 BATCH = 12
 KINDS = {"gan": GAN, "vae": VAE, "classifier": CLASSIFIER}
 kinds = pytest.mark.parametrize("kind", KINDS.values(), ids=list(KINDS))
+
+
+# read when cuBLAS is first used, which may be in a test before the one that needs it
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+WITHOUT = pytest.mark.skipif(lacking() is not None, reason=str(lacking()))
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Index:
+    """60 drawn faces, 16 x 16, RGB, in several shards."""
+    return packed(tmp_path_factory.mktemp("drawn"), 60, 16, 20)
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda:0", marks=[pytest.mark.gpu, WITHOUT])])
+def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
+    """The CPU, and a GPU where there is one; kernels whose bits repeat, one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    ranks.set_arithmetic(deterministic=True, tf32=False)
+    yield torch.device(request.param)
+    ranks.set_arithmetic(deterministic=False, tf32=False)
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def own_cache_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the cache folder of the person who runs it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture(autouse=True)
