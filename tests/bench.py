@@ -34,7 +34,9 @@ from facefactory.data.sets import shard
 from facefactory.data.sets.index import FORMAT, Content, Index, Shard, Split, write
 from facefactory.data.sets.shard import write_shard
 
-SHARDS, BATCH, CORES = 24, 64, len(os.sched_getaffinity(0))
+SHARDS = 24
+BATCH = 64
+CORES = len(os.sched_getaffinity(0))
 
 
 def pictures(seed: int, count: int, width: int, height: int) -> Iterator[Image.Image]:
@@ -115,7 +117,8 @@ def peers(folder: Path) -> Iterator[tuple[str, Iterator[Any]]]:
 def rate(step: Callable[[], int], seconds: float) -> float:
     """Images per second of a step that answers how many images it delivered; what was delivered ahead is not counted."""
     for part in (0.25 * seconds, seconds):
-        done, start = 0, time.perf_counter()
+        done = 0
+        start = time.perf_counter()
         while not done or time.perf_counter() - start < part:
             done += step()
     return done / (time.perf_counter() - start)
@@ -128,8 +131,10 @@ def warm(raw: Index, encoded: Index) -> None:
     from facefactory.data.sets.loader import Shards, batches
 
     torch.set_num_threads(1)
-    shards, clock = Shards(raw, "train"), [0]
-    order, memory = shards.order(Data(), 0)[0], shards.images()
+    shards = Shards(raw, "train")
+    clock = [0]
+    order = shards.order(Data(), 0)[0]
+    memory = shards.images()
     ours = batches(shards, order, 0, BATCH, 0, BATCH)
 
     def gather() -> int:
@@ -270,7 +275,8 @@ def packing(folder: Path, count: int = 48_000) -> None:
 
 def anonymous_gb() -> float:
     """Memory of this process and its children that is no file's, 2^30 bytes."""
-    found, children = 0, Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    found = 0
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     for pid in ["self", *children]:
         with contextlib.suppress(OSError, IndexError):  # it ends
             found += int(Path(f"/proc/{pid}/status").read_text().split("RssAnon:")[1].split()[0])
@@ -281,7 +287,8 @@ def anonymous_gb() -> float:
 def told_memory() -> Iterator[None]:
     """Print what there is before the block, and the most while it runs, looked at 20 times a second."""
     gc.collect()
-    before, ended = anonymous_gb(), threading.Event()
+    before = anonymous_gb()
+    ended = threading.Event()
     peaks = [before]
 
     def watch() -> None:
@@ -339,9 +346,11 @@ def million(folder: Path) -> None:
 
 def timed(work: Callable[[], Any], turns: int = 3) -> tuple[float, float, Any]:
     """Seconds by the clock and of processor time, each the least of some turns, and the value."""
-    clock, processor = [], []
+    clock = []
+    processor = []
     for _ in range(turns):
-        start, used = time.perf_counter(), time.process_time()
+        start = time.perf_counter()
+        used = time.process_time()
         value = work()
         clock.append(time.perf_counter() - start)
         processor.append(time.process_time() - used)
@@ -433,7 +442,8 @@ def inception_features(folder: Path, count: int = 64, turns: int = 3) -> None:
         for turn in range(max(turns, len(batches))):
             batch = batches[turn % len(batches)]
             for name, way in ways.items():
-                start, used = time.perf_counter(), time.process_time()
+                start = time.perf_counter()
+                used = time.process_time()
                 looked = way(batch).double().numpy()
                 spent[name].append((time.perf_counter() - start, time.process_time() - used))
                 if turn < len(batches):
@@ -498,7 +508,8 @@ def scores(folder: Path) -> None:
         against(f"fd of {count} x 2048", *both, "matrix root", turns=1)
 
     train, held_out, fake = (features(5000, 1280, seed) for seed in (1, 2, 3))
-    real_tensor, fake_tensor = torch.from_numpy(train), torch.from_numpy(fake)
+    real_tensor = torch.from_numpy(train)
+    fake_tensor = torch.from_numpy(fake)
 
     def subsets() -> float:
         found = metric_kid.kid_features_to_metric(real_tensor, fake_tensor, verbose=False)

@@ -21,7 +21,8 @@ from facefactory.data.sets.index import Index
 from facefactory.data.sources import orl as source
 from facefactory.rundir import RunDir
 
-PEOPLE, EACH = 12, 5
+PEOPLE = 12
+EACH = 5
 RECIPE = """\
 name: drawn
 source: folder
@@ -60,7 +61,8 @@ def draw_face(person: int, number: int) -> Image.Image:
     image = Image.new("L", (40, 48), 30 + 8 * (person % 3))
     pen = ImageDraw.Draw(image)
     x, y = 20 + (number - 2), 25 + (number * 2) % 3 - 1  # centre
-    wide, high = 11 + person % 4, 15 + person // 4
+    wide = 11 + person % 4
+    high = 15 + person // 4
     pen.ellipse((x - wide, y - high, x + wide, y + high), fill=130 + 9 * person)
     pen.chord((x - wide, y - high, x + wide, y + 4), 190, 350, fill=20 + 15 * (person % 5))  # hair
     for eye in (x - 5, x + 5):
@@ -103,7 +105,8 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Faces:
 @pytest.fixture(scope="session")
 def orl(tmp_path_factory: pytest.TempPathFactory) -> Faces:
     """A copy of the ORL faces (a judge needs more people than we draw), with the project's labels and recipe."""
-    top, shards = tmp_path_factory.mktemp("orl"), Path(__file__).parents[1] / "shards"
+    top = tmp_path_factory.mktemp("orl")
+    shards = Path(__file__).parents[1] / "shards"
     found = source.find({}, None)
     for name, path in zip(found.names, found.items, strict=True):
         (top / "faces" / name).parent.mkdir(parents=True, exist_ok=True)

@@ -106,7 +106,8 @@ def test_a_conditional_module_takes_the_vector_of_its_labels(tmp_path: Path) -> 
     z = torch.zeros(2, 4)
     with torch.inference_mode():
         without, within = model.sample(z, torch.tensor([[-1.0], [1.0]])).flatten(1).mean(1)
-    assert model.conditions == ("Glasses",) and within > without + 0.5
+    assert model.conditions == ("Glasses",)
+    assert within > without + 0.5
 
 
 def test_safetensors_fill_a_registered_network_and_nothing_of_the_file_is_run(
@@ -119,7 +120,8 @@ def test_safetensors_fill_a_registered_network_and_nothing_of_the_file_is_run(
     with torch.inference_mode():
         images = model.sample(z, torch.empty(3, 0))
         assert torch.equal(images, again.sample(z, torch.empty(3, 0)))
-    assert images.shape == (3, 1, 16, 16) and images.abs().max() <= 1
+    assert images.shape == (3, 1, 16, 16)
+    assert images.abs().max() <= 1
 
 
 def test_wrong_files_are_refused_with_what_to_do(tmp_path: Path) -> None:
@@ -178,11 +180,13 @@ def test_every_job_works_on_it(
     assert len(drawn) == 9
     assert run("interpret", "run=foreign", "interpret.samples=60") == 0
     found = rundir.read_json(Path("runs/foreign/interpret/results.json"))
-    assert found["space"] == "z" and len(found["dimensions"]) == 4
+    assert found["space"] == "z"
+    assert len(found["dimensions"]) == 4
     capsys.readouterr()
 
     # the same command again does nothing; other weights are another run
-    assert run("adopt", *told) == 0 and ": done in" not in capsys.readouterr().err
+    assert run("adopt", *told) == 0
+    assert ": done in" not in capsys.readouterr().err
     torch.manual_seed(1)
     torch.jit.save(torch.jit.script(Painter()), "other.pt")
     digest = hashlib.sha256(Path("other.pt").read_bytes()).hexdigest()

@@ -52,7 +52,8 @@ def left_out(path: Path) -> dict[str, list[str]]:
 
 
 def test_links_inside_a_tar_are_followed_and_others_are_named(tmp_path: Path) -> None:
-    hard, symbolic = tarfile.LNKTYPE, tarfile.SYMTYPE
+    hard = tarfile.LNKTYPE
+    symbolic = tarfile.SYMTYPE
     path = tmp_path / "a.tar"
     write_tar(
         path,
@@ -75,7 +76,8 @@ def test_links_inside_a_tar_are_followed_and_others_are_named(tmp_path: Path) ->
             "pipe.jpg": (tarfile.FIFOTYPE, ""),
         },
     )
-    first, fifth = word(0), word(5)
+    first = word(0)
+    fifth = word(5)
     assert contents(path) == {
         **{
             "happy/0.jpg": first,
@@ -234,7 +236,9 @@ def test_a_whole_zip_is_read_without_a_word(tmp_path: Path, method: int) -> None
     members = {f"Zoë/{'long name ' * 9}{number}.jpg": word(number) for number in range(4)}
     write_zip(tmp_path / "a.zip", {"Zoë/": b"", **members}, method)
     listing = archives.listed(tmp_path / "a.zip")
-    assert contents(tmp_path / "a.zip") == members and not listing.left_out and not listing.notes
+    assert contents(tmp_path / "a.zip") == members
+    assert not listing.left_out
+    assert not listing.notes
     item = listing.members[2][1]
     assert sources.content(item, 10) == word(2)[:10]
 
@@ -255,7 +259,9 @@ def test_a_zip_written_to_a_pipe_is_read_without_a_word(tmp_path: Path) -> None:
             zipped.writestr(f"{number}.jpg", os.urandom(200))
     (tmp_path / "a.zip").write_bytes(Pipe.written)
     listing = archives.listed(tmp_path / "a.zip")
-    assert len(listing.members) == 3 and not listing.left_out and not listing.notes
+    assert len(listing.members) == 3
+    assert not listing.left_out
+    assert not listing.notes
 
 
 def test_members_that_a_zip_holds_and_does_not_list_are_counted(tmp_path: Path) -> None:
@@ -266,7 +272,8 @@ def test_members_that_a_zip_holds_and_does_not_list_are_counted(tmp_path: Path) 
     assert set(contents(path)) == {"b/0.jpg", "b/1.jpg"}
     assert left_out(path) == {archives.UNLISTED: ["a/0.jpg", "a/1.jpg", "a/2.jpg"]}
     path.write_bytes(b"#!/bin/sh\n" + two)  # one that unpacks itself
-    assert set(contents(path)) == {"b/0.jpg", "b/1.jpg"} and not left_out(path)
+    assert set(contents(path)) == {"b/0.jpg", "b/1.jpg"}
+    assert not left_out(path)
 
 
 def test_what_lies_behind_the_end_of_a_zip_is_told(tmp_path: Path) -> None:

@@ -61,13 +61,13 @@ def test_a_sweep_is_five_jobs() -> None:
     }
     assert jobs["prepare"].commands == [["stages", "/shared/runs/r", "pack", "judge"]]
     assert jobs["report"].commands == [["last", "/shared/runs/r", "finalists", "report"]]
-    trained, scored = jobs["finalists"].commands, jobs["evaluate"].commands
+    trained = jobs["finalists"].commands
+    scored = jobs["evaluate"].commands
     assert jobs["sweep"].commands == [["part", "/shared/runs/r", "sweep", "opens=finalists"]]
     home = ["part", "/shared/runs/r", "finalists"]
     assert [command[:4] for command in trained] == [[*home, str(place)] for place in range(3)]
-    assert all(command[-1] == "train" for command in trained) and all(
-        "evaluate" in command for command in scored
-    )
+    assert all(command[-1] == "train" for command in trained)
+    assert all("evaluate" in command for command in scored)
 
 
 def test_scoring_and_meaning_are_one_job() -> None:

@@ -41,17 +41,14 @@ def test_check_tells_what_the_cluster_is_and_proposes_a_profile(
     site: Pretended, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     good, text, profile = looked_at(tmp_path, capsys)
-    assert (
-        good
-        and "Slurm 22.05.8" in text
-        and "accounting_storage/slurmdbd" in text
-        and "JobRequeue=1" in text
-    )
-    assert "preempt/partition_prio, REQUEUE" in text and "MaxArraySize 1001" in text
-    assert (
-        "partition gpu: 2 nodes, 4 CPUs, 16 GB, 2 GPUs, up to infinite" in text
-        and "partition off" not in text
-    )
+    assert good
+    assert "Slurm 22.05.8" in text
+    assert "accounting_storage/slurmdbd" in text
+    assert "JobRequeue=1" in text
+    assert "preempt/partition_prio, REQUEUE" in text
+    assert "MaxArraySize 1001" in text
+    assert "partition gpu: 2 nodes, 4 CPUs, 16 GB, 2 GPUs, up to infinite" in text
+    assert "partition off" not in text
     assert (profile.partition, profile.account, profile.qos, profile.gpus_per_node) == (
         "gpu",
         "faces",
@@ -77,8 +74,10 @@ def test_the_proposal_respects_time_limits_and_kinds_of_partitions(
     )
     _, text, profile = looked_at(tmp_path, capsys)
     assert (profile.partition, profile.cpu_partition, profile.gpus_per_node) == ("big", "short", 8)
-    assert profile.cpus_per_process == 16 and profile.memory_gb * 8 * 1024 <= 1031000
-    assert (profile.gpu_min, profile.sweep_min) == (1440, 1440) and "8 GPUs" in text
+    assert profile.cpus_per_process == 16
+    assert profile.memory_gb * 8 * 1024 <= 1031000
+    assert (profile.gpu_min, profile.sweep_min) == (1440, 1440)
+    assert "8 GPUs" in text
     (site.folder / "partitions").write_text("only*|up|30:00|2|4|8000|(null)\n")
     _, _, profile = looked_at(tmp_path, capsys)
     assert (profile.gpu_min, profile.cpu_min, profile.cpu_partition) == (30, 30, None)
@@ -95,19 +94,17 @@ def test_the_users_own_quota_is_told_where_there_is_one(
     site: Pretended, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, text, _ = looked_at(tmp_path, capsys)
-    assert "GB free on the disk of" in text and "your quota" not in text
+    assert "GB free on the disk of" in text
+    assert "your quota" not in text
     site.prints("quota", QUOTA.format(used="7012M", grace=""))
     good, text, _ = looked_at(tmp_path, capsys)
-    assert good and re.search(
-        r"ok +your quota on nas:/home: 7012M used, 50G allowed, 60G at most", text
-    )
+    assert good
+    assert re.search(r"ok +your quota on nas:/home: 7012M used, 50G allowed, 60G at most", text)
     site.prints("quota", QUOTA.format(used="55G*", grace="6days"), code=1)
     good, text, _ = looked_at(tmp_path, capsys)
-    assert (
-        good
-        and re.search(r"note +your quota on nas:/home: 55G\* used", text)
-        and "paths.runs" in text
-    )
+    assert good
+    assert re.search(r"note +your quota on nas:/home: 55G\* used", text)
+    assert "paths.runs" in text
     site.prints("quota", "Disk quotas for user ada (uid 1000): none\n")
     assert "your quota" not in looked_at(tmp_path, capsys)[1]
 
@@ -133,9 +130,8 @@ def test_a_job_of_the_proposed_profile_fits_a_node(
     _, _, profile = looked_at(tmp_path, capsys)
     each = profile.gpus_per_node or profile.processes_per_node
     asked = launch.parameters(Job("train", [["x"]], "gpu", True, each), profile, tmp_path, [])
-    assert (
-        each * asked["cpus_per_task"] <= cpus and int(asked["mem"].removesuffix("MB")) <= memory_mb
-    )
+    assert each * asked["cpus_per_task"] <= cpus
+    assert int(asked["mem"].removesuffix("MB")) <= memory_mb
     assert profile.gpus_per_node == gpus
 
 
@@ -149,12 +145,13 @@ def test_what_stands_in_the_way_is_told_with_its_fix(
     )
     site.prints("sacctmgr", "", code=1)
     good, text, profile = looked_at(tmp_path, capsys)
-    assert not good and "PROBLEM" in text and "20.11" in text
-    assert (
-        "jobs/status.py asks squeue and scontrol instead" in text
-        and "set requeue: resubmit" in text
-    )
-    assert profile.account is None and profile.qos is None
+    assert not good
+    assert "PROBLEM" in text
+    assert "20.11" in text
+    assert "jobs/status.py asks squeue and scontrol instead" in text
+    assert "set requeue: resubmit" in text
+    assert profile.account is None
+    assert profile.qos is None
 
 
 def test_newer_versions_of_slurm_pass_the_check(
@@ -191,7 +188,8 @@ def test_a_refused_test_job_is_a_finding(
     )
     assert not check.cluster(Profile(), tmp_path / "runs", ["cpu"], 5)
     said = capsys.readouterr().out
-    assert "cpu: Slurm refused the job" in said and "account" in said
+    assert "cpu: Slurm refused the job" in said
+    assert "account" in said
 
 
 # -- clusters of other kinds (their rows by hand) ----------------------------------------------------------------------
@@ -207,7 +205,8 @@ def test_a_partition_without_nodes_is_a_note(
 ) -> None:
     rows(site, "empty*|up|infinite|0|0|0|(null)|(null)", "cpu|up|infinite|2|8|16000|(null)|(null)")
     good, text, profile = looked_at(tmp_path, capsys)
-    assert good and re.search(r"note +partition empty: no nodes", text)
+    assert good
+    assert re.search(r"note +partition empty: no nodes", text)
     assert (profile.partition, profile.processes_per_node, profile.cpus_per_process) == (
         "cpu",
         2,
@@ -215,7 +214,8 @@ def test_a_partition_without_nodes_is_a_note(
     )
     rows(site, "empty*|up|infinite|0|0|0|(null)|(null)")
     good, text, profile = looked_at(tmp_path, capsys)
-    assert good and profile.partition == "empty"
+    assert good
+    assert profile.partition == "empty"
 
 
 def test_nodes_of_a_cloud_that_are_off_have_no_size_yet(
@@ -223,11 +223,9 @@ def test_nodes_of_a_cloud_that_are_off_have_no_size_yet(
 ) -> None:
     rows(site, "cloud*|up|infinite|20|0+|0+|(null)|(null)")
     good, text, profile = looked_at(tmp_path, capsys)
-    assert (
-        good
-        and "partition cloud: 20 nodes, of a size not known yet, 0 GPUs" in text
-        and profile.cpus_per_process == 1
-    )
+    assert good
+    assert "partition cloud: 20 nodes, of a size not known yet, 0 GPUs" in text
+    assert profile.cpus_per_process == 1
     rows(
         site,
         "cloud*|up|infinite|16|0|0|(null)|(null)",
@@ -278,7 +276,8 @@ def test_gpus_are_told_from_slices_and_other_resources(
 ) -> None:
     rows(site, f"a*|up|infinite|2|8|16000|{gres}|(null)")
     _, text, profile = looked_at(tmp_path, capsys)
-    assert f", {gpus} GPUs" in text and profile.gpus_per_node == gpus
+    assert f", {gpus} GPUs" in text
+    assert profile.gpus_per_node == gpus
     assert ("7 slices of GPUs (MIG), which are not used here" in text) is ("1g.10gb" in gres)
 
 
@@ -306,7 +305,8 @@ def test_an_account_is_proposed_only_where_there_is_one(
 ) -> None:
     (site.folder / "assoc").write_text(assoc)
     _, text, profile = looked_at(tmp_path, capsys)
-    assert (profile.account, profile.qos) == (account, qos) and "account: ''" not in text
+    assert (profile.account, profile.qos) == (account, qos)
+    assert "account: ''" not in text
 
 
 @pytest.mark.parametrize(
@@ -338,7 +338,8 @@ def test_limits_of_any_length_give_a_profile_that_works(
         minutes,
         min(240, minutes),
     )
-    assert profile.signal_s == signal_s and cluster.contradiction(profile) is None
+    assert profile.signal_s == signal_s
+    assert cluster.contradiction(profile) is None
 
 
 def test_jobs_without_gpus_fit_their_own_partition(
@@ -352,7 +353,8 @@ def test_jobs_without_gpus_fit_their_own_partition(
         60,
         1440,
     )
-    assert profile.cpus_per_process == 4 and profile.memory_gb * 1024 <= 4000
+    assert profile.cpus_per_process == 4
+    assert profile.memory_gb * 1024 <= 4000
 
 
 def test_a_proposed_profile_never_asks_for_what_the_cluster_does_not_have(
@@ -376,7 +378,8 @@ def test_hidden_partitions_are_not_offered(
         'case "$*" in *partition*) echo "PartitionName=low Hidden=YES MaxNodes=1";; *) cat config;; esac',
     )
     _, text, _ = looked_at(tmp_path, capsys)
-    assert "partition low" not in text and "partition short" in text
+    assert "partition low" not in text
+    assert "partition short" in text
 
 
 def test_a_profile_is_held_against_the_cluster(
@@ -389,10 +392,8 @@ def test_a_profile_is_held_against_the_cluster(
         "PROBLEM profile: partition='gpuu' is no partition here; there are closed, cpu, gpu"
         in text
     )
-    assert (
-        "Did you mean 'gpu'?" in text
-        and "account='nobody' is none of yours; there are faces, root" in text
-    )
+    assert "Did you mean 'gpu'?" in text
+    assert "account='nobody' is none of yours; there are faces, root" in text
     good = Profile(
         partition="gpu", account="faces", gpus_per_node=2, cpus_per_process=2, memory_gb=4
     )

@@ -51,10 +51,8 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays() -> None:
     assert first.startswith(
         f"error: no room left for {path} (No space left on device; it needs 0.005 GB); 0.001 GB are free there. "
     )
-    assert (
-        first.endswith("run the same command again: it goes on from what is saved.")
-        and "Make room" in first
-    )
+    assert first.endswith("run the same command again: it goes on from what is saved.")
+    assert "Make room" in first
     assert f"no room left for {top}/run/jobs.jsonl" in second
     assert "Traceback" not in ran.stderr
 

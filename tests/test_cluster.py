@@ -109,9 +109,10 @@ def test_a_wrong_key_or_value_of_a_profile_is_one_line(
     with pytest.raises(UserError, match=message) as error:
         cluster.load_profile(None)
     said = str(error.value)
-    assert (
-        "\n" not in said and "default.yaml" in said and "account" in said and "--help" not in said
-    )  # which shows no profiles
+    assert "\n" not in said
+    assert "default.yaml" in said
+    assert "account" in said
+    assert "--help" not in said
 
 
 @pytest.mark.parametrize(
@@ -191,4 +192,5 @@ def test_where_the_controller_is_down_both_ways_out_are_named(
 
 
 def test_local_is_always_obeyed(slurm: Pretended) -> None:
-    assert cluster.choose("local") == "local" and slurm.calls() == []
+    assert cluster.choose("local") == "local"
+    assert slurm.calls() == []

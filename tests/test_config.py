@@ -63,12 +63,11 @@ def test_values_take_the_type_of_their_key() -> None:
         "optics.focal_mm=1e2",
         "optics.body.name=a=b",
     )
-    assert (
-        loaded.optics.stops == [1.4, 2.0]
-        and loaded.optics.title is None
-        and loaded.optics.quiet is True
-    )
-    assert loaded.optics.focal_mm == 100.0 and loaded.optics.body == {"name": "a=b"}
+    assert loaded.optics.stops == [1.4, 2.0]
+    assert loaded.optics.title is None
+    assert loaded.optics.quiet is True
+    assert loaded.optics.focal_mm == 100.0
+    assert loaded.optics.body == {"name": "a=b"}
 
 
 def test_defaults_are_not_shared_between_trees() -> None:
@@ -142,7 +141,8 @@ def test_a_wrong_argument_is_one_clear_line(argument: str, message: str) -> None
 def test_a_hostile_argument_is_one_short_line(argument: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         load(argument)
-    assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,8 @@ def test_a_hostile_file_is_one_short_line(tmp_path: Path, text: str, message: st
     (tmp_path / "a.yaml").write_text(text)
     with pytest.raises(UserError, match=message) as caught:
         load(layers=[config.read_yaml(tmp_path / "a.yaml")])
-    assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
 
 
 def test_a_file_of_aliases_is_not_unfolded(tmp_path: Path) -> None:
@@ -231,7 +232,9 @@ def test_a_dumped_tree_loads_as_itself(tmp_path: Path) -> None:
 def test_flat_names_what_decides_a_result() -> None:
     flat = config.flat(load("optics.quiet=true"))
     assert "optics.quiet" not in flat
-    assert flat["optics.shots"] == 3 and flat["seed"] == 0 and len(flat) == 8
+    assert flat["optics.shots"] == 3
+    assert flat["seed"] == 0
+    assert len(flat) == 8
     assert set(flat) - set(config.flat(load(), resumes=False)) == {"optics.shots"}
 
 

@@ -159,16 +159,17 @@ def test_a_toy_goes_on_as_if_nothing_had_happened(
     for iterations in (1, 2):
         fit(toy(index, tmp_path / "parts", toys, kind, should_stop=stop_after(iterations)), ALONE)
     fit(toy(index, tmp_path / "parts", toys, kind), ALONE)
-    whole, parts = newest(tmp_path / "whole"), newest(tmp_path / "parts")
-    assert whole.clock == 72 and same(vars(whole), vars(parts))
+    whole = newest(tmp_path / "whole")
+    parts = newest(tmp_path / "parts")
+    assert whole.clock == 72
+    assert same(vars(whole), vars(parts))
     start = checkpoint.build(whole.model, checkpoint.facts_of(whole), 3).state_dict()
     assert all(
         not torch.equal(start[name], whole.networks[name]) for name in start if "bias" not in name
     )
     if kind == "stateful":
-        assert whole.own["level"] != 0 and not torch.equal(
-            whole.own["critic.weight"], torch.full((1, 4), 0.1)
-        )
+        assert whole.own["level"] != 0
+        assert not torch.equal(whole.own["critic.weight"], torch.full((1, 4), 0.1))
         assert list(whole.averages) == ["0.001", "0.1"]
         assert not same(whole.averages["0.001"], whole.averages["0.1"])
 
@@ -179,7 +180,8 @@ def test_two_ranks_train_a_toy_like_one(
 ) -> None:
     fit(toy(index, tmp_path / "one", toys, kind, precision="float64"), ALONE)
     run_ranks(2, tmp_path, index, [], False, (toy, toys, kind))
-    one, two = newest(tmp_path / "one"), newest(tmp_path / "two")
+    one = newest(tmp_path / "one")
+    two = newest(tmp_path / "two")
     assert same(vars(two), vars(newest(tmp_path / "parts")))  # after a break, on two ranks
     for name, weights in {**one.networks, **one.own}.items():
         torch.testing.assert_close({**two.networks, **two.own}[name], weights, rtol=0, atol=1e-9)
@@ -295,7 +297,8 @@ def test_each_network_has_its_own_optimiser() -> None:
         wanted = Optimiser(kind, {"0": 1.0, "10": 0.0}, (0.0, 0.9), 0.0)  # type: ignore[arg-type]
         optimiser = optimisers.build(wanted, [weights])
         optimisers.set_lr(optimiser, wanted, 5.0)
-        assert type(optimiser).__name__ == made and optimiser.param_groups[0]["lr"] == 0.5
+        assert type(optimiser).__name__ == made
+        assert optimiser.param_groups[0]["lr"] == 0.5
 
 
 @pytest.mark.parametrize(
@@ -330,10 +333,12 @@ def test_something_is_due_when_its_images_and_its_seconds_are_over(
     cadence = Cadence(every_kimg=0.1, least_s=10, clock=0)
     assert not cadence.due(150)  # too early by the watch
     now = 11.0
-    assert cadence.due(150) and not cadence.due(160)  # said once
+    assert cadence.due(150)
+    assert not cadence.due(160)
     cadence.done(160)
     now = 30.0
-    assert not cadence.due(190) and cadence.due(200)
+    assert not cadence.due(190)
+    assert cadence.due(200)
     assert not Cadence(0.0, 0.0, 0).due(10**6)
 
 

@@ -65,7 +65,8 @@ def write(
     folder: Path, *, leak: bool = False, people: bool = True, **packed: Any
 ) -> tuple[str, dict[str, Any]]:
     """(the text of the page without scripts and tags, report.json read strictly) of 200 images with planted labels."""
-    draws, number = np.random.default_rng(0), np.arange(200)
+    draws = np.random.default_rng(0)
+    number = np.arange(200)
     smiling = draws.integers(0, 2, 200)
     cheeks = np.where(draws.random(200) < 0.95, smiling, 1 - smiling)
     columns = {
@@ -146,15 +147,19 @@ def labels_of(folder: Path) -> pd.DataFrame:
 
 def test_what_packing_did_is_shown(tmp_path: Path) -> None:
     text, _ = write(tmp_path, **PACKED)
-    assert "1,234, e.g. gone.jpg" in text and "train/a.jpg test/b.jpg near" in text
+    assert "1,234, e.g. gone.jpg" in text
+    assert "train/a.jpg test/b.jpg near" in text
     assert f"{EVIL}.jpg OSError: image file is truncated" in text.replace("&gt;", ">")
-    assert "hidden files 5, e.g. .a" in text and "files 200, e.g. b, c" in text
+    assert "hidden files 5, e.g. .a" in text
+    assert "files 200, e.g. b, c" in text
     assert (
         "in no split, left out 5 images that fit the condition 300 images packed 200 images"
         in text
     )
     assert "Balanced by Age young old train 70 → 30 30 → 30" in text
-    assert "178x218 90 40x50 10" in text and "Not recorded" not in text and "Not drawn" not in text
+    assert "178x218 90 40x50 10" in text
+    assert "Not recorded" not in text
+    assert "Not drawn" not in text
 
 
 def test_many_sizes_are_drawn(tmp_path: Path) -> None:
@@ -164,9 +169,8 @@ def test_many_sizes_are_drawn(tmp_path: Path) -> None:
 
 def test_a_person_in_two_splits_is_named(tmp_path: Path) -> None:
     text, _ = write(tmp_path, leak=True)
-    assert (
-        "Caution: 1 person is in two splits: P0." in text and "person train test P0 10 1" in text
-    )
+    assert "Caution: 1 person is in two splits: P0." in text
+    assert "person train test P0 10 1" in text
 
 
 def test_a_set_that_is_too_small_says_so(tmp_path: Path) -> None:
@@ -195,19 +199,20 @@ def test_counts_are_those_of_the_tables(tmp_path: Path) -> None:
 
 def test_what_is_not_recorded_is_said(tmp_path: Path) -> None:
     text, _ = write(tmp_path, people=False)
-    assert "Nothing says who is shown" in text and "the recipe names no group" in text
+    assert "Nothing says who is shown" in text
+    assert "the recipe names no group" in text
     assert text.count("Not recorded.") == 8
-    assert "Caution" not in text and "are packed" not in text
+    assert "Caution" not in text
+    assert "are packed" not in text
 
 
 def test_a_set_without_labels_has_a_page(tmp_path: Path) -> None:
     survey.survey(write_set(tmp_path, {"train": pd.DataFrame(index=range(5))}, {}))
     text, data = read(tmp_path)
-    assert (
-        "This set has 5 images: train 5." in text
-        and "This set has no labels whose classes could be counted." in text
-    )
-    assert data["classes"] == [] and "Association" not in text
+    assert "This set has 5 images: train 5." in text
+    assert "This set has no labels whose classes could be counted." in text
+    assert data["classes"] == []
+    assert "Association" not in text
 
 
 def test_labels_with_strange_names_and_never_known_ones_have_a_page(tmp_path: Path) -> None:
@@ -222,7 +227,8 @@ def test_labels_with_strange_names_and_never_known_ones_have_a_page(tmp_path: Pa
     table["Yaw"] = np.float32("nan")
     survey.survey(write_set(tmp_path, {"train": table, "test": table}, schema))
     text, data = read(tmp_path)
-    assert "100% (100 %)" in text and len(data["survey"]["together"]["labels"]) == 4
+    assert "100% (100 %)" in text
+    assert len(data["survey"]["together"]["labels"]) == 4
     assert len(list((tmp_path / "samples").iterdir())) == 5
 
 

@@ -50,7 +50,8 @@ def test_gpus_compute_in_a_group_of_their_own_and_hosts_agree_in_another(
         step, "DistributedDataParallel", lambda module, **named: made.update(named)
     )
     step.parallel(SimpleNamespace(), world)  # type: ignore[arg-type]
-    assert made["process_group"] == "nccl" and made["device_ids"] == [1]
+    assert made["process_group"] == "nccl"
+    assert made["device_ids"] == [1]
 
 
 @pytest.mark.parametrize(
@@ -130,4 +131,5 @@ def test_what_comes_to_the_host_is_waited_for_while_the_next_is_on_its_way(
 def test_on_cpus_tensors_come_as_they_are() -> None:
     tensor = torch.arange(3)
     ((same,),) = transfer.to_host([(tensor,)])
-    assert same is tensor and transfer.send(tensor, torch.device("cpu")) is tensor
+    assert same is tensor
+    assert transfer.send(tensor, torch.device("cpu")) is tensor

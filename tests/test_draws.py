@@ -104,7 +104,8 @@ def test_what_is_drawn_ahead_is_what_is_drawn_alone() -> None:
         for kind, purpose, columns in asked:
             alone = Sheet(5, 8, 0, 8, CPU).draw(kind, clock, purpose, columns)  # type: ignore[arg-type]
             drawn = ahead.draw(kind, clock, purpose, columns)  # type: ignore[arg-type]
-            assert torch.equal(drawn, alone) and drawn.is_contiguous()
+            assert torch.equal(drawn, alone)
+            assert drawn.is_contiguous()
             drawn.zero_()  # who has drawn may do as he likes
     assert len(ahead._clocks) > 1
 
@@ -133,7 +134,8 @@ def test_uniforms_are_even_and_normals_are_normal_to_their_tails() -> None:
     count = 200_000
     sheet = Sheet(0, count, 0, count, CPU)
     uniform = sheet.draw("uniform", 0, "u", 5).double().numpy()
-    assert uniform.min() >= 0 and uniform.max() < 1
+    assert uniform.min() >= 0
+    assert uniform.max() < 1
     assert np.array_equal(uniform * 2**24, np.floor(uniform * 2**24))
     assert stats.kstest(uniform.ravel(), "uniform").pvalue > 0.001
     assert abs(np.corrcoef(uniform.T) - np.eye(5)).max() < 0.01
@@ -156,7 +158,8 @@ def test_uniforms_are_even_and_normals_are_normal_to_their_tails() -> None:
 def test_the_extreme_words_have_finite_normals() -> None:
     edge = torch.tensor([0, 2**32 - 1])
     found = philox.normals((edge, edge, edge, edge))
-    assert found.isfinite().all() and found.abs().max() < 6.7
+    assert found.isfinite().all()
+    assert found.abs().max() < 6.7
 
 
 def test_normals_are_the_formula_to_a_unit_in_the_last_place() -> None:
@@ -238,8 +241,10 @@ def test_one_two_and_three_ranks_draw_alike_and_go_on_with_the_same_bits(
         run(size, folder, index, "parts", 4)
         assert newest(folder / "parts").clock < 72
         run(size, folder, index, "parts", -1)
-        whole, parts = newest(folder / "whole"), newest(folder / "parts")
-        assert whole.clock == 72 and same(vars(whole), vars(parts))
+        whole = newest(folder / "whole")
+        parts = newest(folder / "parts")
+        assert whole.clock == 72
+        assert same(vars(whole), vars(parts))
         assert [segment["draws"] for segment in whole.segments] == [philox.ALGORITHM]
         weights[size] = whole.networks
     for name, tensor in weights[1].items():
@@ -253,7 +258,8 @@ def test_another_algorithm_is_another_training(index: Index, tmp_path: Path) -> 
     on_cpu, on_device, auto = (
         newest(tmp_path / name).networks for name in ("cpu", "device", "auto")
     )
-    assert same(on_cpu, auto) and not same(on_cpu, on_device)
+    assert same(on_cpu, auto)
+    assert not same(on_cpu, on_device)
 
 
 def test_a_device_that_draws_otherwise_opens_a_segment_and_says_so(

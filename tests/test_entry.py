@@ -127,7 +127,8 @@ def test_a_stop_that_srun_sends_because_another_task_failed_is_no_request(
 ) -> None:
     assert task.run("exit 1", rank=1) == 1  # it raised, and srun now ends the others with TERM
     assert task.run("exit 75") == 1
-    assert task.requeues == [] and not task.slurm.calls("sbatch")
+    assert task.requeues == []
+    assert not task.slurm.calls("sbatch")
     assert "another task ended with code 1 first" in capfd.readouterr().out
     assert task.run("exit 75", rank=2) == 1
     assert (task.folder.path / "private" / "jobs" / "77-0.exit").read_text() == "1 1"
@@ -140,7 +141,8 @@ def test_a_failure_of_an_earlier_start_does_not_forbid_a_requeue(task: Task) -> 
 
 
 def test_what_fails_after_a_stop_was_asked_for_does_not_stop_the_requeue(task: Task) -> None:
-    assert task.run("exit 75") == 75 and len(task.requeues) == 1
+    assert task.run("exit 75") == 75
+    assert len(task.requeues) == 1
     task.run("exit 1", rank=1)  # it lost its peer
     assert (task.folder.path / "private" / "jobs" / "77-0.exit").read_text() == "75 0"
 
@@ -149,13 +151,15 @@ def test_of_tasks_that_end_at_once_one_is_the_first(tmp_path: Path) -> None:
     path = tmp_path / "77-0.exit"
     with ThreadPoolExecutor(8) as pool:
         codes = set(pool.map(lambda rank: entry.first_code(path, 10 + rank, rank), range(8)))
-    assert len(codes) == 1 and path.read_text() == f"{(code := codes.pop())} {code - 10}"
+    assert len(codes) == 1
+    assert path.read_text() == f"{(code := codes.pop())} {code - 10}"
     assert [one.name for one in tmp_path.iterdir()] == ["77-0.exit"]
 
 
 def test_a_preemption_is_called_one(task: Task, capfd: pytest.CaptureFixture[str]) -> None:
     shown = captured("scontrol", "requeued runs")
-    assert task.run("exit 75") == 75 and "preempted" not in capfd.readouterr().out
+    assert task.run("exit 75") == 75
+    assert "preempted" not in capfd.readouterr().out
     (task.slurm.folder / "shown").write_text(
         shown + "PreemptEligibleTime=2026-11-22T10:00:00 PreemptTime=2026-11-22T10:00:05\n"
     )
@@ -185,21 +189,22 @@ def test_an_interrupted_job_is_requeued_once_by_its_first_rank(task: Task) -> No
 def test_a_job_that_slurm_is_ending_already_is_left_alone(task: Task, state: str) -> None:
     shown = captured("scontrol", "requeued runs").replace("JobState=RUNNING", f"JobState={state}")
     (task.slurm.folder / "shown").write_text(shown)
-    assert task.run("exit 75") == 75 and task.requeues == []
+    assert task.run("exit 75") == 75
+    assert task.requeues == []
 
 
 def test_a_profile_may_forbid_requeueing(task: Task) -> None:
     assert task.run("exit 75", requeue="none") == 75
-    assert not task.slurm.calls("scontrol") and not task.slurm.calls("sbatch")
+    assert not task.slurm.calls("scontrol")
+    assert not task.slurm.calls("sbatch")
 
 
 def test_only_the_element_is_requeued_not_its_array(task: Task) -> None:
     # tried on 22.05.8: the last element to start has the array's own id, and `scontrol requeue <id>` takes the finished ones too
     (task.slurm.folder / "shown").write_text(captured("scontrol", "array, many lines"))
     task.run("exit 75", JOB_ID="73362", ARRAY_JOB_ID="73362", ARRAY_TASK_ID="2")
-    assert task.requeues == ["scontrol requeue 73362_2"] and task.slurm.calls("scontrol show") == [
-        "scontrol show job 73362_2"
-    ]
+    assert task.requeues == ["scontrol requeue 73362_2"]
+    assert task.slurm.calls("scontrol show") == ["scontrol show job 73362_2"]
 
 
 def test_the_first_rank_leaves_a_heartbeat(task: Task) -> None:
@@ -268,7 +273,8 @@ def test_a_controller_that_is_away_is_waited_for(task: Task) -> None:
         "scontrol",
         f'if [ ! -e tried ]; then echo >tried\n{away}\nfi\ncase "$*" in show*) cat shown;; esac',
     )
-    assert task.run("exit 75") == 75 and task.requeues == ["scontrol requeue 77"]
+    assert task.run("exit 75") == 75
+    assert task.requeues == ["scontrol requeue 77"]
 
 
 DENIED = refusal("slurm_requeue error: Access/permission denied\n")
@@ -289,16 +295,13 @@ def test_what_cannot_be_requeued_is_told_in_a_line_and_is_no_failure(
         task.slurm.command("scontrol", shell)
     assert task.run("exit 75", requeue=how) == 75
     line = capfd.readouterr().out.splitlines()[-1]
-    assert (
-        line.startswith("job 77 was interrupted and could not be requeued: ")
-        and "scontrol" in line
-    )
-    assert (
-        ("denied" if shell else "No such file") in line
-        and "Give the same command again" in line
-        and "set requeue: " in line
-    )
-    assert "Traceback" not in line and not task.slurm.calls("sbatch")
+    assert line.startswith("job 77 was interrupted and could not be requeued: ")
+    assert "scontrol" in line
+    assert ("denied" if shell else "No such file") in line
+    assert "Give the same command again" in line
+    assert "set requeue: " in line
+    assert "Traceback" not in line
+    assert not task.slurm.calls("sbatch")
 
 
 def test_a_busy_controller_is_asked_again_but_nothing_is_submitted_twice(task: Task) -> None:
@@ -308,8 +311,10 @@ def test_a_busy_controller_is_asked_again_but_nothing_is_submitted_twice(task: T
     answer = 'case "$*" in "show job"*) echo JobState=RUNNING;; esac'
     task.slurm.command("scontrol", f"if [ ! -e tried ]; then echo >tried\n{busy}\nfi\n{answer}")
     task.slurm.command("sbatch", busy)
-    assert task.run("exit 75") == 75 and task.requeues == ["scontrol requeue 77"]
-    assert task.run("exit 75", requeue="resubmit") == 75 and len(task.slurm.calls("sbatch")) == 1
+    assert task.run("exit 75") == 75
+    assert task.requeues == ["scontrol requeue 77"]
+    assert task.run("exit 75", requeue="resubmit") == 75
+    assert len(task.slurm.calls("sbatch")) == 1
 
 
 def resubmitted(task: Task, waiting: str, **variables: str) -> dict[str, str]:
@@ -347,10 +352,8 @@ def test_where_requeueing_is_forbidden_the_job_is_submitted_again_and_its_depend
     assert (
         task.folder.path / "private" / "jobs" / "101_submitted.pkl"
     ).read_bytes() == b"what to run"
-    assert (
-        "--hold" in task.slurm.calls("sbatch")[0]
-        and task.slurm.calls("scontrol")[-1] == "scontrol release 101"
-    )
+    assert "--hold" in task.slurm.calls("sbatch")[0]
+    assert task.slurm.calls("scontrol")[-1] == "scontrol release 101"
     (line,) = rundir.read_jsonl(task.folder.path / "jobs.jsonl")
     assert (line["stage"], line["job"], line["instead_of"]) == ("sweep", "101", "73417")
 
@@ -363,7 +366,8 @@ def test_of_an_array_only_the_element_is_submitted_again(task: Task) -> None:
         JOB_NAME="ff-r-finalists",
         **ids,
     )
-    assert moved["73425_2"] == "afterok:101" and "73425_1" not in moved
+    assert moved["73425_2"] == "afterok:101"
+    assert "73425_1" not in moved
     assert set(moved["73428"].split(",")) == {"afterany:73424", "afterany:101", "afterany:73425"}
     assert "--array=2" in task.slurm.calls("sbatch")[0].split()
     assert (task.folder.path / "private" / "jobs" / "101_2_submitted.pkl").exists()

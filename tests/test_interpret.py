@@ -49,8 +49,10 @@ def test_a_planted_dimension_is_found_and_noise_is_not() -> None:
     codes = rng.normal(size=(180, 5))
     codes[:, 3] += 1.5 * labels[:, 1]
     delta, bounds, q = claims.effects(codes_of(codes, labels))
-    assert delta.shape == q.shape == (5, 2) and bounds.shape == (2, 5, 2)
-    assert q[3, 1] < 0.05 and 0 < bounds[0, 3, 1] < delta[3, 1] < bounds[1, 3, 1]
+    assert delta.shape == q.shape == (5, 2)
+    assert bounds.shape == (2, 5, 2)
+    assert q[3, 1] < 0.05
+    assert 0 < bounds[0, 3, 1] < delta[3, 1] < bounds[1, 3, 1]
     others = np.ones((5, 2), bool)
     others[3, 1] = False
     assert (q[others] > 0.05).all()
@@ -66,7 +68,8 @@ def test_a_perfect_code_has_effect_1_its_mirror_minus_1_and_a_constant_none() ->
     )
     assert delta[:, 0].tolist() == [1, -1, 0]
     assert bounds[:, :, 0].T.tolist() == [[1, 1], [-1, -1], [0, 0]]
-    assert q[0, 0] == q[1, 0] < 1e-6 and q[2, 0] == 1
+    assert q[0, 0] == q[1, 0] < 1e-6
+    assert q[2, 0] == 1
 
 
 def test_q_values_are_the_larger_the_more_is_tested() -> None:
@@ -84,7 +87,8 @@ def test_intervals_are_wider_by_person_than_by_image_when_faces_of_a_person_are_
     rng = np.random.default_rng(0)
     labels = (PEOPLE % 2).astype(float)[:, None]
     codes = rng.normal(size=(30, 1))[PEOPLE] + 0.2 * rng.normal(size=(180, 1))
-    widths, chances = [], []
+    widths = []
+    chances = []
     for groups in (PEOPLE, np.arange(180)):
         _, bounds, q = claims.effects(codes_of(codes, labels, groups))
         widths.append(np.ptp(bounds[:, 0, 0]))
@@ -105,13 +109,16 @@ def test_a_missing_label_leaves_out_the_image_for_that_label_only() -> None:
 
 def test_without_labels_there_are_no_effects() -> None:
     delta, bounds, q = claims.effects(codes_of(np.zeros((180, 3)), np.zeros((180, 0))))
-    assert delta.shape == q.shape == (3, 0) and bounds.shape == (2, 3, 0)
+    assert delta.shape == q.shape == (3, 0)
+    assert bounds.shape == (2, 3, 0)
 
 
 def test_a_label_that_no_face_has_does_not_spoil_the_others() -> None:
     labels = np.stack([np.arange(180) % 2, np.zeros(180)], 1)
     delta, _, q = claims.effects(codes_of(labels[:, :1], labels))
-    assert delta[0].tolist() == [1, 0] and q[0, 0] < 0.05 and q[0, 1] == 1
+    assert delta[0].tolist() == [1, 0]
+    assert q[0, 0] < 0.05
+    assert q[0, 1] == 1
 
 
 # -- interpret -------------------------------------------------------------------------------------------------------
@@ -185,7 +192,8 @@ def test_a_vae_gets_a_status_per_dimension(index: Index, tmp_path: Path) -> None
         [0.5, 0.5, 0, 0.045], abs=1e-5
     )
     planted = found["dimensions"][0]["effects"]["Glasses"]
-    assert planted["effect"] == planted["low"] == planted["high"] == 1 and planted["q"] < 0.05
+    assert planted["effect"] == planted["low"] == planted["high"] == 1
+    assert planted["q"] < 0.05
 
 
 def test_codes_do_not_depend_on_the_chunks(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,10 +207,8 @@ def test_codes_do_not_depend_on_the_chunks(index: Index, monkeypatch: pytest.Mon
         monkeypatch.setattr(loader, "CHUNK", chunk)
         found.append(mu.of(Pixels(), Context(index, None, Interpret(), 0, ["Glasses"])))
     np.testing.assert_array_equal(found[0].codes, found[1].codes)
-    assert (
-        found[0].activity == found[1].activity
-        and len(found[0].codes) == len(found[0].labels) == 60
-    )
+    assert found[0].activity == found[1].activity
+    assert len(found[0].codes) == len(found[0].labels) == 60
 
 
 def test_a_model_that_draws_nothing_is_refused(index: Index, tmp_path: Path) -> None:
@@ -212,10 +218,10 @@ def test_a_model_that_draws_nothing_is_refused(index: Index, tmp_path: Path) -> 
 
 def test_labels_of_too_few_people_are_listed_with_the_reason(index: Index, tmp_path: Path) -> None:
     found = interpret(FakeVAE(index), index, tmp_path)
-    assert found["labels"] == ["Glasses"] and found["dimensions"][0]["effects"].keys() == {
-        "Glasses"
-    }
-    assert found["not_scored"].keys() == {"Beard"} and "6 people" in found["not_scored"]["Beard"]
+    assert found["labels"] == ["Glasses"]
+    assert found["dimensions"][0]["effects"].keys() == {"Glasses"}
+    assert found["not_scored"].keys() == {"Beard"}
+    assert "6 people" in found["not_scored"]["Beard"]
 
 
 def test_an_association_below_the_min_effect_is_not_named(index: Index, tmp_path: Path) -> None:
@@ -235,7 +241,8 @@ def test_an_association_below_the_min_effect_is_not_named(index: Index, tmp_path
 def test_a_gan_is_named_by_what_the_judge_sees(index: Index, tmp_path: Path) -> None:
     found = interpret(FakeGAN(), index, tmp_path)
     first, *others = found["dimensions"]
-    assert words(first) == "goes with Glasses" and first["effects"]["Glasses"]["effect"] > 0.99
+    assert words(first) == "goes with Glasses"
+    assert first["effects"]["Glasses"]["effect"] > 0.99
     assert [words(row) for row in others] == ["unnamed"] * 2
     assert all(row["kl_nats"] is None for row in found["dimensions"])
     assert found["traversed"][0] == 0
@@ -254,9 +261,8 @@ def test_traversals_walk_from_minus_3_to_3_along_the_strongest_dimensions(
     np.testing.assert_allclose(
         picture[16, ::16], brightness, atol=1
     )  # row 2: dimension 0, from the prior's mean
-    assert (picture[0] == 128).all() and len(
-        set(picture[15, ::16])
-    ) == 9  # row 1: dimension 1, the lower half only
+    assert (picture[0] == 128).all()
+    assert len(set(picture[15, ::16])) == 9
 
 
 def test_a_gans_walk_starts_from_a_face_not_from_the_mean(index: Index, tmp_path: Path) -> None:
@@ -266,7 +272,8 @@ def test_a_gans_walk_starts_from_a_face_not_from_the_mean(index: Index, tmp_path
     assert picture.shape == (3 * 16, 9 * 16)
     assert len(set(picture[0, ::16])) == 9
     still = picture[16:]  # what the face does not show does not move
-    assert len(np.unique(still)) == 1 and still[0, 0] not in (127, 128)
+    assert len(np.unique(still)) == 1
+    assert still[0, 0] not in (127, 128)
 
 
 def test_a_set_without_scorable_labels_still_has_walks_and_activity(
@@ -275,7 +282,8 @@ def test_a_set_without_scorable_labels_still_has_walks_and_activity(
     labels = {name: index.content.labels[name] for name in ("Beard", "Person")}
     bare = Index(index.folder, replace(index.content, labels=labels))
     found = interpret(FakeVAE(index), bare, tmp_path)
-    assert found["labels"] == [] and found["not_scored"].keys() == {"Beard"}
+    assert found["labels"] == []
+    assert found["not_scored"].keys() == {"Beard"}
     assert [words(row) for row in found["dimensions"]] == [
         "unnamed",
         "unnamed",

@@ -184,7 +184,8 @@ def test_training_on_cpus_uses_no_gpu_nodes() -> None:
             gpus_per_node=2,
         )
     )
-    assert found["partition"] == "cpu" and "gpus-per-node" not in found
+    assert found["partition"] == "cpu"
+    assert "gpus-per-node" not in found
 
 
 def test_a_sweep_is_one_task_with_all_the_resources_of_its_nodes() -> None:
@@ -202,7 +203,8 @@ def test_a_sweep_is_one_task_with_all_the_resources_of_its_nodes() -> None:
 
 def test_several_commands_are_an_array() -> None:
     found = options(script(CHAIN[2], processes_per_node=2))
-    assert found["array"].startswith("0-2%") and "%A_%a" in found["output"]
+    assert found["array"].startswith("0-2%")
+    assert "%A_%a" in found["output"]
     assert "array" not in options(script(CHAIN[1], processes_per_node=2))
 
 
@@ -291,11 +293,10 @@ def test_a_chain_is_submitted_held_and_released_once_at_the_end(
     assert launch.submit(CHAIN, PROFILE, folder) == ["101", "102", "103", "104", "105"]
     calls = [line for line in slurm.calls() if "--test-only" not in line and " show " not in line]
     assert [line.split()[0] for line in calls] == ["sbatch"] * 5 + ["scontrol"]
-    assert calls[-1] == "scontrol release 101,102,103,104,105" and not slurm.calls("scancel")
-    assert (
-        all("hold" in options(text) for text in submitted(folder).values())
-        and len(submitted(folder)) == 5
-    )
+    assert calls[-1] == "scontrol release 101,102,103,104,105"
+    assert not slurm.calls("scancel")
+    assert all("hold" in options(text) for text in submitted(folder).values())
+    assert len(submitted(folder)) == 5
 
 
 def test_each_job_waits_for_what_it_needs(slurm: Pretended, folder: RunDir, tree: Path) -> None:
@@ -318,7 +319,8 @@ def test_a_single_element_waits_for_a_plain_job(
     one = [dataclasses.replace(job, commands=job.commands[:1]) for job in CHAIN[2:4]]
     launch.submit(one, PROFILE, folder)
     found = options(submitted(folder)["evaluate"])
-    assert found["dependency"] == "afterok:101" and "array" not in found
+    assert found["dependency"] == "afterok:101"
+    assert "array" not in found
 
 
 def test_the_ledger_tells_what_was_submitted(slurm: Pretended, folder: RunDir, tree: Path) -> None:
@@ -347,11 +349,11 @@ def test_jobs_are_pickled_as_a_name_and_strings(
             arg for _, arg, _ in pickletools.genops(path.read_bytes()) if isinstance(arg, str)
         }
         ours = {text for text in strings if "facefactory" in text and not text.startswith("/")}
-        assert ours == {"facefactory.cluster.entry"} and not any(
-            "cloudpickle" in text for text in strings
-        )
+        assert ours == {"facefactory.cluster.entry"}
+        assert not any("cloudpickle" in text for text in strings)
     job = pickle.loads(paths[0].read_bytes())
-    assert job.function is entry.run and job.args == (
+    assert job.function is entry.run
+    assert job.args == (
         CHAIN[0].commands[0],
         str(folder.path),
         "scontrol",
@@ -370,10 +372,8 @@ def test_no_secret_is_in_a_script_or_a_pickle(
     files = [path for path in (folder.path / "private" / "jobs").iterdir() if path.is_file()]
     assert {path.suffix for path in files} == {".sh", ".pkl"}
     for path in files:
-        assert (
-            secret.encode() not in path.read_bytes()
-            and str(folder.token).encode() not in path.read_bytes()
-        )
+        assert secret.encode() not in path.read_bytes()
+        assert str(folder.token).encode() not in path.read_bytes()
     assert secret not in (slurm.folder / "tested").read_text()
 
 
@@ -390,7 +390,8 @@ def test_all_is_cancelled_when_one_job_is_refused(
     ) as error:
         launch.submit(CHAIN, PROFILE, folder)
     assert "\n" not in str(error.value)
-    assert slurm.calls("scancel") == ["scancel 101 102"] and not slurm.calls("scontrol release")
+    assert slurm.calls("scancel") == ["scancel 101 102"]
+    assert not slurm.calls("scontrol release")
     assert not status.read(folder)["healthy"]  # and jobs/status.py says why
     states = [line["state"] for line in rundir.read_jsonl(folder.path / "jobs.jsonl")]
     assert states == ["submitted", "submitted", "withdrawn", "refused"]
@@ -407,9 +408,8 @@ def test_a_chain_that_lost_its_folder_leaves_the_other_ones_jobs_on_show(
     late.token = "of a command that stood still meanwhile"
     with pytest.raises(rundir.OwnerLost):
         launch.submit(CHAIN[:2], PROFILE, late)
-    assert slurm.calls("scancel") == ["scancel 103 104"] and slurm.calls("scontrol release") == [
-        "scontrol release 101,102"
-    ]
+    assert slurm.calls("scancel") == ["scancel 103 104"]
+    assert slurm.calls("scontrol release") == ["scontrol release 101,102"]
     assert status.submitted(folder) == {"prepare": ["101"], "sweep": ["102"]}
 
 
@@ -529,9 +529,8 @@ def test_a_job_whose_id_nobody_can_tell_is_cancelled_and_that_is_said(
         UserError, match=r"sbatch answered 'job 7 of 9: thank you'.*job 120001 was cancelled"
     ):
         launch.submit(CHAIN[:1], PROFILE, folder)
-    assert slurm.calls("scancel") == ["scancel 120001"] and not slurm.calls(
-        "scontrol release"
-    )  # 7 is a stranger's
+    assert slurm.calls("scancel") == ["scancel 120001"]
+    assert not slurm.calls("scontrol release")
 
 
 def test_a_job_whose_answer_was_lost_does_not_stay_in_the_queue(
@@ -582,7 +581,8 @@ def test_a_folder_whose_logs_slurm_would_write_elsewhere_is_refused(
         UserError, match=r"Slurm replaces in the names of logs; give another run="
     ) as error:
         launch.script(TRAIN, PROFILE, tmp_path / name)
-    assert "\n" not in str(error.value) and slurm.calls() == []
+    assert "\n" not in str(error.value)
+    assert slurm.calls() == []
 
 
 @pytest.mark.parametrize("name", ["a|b", "it's", 'say "x"', "$HOME", "`id`", "a b;c", "#x"])
@@ -597,7 +597,8 @@ def test_other_names_are_quoted_and_the_job_is_called_something_plain(
     (tmp_path / "job.sh").write_text(text)
     assert os.spawnv(os.P_WAIT, "/bin/bash", ["bash", str(tmp_path / "job.sh")]) == 5
     seen = (slurm.folder / "seen").read_text().splitlines()
-    assert f"{folder}/private/jobs" in seen and f"{folder}/private/jobs/%j_%t_log.out" in seen
+    assert f"{folder}/private/jobs" in seen
+    assert f"{folder}/private/jobs/%j_%t_log.out" in seen
 
 
 def test_all_is_cancelled_when_the_release_fails(
@@ -623,17 +624,13 @@ def test_what_slurm_would_refuse_is_refused_before_anything_is_queued(
     )
     with pytest.raises(UserError, match=r"node configuration is not available.*memory_gb"):
         launch.submit(CHAIN, PROFILE, folder)
-    assert (
-        all("--test-only" in line for line in slurm.calls("sbatch"))
-        and len(slurm.calls("sbatch")) == 2
-    )
+    assert all("--test-only" in line for line in slurm.calls("sbatch"))
+    assert len(slurm.calls("sbatch")) == 2
     assert "--hold" not in (slurm.folder / "tested").read_text()
     (line,) = rundir.read_jsonl(folder.path / "jobs.jsonl")
-    assert (
-        not (folder.path / "code").exists()
-        and line["state"] == "refused"
-        and "memory_gb" in line["error"]
-    )
+    assert not (folder.path / "code").exists()
+    assert line["state"] == "refused"
+    assert "memory_gb" in line["error"]
 
 
 REFUSALS = {  # what is wrong -> the key of the profile
@@ -663,9 +660,11 @@ ONLY_TESTED = ("gpus", "memory")  # 22.05.8 queues a held job that fits no node
 )
 def test_a_refusal_is_one_line_that_names_the_key_to_set(wrong: str, when: str) -> None:
     said = launch.explain(captured("sbatch", f"{wrong}, {when}"))
-    assert "\n" not in said and said.endswith("nothing was queued.")
+    assert "\n" not in said
+    assert said.endswith("nothing was queued.")
     hint = re.search(r"Set (.*) in your profile", said)
-    assert hint is not None and REFUSALS[wrong] in re.split(r", | or | / ", hint[1])
+    assert hint is not None
+    assert REFUSALS[wrong] in re.split(r", | or | / ", hint[1])
 
 
 def test_a_refusal_nobody_foresaw_is_told_as_slurm_says_it() -> None:

@@ -44,30 +44,27 @@ def test_folders_called_after_splits_are_splits_and_those_below_are_the_label(
     names = below(*tops, classes=MOODS)
     found = layout.read(names)
     assert sides(names) == {top: {side} for top, side in zip(tops, wanted, strict=True)}
-    assert found.labels == [name.split("/")[1] for name in names] and not found.people
+    assert found.labels == [name.split("/")[1] for name in names]
+    assert not found.people
     assert set(found.sides) == set(wanted)
     (note,) = found.split_notes
-    assert (
-        "the set's own splits (" in note and f"{wanted[0]} {wanted.count(wanted[0]) * 6}" in note
-    )
+    assert "the set's own splits (" in note
+    assert f"{wanted[0]} {wanted.count(wanted[0]) * 6}" in note
     assert layout.read([f"a/b/{name}" for name in names]).splits.tolist() == found.splits.tolist()  # type: ignore[union-attr]
 
 
 def test_splits_are_found_at_any_depth() -> None:
     names = below("happy/train", "happy/test", "sad/train", "sad/test")
     found = layout.read(names)
-    assert (
-        found.splits is not None
-        and found.splits.tolist() == ["train"] * 3 + ["test"] * 3 + ["train"] * 3 + ["test"] * 3
-    )
+    assert found.splits is not None
+    assert found.splits.tolist() == ["train"] * 3 + ["test"] * 3 + ["train"] * 3 + ["test"] * 3
     assert found.labels == [name.split("/")[0] for name in names]
     names = below(
         "DATASET/train/1", "DATASET/train/2", "DATASET/test/1", "DATASET/test/2"
     )  # RAF-DB
     found = layout.read(names)
-    assert found.splits is not None and found.splits.tolist() == [
-        name.split("/")[1] for name in names
-    ]
+    assert found.splits is not None
+    assert found.splits.tolist() == [name.split("/")[1] for name in names]
     assert found.labels == [name.split("/")[2] for name in names]
 
 
@@ -76,21 +73,19 @@ def test_a_folder_twice_and_one_inside_train_are_read_as_meant() -> None:
         "train/train", "test/test", classes=MOODS
     )  # a zip unpacked into a folder of its own name
     found = layout.read(names)
-    assert sides(names) == {"train": {"train"}, "test": {"test"}} and set(
-        found.labels or []
-    ) == set(MOODS)
+    assert sides(names) == {"train": {"train"}, "test": {"test"}}
+    assert set(found.labels or []) == set(MOODS)
     names = below("train/train", "train/val", "test", classes=MOODS)
     found = layout.read(names)
-    assert (
-        found.splits is not None
-        and found.splits.tolist() == ["train"] * 6 + ["val"] * 6 + ["test"] * 6
-    )
+    assert found.splits is not None
+    assert found.splits.tolist() == ["train"] * 6 + ["val"] * 6 + ["test"] * 6
     assert set(found.labels or []) == set(MOODS)
     names = below(
         "train/happy", "train/test", "test/happy", "test/test"
     )  # there is a class that is called test
     found = layout.read(names)
-    assert sides(names) == {"train": {"train"}, "test": {"test"}} and set(found.labels or []) == {
+    assert sides(names) == {"train": {"train"}, "test": {"test"}}
+    assert set(found.labels or []) == {
         "happy",
         "test",
     }
@@ -111,21 +106,21 @@ def test_what_lies_beside_train_and_test_is_in_no_split() -> None:
 
 def test_one_name_alone_makes_no_split_and_a_class_may_be_called_test() -> None:
     found = layout.read(below("train", classes=MOODS))
-    assert (
-        found.splits is None and found.split_notes == () and set(found.labels or []) == set(MOODS)
-    )
+    assert found.splits is None
+    assert found.split_notes == ()
+    assert set(found.labels or []) == set(MOODS)
     found = layout.read(below("test", "happy"))
-    assert found.splits is None and set(found.labels or []) == {"test", "happy"}
+    assert found.splits is None
+    assert set(found.labels or []) == {"test", "happy"}
     assert found.split_notes == (
         "folders called test are taken for no splits of the set's own, since images lie elsewhere too, e.g. in happy",
     )
     found = layout.read([*below("test"), "a.jpg"])
-    assert found.splits is None and "called test are taken for no splits" in found.split_notes[0]
+    assert found.splits is None
+    assert "called test are taken for no splits" in found.split_notes[0]
     found = layout.read([*below("happy/train", "happy/test"), *below("sad")])
-    assert (
-        found.splits is None
-        and "called test, train are taken for no splits" in found.split_notes[0]
-    )
+    assert found.splits is None
+    assert "called test, train are taken for no splits" in found.split_notes[0]
     assert layout.read(["a.jpg", "b.jpg"]) == layout.Layout()
 
 
@@ -149,7 +144,8 @@ def test_one_name_alone_makes_no_split_and_a_class_may_be_called_test() -> None:
 )
 def test_numbered_chunks_are_no_classes(names: list[str], labels: set[str] | None) -> None:
     found = layout.read(names)
-    assert (found.labels and set(found.labels)) == labels and found.splits is None
+    assert (found.labels and set(found.labels)) == labels
+    assert found.splits is None
     assert any("are taken for chunks of the set" in note for note in found.label_notes) == (
         labels in (None, {*MOODS})
     )
@@ -199,7 +195,8 @@ def test_many_small_folders_and_those_with_peoples_names_are_people(
     found = layout.read(
         [f"{folder}/img_{number % 7}{number}.jpg" for folder in folders for number in range(each)]
     )
-    assert found.people == people and set(found.labels or []) == set(folders)
+    assert found.people == people
+    assert set(found.labels or []) == set(folders)
     told = " ".join(found.label_notes)
     assert ("are taken for people" in told) == people
     unsure = not people and (len(folders) >= 20 or "Aaron_Eckhart" in folders)
@@ -209,7 +206,8 @@ def test_many_small_folders_and_those_with_peoples_names_are_people(
 def test_people_in_splits_are_people() -> None:
     names = below("train", "test", classes=[f"s{number}" for number in range(40)])
     found = layout.read(names)
-    assert found.people and sides(names) == {"train": {"train"}, "test": {"test"}}
+    assert found.people
+    assert sides(names) == {"train": {"train"}, "test": {"test"}}
     assert (
         "nobody is dealt" not in found.label_notes[0]
     )  # the set's own splits may share people; packing counts them

@@ -77,7 +77,8 @@ def test_the_discretised_logistic_is_finite_far_from_its_middle_and_pulls_it_the
     images = to_model(torch.tensor([254, 255], dtype=torch.uint8).view(1, 1, 2, 1))
     nats = likelihood("logistic", scale=0.002).nats(decoded, images)
     nats.sum().backward()
-    assert torch.isfinite(nats).all() and torch.isfinite(decoded.grad).all()
+    assert torch.isfinite(nats).all()
+    assert torch.isfinite(decoded.grad).all()
     torch.testing.assert_close(
         nats[0, 0, 0], (images - decoded).detach()[0, 0, 0] / 0.002, rtol=0.01, atol=1
     )
@@ -96,7 +97,8 @@ def test_a_learned_deviation_rests_where_it_is_the_errors() -> None:
     # one for each pixel rests elsewhere
     each = likelihood("gaussian_learned", sigma=error, per="pixel").double()
     each.nats(decoded, images).mean().backward()
-    assert each.raw.grad.shape == (3, 4, 5) and each.raw.grad.abs().max() > 1e-4
+    assert each.raw.grad.shape == (3, 4, 5)
+    assert each.raw.grad.abs().max() > 1e-4
     assert each.raw.grad.sum().item() == pytest.approx(0, abs=1e-6)
 
 
@@ -112,7 +114,8 @@ def test_what_is_decoded_right_costs_least(name: str) -> None:
 def test_nats_are_those_of_each_pixel_in_the_images_precision(name: str) -> None:
     decoded, images = pair(torch.float32)
     found = likelihood(name).nats(decoded, images)
-    assert found.shape == images.shape and found.dtype == torch.float32
+    assert found.shape == images.shape
+    assert found.dtype == torch.float32
     exact = likelihood(name).double().nats(decoded.double(), images.double())
     torch.testing.assert_close(found, exact.float(), rtol=2e-4, atol=2e-4)
 
@@ -132,4 +135,5 @@ def test_a_deviation_that_runs_away_is_told(
     name: str, scalars: dict[str, float], words: str
 ) -> None:
     told = likelihood(name).health(scalars)
-    assert words in " ".join(told) and bool(told) == bool(words)
+    assert words in " ".join(told)
+    assert bool(told) == bool(words)

@@ -67,7 +67,8 @@ def test_frechet_distance_of_shifted_sets_is_the_squared_shift() -> None:
 
 
 def test_frechet_distance_does_not_change_when_rows_are_shuffled_or_sides_swapped() -> None:
-    real, fake = drawn(40, 5), 2 * drawn(60, 5, seed=1) + 1
+    real = drawn(40, 5)
+    fake = 2 * drawn(60, 5, seed=1) + 1
     assert fd(real[::-1], fake) == pytest.approx(fd(real, fake), rel=1e-9)
     assert fd(fake, real) == pytest.approx(fd(real, fake), rel=1e-9)
 
@@ -75,10 +76,8 @@ def test_frechet_distance_does_not_change_when_rows_are_shuffled_or_sides_swappe
 def test_frechet_distance_of_diagonal_normals_is_the_sum_of_squared_differences_of_means_and_deviations() -> (
     None
 ):
-    real, fake = (
-        exact(40, [0.0, 1.0, -2.0], [1.0, 0.5, 3.0]),
-        exact(60, [1.0, 1.0, 0.0], [2.0, 0.25, 3.0], seed=1),
-    )
+    real = exact(40, [0.0, 1.0, -2.0], [1.0, 0.5, 3.0])
+    fake = exact(60, [1.0, 1.0, 0.0], [2.0, 0.25, 3.0], seed=1)
     assert fd(real, fake) == pytest.approx((1 + 0 + 4) + (1 + 0.0625 + 0), rel=1e-9)
 
 
@@ -91,14 +90,17 @@ def test_frechet_distance_of_single_features_is_that_of_diagonal_normals() -> No
 def test_frechet_distance_to_one_repeated_image_is_the_spread_of_the_others_and_the_squared_shift() -> (
     None
 ):
-    real, repeated = exact(30, [0.0, 0.0], [1.0, 2.0]), np.full((20, 2), 1.0)
+    real = exact(30, [0.0, 0.0], [1.0, 2.0])
+    repeated = np.full((20, 2), 1.0)
     assert fd(real, repeated) == pytest.approx(2 + 1 + 4, rel=1e-6)
 
 
 def test_frechet_distance_agrees_with_the_matrix_root_and_with_torch_fidelity() -> None:
     mixing = drawn(12, 12, seed=5)
-    real, fake = drawn(200, 12) @ mixing, drawn(300, 12, seed=1) @ mixing.T + 0.3
-    cov_real, cov_fake = np.cov(real, rowvar=False), np.cov(fake, rowvar=False)
+    real = drawn(200, 12) @ mixing
+    fake = drawn(300, 12, seed=1) @ mixing.T + 0.3
+    cov_real = np.cov(real, rowvar=False)
+    cov_fake = np.cov(fake, rowvar=False)
     shift = real.mean(0) - fake.mean(0)
     by_root = shift @ shift + np.trace(
         cov_real + cov_fake - 2 * scipy.linalg.sqrtm(cov_real @ cov_fake).real
@@ -129,7 +131,8 @@ def naive_kernel_distance(real: Array, fake: Array) -> float:
 
 
 def test_kernel_distance_is_what_a_loop_over_all_pairs_gives() -> None:
-    real, fake = drawn(9, 4), drawn(14, 4, seed=1) + 0.5
+    real = drawn(9, 4)
+    fake = drawn(14, 4, seed=1) + 0.5
     assert kd(real, fake) == pytest.approx(naive_kernel_distance(real, fake), rel=1e-9)
 
 
@@ -143,7 +146,8 @@ def test_kernel_distance_of_points_is_known_by_hand() -> None:
 
 
 def test_kernel_distance_agrees_with_torch_fidelity_when_its_one_subset_is_the_whole_set() -> None:
-    real, fake = drawn(60, 16), drawn(60, 16, seed=1) * 1.2 + 0.2
+    real = drawn(60, 16)
+    fake = drawn(60, 16, seed=1) * 1.2 + 0.2
     both = [torch.from_numpy(features) for features in (real, fake)]
     published = metric_kid.kid_features_to_metric(
         *both, kid_subsets=1, kid_subset_size=60, verbose=False
@@ -158,7 +162,8 @@ def test_kernel_distance_of_one_distribution_is_0_on_average_whatever_the_set_si
     values = np.array([kd(drawn(reals, 4, 2 * n), drawn(fakes, 4, 2 * n + 1)) for n in range(600)])
     error = values.std() / np.sqrt(len(values))
     assert abs(values.mean()) < 4 * error
-    assert (values < 0).any() and (values > 0).any()
+    assert (values < 0).any()
+    assert (values > 0).any()
     biased = values.mean() + 8 / fakes  # what the diagonal would add: E k(x, x) > 8 / fakes
     assert biased > 8 * error  # so the test above has the power to see it
 
@@ -167,7 +172,8 @@ def test_kernel_distance_of_one_distribution_is_0_on_average_whatever_the_set_si
 def test_kernel_distance_does_not_depend_on_the_chunks(
     rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, fake = drawn(20, 3), drawn(33, 3, seed=1) + 1
+    real = drawn(20, 3)
+    fake = drawn(33, 3, seed=1) + 1
     monkeypatch.setattr(_kernel, "ROWS", rows)
     assert kd(real, fake) == pytest.approx(naive_kernel_distance(real, fake), rel=1e-9)
 
@@ -214,13 +220,15 @@ def test_precision_and_recall_agree_with_torch_fidelity_in_blocks_of_any_size(
     size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_neighbours, "BLOCK_BYTES", size)
-    real, fake = drawn(80, 3), drawn(50, 3, seed=1) * [0.3, 2.0, 1.0] + 0.5
+    real = drawn(80, 3)
+    fake = drawn(50, 3, seed=1) * [0.3, 2.0, 1.0] + 0.5
     published = metric_prc.calculate_precision_recall_full(
         torch.from_numpy(fake), torch.from_numpy(real), 3
     )
     found = pr(real, fake)
     assert found == pytest.approx(published, abs=1e-6)
-    assert min(found) > 0.1 and max(found) < 1
+    assert min(found) > 0.1
+    assert max(found) < 1
 
 
 # -- Cliff's delta ---------------------------------------------------------------------------------------------------
@@ -252,7 +260,8 @@ def test_a_perfect_code_scores_1_its_mirror_minus_1_and_a_constant_code_0() -> N
 
 
 def test_a_duplicated_code_scores_the_same_and_order_is_all_that_counts() -> None:
-    code, labels = drawn(30, 1), (drawn(30, 1, seed=1) > 0).astype(float)
+    code = drawn(30, 1)
+    labels = (drawn(30, 1, seed=1) > 0).astype(float)
     found = cliffs_delta.score(np.hstack([code, code, np.exp(3 * code)]), labels)
     assert found[0] == found[1] == found[2] != 0
 
@@ -277,10 +286,10 @@ def test_the_bootstrap_draws_whole_people_as_often_as_there_are_people() -> None
         return 0.0
 
     intervals.bootstrap(statistic, GROUPS, 50)
-    assert len(chosen) == 50 and all(sum(times) == 4 for times in chosen)
-    assert (
-        max(map(max, chosen)) > 1 and len(set(chosen)) > 10
-    )  # with replacement, not one permutation after another
+    assert len(chosen) == 50
+    assert all(sum(times) == 4 for times in chosen)
+    assert max(map(max, chosen)) > 1
+    assert len(set(chosen)) > 10
 
 
 def test_the_bootstrap_keeps_the_shape_of_the_statistic_and_repeats_itself() -> None:
@@ -294,8 +303,11 @@ def test_the_bootstrap_keeps_the_shape_of_the_statistic_and_repeats_itself() -> 
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says_even_for_8_people() -> None:
-    rng, covered, by_percentiles = np.random.default_rng(0), 0, 0
-    people, classes = np.repeat(np.arange(8), 5), np.zeros(40)
+    rng = np.random.default_rng(0)
+    covered = 0
+    by_percentiles = 0
+    people = np.repeat(np.arange(8), 5)
+    classes = np.zeros(40)
     for _ in range(300):
         values = rng.normal(size=8)[people] + 0.1 * rng.normal(
             size=40
@@ -317,7 +329,8 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says_even_for_8_peop
 def test_the_rarest_class_gives_the_degrees_of_freedom_and_draws_without_a_value_are_left_out() -> (
     None
 ):
-    people, classes = np.arange(40), np.array([1] * 3 + [0] * 30 + [2] * 7)
+    people = np.arange(40)
+    classes = np.array([1] * 3 + [0] * 30 + [2] * 7)
 
     def share(ids: npt.NDArray[np.int64]) -> float:
         return float((ids < 20).mean()) if (ids < 3).any() else float("nan")
@@ -326,9 +339,8 @@ def test_the_rarest_class_gives_the_degrees_of_freedom_and_draws_without_a_value
     assert 0 < np.isnan(draws).sum() < 100
     value, reach, p = intervals.student(share, people, classes)
     error = np.nanstd(draws, ddof=1)
-    assert value == 0.5 and reach == pytest.approx(
-        4.3027 * error, rel=1e-4
-    )  # Student's t with 3 - 1 degrees of freedom
+    assert value == 0.5
+    assert reach == pytest.approx(4.3027 * error, rel=1e-4)
     assert p == pytest.approx(2 * scipy.stats.t.sf(0.5 / error, 2))
 
 
@@ -336,8 +348,6 @@ def test_p_is_1_for_a_constant_0_and_0_for_a_constant_of_another_value() -> None
     value, reach, p = intervals.student(
         lambda ids: np.array([0.0, 0.5]), np.arange(10), np.arange(10) % 2
     )
-    assert (
-        value.tolist() == [0, 0.5]
-        and reach.tolist() == [0, 0]
-        and p.tolist() == [1, pytest.approx(0, abs=1e-9)]
-    )
+    assert value.tolist() == [0, 0.5]
+    assert reach.tolist() == [0, 0]
+    assert p.tolist() == [1, pytest.approx(0, abs=1e-9)]

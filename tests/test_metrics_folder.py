@@ -49,7 +49,8 @@ def test_a_metric_says_what_it_takes_which_way_is_better_its_paper_and_whether_i
 ) -> None:
     module = metric(name)
     assert module.STATISTICS in ("sample", "moments", "logits")
-    assert module.SCORES and set(module.SCORES.values()) <= {"lower", "higher"}
+    assert module.SCORES
+    assert set(module.SCORES.values()) <= {"lower", "higher"}
     text = " ".join(str(module.__doc__).split())
     assert any(f"{year}" in text for year in range(1980, 2030)), "a paper has a year"
     assert "ymmetric" in text or "Swapping" in text
@@ -67,7 +68,8 @@ def test_no_two_metrics_give_one_name() -> None:
 def test_a_metric_gives_the_scores_that_it_names_as_finite_floats_and_leaves_its_input_alone(
     name: str,
 ) -> None:
-    real, fake = drawn(1001), drawn(1002, seed=1) + 0.2
+    real = drawn(1001)
+    fake = drawn(1002, seed=1) + 0.2
     before = real.copy(), fake.copy()
     scores = scored(name, real, fake)
     assert scores.keys() == metric(name).SCORES.keys()
@@ -79,7 +81,8 @@ def test_a_metric_gives_the_scores_that_it_names_as_finite_floats_and_leaves_its
 
 @pytest.mark.parametrize("name", FEATURES)
 def test_the_order_of_images_does_not_matter_or_the_metric_says_that_it_draws(name: str) -> None:
-    real, fake = drawn(1100), drawn(1300, seed=1) * 1.3 + 0.2
+    real = drawn(1100)
+    fake = drawn(1300, seed=1) * 1.3 + 0.2
     held_out = drawn(1000, seed=2)
     mixed = np.random.default_rng(3)
     scores = scored(name, real, fake, held_out)
@@ -97,9 +100,11 @@ def test_the_order_of_images_does_not_matter_or_the_metric_says_that_it_draws(na
 
 @pytest.mark.parametrize("name", FEATURES)
 def test_a_symmetric_metric_is_symmetric_and_another_is_not(name: str) -> None:
-    real, fake = drawn(1200), drawn(1200, seed=1) * [0.3, 2.0, 1.0, 1.0, 1.5, 1.0] + 0.3
+    real = drawn(1200)
+    fake = drawn(1200, seed=1) * [0.3, 2.0, 1.0, 1.0, 1.5, 1.0] + 0.3
     text = " ".join(str(metric(name).__doc__).split())
-    forth, back = scored(name, real, fake), scored(name, fake, real)
+    forth = scored(name, real, fake)
+    back = scored(name, fake, real)
     if "Swapping the sets swaps" in text:
         assert list(forth.values()) == list(back.values())[::-1]
     elif "ot symmetric" in text:
@@ -170,9 +175,8 @@ def test_an_image_metric_scores_two_stacks_and_refuses_others(name: str) -> None
     images = rng.integers(0, 256, (70, 16, 12, 3), np.uint8)
     noisy = (images + rng.integers(-9, 10, images.shape)).clip(0, 255).astype(np.uint8)
     scores = module.score(images, noisy)
-    assert scores.keys() == module.SCORES.keys() and all(
-        type(value) is float for value in scores.values()
-    )
+    assert scores.keys() == module.SCORES.keys()
+    assert all(type(value) is float for value in scores.values())
     order = rng.permutation(len(images))
     assert module.score(images[order], noisy[order]) == pytest.approx(scores)
     assert module.score(noisy, images) == pytest.approx(scores)

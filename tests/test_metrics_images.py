@@ -41,7 +41,8 @@ def test_psnr_of_a_known_error() -> None:
 
 
 def test_ssim_of_flat_images_is_the_term_of_brightness() -> None:
-    dark, light = np.full((1, 11, 11, 1), 100, np.uint8), np.full((1, 11, 11, 1), 150, np.uint8)
+    dark = np.full((1, 11, 11, 1), 100, np.uint8)
+    light = np.full((1, 11, 11, 1), 150, np.uint8)
     c1 = (0.01 * 255) ** 2
     wanted = (2 * 100 * 150 + c1) / (100**2 + 150**2 + c1)
     assert ssim.score(dark, light)["ssim"] == pytest.approx(wanted, rel=1e-9)
@@ -54,10 +55,13 @@ def test_ssim_of_one_window_is_what_the_formula_gives_by_hand() -> None:
     weights = np.exp(-(offsets[:, None] ** 2 + offsets**2) / (2 * 1.5**2))
     weights /= weights.sum()
     a, b = (image[0, :, :, 0].astype(float) for image in (x, y))
-    mean_a, mean_b = (weights * a).sum(), (weights * b).sum()
-    var_a, var_b = (weights * (a - mean_a) ** 2).sum(), (weights * (b - mean_b) ** 2).sum()
+    mean_a = (weights * a).sum()
+    mean_b = (weights * b).sum()
+    var_a = (weights * (a - mean_a) ** 2).sum()
+    var_b = (weights * (b - mean_b) ** 2).sum()
     covariance = (weights * (a - mean_a) * (b - mean_b)).sum()
-    c1, c2 = 6.5025, 58.5225
+    c1 = 6.5025
+    c2 = 58.5225
     above = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
     below = (mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)
     assert ssim.score(x, y)["ssim"] == pytest.approx(above / below, rel=1e-9)

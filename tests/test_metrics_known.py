@@ -43,7 +43,8 @@ def test_fewer_images_than_features_give_the_singular_values_of_their_rows(
     reals: int, fakes: int
 ) -> None:
     mixing = drawn(100, 100, 5)
-    real, fake = drawn(reals, 100) @ mixing, drawn(fakes, 100, 1) @ mixing + 0.5
+    real = drawn(reals, 100) @ mixing
+    fake = drawn(fakes, 100, 1) @ mixing + 0.5
     rows = [
         (features - features.mean(0)) / np.sqrt(len(features) - 1) for features in (real, fake)
     ]
@@ -63,7 +64,8 @@ def test_a_factor_has_as_many_columns_as_the_covariance_has_rank() -> None:
 
 
 def test_features_that_never_vary_add_nothing() -> None:
-    real, fake = drawn(100, 5), drawn(100, 5, 1) * 2
+    real = drawn(100, 5)
+    fake = drawn(100, 5, 1) * 2
     padded = [np.hstack([features, np.full((100, 3), 4.0)]) for features in (real, fake)]
     plain = frechet_distance.score(moments(real), moments(fake))["fd"]
     assert frechet_distance.score(*map(moments, padded))["fd"] == pytest.approx(plain, rel=1e-9)
@@ -79,7 +81,8 @@ def test_the_line_through_a_plus_b_over_n_meets_infinity_at_a() -> None:
 
 def test_the_bias_of_few_fakes_is_taken_away() -> None:
     real = drawn(20_000, 16)
-    plain, at_infinity = [], []
+    plain = []
+    at_infinity = []
     for seed in range(1, 7):
         fake = drawn(1000, 16, seed) + 0.05
         plain.append(frechet_distance.score(moments(real), moments(fake))["fd"])
@@ -93,7 +96,8 @@ def test_the_bias_of_few_fakes_is_taken_away() -> None:
 
 
 def test_the_kernel_distance_of_subsets_is_torch_fidelitys() -> None:
-    real, fake = drawn(1200, 8), drawn(1050, 8, 1) * 1.1 + 0.1
+    real = drawn(1200, 8)
+    fake = drawn(1050, 8, 1) * 1.1 + 0.1
     scores = kernel_distance_subsets.score(real, fake)
     published = metric_kid.kid_features_to_metric(
         torch.from_numpy(real), torch.from_numpy(fake), verbose=False
@@ -124,7 +128,8 @@ def test_the_interval_of_the_kernel_distance_holds_the_truth_in_at_least_90_of_1
 
 
 def test_the_interval_is_that_of_scores_without_each_image() -> None:
-    real, fake = drawn(9, 3), drawn(7, 3, 1) + 0.5
+    real = drawn(9, 3)
+    fake = drawn(7, 3, 1) + 0.5
     value = kernel_distance.score(real, fake)["kd"]
     low, high = kernel_distance.interval(real, fake)["kd"]
     variance = 0.0
@@ -138,10 +143,8 @@ def test_the_interval_is_that_of_scores_without_each_image() -> None:
 
 def test_the_interval_leaves_out_whole_people() -> None:
     people = np.array([5, 5, 5, 2, 2, 9, 9, 9, 9, 1])
-    real, fake = (
-        drawn(4, 3)[np.unique(people, return_inverse=True)[1]] + 0.1 * drawn(10, 3, 2),
-        drawn(300, 3, 1),
-    )
+    real = drawn(4, 3)[np.unique(people, return_inverse=True)[1]] + 0.1 * drawn(10, 3, 2)
+    fake = drawn(300, 3, 1)
     _, high = kernel_distance.interval(real, fake, people)["kd"]
     value = kernel_distance.score(real, fake)["kd"]
     without = [
@@ -194,7 +197,8 @@ def test_expected_coverage_is_what_draws_give() -> None:
         radius = np.sort(rng.random(29))[4]
         shares.append(min((rng.random(12) < radius).sum(), 5) / 5)
     found = clipped_density_coverage.expected_coverage(np.array([0.0, 12.0, 1e6]), 30)
-    assert found[0] == 0 and found[2] == pytest.approx(1, abs=1e-9)
+    assert found[0] == 0
+    assert found[2] == pytest.approx(1, abs=1e-9)
     assert found[1] == pytest.approx(np.mean(shares), abs=0.015)
 
 
@@ -220,7 +224,8 @@ def test_mind_is_that_of_the_authors_program() -> None:
 
 
 def test_mind_of_a_set_and_itself_is_0_and_sides_do_not_matter() -> None:
-    real, fake = drawn(500, 10), drawn(500, 10, 1) + 1
+    real = drawn(500, 10)
+    fake = drawn(500, 10, 1) + 1
     assert mind.score(real, real[::-1])["mind"] == 0
     assert mind.score(real, fake) == mind.score(fake, real)
 
@@ -264,7 +269,8 @@ def test_orthogonal_images_count_each_and_identical_ones_as_one(rows: int, colum
 
 
 def test_vendi_is_the_same_by_the_images_and_by_the_features() -> None:
-    few, many = drawn(10, 30), drawn(30, 10)
+    few = drawn(10, 30)
+    many = drawn(30, 10)
     for rows in (few, many):
         lengths = np.linalg.norm(rows, axis=1, keepdims=True)
         values = scipy.linalg.eigvalsh((rows / lengths) @ (rows / lengths).T / len(rows))
@@ -307,7 +313,8 @@ def test_the_copying_test_is_standard_normal_on_fresh_images_of_one_cell() -> No
 def test_the_copying_test_is_far_below_0_on_copies_about_0_on_fresh_images_and_far_above_0_on_noise() -> (
     None
 ):
-    train, held_out = drawn(1500, 20), drawn(800, 20, 1)
+    train = drawn(1500, 20)
+    held_out = drawn(800, 20, 1)
     copies = train[:600] + 0.05 * drawn(600, 20, 2)
     assert copying_test.score(train, held_out, copies)["c_t"] < -8
     assert abs(copying_test.score(train, held_out, drawn(600, 20, 3))["c_t"]) < 3
@@ -323,7 +330,8 @@ def test_copies_in_some_cells_only_are_seen() -> None:
 
 
 def test_the_copying_test_is_mann_whitneys() -> None:
-    near, far = drawn(40, 1)[:, 0], drawn(30, 1, 1)[:, 0] + 0.3
+    near = drawn(40, 1)[:, 0]
+    far = drawn(30, 1, 1)[:, 0] + 0.3
     p = scipy.stats.mannwhitneyu(
         near, far, alternative="less", method="asymptotic", use_continuity=False
     ).pvalue
@@ -347,7 +355,8 @@ def test_training_features_of_low_rank_are_no_hindrance_but_one_image_over_and_o
 
 
 def test_the_nearest_ratio_is_0_for_copies_and_1_for_fresh_images() -> None:
-    train, held_out = drawn(400, 5), drawn(1000, 5, 1)
+    train = drawn(400, 5)
+    held_out = drawn(1000, 5, 1)
     assert memorisation.score(train, held_out, train[:30])["nearest_ratio"] == 0
     assert memorisation.score(train, held_out, drawn(1000, 5, 2))[
         "nearest_ratio"

@@ -25,7 +25,8 @@ def far_from_0() -> tuple[Array, Array]:
 
 
 def with_an_outlier() -> tuple[Array, Array]:
-    queries, support = drawn(60, 3), drawn(90, 3, 1)
+    queries = drawn(60, 3)
+    support = drawn(90, 3, 1)
     support[7] = 1e7
     return queries, support
 
@@ -106,7 +107,8 @@ def test_of_equally_near_rows_those_that_come_first_are_named(case: str) -> None
 def test_copies_are_at_distance_0_and_in_the_ball_whose_edge_they_are() -> None:
     reals = drawn(200, 64) * 3 + 7
     found = nearest(reals[50:60], reals, 1)
-    assert found.squared.max() == 0 and found.rows[:, 0].tolist() == list(range(50, 60))
+    assert found.squared.max() == 0
+    assert found.rows[:, 0].tolist() == list(range(50, 60))
     neighbours = nearest(reals, reals, 5, itself=False)
     ((_, held),) = inside(reals, reals, neighbours.squared[:, -1])
     assert set(held.tolist()) == {6}  # itself, and five of which one is on the edge

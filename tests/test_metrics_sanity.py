@@ -185,7 +185,8 @@ def heavy_tail() -> Steps:
 
 
 def one_wrong_in_many(columns: int) -> Steps:
-    real, fake = normal(columns, 0), normal(columns, 1)
+    real = normal(columns, 0)
+    fake = normal(columns, 1)
     return {"0": (real, fake), "moved": (real, fake + 6 * np.eye(1, columns))}
 
 

@@ -55,7 +55,8 @@ def test_images_with_the_labels_of_others_count_as_fakes() -> None:
     )
     model = SimpleNamespace(discriminator=lambda shown, c: shown.mean((1, 2, 3)) + 2 * c[:, 0])
     term = registry.build("objectives.terms", {"name": "mismatch", "weight": {"0": 0.5}})
-    assert term.weight(3.0) == 0.5 and term.trains == "discriminator"
+    assert term.weight(3.0) == 0.5
+    assert term.trains == "discriminator"
     wanted = F.softplus(images.mean((1, 2, 3)) + 2) * torch.tensor([0.0, 1.0, 0.0])
     torch.testing.assert_close(term(None, model, batch), wanted)
 
@@ -118,10 +119,12 @@ IMAGES = torch.rand(5, 2, 4, 4, generator=torch.Generator().manual_seed(1)) * 2 
 def test_adversarial_losses_where_the_discriminator_knows_nothing(
     kind: str, d_value: float, g_value: float
 ) -> None:
-    model, made = LinearGAN(scale=0.0), objective("adversarial", critic=kind)
+    model = LinearGAN(scale=0.0)
+    made = objective("adversarial", critic=kind)
     d_loss, shown = made.loss("discriminator", model, batch_of(IMAGES))
     g_loss, _ = made.loss("generator", model, batch_of(IMAGES))
-    assert d_loss.item() == pytest.approx(d_value) and g_loss.item() == pytest.approx(g_value)
+    assert d_loss.item() == pytest.approx(d_value)
+    assert g_loss.item() == pytest.approx(g_value)
     assert shown["logits_real"] == shown["logits_fake"] == 0
 
 
@@ -132,22 +135,21 @@ def test_adversarial_losses_of_a_discriminator_that_is_right_or_wrong() -> None:
         def discriminator(self, images: Tensor, c: Tensor) -> Tensor:
             return torch.where(images.flatten(1)[:, 0] == 9, 3.0, -3.0) * self.sign
 
-    real, model = torch.full((4, 2, 4, 4), 9.0), Sure()
+    real = torch.full((4, 2, 4, 4), 9.0)
+    model = Sure()
     right = {
         kind: objective("adversarial", critic=kind).loss("discriminator", model, batch_of(real))[0]
         for kind in ("hinge", "non_saturating")
     }
-    assert right["hinge"] == 0 and right["non_saturating"].item() == pytest.approx(
-        2 * math.log1p(math.exp(-3))
-    )
+    assert right["hinge"] == 0
+    assert right["non_saturating"].item() == pytest.approx(2 * math.log1p(math.exp(-3)))
     model.sign = -1.0
     wrong = {
         kind: objective("adversarial", critic=kind).loss("discriminator", model, batch_of(real))[0]
         for kind in ("hinge", "non_saturating")
     }
-    assert wrong["hinge"] == 8 and wrong["non_saturating"].item() == pytest.approx(
-        2 * math.log1p(math.exp(3))
-    )
+    assert wrong["hinge"] == 8
+    assert wrong["non_saturating"].item() == pytest.approx(2 * math.log1p(math.exp(3)))
     assert (
         objective("adversarial", critic="hinge").loss("generator", model, batch_of(real))[0] == -3
     )
@@ -181,7 +183,8 @@ def test_r1_goes_through_the_augmentation() -> None:
 
 
 def test_the_relativistic_critic_compares_each_real_image_with_one_generated() -> None:
-    model, made = LinearGAN(), objective("adversarial", critic="relativistic", terms={})
+    model = LinearGAN()
+    made = objective("adversarial", critic="relativistic", terms={})
     batch = batch_of(IMAGES)
     c = torch.empty(5, 0)
     real = model.discriminator(IMAGES, c)
@@ -194,9 +197,11 @@ def test_the_relativistic_critic_compares_each_real_image_with_one_generated() -
 
 
 def test_each_phase_trains_only_its_own_network() -> None:
-    model, made = LinearGAN(), objective("adversarial")
+    model = LinearGAN()
+    made = objective("adversarial")
     made.loss("discriminator", model, batch_of(IMAGES))[0].backward()
-    assert model.project.weight.grad is None and model.head.weight.grad is not None
+    assert model.project.weight.grad is None
+    assert model.head.weight.grad is not None
     made.loss("generator", model, batch_of(IMAGES))[0].backward()
     assert model.project.weight.grad.abs().sum() > 0
 
@@ -247,7 +252,8 @@ class KnownVAE(nn.Module):
 def test_elbo_is_that_of_torch_distributions(
     beta: float, dtype: torch.dtype, precision: float
 ) -> None:
-    model, batch = KnownVAE(5), batch_of(IMAGES.to(dtype))
+    model = KnownVAE(5)
+    batch = batch_of(IMAGES.to(dtype))
     loss, shown = objective("elbo", beta=beta, likelihood={"name": "gaussian", "sigma": 0.3}).loss(
         "vae", model, batch
     )
@@ -321,7 +327,8 @@ def test_an_image_without_a_label_teaches_nothing_about_it() -> None:
     objective("classification", SCHEMA).loss("classifier", model, batch_of(IMAGES[:4], LABELS))[
         0
     ].backward()
-    assert model.glasses.grad[1].abs().sum() == 0 and model.glasses.grad[0].abs().sum() > 0
+    assert model.glasses.grad[1].abs().sum() == 0
+    assert model.glasses.grad[0].abs().sum() > 0
     assert [row.abs().sum().item() > 0 for row in model.who.grad] == [False, False, True, False]
 
 
@@ -334,7 +341,8 @@ def test_a_label_nobody_has_costs_nothing_and_stays_finite() -> None:
 
 
 def test_parts_of_a_batch_average_to_the_whole_wherever_labels_are_missing() -> None:
-    made, model = objective("classification", SCHEMA), KnownClassifier()
+    made = objective("classification", SCHEMA)
+    model = KnownClassifier()
     whole = made.loss("classifier", model, batch_of(IMAGES[:4], LABELS))[0]
 
     class Half(KnownClassifier):

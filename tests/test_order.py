@@ -100,7 +100,8 @@ def test_weights_share_the_slots_of_a_virtual_epoch() -> None:
         drawn = Order(30, 5, STRATA, (1.0, 0.0, 2.0)).ids(30 * epoch, 30 * epoch + 30)
         counts = np.bincount(drawn, minlength=30)
         assert [counts[members].sum() for members in STRATA] == [10, 0, 20]
-        assert set(counts[STRATA[0]]) == {3, 4} and set(counts[STRATA[2]]) == {4}
+        assert set(counts[STRATA[0]]) == {3, 4}
+        assert set(counts[STRATA[2]]) == {4}
     whole = Order(30, 5, STRATA).ids(0, 90)
     assert Order(30, 5, STRATA, (2.0, 2.0, 2.0)).ids(0, 90).tolist() == whole.tolist()
     quotas = np.bincount(
@@ -118,7 +119,8 @@ def test_weights_share_the_slots_of_a_virtual_epoch() -> None:
 def test_windows_draw_the_same_images_as_often_from_few_shards_at_a_time(
     strata: tuple[np.ndarray, ...], window: int
 ) -> None:
-    shard_of, seen = np.repeat(np.arange(5), SIZES), set()
+    shard_of = np.repeat(np.arange(5), SIZES)
+    seen = set()
     for epoch in range(12):
         drawn = Order(30, 2, strata, None, SIZES, window).ids(30 * epoch, 30 * epoch + 30)
         assert sorted(drawn) == sorted(Order(30, 2, strata).ids(30 * epoch, 30 * epoch + 30))
@@ -245,8 +247,10 @@ def test_a_billion_images_cost_no_memory(window: int) -> None:
             50,
         ]
         return
-    assert drawn.min() >= 0 and drawn.max() < count
-    assert len(set(drawn[:300])) == 300 and len(set(drawn[300:])) == 724
+    assert drawn.min() >= 0
+    assert drawn.max() < count
+    assert len(set(drawn[:300])) == 300
+    assert len(set(drawn[300:])) == 724
     assert drawn.mean() == pytest.approx(count / 2, rel=0.1)
 
 
@@ -273,7 +277,8 @@ def test_balanced_windows_hold_no_epoch_in_memory() -> None:
 
 
 def test_every_image_is_equally_likely_at_every_place() -> None:
-    size, seeds = 6, 1500
+    size = 6
+    seeds = 1500
     counts = np.zeros((size, size))
     for seed in range(seeds):
         counts[np.arange(size), permute(np.arange(size), size, seed, 0)] += 1

@@ -91,10 +91,13 @@ def test_pictures_of_one_shape_keep_it(tmp_path: Path) -> None:
 def test_a_packed_set_leads_and_its_test_split_is_held_out(index: Index, tmp_path: Path) -> None:
     pictures(tmp_path / "small", 9, (24, 24))
     found = keys("data=small", f"reference={index.folder}")
-    assert found["data.shards"] == str(index.folder) and "pack.root" not in found
-    assert found["pack.resolution"] == "16" and "evaluation.held_out" not in found
+    assert found["data.shards"] == str(index.folder)
+    assert "pack.root" not in found
+    assert found["pack.resolution"] == "16"
+    assert "evaluation.held_out" not in found
     other = keys(f"data={index.folder}", "reference=small")
-    assert other["pack.resolution"] == "16" and other["evaluation.held_out"] == ""
+    assert other["pack.resolution"] == "16"
+    assert other["evaluation.held_out"] == ""
 
 
 # -- mistakes --------------------------------------------------------------------------------------
@@ -125,7 +128,8 @@ def test_mistakes_are_one_line_before_anything_is_queued(
             assert run(*line.split(), *where) == 2, line
             error = [one for one in capsys.readouterr().err.splitlines() if "error:" in one]
             assert len(error) == 1 and told in error[0], (line, error)
-    assert not (tmp_path / "runs").exists() and not slurm.calls("sbatch")
+    assert not (tmp_path / "runs").exists()
+    assert not slurm.calls("sbatch")
 
 
 def test_without_the_two_words_the_job_asks_for_a_run(capsys: pytest.CaptureFixture[str]) -> None:
@@ -161,8 +165,10 @@ def test_a_zip_against_a_folder_ends_with_scores_and_a_page_and_is_not_done_agai
     assert (protocol["fakes"], protocol["reals"], protocol["split"]) == (20, 45, "train")
     scores = {one["name"]: one for one in found["scores"]}
     assert scores["authenticity_lite0"]["value"] == 0  # copies, all of them
-    assert scores["kd_lite0"]["low"] < 0.1 and scores["kd_lite0"]["valid"]
-    assert "new_people" not in scores["kd_lite0"]["scale"] and found["memorisation_ratio"] is None
+    assert scores["kd_lite0"]["low"] < 0.1
+    assert scores["kd_lite0"]["valid"]
+    assert "new_people" not in scores["kd_lite0"]["scale"]
+    assert found["memorisation_ratio"] is None
 
     # both sets are packed as they are, and shown
     packed = Path(rundir.read_json(tmp_path / "runs/pair/pictures/DONE.json")["outputs"]["path"])
@@ -170,9 +176,11 @@ def test_a_zip_against_a_folder_ends_with_scores_and_a_page_and_is_not_done_agai
         Shards(indices.read(packed), "train").images()[..., 0], reference[:20]
     )
     page = (tmp_path / "runs/pair/report.html").read_text()
-    assert "These pictures have kd_lite0" in page and "copies.zip" in page
+    assert "These pictures have kd_lite0" in page
+    assert "copies.zip" in page
     assert page.count("<img ") == 4  # samples, reference, nearest by pixels and by features
-    assert "Latent codes" not in page and "Curves" not in page
+    assert "Latent codes" not in page
+    assert "Curves" not in page
     capsys.readouterr()
 
     # the same command again does nothing; other pictures are another comparison
@@ -195,7 +203,8 @@ def test_on_slurm_it_is_three_jobs(
     shown = capsys.readouterr().out
     scripts = [line for line in shown.splitlines() if line.startswith("# batch script")]
     assert scripts == [f"# batch script: {name}" for name in ("prepare", "evaluate", "report")]
-    assert "pack pictures" in shown and not (tmp_path / "runs").exists()
+    assert "pack pictures" in shown
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_set_of_another_size_is_refused(index: Index, faces: Faces, tmp_path: Path) -> None:

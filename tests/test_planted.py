@@ -190,7 +190,8 @@ def known(
 def test_a_score_that_is_valid_for_a_fault_orders_models_with_it(
     known: Planted, network: str, fault: str
 ) -> None:
-    sight, values = known.sights[network], known.values[network]
+    sight = known.sights[network]
+    values = known.values[network]
     valid = [kind for kind in sight.floor if fault in sight.valid(kind) and kind not in UNSTEADY]
     for kind in valid:
         models = ["real", *(f"{fault} {severity}" for severity in SEVERITIES)]
@@ -249,7 +250,8 @@ def test_copies_are_told_and_neither_new_people_nor_new_photographs_are_taken_fo
         verdicts[name] = "look for memorised faces" in page
         assert bool(found["copied"]) == verdicts[name] == (scoring.COPIED in page)
         marked = scoring.NEVER_ALONE in scores["kd_judge"]["verdicts"]
-        assert marked and scoring.NEVER_ALONE in page
+        assert marked
+        assert scoring.NEVER_ALONE in page
         assert scoring.NEVER_ALONE not in scores["kd_lite0"]["verdicts"]
         if name == "copied":
             assert scores["c_t_lite0"]["value"] < -10

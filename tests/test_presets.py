@@ -13,7 +13,8 @@ from facefactory.data.sources import drawn
 
 PRESETS = Path(__file__).parents[1] / "jobs" / "presets"
 COUNT = 40
-HEIGHT, WIDTH = 218, 178
+HEIGHT = 218
+WIDTH = 178
 
 
 def celeba_presets() -> list[str]:

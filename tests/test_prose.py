@@ -6,7 +6,7 @@ import ast
 import functools
 import io
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -71,15 +71,15 @@ def test_few_lines_are_long() -> None:
     assert 100 * sum(len(line) >= LONG for line in lines) / len(lines) <= 4
 
 
+def is_pair(node: ast.AST) -> bool:
+    """Whether it gives two things two names in one go."""
+    if not isinstance(node, ast.Assign):
+        return False
+    return isinstance(node.targets[0], ast.Tuple) and isinstance(node.value, ast.Tuple)
+
+
 def test_a_statement_says_one_thing() -> None:
-    pairs = [
-        node
-        for node in nodes()
-        if isinstance(node, ast.Assign)
-        and isinstance(node.targets[0], ast.Tuple)
-        and isinstance(node.value, ast.Tuple)
-    ]
-    assert per_hundred(len(pairs)) <= 0.5
+    assert per_hundred(sum(map(is_pair, nodes()))) <= 0.5
 
 
 @pytest.mark.parametrize(("kinds", "most"), [((ast.NamedExpr,), 0.3), (COMPREHENSIONS, 4.5)])
@@ -110,3 +110,28 @@ def test_signatures_have_types() -> None:
         if isinstance(node, ast.FunctionDef) and "dict[str, Any]" in ast.unparse(node.args)
     ]
     assert per_hundred(len(untyped)) <= UNTYPED
+
+
+# -- tests are prose too ---------------------------------------------------------------------------------------------
+
+TESTS = {path: path.read_text() for path in sorted(Path(__file__).parent.rglob("*.py"))}
+
+
+def in_tests(kind: Callable[[ast.AST], bool]) -> float:
+    """How often a node stands in a hundred lines of the tests."""
+    found = 0
+    lines = 0
+    for text in TESTS.values():
+        found += sum(map(kind, ast.walk(ast.parse(text))))
+        lines += sum(line.strip() != "" for line in text.splitlines())
+    return 100 * found / lines
+
+
+def test_statements_of_tests_say_one_thing() -> None:
+    assert in_tests(lambda node: isinstance(node, ast.NamedExpr)) <= 0.3
+    assert in_tests(is_pair) <= 0.5
+
+
+def test_few_lines_of_tests_are_long() -> None:
+    lines = [line for text in TESTS.values() for line in text.splitlines()]
+    assert 100 * sum(len(line) >= LONG for line in lines) / len(lines) <= 4

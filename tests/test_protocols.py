@@ -216,7 +216,8 @@ def test_fid_clean_sees_images_of_the_networks_own_size_as_fid_legacy_does(stage
     )
     mean = float(legacy.features.mean())
     torch.testing.assert_close(clean.features, legacy.features, rtol=1e-4, atol=1e-4 * mean)
-    assert legacy.logits is not None and clean.logits is not None
+    assert legacy.logits is not None
+    assert clean.logits is not None
     scale = float(legacy.logits.abs().mean())
     torch.testing.assert_close(clean.logits, legacy.logits, rtol=1e-3, atol=1e-3 * scale)
 
@@ -229,11 +230,13 @@ def stripes(side: int) -> Tensor:
 
 def test_fid_clean_shrinks_with_antialiasing_and_does_not_round() -> None:
     shrunk = inception_clean.resize(stripes(1196).numpy())
-    assert shrunk.shape == (1, 299, 299) and shrunk.dtype == np.float32
+    assert shrunk.shape == (1, 299, 299)
+    assert shrunk.dtype == np.float32
     assert np.abs(shrunk[..., 2:-2] - 127.5).max() < 2  # gray; without antialiasing black or white
     ramp = np.linspace(0, 255, 32).round().astype(np.uint8)[None].repeat(32, 0)[..., None]
     enlarged = inception_clean.resize(ramp)
-    assert enlarged.min() >= 0 and enlarged.max() <= 255
+    assert enlarged.min() >= 0
+    assert enlarged.max() <= 255
     assert np.abs(enlarged - enlarged.round()).max() > 0.3
     whole = Image.fromarray(ramp[..., 0].astype(np.float32), mode="F")
     plain = np.asarray(whole.resize((299, 299), Image.Resampling.BICUBIC))

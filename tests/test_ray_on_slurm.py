@@ -96,10 +96,8 @@ def test_each_start_has_a_folder_of_its_own_which_is_removed(
     folders = []
     for host in ("n1", "n2", "n3"):
         (command,) = started(job, host)
-        assert (
-            command[:3] == [sys.executable, "-m", "facefactory.scratch"]
-            and f"--temp-dir={command[3]}/ray" in command
-        )
+        assert command[:3] == [sys.executable, "-m", "facefactory.scratch"]
+        assert f"--temp-dir={command[3]}/ray" in command
         folders.append(command[3])
     assert len(set(folders)) == 3
     removed = [
@@ -149,7 +147,9 @@ def test_what_is_given_up_is_said_with_its_log(
     (job / host).write_text(plan)
     assert led(job, {host: 1000}, monkeypatch) == code
     said = capsys.readouterr().err
-    assert words in said and f"7_ray-{host}.log" in said and "told to stop" not in said
+    assert words in said
+    assert f"7_ray-{host}.log" in said
+    assert "told to stop" not in said
     if plan == "dumb":
         assert len(started(job, host)) == 3
 

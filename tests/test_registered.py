@@ -101,7 +101,8 @@ def test_a_stage_depends_on_keys_and_stages_that_exist(name: str) -> None:
         assert known, section
     for need in stage.needs:
         assert need.partition(".")[0] in registry.names("stages"), need
-    assert stage.name == name and stage.kind in ("cpu", "gpu")
+    assert stage.name == name
+    assert stage.kind in ("cpu", "gpu")
 
 
 # -- protocols and networks ------------------------------------------------------------------------------------------
@@ -111,7 +112,8 @@ def test_a_stage_depends_on_keys_and_stages_that_exist(name: str) -> None:
 def test_a_protocol_needs_what_stages_make_and_has_a_goal(name: str) -> None:
     protocol = protocols.file(name)
     goal = protocol.goal(None, Evaluation())
-    assert isinstance(goal, Goal) and goal.better in ("lower", "higher")
+    assert isinstance(goal, Goal)
+    assert goal.better in ("lower", "higher")
     assert set(protocol.needs(Evaluation())) <= set(registry.names("stages"))
 
 
@@ -123,7 +125,9 @@ def test_a_network_sees_an_image_the_same_whatever_stands_beside_it(name: str) -
     draws = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (eye.batch, 32, 32, 1), dtype=torch.uint8, generator=draws)
     seen = eye(images).features
-    assert seen.shape[0] == eye.batch and seen.isfinite().all() and not seen.requires_grad
+    assert seen.shape[0] == eye.batch
+    assert seen.isfinite().all()
+    assert not seen.requires_grad
     assert torch.equal(eye(images).features, seen)
     torch.testing.assert_close(eye(images.flip(0)).features.flip(0), seen)
 
@@ -148,9 +152,12 @@ def test_a_space_has_codes_of_every_model_that_it_fits_and_decodes_them(
     again = file.of(model, context)
 
     rows, columns = first.codes.shape
-    assert first.labels.shape == (rows, 0) and first.groups.shape == (rows,)
-    assert first.scale.shape == (columns,) and first.start.shape == (columns,)
-    assert (first.codes == again.codes).all() and torch.equal(first.start, again.start)
+    assert first.labels.shape == (rows, 0)
+    assert first.groups.shape == (rows,)
+    assert first.scale.shape == (columns,)
+    assert first.start.shape == (columns,)
+    assert (first.codes == again.codes).all()
+    assert torch.equal(first.start, again.start)
     with torch.inference_mode():
         images = first.decode(first.start.expand(2, -1))
     facts = index.facts

@@ -46,7 +46,8 @@ def test_defaults_resolve_and_build(package: str, name: str) -> None:
         for key, p in registry.options(package, name).items()
         if not registry.nested_in(p.annotation)
     }
-    assert resolved.items() >= {"name": name, **plain}.items() and resolved.keys() == {
+    assert resolved.items() >= {"name": name, **plain}.items()
+    assert resolved.keys() == {
         "name",
         *registry.options(package, name),
     }
@@ -100,7 +101,8 @@ def test_values_are_checked_against_the_annotation() -> None:
     with pytest.raises(UserError, match="g_norm is 'layer'; allowed are batch, group, none"):
         resolve(g_norm="layer")
     whole = registry.resolve("objectives.terms", {"name": "r1", "gamma": 2})["gamma"]
-    assert whole == 2.0 and isinstance(whole, float)
+    assert whole == 2.0
+    assert isinstance(whole, float)
 
 
 def test_components_inside_components_are_resolved_and_built() -> None:
@@ -115,7 +117,8 @@ def test_components_inside_components_are_resolved_and_built() -> None:
     }
     assert registry.resolve("objectives", found) == found
     made = registry.build("objectives", found)
-    assert list(made.terms) == ["r1"] and made.terms["r1"].gamma == 2.0
+    assert list(made.terms) == ["r1"]
+    assert made.terms["r1"].gamma == 2.0
     with pytest.raises(UserError, match=r"objectives\.terms: no 'r3'; there are .*r1, r2\."):
         registry.resolve("objectives", {"name": "adversarial", "terms": {"r3": {}}})
     with pytest.raises(

@@ -252,13 +252,12 @@ def written(folder: Path, repeat: dict[str, str] | None = None) -> tuple[str, di
     text = page.read_text()
     own = re.sub(r"<script>/\*\*\n\* plotly\.js v.*?</script>", "", text, flags=re.S)
     if 'class="plotly-graph-div"' in text:
-        assert text.count("* plotly.js v") == 1 and len(text) - len(own) > 1_000_000
+        assert text.count("* plotly.js v") == 1
+        assert len(text) - len(own) > 1_000_000
     assert "plotly.js v" not in own
-    assert (
-        not re.search(r"""(src|href)\s*=\s*["']?\s*(https?:)?//""", own)
-        and "url(" not in own
-        and "@import" not in own
-    )
+    assert not re.search(r"""(src|href)\s*=\s*["']?\s*(https?:)?//""", own)
+    assert "url(" not in own
+    assert "@import" not in own
     assert EVIL not in own
     return own, json.loads(data.read_text(), parse_constant=refuse)
 
@@ -269,7 +268,8 @@ def test_a_sweep_names_its_winner_and_where_the_score_lies(sweep: Path) -> None:
     assert first.startswith(
         "Finalist 1-003-ab12cd34 won: kd_lite0 0.01 [0.009, 0.011], between new people (0.002) and blurred faces (0.31)"
     )
-    assert "0-000" not in first and "runner-up, 0-004-ab12cd34, has 0.05" in first
+    assert "0-000" not in first
+    assert "runner-up, 0-004-ab12cd34, has 0.05" in first
     assert any(
         "Caution" in one and "copied: 1-003-ab12cd34;" in one and "0-004" not in one
         for one in others
@@ -287,16 +287,15 @@ def test_a_sweep_names_its_winner_and_where_the_score_lies(sweep: Path) -> None:
 def test_unlike_protocols_are_not_ranked(sweep: Path) -> None:
     put_run(sweep / "finalists/0-004-ab12cd34", 0.001, resize="bilinear")
     text, data = written(sweep)
-    assert data["verdict"][0].startswith("No winner is named") and "resize" in data["verdict"][0]
+    assert data["verdict"][0].startswith("No winner is named")
+    assert "resize" in data["verdict"][0]
     assert [row["name"][:5] for row in data["leaderboard"][:3]] == [
         "0-004",
         "1-003",
         "2-002",
     ]  # as listed
-    assert (
-        "resize: bilinear and none" in data["verdict"][0]
-        and "The protocols differ in resize: " in text
-    )
+    assert "resize: bilinear and none" in data["verdict"][0]
+    assert "The protocols differ in resize: " in text
 
 
 def test_feature_networks_that_rank_the_finalists_differently_are_both_shown(sweep: Path) -> None:
@@ -304,9 +303,8 @@ def test_feature_networks_that_rank_the_finalists_differently_are_both_shown(swe
     text, data = written(sweep)
     wanted = "Feature networks disagree (Kendall's tau -1), the best first by kd_lite0: 1-003-ab12cd34, 0-004-ab12cd34; "
     assert wanted + "kd_judge: 0-004-ab12cd34, 1-003-ab12cd34." in data["verdict"]
-    assert "best first by kd_judge" in text and data["verdict"][0].startswith(
-        "Finalist 1-003-ab12cd34 won"
-    )
+    assert "best first by kd_judge" in text
+    assert data["verdict"][0].startswith("Finalist 1-003-ab12cd34 won")
 
 
 def test_where_higher_is_better_the_highest_wins(sweep: Path) -> None:
@@ -326,9 +324,8 @@ def test_where_higher_is_better_the_highest_wins(sweep: Path) -> None:
 def test_the_leaderboard_compares_trials_only_at_the_same_rung(sweep: Path) -> None:
     rows = written(sweep)[1]["leaderboard"]
     names = [row["name"][:5] for row in rows]
-    assert (
-        names[:2] == ["1-003", "0-004"] and [row["kind"] for row in rows[:3]] == ["finalist"] * 3
-    )
+    assert names[:2] == ["1-003", "0-004"]
+    assert [row["kind"] for row in rows[:3]] == ["finalist"] * 3
     assert names[3:9] == [
         "004-a",
         "003-a",
@@ -337,7 +334,8 @@ def test_the_leaderboard_compares_trials_only_at_the_same_rung(sweep: Path) -> N
         "000-a",
         "005-a",
     ]  # 005 is best at 4 kimg, but stopped there
-    assert rows[0]["params"] == rows[4]["params"] and rows[0]["params"]["model.width"] == 16
+    assert rows[0]["params"] == rows[4]["params"]
+    assert rows[0]["params"]["model.width"] == 16
     assert rows[-1]["score"] is None
 
 
@@ -345,8 +343,10 @@ def test_failures_are_shown_with_error_and_log(sweep: Path) -> None:
     text, data = written(sweep)
     found = {failure["name"]: failure for failure in data["failures"]}
     assert found.keys() == {"006-ab12cd34", "007-ab12cd34", "2-002-ab12cd34", "judge"}
-    assert found["2-002-ab12cd34"]["log_tail"] == "Killed\n" and "<pre>Killed" in text
-    assert found["judge"]["what"] == "stage failed, finished later" and "node went away" in text
+    assert found["2-002-ab12cd34"]["log_tail"] == "Killed\n"
+    assert "<pre>Killed" in text
+    assert found["judge"]["what"] == "stage failed, finished later"
+    assert "node went away" in text
     assert "loss_d not finite &lt;script&gt;" in text
 
 
@@ -364,25 +364,20 @@ def test_every_section_of_a_full_sweep_is_drawn(sweep: Path) -> None:
     ):
         assert f'<div id="{div}" class="plotly-graph-div"' in text
     assert "Not drawn" not in text
-    assert (
-        "other photographs of the same people" in text and "<small>[0.045, 0.055]</small>" in text
-    )
-    assert (
-        "<small>ghosting, block shuffling</small>" in text
-        and "too few images: 9" in text
-        and PROTOCOL.id() in text
-    )
-    assert (
-        text.count("data:image/png;base64,") == 8 + 2 * 3 and "pixelated" in text
-    )  # trials' and finalists' pictures
+    assert "other photographs of the same people" in text
+    assert "<small>[0.045, 0.055]</small>" in text
+    assert "<small>ghosting, block shuffling</small>" in text
+    assert "too few images: 9" in text
+    assert PROTOCOL.id() in text
+    assert text.count("data:image/png;base64,") == 8 + 2 * 3
+    assert "pixelated" in text
     assert "finalists/2-002-ab12cd34/evaluate/samples.png is missing" in text
-    assert (
-        "AT&amp;T Laboratories" in text
-        and "run weights.fetch" in text
-        and "4 people have 0; a score needs 8" in text
-    )
+    assert "AT&amp;T Laboratories" in text
+    assert "run weights.fetch" in text
+    assert "4 people have 0; a score needs 8" in text
     assert "training.lr=1e-4 &amp;&amp; true" in text
-    assert data["provenance"]["software"]["torch"] == "2.9" and data["judge"]["feature_dim"] == 64
+    assert data["provenance"]["software"]["torch"] == "2.9"
+    assert data["judge"]["feature_dim"] == 64
 
 
 def test_only_trials_that_finished_at_the_last_rung_are_compared_by_their_parameters(
@@ -414,11 +409,11 @@ def test_a_single_generative_run(tmp_path: Path, kind: str) -> None:
     )
     rows = re.findall(r"<tr><td>(\d)</td><td>([\w ]+)</td><td>", text)
     assert [int(number) for number, _ in rows] == [3, 1, 0, 1, 2, 3]  # as in the strips, then all
-    assert (
-        rows[0][1] == "goes with Eyeglasses" and "\n0.31 <small>[0.1, 0.5], q 0.01</small>" in text
-    )
+    assert rows[0][1] == "goes with Eyeglasses"
+    assert "\n0.31 <small>[0.1, 0.5], q 0.01</small>" in text
     assert ("reconstructions.png" in text) == (kind == "vae")
-    assert "finalist" not in text and "judge/results.json is missing" in text
+    assert "finalist" not in text
+    assert "judge/results.json is missing" in text
 
 
 def test_a_classifier_run(tmp_path: Path) -> None:
@@ -430,11 +425,10 @@ def test_a_classifier_run(tmp_path: Path) -> None:
     text, data = written(tmp_path)
     assert data["kind"] == "classifier"
     assert data["verdict"][0] == "Eyeglasses: balanced accuracy 0.9; guessing gives 0.5."
-    assert (
-        "1 of 2 labels have counts only" in data["verdict"][1]
-        and "4 people have 0; a score needs 8" in text
-    )
-    assert ">109</td>" in text and "Traversals" not in text
+    assert "1 of 2 labels have counts only" in data["verdict"][1]
+    assert "4 people have 0; a score needs 8" in text
+    assert ">109</td>" in text
+    assert "Traversals" not in text
 
 
 @pytest.mark.parametrize("job", ["sweep_gan", "train_vae", "train_classifier", None])
@@ -443,7 +437,8 @@ def test_an_almost_empty_folder_is_told_what_it_lacks(tmp_path: Path, job: str |
         put(tmp_path / "config.yaml", "seed: 0\n")
         put(tmp_path / "command.txt", f"python jobs/{job}.py run=demo\n")
     text, data = written(tmp_path)
-    assert "missing" in data["verdict"][0] and ("config.yaml is missing" in text) == (job is None)
+    assert "missing" in data["verdict"][0]
+    assert ("config.yaml is missing" in text) == (job is None)
     kinds = {"sweep_gan": "sweep", "train_classifier": "classifier"}
     assert data["kind"] == kinds.get(str(job), "generative")
     for lack in (
@@ -454,7 +449,8 @@ def test_an_almost_empty_folder_is_told_what_it_lacks(tmp_path: Path, job: str |
         *(["sweep/results.json"] if job == "sweep_gan" else []),
     ):
         assert lack in text
-    assert "plotly.js" not in text and len(text) < 50_000
+    assert "plotly.js" not in text
+    assert len(text) < 50_000
 
 
 def test_what_a_training_says_of_itself_at_its_end_is_told(tmp_path: Path) -> None:
@@ -466,9 +462,8 @@ def test_what_a_training_says_of_itself_at_its_end_is_told(tmp_path: Path) -> No
     put_lines(tmp_path / "train/metrics-001.jsonl", lines)
     page, facts = written(tmp_path)
     assert "Caution, the training ended ill: posterior collapse" in facts["verdict"]
-    assert (
-        "sigma ran up" not in page and "Not drawn" not in page.partition('id="training"')[0][-200:]
-    )
+    assert "sigma ran up" not in page
+    assert "Not drawn" not in page.partition('id="training"')[0][-200:]
     assert plots.training_curves([{"run": "r", **line} for line in lines]).data
 
 

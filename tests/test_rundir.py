@@ -35,7 +35,8 @@ def test_the_file_appears_only_when_the_block_ends(tmp_path: Path) -> None:
         temporary.write_text("whole")
         assert not path.exists()
         assert temporary.parent == path.parent  # a rename is atomic on one file system only
-    assert path.read_text() == "whole" and len(list(tmp_path.iterdir())) == 1
+    assert path.read_text() == "whole"
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_json_that_other_readers_choke_on_is_not_written(tmp_path: Path) -> None:
@@ -119,7 +120,8 @@ def test_what_can_be_found_out_again_needs_no_cache(
     for number in range(3):
         rundir.remember(rundir.cache_folder() / f"{number}.json", {})
     said = capsys.readouterr().err
-    assert said.count("\n") == 1 and f"{tmp_path / 'file'}/facefactory (Not a directory)" in said
+    assert said.count("\n") == 1
+    assert f"{tmp_path / 'file'}/facefactory (Not a directory)" in said
 
 
 def test_without_a_home_nothing_is_kept_and_nothing_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +184,8 @@ def test_the_cache_folder_is_the_users(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_the_older_copy_stops_at_its_next_write(tmp_path: Path) -> None:
-    older, newer = RunDir(tmp_path), RunDir(tmp_path)
+    older = RunDir(tmp_path)
+    newer = RunDir(tmp_path)
     older.claim()
     older.guard()
     newer.claim()
@@ -226,11 +229,13 @@ def test_another_live_process_is_seen_and_a_dead_one_is_not(tmp_path: Path) -> N
         stdout=subprocess.PIPE,
         text=True,
     ) as other:
-        assert other.stdout is not None and other.stdin is not None
+        assert other.stdout is not None
+        assert other.stdin is not None
         assert other.stdout.readline() == "claimed\n"
         found = run.running()
         other.communicate("\n", timeout=20)
-    assert found is not None and found["pid"] == other.pid
+    assert found is not None
+    assert found["pid"] == other.pid
     assert run.running() is None
 
 
@@ -323,7 +328,8 @@ def test_old_folders_survive_when_somebody_removed_one_of_them(done: RunDir) -> 
     kept = {path.name for path in done.path.glob("train.old-*/kept")} | {
         path.name for path in done.path.glob("train.old-*/model.pt")
     }
-    assert kept == {"kept", "model.pt"} and len(list(done.path.glob("train.old-*"))) == 3
+    assert kept == {"kept", "model.pt"}
+    assert len(list(done.path.glob("train.old-*"))) == 3
 
 
 # -- the folder ------------------------------------------------------------------------------------------------------

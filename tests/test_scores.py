@@ -98,8 +98,10 @@ def test_features_are_finite_and_the_same_whatever_the_chunks(
 ) -> None:
     images = Shards(orl32, "test").images()
     whole = features.look(eye, images)
-    assert whole.features.shape == (80, 1280) and torch.isfinite(whole.features).all()
-    assert whole.logits is not None and whole.logits.shape == (80, 1000)
+    assert whole.features.shape == (80, 1280)
+    assert torch.isfinite(whole.features).all()
+    assert whole.logits is not None
+    assert whole.logits.shape == (80, 1000)
     for size in (1, 7, 33):
         parts = [features.look(eye, part).features for part in images.split(size)]
         assert torch.equal(torch.cat(parts), whole.features), size
@@ -139,7 +141,8 @@ def test_mobilenet_v2_sees_what_torchvision_shows_its_own(
     with torch.inference_mode():
         wanted = network(shown)
     found = features.look(mobilenet_v2.load(Size(224, 224), CPU, None), images)
-    assert found.features.shape == (3, 1280) and found.logits is not None
+    assert found.features.shape == (3, 1280)
+    assert found.logits is not None
     torch.testing.assert_close(found.logits, wanted, rtol=1e-4, atol=1e-5)
 
 
@@ -223,7 +226,9 @@ def test_parts_that_have_images_in_common_are_refused() -> None:
 class Pixels:
     """Pixels as features, which counts the batches that it sees."""
 
-    batch, weights, resize = 8, "00000000", "none"
+    batch = 8
+    weights = "00000000"
+    resize = "none"
 
     def __init__(self) -> None:
         self.seen = 0
@@ -321,14 +326,14 @@ def test_a_distortion_has_six_severities_each_another_picture_and_leaves_the_fac
     faces = Faces(images[::4], images, people, True, shards.images(np.arange(1, 320, 2)))
     before = images.clone()
     spoilt = [module.spoil(faces, amount) for amount in module.AMOUNTS]
-    assert len(spoilt) == 6 == len(set(module.AMOUNTS)) and sorted(module.AMOUNTS) == list(
-        module.AMOUNTS
-    )
+    assert len(spoilt) == 6 == len(set(module.AMOUNTS))
+    assert sorted(module.AMOUNTS) == list(module.AMOUNTS)
     assert all(one.dtype == torch.uint8 and one.shape[1:] == images.shape[1:] for one in spoilt)
     assert torch.equal(images, before)
     if name != "people_left_out":
         changes = [float((one.float() - faces.images.float()).abs().mean()) for one in spoilt]
-        assert changes[0] > 0 and rank_correlation(changes) >= 0.9
+        assert changes[0] > 0
+        assert rank_correlation(changes) >= 0.9
     assert torch.equal(module.spoil(faces, module.AMOUNTS[2]), spoilt[2])
 
 
@@ -338,7 +343,8 @@ def test_rank_correlations_and_kendalls_tau_have_their_known_values() -> None:
     assert rank_correlation([6, 5, 4, 3, 2, 1]) == pytest.approx(-1)
     assert rank_correlation([2, 2, 2]) == 0
     assert kendall_tau([1, 2, 3], [10, 30, 20]) == pytest.approx(1 / 3)
-    assert kendall_tau([1, 2], [2, 1]) == -1 and kendall_tau([1, 2], [3, 3]) == 1
+    assert kendall_tau([1, 2], [2, 1]) == -1
+    assert kendall_tau([1, 2], [3, 3]) == 1
 
 
 def sight_of(
@@ -377,7 +383,8 @@ def test_a_score_sees_what_makes_it_worse_from_the_floor_on_and_by_more_than_cha
 def test_halves_have_the_same_people_and_other_photographs() -> None:
     people = np.repeat(np.arange(7), 10)[np.random.default_rng(0).permutation(70)]
     first, second = blindness.halves(people)
-    assert not set(first) & set(second) and len(first) + len(second) == 70
+    assert not set(first) & set(second)
+    assert len(first) + len(second) == 70
     assert np.bincount(people[first]).tolist() == np.bincount(people[second]).tolist() == [5] * 7
 
 
@@ -404,7 +411,8 @@ def test_the_default_goal_sees_on_orl_what_everybody_sees_and_is_looked_at_once(
     assert seen.blind("kd") == ("training_faces_copied",)  # which is what tests of copying are for
     marks = seen.marks["kd"]
     assert marks["floor"] < marks["new_people"] < marks["blur"] < marks["repeat"]
-    assert marks["new_people"] < marks["ghosts"] and marks["blur"] < marks["noise"]
+    assert marks["new_people"] < marks["ghosts"]
+    assert marks["blur"] < marks["noise"]
     generator.admit(context_of(orl32))
     monkeypatch.setattr(blindness, "_look", lambda *_: pytest.fail("it was looked at before"))
     assert generator.sight("lite0", context_of(orl32)) == seen
@@ -432,9 +440,8 @@ def test_a_goal_that_is_blind_to_noise_is_refused_with_the_list(
 def test_scores_are_named_by_the_field_and_goals_by_their_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert (
-        scoring.called("kd", "inception") == "kid" and scoring.called("kd", "lite0") == "kd_lite0"
-    )
+    assert scoring.called("kd", "inception") == "kid"
+    assert scoring.called("kd", "lite0") == "kd_lite0"
     assert scoring.goal("kd_lite0") == Goal("kd_lite0", "lower")
     assert scoring.goal("recall_lite0") == Goal("recall_lite0", "higher")
     with pytest.raises(UserError, match=r"kd_judge: .*'judge' never rank alone.*kd_lite0"):

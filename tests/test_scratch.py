@@ -25,7 +25,8 @@ def holder(folder: Path, lasting: bool = False) -> subprocess.Popen[str]:
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
-    assert process.stdout is not None and process.stdout.readline()
+    assert process.stdout is not None
+    assert process.stdout.readline()
     return process
 
 
@@ -89,7 +90,8 @@ def test_a_folder_is_swept_once_its_process_was_killed_and_not_before(tmp_path: 
     (tmp_path / "ff-a" / "ray").mkdir()
     assert scratch.sweep(tmp_path) == []
     end(process, signal.SIGKILL)
-    assert scratch.sweep(tmp_path) == [tmp_path / "ff-a"] and not (tmp_path / "ff-a").exists()
+    assert scratch.sweep(tmp_path) == [tmp_path / "ff-a"]
+    assert not (tmp_path / "ff-a").exists()
 
 
 def test_what_a_process_becomes_holds_its_folder(tmp_path: Path) -> None:
@@ -106,9 +108,8 @@ def test_what_a_process_becomes_holds_its_folder(tmp_path: Path) -> None:
     process = subprocess.Popen(
         line, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
-    assert (
-        process.stdout is not None and process.stdout.readline() == ".\n"
-    )  # no Slurm task any more
+    assert process.stdout is not None
+    assert process.stdout.readline() == ".\n"
     assert scratch.sweep(tmp_path) == []
     end(process, signal.SIGKILL)
     assert scratch.sweep(tmp_path) == [tmp_path / "ff-a"]

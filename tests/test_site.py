@@ -284,4 +284,5 @@ def test_nothing_is_queued_when_something_cannot_work(told: Pretended, folder: R
         match=r"cannot work here: .*; gpu_min=99999, .*memory_gb=9999 .* nothing was queued",
     ) as error:
         launch.submit([REPORT, TRAIN], profile, folder)
-    assert "\n" not in str(error.value) and told.calls("sbatch") == []
+    assert "\n" not in str(error.value)
+    assert told.calls("sbatch") == []

@@ -120,7 +120,8 @@ def test_a_step_that_ran_out_of_memory_explains_a_failed_job() -> None:
         JobID="5.0", State="OUT_OF_MEMORY", MaxRSS="2.5G", ExitCode="0:125"
     )
     facts = one(text)
-    assert facts["state"] == "OUT_OF_MEMORY" and facts["memory_mb"] == 2560
+    assert facts["state"] == "OUT_OF_MEMORY"
+    assert facts["memory_mb"] == 2560
 
 
 @pytest.mark.parametrize("state", ["COMPLETED", "RUNNING"])
@@ -169,7 +170,9 @@ def test_scontrol_tells_the_same_where_sacct_does_not() -> None:
         "elapsed": "00:00:05",
         "limit": "00:30:00",
     }.items() <= facts.items()
-    assert facts["exit_code"] == "0:0" and facts["requested"] == "500M" and facts["reason"] is None
+    assert facts["exit_code"] == "0:0"
+    assert facts["requested"] == "500M"
+    assert facts["reason"] is None
     assert status.parse_scontrol(captured("scontrol", "failed"))["exit_code"] == "7:0"
     assert (
         status.parse_scontrol(captured("scontrol", "can never run"))["reason"]
@@ -246,7 +249,8 @@ def known(slurm: Pretended, folder: RunDir) -> Known:
 def test_sacct_is_asked_once_for_all_jobs(known: Known) -> None:
     known.records("completed", "failed", "preempted")
     source, jobs = known.read()
-    assert source.startswith("sacct") and {job: facts["state"] for job, facts in jobs.items()} == {
+    assert source.startswith("sacct")
+    assert {job: facts["state"] for job, facts in jobs.items()} == {
         "73322": "COMPLETED",
         "73323": "FAILED",
         "73439": "COMPLETED",
@@ -257,7 +261,8 @@ def test_sacct_is_asked_once_for_all_jobs(known: Known) -> None:
 
 def test_a_run_without_slurm_jobs_asks_nobody(known: Known) -> None:
     known.folder.record("pack", "finished")
-    assert "sacct" not in known.read()[0] and known.slurm.calls() == []
+    assert "sacct" not in known.read()[0]
+    assert known.slurm.calls() == []
 
 
 def test_pending_elements_of_an_array_are_listed_one_by_one(known: Known) -> None:
@@ -268,7 +273,8 @@ def test_pending_elements_of_an_array_are_listed_one_by_one(known: Known) -> Non
         **{f"73353_{place}": "RUNNING" for place in (0, 1)},
         **{f"73353_{place}": "PENDING" for place in (2, 3, 4, 5)},
     }
-    assert jobs["73353_2"]["reason"] == "JobArrayTaskLimit" and jobs["73353_0"]["nodes"] == "n1"
+    assert jobs["73353_2"]["reason"] == "JobArrayTaskLimit"
+    assert jobs["73353_0"]["nodes"] == "n1"
 
 
 def test_pending_elements_are_not_lost_while_the_controller_is_away(known: Known) -> None:
@@ -318,16 +324,16 @@ def test_without_accounting_squeue_and_scontrol_are_asked(known: Known) -> None:
     known.submitted("finalists", "73353")
     known.slurm.prints("squeue", captured("squeue", "array running"))
     source, jobs = known.read()
-    assert source == "squeue" and len(jobs) == 6 and not known.slurm.calls("scontrol")
+    assert source == "squeue"
+    assert len(jobs) == 6
+    assert not known.slurm.calls("scontrol")
     known.submitted("train", "73322")
     (known.slurm.folder / "job").write_text(captured("scontrol", "completed"))
     known.slurm.command("scontrol", 'case "$*" in *73322*) cat job;; *) exit 1;; esac')
     source, jobs = known.read()
-    assert (
-        source == "squeue, scontrol"
-        and jobs["73322"]["state"] == "COMPLETED"
-        and jobs["73322"]["nodes"] == "n[1-2]"
-    )
+    assert source == "squeue, scontrol"
+    assert jobs["73322"]["state"] == "COMPLETED"
+    assert jobs["73322"]["nodes"] == "n[1-2]"
 
 
 def test_an_array_is_read_from_scontrol_too(known: Known) -> None:
@@ -341,7 +347,8 @@ def test_a_job_whose_record_has_not_arrived_is_asked_of_scontrol(known: Known) -
     known.submitted("sweep", "73323")
     known.slurm.prints("scontrol", captured("scontrol", "failed"))
     source, jobs = known.read()
-    assert source == "sacct, squeue, scontrol" and jobs["73323"]["exit_code"] == "7:0"
+    assert source == "sacct, squeue, scontrol"
+    assert jobs["73323"]["exit_code"] == "7:0"
 
 
 def test_where_no_command_answers_the_ledger_does(known: Known) -> None:
@@ -350,7 +357,8 @@ def test_where_no_command_answers_the_ledger_does(known: Known) -> None:
     known.folder.record("pack", "finished", job="50")
     known.fails("sacct", "squeue", "scontrol")
     source, jobs = known.read()
-    assert source == "ledger" and {job: facts["state"] for job, facts in jobs.items()} == {
+    assert source == "ledger"
+    assert {job: facts["state"] for job, facts in jobs.items()} == {
         "50": "FINISHED",
         "51": "UNKNOWN",
     }
@@ -384,7 +392,8 @@ def test_what_slurm_has_forgotten_the_ledger_still_knows(known: Known) -> None:
         known.folder.record(stage, state, job=job)
     source, jobs = known.read()  # no accounting, and MinJobAge is over
     assert [facts["state"] for facts in jobs.values()] == ["FINISHED", "FAILED", "UNKNOWN"]
-    assert source == "squeue, ledger" and not status.read(known.folder)["healthy"]
+    assert source == "squeue, ledger"
+    assert not status.read(known.folder)["healthy"]
 
 
 def test_a_strangers_job_with_an_id_of_ours_is_not_ours(known: Known) -> None:
@@ -429,7 +438,8 @@ def test_reasons_are_told_in_words() -> None:
     assert status.in_words("AssocGrpCpuLimit").startswith("a limit of your account is reached")
     assert status.in_words("JobArrayTaskLimit") == "job array task limit"
     down = status.in_words(captured("squeue", "node down").splitlines()[2].split("|")[2])
-    assert "drained" in down and "DOWN" not in down
+    assert "drained" in down
+    assert "DOWN" not in down
     told = status.parse_scontrol(captured("scontrol", "node down"))["reason"]
     assert status.in_words(told) == down
 
@@ -438,13 +448,15 @@ def test_a_healthy_run_is_healthy(known: Known) -> None:
     known.records("completed", "array running")
     known.slurm.prints("squeue", captured("squeue", "array running"))
     found = status.read(known.folder)
-    assert found["healthy"] and found["run"] == str(known.folder.path)
+    assert found["healthy"]
+    assert found["run"] == str(known.folder.path)
     assert [one["job"] for one in found["jobs"]] == [
         "73322",
         *(f"73353_{place}" for place in range(6)),
     ]
     jobs = known.read()[1]
-    assert jobs["73353_4"]["waits"] == "job array task limit" and jobs["73353_0"]["waits"] is None
+    assert jobs["73353_4"]["waits"] == "job array task limit"
+    assert jobs["73353_0"]["waits"] is None
     assert json.loads(json.dumps(found)) == found
 
 
@@ -475,7 +487,8 @@ def test_what_failed_or_can_never_run_is_not_healthy(known: Known, name: str) ->
 )
 def test_coming_back_is_no_illness(known: Known, name: str) -> None:
     known.records(name)
-    assert status.read(known.folder)["healthy"] and known.slurm.calls("sacct")
+    assert status.read(known.folder)["healthy"]
+    assert known.slurm.calls("sacct")
 
 
 def test_status_ends_with_code_1_when_something_failed(
@@ -498,7 +511,8 @@ def test_status_ends_with_code_1_when_something_failed(
     assert code() == 1
     capsys.readouterr()
     monkeypatch.setattr(sys, "argv", [*sys.argv[:2], "run=s"])
-    assert code() == 2 and "there are r" in "".join(capsys.readouterr())
+    assert code() == 2
+    assert "there are r" in "".join(capsys.readouterr())
 
 
 # -- states ----------------------------------------------------------------------------------------------------------
@@ -536,7 +550,8 @@ def test_what_squeue_shows_is_alive_and_nothing_is_submitted_in_its_place(
     alive = state not in WELL | BADLY
     assert (set(status.live(known.folder)) == {"5"}) is alive
     found = status.read(known.folder)
-    assert found["going"] is alive and found["healthy"] is (alive or state in WELL)
+    assert found["going"] is alive
+    assert found["healthy"] is (alive or state in WELL)
     assert found["jobs"][0]["state"] == state  # told as it is
 
 
@@ -546,7 +561,8 @@ def test_what_only_the_records_have_is_over(known: Known, state: str) -> None:
     known.slurm.prints("sacct", row(JobID="5", State=state))
     known.slurm.prints("scontrol", f"JobId=5 JobName=ff-r-train JobState={state} ExitCode=0:0\n")
     found = status.read(known.folder)
-    assert status.live(known.folder) == {} and not found["going"]
+    assert status.live(known.folder) == {}
+    assert not found["going"]
     assert (found["healthy"], found["well"]) == (state in WELL, state in WELL)
     assert found["jobs"][0]["state"] == state
 
@@ -561,9 +577,8 @@ def test_a_held_job_is_told_with_the_command_that_releases_it(known: Known, stat
     )
     assert "scontrol release 5 lets it run" in known.read()[1]["5"]["waits"]
     told = status.standing(status.live(known.folder))
-    assert (
-        told.startswith("Slurm jobs 5, 6; 5 is held: scontrol release 5 ") and "scancel 5" in told
-    )
+    assert told.startswith("Slurm jobs 5, 6; 5 is held: scontrol release 5 ")
+    assert "scancel 5" in told
 
 
 def test_a_job_that_was_held_by_hand_is_told_so(known: Known) -> None:
@@ -610,7 +625,8 @@ def test_a_run_of_any_name_finds_its_jobs(known: Known, tmp_path: Path, name: st
     folder.path.mkdir(parents=True)
     folder.record("train", "submitted", job="5")
     called = cluster.job_name(name, "train")
-    assert re.fullmatch(r"ff-[\w.]+-train", called, re.ASCII) and len(called) < 128
+    assert re.fullmatch(r"ff-[\w.]+-train", called, re.ASCII)
+    assert len(called) < 128
     known.slurm.prints("sacct", row(JobID="5", JobName=called, State="FAILED", ExitCode="1:0"))
     assert not status.read(folder)["healthy"]
 
@@ -618,7 +634,9 @@ def test_a_run_of_any_name_finds_its_jobs(known: Known, tmp_path: Path, name: st
 def test_earlier_ends_are_told_by_their_names(known: Known) -> None:
     known.records("preempted", "node lost, requeued", "requeued")
     text = shown(known.folder)
-    assert "1 (preempted)" in text and "1 (node fail)" in text and "1 (requeued)" in text
+    assert "1 (preempted)" in text
+    assert "1 (node fail)" in text
+    assert "1 (requeued)" in text
 
 
 ENDS = [
@@ -659,11 +677,15 @@ def test_a_refused_submission_is_told_until_one_is_accepted(known: Known) -> Non
         "train", "refused", job="", error="Slurm refused the job: The moon is full."
     )
     found = status.read(known.folder)
-    assert not found["healthy"] and not found["well"] and not found["going"]
-    assert "REFUSED" in shown(known.folder) and "The moon is full" in shown(known.folder)
+    assert not found["healthy"]
+    assert not found["well"]
+    assert not found["going"]
+    assert "REFUSED" in shown(known.folder)
+    assert "The moon is full" in shown(known.folder)
     known.submitted("train", "5")
     known.slurm.prints("sacct", row(JobID="5", State="COMPLETED"))
-    assert known.states == {"5": "COMPLETED"} and status.read(known.folder)["well"]
+    assert known.states == {"5": "COMPLETED"}
+    assert status.read(known.folder)["well"]
     known.folder.record("evaluate", "refused", job="", error="Slurm refused the job: no.")
     assert list(known.states.values()) == ["COMPLETED", "REFUSED"]
     known.folder.record("evaluate", "running")  # then it was done without Slurm
@@ -671,7 +693,8 @@ def test_a_refused_submission_is_told_until_one_is_accepted(known: Known) -> Non
 
 
 def test_a_run_of_which_nothing_was_begun_is_no_empty_table(known: Known) -> None:
-    assert not status.read(known.folder)["healthy"] and known.slurm.calls() == []
+    assert not status.read(known.folder)["healthy"]
+    assert known.slurm.calls() == []
     assert "nothing of this run was ever begun" in " ".join(shown(known.folder).split())
 
 
@@ -744,10 +767,8 @@ def test_the_end_of_a_failed_jobs_log_is_shown(known: Known) -> None:
         path.write_text("\n".join(f"line {number}" for number in range(99)))
     _, jobs = known.read()
     assert jobs["73322"]["log_tail"] is None
-    assert (
-        jobs["73323"]["log_tail"].splitlines()[-1] == "line 98"
-        and len(jobs["73323"]["log_tail"].splitlines()) < 30
-    )
+    assert jobs["73323"]["log_tail"].splitlines()[-1] == "line 98"
+    assert len(jobs["73323"]["log_tail"].splitlines()) < 30
 
 
 def test_of_several_tasks_the_log_of_the_one_that_failed_first_is_shown(known: Known) -> None:
@@ -792,7 +813,8 @@ def test_a_job_that_was_submitted_again_is_judged_by_its_copy(known: Known) -> N
         "51|RUNNING|None|n1|0:05|10:00|ff-r-train\n61_1|RUNNING|None|n1|0:05|10:00|ff-r-finalists\n",
     )
     assert known.states == {"51": "RUNNING", "60_0": "COMPLETED", "61_1": "RUNNING"}
-    assert status.read(known.folder)["healthy"] and set(status.live(known.folder)) == {
+    assert status.read(known.folder)["healthy"]
+    assert set(status.live(known.folder)) == {
         "51",
         "61_1",
     }
@@ -811,15 +833,19 @@ def test_what_can_never_run_is_not_waited_for(known: Known) -> None:
     job, name = sacct("can never run").split("|")[:2]
     known.slurm.prints("squeue", f"{job}|PENDING|DependencyNeverSatisfied||0:00|10:00|{name}\n")
     facts = known.read()[1][job]
-    assert facts["state"] == "PENDING" and not facts["live"] and not facts["healthy"]
-    assert status.live(known.folder) == {} and not status.read(known.folder)["going"]
+    assert facts["state"] == "PENDING"
+    assert not facts["live"]
+    assert not facts["healthy"]
+    assert status.live(known.folder) == {}
+    assert not status.read(known.folder)["going"]
 
 
 def test_a_local_run_is_told_from_its_ledger(known: Known) -> None:
     known.folder.record("pack", "finished")
     known.folder.record("train", "running")
     found = status.read(known.folder)
-    assert found["healthy"] and [(one["stage"], one["state"]) for one in found["jobs"]] == [
+    assert found["healthy"]
+    assert [(one["stage"], one["state"]) for one in found["jobs"]] == [
         ("pack", "FINISHED"),
         ("train", "RUNNING"),
     ]
@@ -841,7 +867,8 @@ def test_progress_comes_from_the_runs_own_files(known: Known) -> None:
     os.utime(beat, (time.time() - 300, time.time() - 300))
     facts = known.read()[1]["73322"]
     assert (facts["kimg"], facts["images_per_s"]) == (2.5, 100)
-    assert 295 <= facts["heartbeat_s"] <= 310 and 0 <= facts["checkpoint_s"] <= 10
+    assert 295 <= facts["heartbeat_s"] <= 310
+    assert 0 <= facts["checkpoint_s"] <= 10
 
 
 @pytest.mark.parametrize(("better", "best"), [("lower", 0.2), ("higher", 0.9)])
@@ -860,7 +887,8 @@ def test_a_sweeps_best_score_is_that_of_what_it_looks_for(
         json.dumps({"metric": "fit", "better": better})
     )
     facts = known.read()[1]["73323"]
-    assert facts["trials"] == 3 and facts["best"] == best
+    assert facts["trials"] == 3
+    assert facts["best"] == best
 
 
 def shown(folder: RunDir) -> str:
@@ -874,12 +902,17 @@ def test_the_table_shows_every_job_and_survives_brackets(known: Known) -> None:
     known.records("completed", "failed", "array running", "can never run")
     known.slurm.prints("squeue", captured("squeue", "array running"))
     text = shown(known.folder)
-    assert "from sacct" in text and "n[1-2]" in text and "133M / 1000M" in text and "7:0" in text
-    assert "00:00:05 / 00:30:00" in text and states.REASONS["DependencyNeverSatisfied"] in text
+    assert "from sacct" in text
+    assert "n[1-2]" in text
+    assert "133M / 1000M" in text
+    assert "7:0" in text
+    assert "00:00:05 / 00:30:00" in text
+    assert states.REASONS["DependencyNeverSatisfied"] in text
     for job in ("73322", "73323", "73325", "73353_0", "73353_5"):
         assert job in text
     known.fails("sacct", "squeue", "scontrol")
-    assert "UNKNOWN" in shown(known.folder) and "ledger" in shown(known.folder)
+    assert "UNKNOWN" in shown(known.folder)
+    assert "ledger" in shown(known.folder)
 
 
 def failures(folder: RunDir) -> list[tuple[str, str]]:
@@ -893,7 +926,8 @@ def test_what_slurm_knows_of_silent_ends_is_written_into_the_ledger_once(known: 
     for _ in range(2):
         status.record_failures(known.folder)
     found = dict(failures(known.folder))
-    assert set(found) == {"killed", "finalists", "canc"} and len(failures(known.folder)) == 3
+    assert set(found) == {"killed", "finalists", "canc"}
+    assert len(failures(known.folder)) == 3
     assert "FAILED (exit code 9:0) of Slurm job 73326" in found["killed"]
     assert found["finalists"] == "Slurm job 73324 never ran, because a job before it failed"
     assert found["canc"].startswith("CANCELLED")

@@ -132,9 +132,8 @@ def test_a_temporary_folder_that_is_none_is_named_and_a_right_one_stays(
     environment["TMPDIR"] = str(tmp_path / "missing")
     assert surroundings.settle(started_by_us=False) == ["TMPDIR"]
     environment["TMPDIR"] = str(tmp_path)
-    assert surroundings.settle(started_by_us=False) == [] and environment["TMPDIR"] == str(
-        tmp_path
-    )
+    assert surroundings.settle(started_by_us=False) == []
+    assert environment["TMPDIR"] == str(tmp_path)
 
 
 def test_modules_are_found_from_other_folders_too(
@@ -291,7 +290,8 @@ def test_a_hostile_shell_changes_no_weight(faces: Faces, tmp_path: Path) -> None
     ):
         ran = job(tmp_path, run, faces, environment)
         assert ran.returncode == 0, ran.stderr
-        assert "Traceback" not in ran.stderr and "libgomp" not in ran.stderr
+        assert "Traceback" not in ran.stderr
+        assert "libgomp" not in ran.stderr
         done = json.loads((tmp_path / "runs" / run / "train" / "DONE.json").read_text())
         digests.append(done["outputs"]["checkpoint"])
     assert digests[0] == digests[1]
@@ -310,9 +310,7 @@ def test_a_hostile_shell_changes_no_weight(faces: Faces, tmp_path: Path) -> None
 
 def test_copies_started_by_a_launcher_end_with_one_line(faces: Faces, tmp_path: Path) -> None:
     ran = job(tmp_path, "four", faces, {**os.environ, "PYTHONPATH": str(ROOT), **TORCHRUN})
-    assert (
-        ran.returncode == 2
-        and ran.stderr.startswith("error: WORLD_SIZE=4 is set")
-        and ran.stderr.count("\n") == 1
-    )
+    assert ran.returncode == 2
+    assert ran.stderr.startswith("error: WORLD_SIZE=4 is set")
+    assert ran.stderr.count("\n") == 1
     assert not (tmp_path / "runs").exists()

@@ -36,11 +36,13 @@ def write_set(
         if images is None
         else images
     )
-    made, first = {}, 0
+    made = {}
+    first = 0
     for name, table in splits.items():
         table = table.reset_index(drop=True)
         table.insert(0, "file", [f"{name}/{number}.png" for number in range(len(table))])
-        parts, half = [], -(-len(table) // 2)
+        parts = []
+        half = -(-len(table) // 2)
         for number, start in enumerate(range(0, len(table), half)):
             rows = table.iloc[start : start + half]
             where = range(first + start, first + start + len(rows))
@@ -128,7 +130,8 @@ def test_the_correction_takes_away_the_bias_of_few_images() -> None:
 @pytest.mark.parametrize("counts", [[[0, 0], [0, 0]], [[5, 4], [0, 0]], [[5, 0], [3, 0]]])
 def test_a_label_that_does_not_vary_goes_with_nothing(counts: list[list[int]]) -> None:
     table = np.array(counts, float)
-    assert np.isnan(survey.phi(table)) and np.isnan(survey.cramers_v(table))
+    assert np.isnan(survey.phi(table))
+    assert np.isnan(survey.cramers_v(table))
 
 
 def test_clustering_puts_those_side_by_side_that_go_together() -> None:
@@ -140,7 +143,8 @@ def test_clustering_puts_those_side_by_side_that_go_together() -> None:
     found = survey.clustered(values)
     assert sorted(found) == list(range(6))
     assert all(abs(found.index(a) - found.index(b)) == 1 for a, b in pairs.items())
-    assert survey.clustered(np.eye(0)) == [] and survey.clustered(np.eye(2)) == [0, 1]
+    assert survey.clustered(np.eye(0)) == []
+    assert survey.clustered(np.eye(2)) == [0, 1]
 
 
 def test_missing_labels_are_left_out_pair_by_pair() -> None:
@@ -187,7 +191,8 @@ def planted(tmp_path: Path) -> Index:
             "categorical", tuple(str(number) for number in range(survey.MOST_CLASSES + 1))
         ),
     }
-    draws, splits = np.random.default_rng(6), {}
+    draws = np.random.default_rng(6)
+    splits = {}
     for name, count, first in (("train", 60, 0), ("test", 40, 3)):
         who = np.arange(count) % 7 + first
         who[who == 6] = -1  # nobody knows
@@ -209,7 +214,8 @@ def test_counts_people_and_leaks_are_those_planted(planted: Index) -> None:
     assert found["labels"]["Rare"]["images"] == {"train": [59, 1], "test": [39, 1]}
     assert found["labels"]["Rare"]["people"] == [9, 2]
     assert found["labels"]["a/b *"]["images"] == {"train": [20, 20, 0], "test": [13, 13, 0]}
-    assert "images" not in found["labels"]["City"] and "images" not in found["labels"]["Person"]
+    assert "images" not in found["labels"]["City"]
+    assert "images" not in found["labels"]["Person"]
     yaw = pd.concat([planted.table(split)["Yaw"] for split in ("train", "test")])
     assert found["labels"]["Yaw"]["quantiles"] == pytest.approx(
         yaw.quantile([0, 0.05, 0.5, 0.95, 1]).tolist()
@@ -236,9 +242,8 @@ def test_brightness_and_grids_are_of_the_images(planted: Index) -> None:
         for code, row in enumerate(shown):
             members = np.flatnonzero(tables[name] == code)
             row = row[row < 255]
-            assert len(set(row)) == len(row) == min(survey.COLUMNS, len(members)) and set(
-                row
-            ) <= set(members)
+            assert len(set(row)) == len(row) == min(survey.COLUMNS, len(members))
+            assert set(row) <= set(members)
     before = {path.name: path.read_bytes() for path in planted.folder.glob("samples/*.png")}
     assert len(before) == 3
     survey.survey(planted)
@@ -256,13 +261,17 @@ def test_large_images_are_shrunk_and_few_of_them_measured(
     found = survey.survey(index)
     assert found["brightness"]["images"] == 4
     with Image.open(tmp_path / found["samples"]) as picture:
-        assert picture.mode == "RGB" and picture.height // 4 <= survey.SIDE
+        assert picture.mode == "RGB"
+        assert picture.height // 4 <= survey.SIDE
 
 
 def test_a_set_without_labels_and_people_has_pictures(tmp_path: Path) -> None:
     found = survey.survey(write_set(tmp_path, {"train": pd.DataFrame(index=range(5))}, {}))
-    assert found["labels"] == {} and "people" not in found and found["together"]["labels"] == []
-    assert found["splits"] == {"train": 5} and (tmp_path / found["samples"]).is_file()
+    assert found["labels"] == {}
+    assert "people" not in found
+    assert found["together"]["labels"] == []
+    assert found["splits"] == {"train": 5}
+    assert (tmp_path / found["samples"]).is_file()
 
 
 def test_where_nothing_can_be_written_the_survey_goes_to_the_cache(
@@ -273,7 +282,5 @@ def test_where_nothing_can_be_written_the_survey_goes_to_the_cache(
     survey.survey(planted)
     assert sorted(planted.folder.iterdir()) == before
     assert survey.place(planted).parent == rundir.cache_folder() / "surveys"
-    assert (
-        len(list(survey.place(planted).rglob("*.png"))) == 3
-        and (survey.place(planted) / "survey.json").is_file()
-    )
+    assert len(list(survey.place(planted).rglob("*.png"))) == 3
+    assert (survey.place(planted) / "survey.json").is_file()

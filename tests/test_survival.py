@@ -63,7 +63,8 @@ def kill_in_training(
 ) -> None:
     """Start a job, wait until it has saved something, and kill it without warning a moment later."""
     process = start(job, folder, f"run={name}", *arguments)
-    checkpoints, limit = folder / "runs" / name / "train" / "checkpoints", time.monotonic() + 120
+    checkpoints = folder / "runs" / name / "train" / "checkpoints"
+    limit = time.monotonic() + 120
     seen = len(list(checkpoints.glob("*.pt")))
     newest = max(checkpoints.glob("*.pt"), default=None)
     while (
@@ -138,7 +139,8 @@ def test_a_polite_stop_saves_and_the_same_command_goes_on(faces: Faces, tmp_path
     ):
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 75 and "interrupted" in (tmp_path / "log.txt").read_text()
+    assert process.wait(60) == 75
+    assert "interrupted" in (tmp_path / "log.txt").read_text()
     finish("train_gan", tmp_path, "run=stopped", *arguments)
     assert done(tmp_path, "stopped")["checkpoint"] == done(tmp_path, "whole")["checkpoint"]
 
@@ -193,11 +195,13 @@ def test_a_sweep_killed_and_continued_loses_and_repeats_no_finished_trial(
     assert scores("killed") == scores("whole")
     assert done(tmp_path, "killed", "finalists") == done(tmp_path, "whole", "finalists")
     report = json.loads((tmp_path / "runs" / "killed" / "report.json").read_text())
-    assert report and (tmp_path / "runs" / "killed" / "report.html").stat().st_size > 10**6
+    assert report
+    assert (tmp_path / "runs" / "killed" / "report.html").stat().st_size > 10**6
     before = (tmp_path / "log.txt").stat().st_size
     finish("sweep_gan", tmp_path, "run=killed", *arguments)
     again = (tmp_path / "log.txt").read_text()[before:]
-    assert again.count(": complete") == 5 and ": done" not in again
+    assert again.count(": complete") == 5
+    assert ": done" not in again
 
 
 def test_a_training_goes_on_with_another_number_of_ranks_on_the_same_images(

@@ -90,7 +90,8 @@ def test_tables_of_the_same_columns_are_stacked_and_others_joined(tmp_path: Path
     images = tables.Images(["1.png", "2.png", "3.png"])
     optional = {"file": "d.csv", "columns": ["file", "D"], "optional": True}
     table = tables.read_tables([*specs, optional], tmp_path, images).rows
-    assert table.loc["2.png"].tolist() == ["y", "7"] and table.index.tolist() == [
+    assert table.loc["2.png"].tolist() == ["y", "7"]
+    assert table.index.tolist() == [
         "1.png",
         "2.png",
         "3.png",
@@ -110,7 +111,8 @@ def test_tables_of_the_same_columns_are_stacked_and_others_joined(tmp_path: Path
 def test_what_spreadsheets_write_is_read(tmp_path: Path) -> None:
     (tmp_path / "a.CSV").write_text("file;Age;Smile;\na.png;11,5;1;\nb.png;7,25;0;\n")
     table = tables.read_table(tmp_path / "a.CSV").rows
-    assert table["Age"].tolist() == ["11.5", "7.25"] and table.columns.tolist() == [
+    assert table["Age"].tolist() == ["11.5", "7.25"]
+    assert table.columns.tolist() == [
         "file",
         "Age",
         "Smile",

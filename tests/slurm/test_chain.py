@@ -53,7 +53,8 @@ def test_a_sweep_is_one_command_and_ends_with_a_report(
     ]
     assert place.records("s") == [f"ff-s-{stage} COMPLETED" for stage in stages]
     report = json.loads((place.path("s") / "report.json").read_text())
-    assert not report["failures"] and (place.path("s") / "report.html").stat().st_size > 10**6
+    assert not report["failures"]
+    assert (place.path("s") / "report.html").stat().st_size > 10**6
     assert len(report["sweep"]["trials"]) == 4
     nodes = place.status("s")
     assert nodes["sweep"]["nodes"] == nodes["finalists"]["nodes"] == "n[1-2]"
@@ -62,7 +63,8 @@ def test_a_sweep_is_one_command_and_ends_with_a_report(
         row["job"].partition("_")[0] for row in nodes.values() if isinstance(row, dict)
     }, again
     private = place.path("s") / "private"
-    assert stat.S_IMODE(private.stat().st_mode) == 0o700 and not list(private.glob("*.token"))
+    assert stat.S_IMODE(private.stat().st_mode) == 0o700
+    assert not list(private.glob("*.token"))
 
 
 def test_a_preempted_training_goes_on_bit_for_bit(place: Place) -> None:
@@ -74,11 +76,9 @@ def test_a_preempted_training_goes_on_bit_for_bit(place: Place) -> None:
     place.until_ended("low")
     status = place.status("low")
     assert place.weights("low") == place.weights("whole"), place.logs("low")
-    assert (
-        status["train"]["restarts"] == 1
-        and status["train"]["state"] == "COMPLETED"
-        and status["source"].startswith("sacct")
-    )
+    assert status["train"]["restarts"] == 1
+    assert status["train"]["state"] == "COMPLETED"
+    assert status["source"].startswith("sacct")
     ledger = (place.path("low") / "jobs.jsonl").read_text()
     assert '"interrupted"' in ledger  # it was told, and saved, instead of being killed
 
@@ -108,20 +108,25 @@ def test_what_depends_on_a_failed_stage_never_runs_and_people_are_told_why(place
     ]
     assert "this judge is broken on purpose" in place.job("sweep_gan", *arguments, code=1)
     found = {line.split()[0]: line.split()[1] for line in place.records("b")}
-    assert found["ff-b-prepare"] == "FAILED" and found["ff-b-report"] == "COMPLETED"
+    assert found["ff-b-prepare"] == "FAILED"
+    assert found["ff-b-report"] == "COMPLETED"
     assert found["ff-b-sweep"] == found["ff-b-finalists"] == found["ff-b-evaluate"] == "CANCELLED"
     report = json.loads((place.path("b") / "report.json").read_text())
     failures = {one["name"]: one for one in report["failures"]}
-    assert report["kind"] == "sweep" and "broken on purpose" in failures["judge"]["log_tail"]
+    assert report["kind"] == "sweep"
+    assert "broken on purpose" in failures["judge"]["log_tail"]
     assert "a job before it failed" in failures["finalists"]["error"]
     place.job("status", "run=b", code=1)
 
 
 def test_sbatch_says_no_and_nothing_stays_in_the_queue(place: Place) -> None:
     told = place.train("no", place.profile(partition="nowhere"), code=2)
-    assert "partition='nowhere' is no partition here" in told and "Traceback" not in told
+    assert "partition='nowhere' is no partition here" in told
+    assert "Traceback" not in told
     told = place.train("no", place.profile(sbatch={"reservation": "nowhere"}), code=2)
-    assert "error: Slurm refused" in told and "reservation" in told and "Traceback" not in told
+    assert "error: Slurm refused" in told
+    assert "reservation" in told
+    assert "Traceback" not in told
     assert "Slurm refused the job" in place.job("status", "run=no", code=1)
     told = place.train(
         "no", place.profile(cpu_partition="cpu", memory_gb=9999), code=2
@@ -140,11 +145,9 @@ def test_the_commands_of_the_readme_that_need_a_cluster_work(place: Place) -> No
     assert (
         "sees none of the GPUs that were granted" in told
     )  # pretended GPUs are told from real ones
-    assert (
-        "all-reduce of 2 tasks" in told
-        and "on n1, n2, which see this folder" in told
-        and "partition: " in told.split("# a profile")[1]
-    )
+    assert "all-reduce of 2 tasks" in told
+    assert "on n1, n2, which see this folder" in told
+    assert "partition: " in told.split("# a profile")[1]
     place.train("r", place.profile())
     status = next(line for line in readme.splitlines() if line.startswith("python jobs/status.py"))
     told = place.job("status", *shlex.split(status)[2:])

@@ -49,7 +49,9 @@ def test_a_job_has_two_hosts_with_addresses_of_their_own(slurm: Cluster) -> None
     ).splitlines()
     (n1, a1, *seen1), (n2, a2, *seen2) = sorted(line.split() for line in lines)
     assert (n1, n2) == ("n1", "n2")
-    assert a1.startswith("10.") and a1.rpartition(".")[0] == a2.rpartition(".")[0] and a1 != a2
+    assert a1.startswith("10.")
+    assert a1.rpartition(".")[0] == a2.rpartition(".")[0]
+    assert a1 != a2
     assert seen1 == seen2 == [a1, "n1", a2, "n2"]
 
 

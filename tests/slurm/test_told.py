@@ -126,7 +126,8 @@ def test_a_rank_that_raises_ends_its_job_and_is_not_requeued(place: Place) -> No
         "broken"
     )
     assert "LookupError: this rank is broken on purpose" in row["log_tail"]
-    assert "asks to be requeued" not in place.logs("broken") and "Restarts=0" in shown
+    assert "asks to be requeued" not in place.logs("broken")
+    assert "Restarts=0" in shown
     job = place.ids("broken")["train"]
     assert place.cluster.run("sacct", "-DnXP", "-o", "State", "-j", job).split() == [
         "FAILED"
@@ -146,7 +147,8 @@ def test_a_stop_where_requeueing_is_forbidden_is_one_copy(place: Place) -> None:
     assert (row["job"], row["state"]) == (place.ids("copied")["train"], "COMPLETED"), place.logs(
         "copied"
     )
-    assert len(submitted(place, "copied")) == 3 and "interrupted" in place.ledger("copied")
+    assert len(submitted(place, "copied")) == 3
+    assert "interrupted" in place.ledger("copied")
 
 
 def test_a_held_job_is_told_with_its_release_and_nothing_is_submitted_again(place: Place) -> None:
@@ -156,10 +158,8 @@ def test_a_held_job_is_told_with_its_release_and_nothing_is_submitted_again(plac
     jobs = place.ids("held")
     place.cluster.run("scontrol", "hold", jobs["prepare"])
     told = place.train("held", place.profile())
-    assert (
-        "already running" in told
-        and f"{jobs['prepare']} is held: scontrol release {jobs['prepare']}" in told
-    )
+    assert "already running" in told
+    assert f"{jobs['prepare']} is held: scontrol release {jobs['prepare']}" in told
     assert f"scontrol release {jobs['prepare']}" in place.status("held")["prepare"]["waits"]
 
     place.cluster.run("scancel", blocker)
@@ -172,11 +172,9 @@ def test_a_held_job_is_told_with_its_release_and_nothing_is_submitted_again(plac
         "the hold",
     )
     row = place.status("held")["prepare"]
-    assert (
-        row["state"] == "SPECIAL_EXIT"
-        and row["live"]
-        and f"scontrol release {jobs['prepare']}" in row["waits"]
-    )
+    assert row["state"] == "SPECIAL_EXIT"
+    assert row["live"]
+    assert f"scontrol release {jobs['prepare']}" in row["waits"]
     assert "is held: scontrol release" in place.train("held", place.profile())
     place.cluster.run("scontrol", "release", jobs["prepare"])
     place.until_ended("held")
@@ -201,7 +199,8 @@ def test_names_and_folders_with_marks_in_them_run_to_their_end(place: Place) -> 
         )
         found = json.loads((path / "train" / "DONE.json").read_text())
         rows = json.loads(place.job("status", f"run={path}", "json=true"))["jobs"]
-        assert found["outputs"] and {row["state"] for row in rows} == {"COMPLETED"}
+        assert found["outputs"]
+        assert {row["state"] for row in rows} == {"COMPLETED"}
 
 
 def test_names_that_slurm_would_read_otherwise_are_refused(place: Place) -> None:
@@ -255,7 +254,8 @@ def test_the_same_command_from_two_login_nodes_is_one_chain(place: Place) -> Non
     assert [one.returncode for one in both] == [0, 0], told
     assert sum("already running" in text for text in told) == 1, told
     jobs = place.ids("twice")
-    assert sorted(submitted(place, "twice")) == sorted(jobs.values()) and len(jobs) == 2
+    assert sorted(submitted(place, "twice")) == sorted(jobs.values())
+    assert len(jobs) == 2
     for text in told:
         assert all(job in text for job in jobs.values()), text
     named = place.cluster.run(
