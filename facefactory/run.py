@@ -273,12 +273,23 @@ def space_of(run: Run) -> Space:
 
 
 def with_params(run: Run, params: dict[str, Any], **training: Any) -> Run:
-    """The config tree of a trial; a model of another name starts from its own defaults."""
+    """The config tree of a trial.
+
+    A component of another name starts from its own defaults, without settings for networks of the one before.
+    """
     tree = dataclasses.asdict(run)
     for part in ("model", "objective"):
-        name = params.get(f"{part}.name", tree[part]["name"])
-        if name != tree[part]["name"]:
-            tree[part] = {"name": name}
+        if params.get(f"{part}.name", tree[part]["name"]) != tree[part]["name"]:
+            modules = tree["training"]["modules"]
+            kept = {
+                path: settings
+                for path, settings in modules.items()
+                if path.startswith("objective.") != (part == "objective")
+            }
+            tree["training"]["modules"] = kept
+    for param in params:
+        if param.endswith(".name"):
+            _rename(tree, param.split(".")[:-1], params[param])
     arguments = [
         f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in params.items()
     ]
@@ -296,6 +307,15 @@ def _foreign(spec: dict[str, Any]) -> dict[str, Any]:
         raise registry.unknown("foreign: its name is missing", "", known)
     found = registry.resolve("foreign", spec)
     return {**found, "weights": _absolute(found["weights"])}
+
+
+def _rename(tree: dict[str, Any], path: list[str], name: str) -> None:
+    """Take the options of the component at a path away, if it has another name."""
+    *above, last = path
+    for word in above:
+        tree = tree.get(word, {})
+    if last in tree and tree[last].get("name") != name:
+        tree[last] = {"name": name}
 
 
 def own_files(run: Run) -> list[str]:

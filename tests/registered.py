@@ -22,6 +22,13 @@ SMALL = {
     "start": 8,
     "g_widths": [8, 4],
     "d_widths": [4, 8],
+    "levels": 2,
+    "memory": 16,
+    "z_top": 3,
+    "maps": 1,
+    "codes": 8,
+    "code_dim": 4,
+    "prior_width": 8,
 }
 LAZY = {"interval": 2}  # several times in six iterations
 Spec = dict[str, Any]

@@ -156,7 +156,7 @@ def test_dry_run_of_every_job_and_preset_plans_and_starts_nothing(
         .get("model", {})
         .get("name")
     )
-    if trains and usual and trains != usual:
+    if trains and usual and trains.split("/")[0] != usual.split("/")[0]:
         pytest.skip(f"{preset} trains {trains}, the job {usual}")
     command.start(
         name,

@@ -191,6 +191,21 @@ def test_an_impossible_width_is_refused(name: str, width: int) -> None:
         build(name, facts(), width=width)
 
 
+@with_option("conditions")
+def test_a_model_may_be_told_labels(name: str) -> None:
+    model = build(name, facts(), conditions=["Person", "Glasses"])
+    assert model.conditions == ("Person", "Glasses")
+    check(model, facts())
+    z, images = torch.randn(16, model.z_dim), torch.rand(16, 1, 16, 16)
+    for method, inputs in (("sample", z), ("decode", z), ("encode", images)):
+        if hasattr(model, method):
+            found = [getattr(model, method)(inputs, c + torch.zeros(16, 9)) for c in (0.0, 9.0)]
+            pairs = zip(*found, strict=True) if method == "encode" else [found]
+            assert not all(torch.equal(one, other) for one, other in pairs)
+    with pytest.raises(UserError, match="the set has no label 'Hat'"):
+        build(name, facts(), conditions=["Hat"])
+
+
 NAMES = [
     "hair.color",
     "type",

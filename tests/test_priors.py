@@ -9,7 +9,7 @@ import torch
 
 from facefactory import registry
 from facefactory.evaluation import priors
-from facefactory.evaluation.priors import gaussian_mixture
+from facefactory.evaluation.priors import gaussian_mixture, second_stage
 from facefactory.metrics import Array
 
 
@@ -79,3 +79,20 @@ def test_codes_without_spread_and_few_codes_are_no_hindrance() -> None:
     assert torch.isfinite(few.codes(torch.randn(5, 33))).all()
     with pytest.raises(ValueError, match="needs at least 10 training images; there are 9"):
         gaussian_mixture.fit(codes(9), 0)
+
+
+def test_a_second_vae_draws_codes_where_codes_are_though_no_normal_is_there() -> None:
+    # a ring: nothing lies at its middle, where a normal has its most
+    rng = np.random.default_rng(0)
+    angle = rng.uniform(0, 2 * np.pi, 2000)
+    ring = np.stack([np.cos(angle), np.sin(angle)], 1) + 0.03 * rng.normal(size=(2000, 2))
+    before = torch.get_rng_state()
+    prior = second_stage.fit(3 + 2 * ring, 0)
+    assert torch.equal(torch.get_rng_state(), before)
+    numbers = torch.randn(2000, prior.width, generator=torch.Generator().manual_seed(1))
+    drawn = (prior.codes(numbers).numpy() - 3) / 2
+    normal = rng.normal(size=drawn.shape) * ring.std(0)
+    near, far = (np.mean(np.abs(np.linalg.norm(one, axis=1) - 1) < 0.3) for one in (drawn, normal))
+    assert near > 0.7 and far < 0.5
+    quarters = np.histogram(np.arctan2(drawn[:, 1], drawn[:, 0]), 4, (-np.pi, np.pi))[0]
+    assert quarters.min() > 250

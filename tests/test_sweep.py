@@ -416,10 +416,9 @@ def test_every_example_of_a_space_becomes_the_config_of_a_trial(space: str, pres
                 found = found[key] if isinstance(found, dict) else getattr(found, key)
             assert found in (value, {"name": value})
         assert made.training.total_kimg == run.sweep.max_kimg
-        assert (
-            made.training.batch_size == run.training.batch_size
-            and made.model["name"] == run.model["name"]
-        )
+        assert made.training.batch_size == run.training.batch_size and made.model[
+            "name"
+        ] == params.get("model.name", run.model["name"])
 
 
 def test_a_trial_of_another_model_starts_from_that_models_defaults() -> None:
@@ -429,6 +428,33 @@ def test_a_trial_of_another_model_starts_from_that_models_defaults() -> None:
     assert (
         made.model["width"] == 16 and "g_norm" not in made.model and "loss" not in made.objective
     )
+
+
+def test_a_likelihood_of_another_name_starts_from_its_defaults() -> None:
+    chosen = ["model.name=vae/conv", "objective.name=elbo", "objective.likelihood.sigma=0.3"]
+    run = resolve(config.load(Run, [*chosen, "objective.likelihood.name=gaussian"], []))
+    same = with_params(run, {"objective.likelihood.name": "gaussian"})
+    assert same.objective["likelihood"] == {"name": "gaussian", "sigma": 0.3}
+    params = {"objective.likelihood.name": "laplace", "objective.likelihood.scale": 0.2}
+    made = with_params(run, params)
+    assert made.objective["likelihood"] == {"name": "laplace", "scale": 0.2}
+    other = with_params(run, {"objective.name": "factor", **params})
+    assert other.objective["likelihood"] == {"name": "laplace", "scale": 0.2}
+
+
+def test_settings_of_networks_go_with_the_component_that_has_them() -> None:
+    modules = '{"objective.critic": {"lr": 0.1}, "encoder": {"lr": 0.2}}'
+    chosen = ["model.name=vae/conv", "objective.name=factor", f"training.modules={modules}"]
+    run = resolve(config.load(Run, chosen, []))
+    assert set(with_params(run, {}).training.modules) == {"objective.critic", "encoder"}
+    assert set(with_params(run, {"objective.name": "elbo"}).training.modules) == {"encoder"}
+    other = with_params(run, {"model.name": "vae/resnet"})
+    assert set(other.training.modules) == {"objective.critic"}
+
+
+def test_the_space_of_vaes_covers_networks_and_objectives() -> None:
+    space = config.read_yaml(JOBS / "spaces" / "vae.yaml")
+    assert len(space["model.name"]["choice"]) >= 3 and len(space["objective.name"]["choice"]) >= 4
 
 
 def test_a_parameter_that_the_model_does_not_have_is_refused_by_name() -> None:

@@ -27,11 +27,28 @@ class Joined(nn.Sequential):
         return super().forward(torch.cat([x.flatten(1), c], 1))
 
 
+class Told(nn.Sequential):
+    """Layers in a row, the last of which sees the condition vector beside what came so far."""
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:  # type: ignore[override]
+        """The last layer's output."""
+        *layers, last = self
+        for layer in layers:
+            x = layer(x)
+        out: Tensor = last(torch.cat([x, c], 1))
+        return out
+
+
 def norm2d(name: Norm, channels: int) -> nn.Module:
     """`batch` (mixes the images of a batch), `group` (8 channels a group) or `none`."""
     if name == "group":
         return nn.GroupNorm(max(1, channels // 8), channels)
     return nn.BatchNorm2d(channels) if name == "batch" else nn.Identity()
+
+
+def bounded(logvar: Tensor) -> Tensor:
+    """A posterior's log variances as they can be: exp() of the first steps must stay finite."""
+    return logvar.clamp(-12, 12)
 
 
 def halves(facts: Facts, depth: int, kernel: int) -> list[Size]:

@@ -46,6 +46,17 @@ def active(kl: Tensor) -> Tensor:
     return (kl.mean(0) > ACTIVE_NATS).sum().to(kl)
 
 
+def collapse(scalars: dict[str, float], z_dim: int) -> list[str]:
+    """A sentence where codes carry nothing, by `kl_nats` and `active_units`."""
+    if scalars["active_units"] >= 1:
+        return []
+    return [
+        f"posterior collapse: an image's code has {scalars['kl_nats']:.3g} nats, and none of {z_dim} dimensions "
+        f"more than {ACTIVE_NATS}; the decoder draws without it. Give a smaller beta, or a schedule that begins "
+        "small, or a likelihood with a smaller sigma."
+    ]
+
+
 class Variational(nn.Module, Objective):
     """-log p(x|z) + a price on codes; files differ in the price."""
 
@@ -57,7 +68,8 @@ class Variational(nn.Module, Objective):
         self.pixels = facts.channels * facts.height * facts.width
         self.z_dim = model.z_dim
         learned = isinstance(likelihood, nn.Module) and any(True for _ in likelihood.parameters())
-        self.phases = (Phase("vae", (".", LIKELIHOOD) if learned else (".",)),)
+        trained = (".", LIKELIHOOD) if learned else (".",)
+        self.phases: tuple[Phase, ...] = (Phase("vae", trained),)
 
     def loss(self, phase: str, model: VAE, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """-log p(x|z) + the price, nats per image."""
@@ -81,14 +93,7 @@ class Variational(nn.Module, Objective):
 
     def health(self, scalars: dict[str, float]) -> list[str]:
         """Posterior collapse, and what the likelihood says."""
-        found = self.likelihood.health(scalars)
-        if scalars["active_units"] < 1:
-            found.append(
-                f"posterior collapse: {scalars['kl_nats']:.3g} nats in the code of an image, and no dimension of "
-                f"{self.z_dim} has more than {ACTIVE_NATS}; the decoder draws without it. Give a smaller beta, or a "
-                "schedule that begins small, or a likelihood with a smaller sigma."
-            )
-        return found
+        return self.likelihood.health(scalars) + collapse(scalars, self.z_dim)
 
     def equivalent(self, beta: float | dict[str, float]) -> str:
         """A β in the convention of means, in words."""

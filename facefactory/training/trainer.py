@@ -69,6 +69,13 @@ def _require(
         )
 
 
+def _objective(task: Task, facts: Facts, model: nn.Module) -> Any:
+    """The objective, its own networks drawn by the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(task.seed)
+        return registry.build("objectives", task.objective, facts, model)
+
+
 class Trainer:
     """A training's state, its clock and its checkpoints."""
 
@@ -87,7 +94,7 @@ class Trainer:
             made.start()  # published weights enter here and never again
         laid = arithmetic.memory_format(task.options)
         self.model = made.to(*place, memory_format=laid).train()
-        self.objective = registry.build("objectives", task.objective, self.facts, self.model)
+        self.objective = _objective(task, self.facts, self.model)
         self.objective.to(*place, memory_format=laid)
         self.step = Step(
             self.model,
