@@ -380,6 +380,7 @@ def _begin(order: Order, todo: list[Stage]) -> str | None:
         if order.makes:
             accept = run.changed == "accept"
             rundir.prepare(path, config.dump(run), order.identity, order.command, accept)
+            rundir.keep_stages(path, [stage.name for stage in order.stages])
         else:
             with open(path / "command.txt", "a") as commands:
                 commands.write(order.command + "\n")

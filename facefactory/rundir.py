@@ -1,6 +1,6 @@
 """The run folder: its owner, its ledger, which stages are done; every write is atomic.
 
-Layout: config.yaml, command.txt, starting.json (while a command starts it), owner.json, jobs.jsonl,
+Layout: config.yaml, command.txt, stages.json, starting.json (while a command starts it), owner.json, jobs.jsonl,
 private/, report.html, `<stage>/{STAGE.json, DONE.json, …}`.
 """
 
@@ -16,7 +16,7 @@ import shlex
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -518,3 +518,14 @@ def prepare(
     with naming(path / "command.txt"), open(path / "command.txt", "a") as commands:
         commands.write(command + "\n")
     return RunDir(path)
+
+
+def keep_stages(path: Path, names: Sequence[str]) -> None:
+    """Keep which stages a run's command makes."""
+    write_json(path / "stages.json", list(names))
+
+
+def stages_of(path: Path) -> list[str]:
+    """The stages that a run's command makes; none where that is not known."""
+    found = read_json(path / "stages.json")
+    return [str(name) for name in found] if isinstance(found, list) else []

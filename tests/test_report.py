@@ -417,7 +417,7 @@ def test_a_single_generative_run(tmp_path: Path, kind: str) -> None:
 
 
 def test_a_classifier_run(tmp_path: Path) -> None:
-    put(tmp_path / "command.txt", "python jobs/train_classifier.py\n")
+    put(tmp_path / "config.yaml", "evaluation: {scoring: classifier}\n")
     put(
         tmp_path / "evaluate/results.json",
         {"labels": labels(), "protocols": {PROTOCOL.id(): dataclasses.asdict(PROTOCOL)}},
@@ -431,22 +431,22 @@ def test_a_classifier_run(tmp_path: Path) -> None:
     assert "Traversals" not in text
 
 
-@pytest.mark.parametrize("job", ["sweep_gan", "train_vae", "train_classifier", None])
+@pytest.mark.parametrize("job", ["sweep", "generative", "classifier", None])
 def test_an_almost_empty_folder_is_told_what_it_lacks(tmp_path: Path, job: str | None) -> None:
     if job:
-        put(tmp_path / "config.yaml", "seed: 0\n")
-        put(tmp_path / "command.txt", f"python jobs/{job}.py run=demo\n")
+        put(tmp_path / "config.yaml", json.dumps({"evaluation": {"scoring": job}}))
+        put(tmp_path / "command.txt", "python jobs/any.py run=demo\n")
+        put(tmp_path / "stages.json", ["pack", "sweep" if job == "sweep" else "train"])
     text, data = written(tmp_path)
     assert "missing" in data["verdict"][0]
     assert ("config.yaml is missing" in text) == (job is None)
-    kinds = {"sweep_gan": "sweep", "train_classifier": "classifier"}
-    assert data["kind"] == kinds.get(str(job), "generative")
+    assert data["kind"] == (job or "generative")
     for lack in (
         "jobs.jsonl",
         *([] if job else ["command.txt"]),
         "DONE.json",
         "index.json",
-        *(["sweep/results.json"] if job == "sweep_gan" else []),
+        *(["sweep/results.json"] if job == "sweep" else []),
     ):
         assert lack in text
     assert "plotly.js" not in text

@@ -17,6 +17,7 @@ from facefactory.rundir import (
     read_metrics,
     read_results,
     read_sealed,
+    stages_of,
     tail,
 )
 from facefactory.trials import Finalist, Trial
@@ -73,11 +74,10 @@ def gather(folder: Path, repeat: dict[str, str]) -> dict[str, Any]:
         return finite(read_results(folder / stage))
 
     text = _text(folder / "config.yaml")
-    called = _text(folder / "command.txt")
     config = finite(yaml.safe_load(text)) or {}
     sweep = results("sweep")
     finalists = results("finalists")
-    sweeping = "jobs/sweep_" in called or bool(sweep or finalists)
+    sweeping = "sweep" in stages_of(folder) or bool(sweep or finalists)
 
     # the runs that it is about: the finalists of a sweep, else the folder itself
     entries = [{"name": folder.name, "folder": ".", "state": ""}]
@@ -108,7 +108,7 @@ def gather(folder: Path, repeat: dict[str, str]) -> dict[str, Any]:
     scoring = (config.get("evaluation") or {}).get("scoring")
     if sweeping:
         kind = "sweep"
-    elif "train_classifier" in called or runs[0]["labels"]:
+    elif scoring == "classifier" or runs[0]["labels"]:
         kind = "classifier"
     else:
         kind = "pictures" if scoring == "pictures" else "generative"
@@ -132,7 +132,7 @@ def gather(folder: Path, repeat: dict[str, str]) -> dict[str, Any]:
     facts["provenance"] = {
         **provenance(folder),
         "config": text,
-        "called": called,
+        "called": _text(folder / "command.txt"),
         "repeat": repeat,
     }
     return {
