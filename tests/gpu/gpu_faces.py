@@ -12,10 +12,11 @@ import yaml
 
 from facefactory import registry
 from facefactory.data import Data
-from facefactory.data.sets.index import FORMAT, Index, write
+from facefactory.data.sets.index import FORMAT, Content, Index, Split, write
 from facefactory.data.sets.loader import Shards
 from facefactory.data.sets.shard import write_shard
 from facefactory.data.sources import drawn
+from facefactory.facts import Label
 from facefactory.training import Training
 from facefactory.training.trainer import Task
 
@@ -46,22 +47,23 @@ def packed(folder: Path, count: int, side: int, shard_images: int = 256) -> Inde
     def face(number: int) -> np.ndarray:
         return np.ascontiguousarray(np.roll(faces[number % own], number // own, axis=1))
 
-    entries = []
+    shards = []
     for number, first in enumerate(range(0, count, shard_images)):
         part = range(first, min(first + shard_images, count))
         stem = f"{folder}/train-{number:06d}"
-        entry = write_shard(stem, first, part, rows.iloc[part.start : part.stop], face, "raw")
-        assert not entry.pop("skipped")
-        entries.append(entry)
-    content = {
-        "format": FORMAT,
-        "storage": "raw",
-        "labels": {name: {"kind": "binary", "classes": ["0", "1"]} for name in LABELS},
-        "group": None,
-        "resolution": side,
-        "channels": 3,
-        "splits": {"train": {"count": count, "shards": entries}},
-    }
+        some = rows.iloc[part.start : part.stop]
+        shard, skipped = write_shard(stem, first, part, some, face, "raw")
+        assert not skipped
+        shards.append(shard)
+    content = Content(
+        format=FORMAT,
+        storage="raw",
+        dataset="drawn",
+        resolution=side,
+        channels=3,
+        labels=dict.fromkeys(LABELS, Label("binary", ("0", "1"))),
+        splits={"train": Split(count, shards)},
+    )
     return write(folder, content)
 
 
