@@ -704,7 +704,8 @@ class Elsewhere(Tensor):
         moved = func.__name__ == "to" and isinstance(args[1], cls)
         if moved or func.__name__ == "cpu":
             with torch._C.DisableTorchFunctionSubclass():
-                return args[0].as_subclass(cls if moved else Tensor)
+                values = args[0].to(args[1].dtype) if moved else args[0]
+                return values.as_subclass(cls if moved else Tensor)
         parts = [
             part for one in args for part in (one if isinstance(one, list | tuple) else [one])
         ]

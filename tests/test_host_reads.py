@@ -84,7 +84,16 @@ def test_nor_does_it_in_16_bits(
     on_gpus_kernels(monkeypatch)
     made = Trainer(make_task(index, tmp_path, kind, precision=precision), ALONE)
     log = Log(tmp_path, ALONE, "", 0)
-    stream = batches(made.task.shards, made.order, 0, BATCH, 0, BATCH, wanted=LABELS)
+    stream = batches(
+        made.task.shards,
+        made.order,
+        0,
+        BATCH,
+        0,
+        BATCH,
+        wanted=LABELS,
+        before=made.step.conditions,
+    )
     loaded = [next(stream) for _ in range(4)]
     made.step(loaded[0], 0, log)  # optimisers make their state
     with no_reads(monkeypatch):
@@ -133,7 +142,16 @@ def test_on_a_device_apart_nothing_crosses_but_the_batch(
     data = Data(shift=1, draws="device")
     made = Trainer(make_task(index, tmp_path, kind, data=data), META)
     log = Log(tmp_path, META, "", 0)
-    stream = batches(made.task.shards, made.order, 0, BATCH, 0, BATCH, wanted=LABELS)
+    stream = batches(
+        made.task.shards,
+        made.order,
+        0,
+        BATCH,
+        0,
+        BATCH,
+        wanted=LABELS,
+        before=made.step.conditions,
+    )
     for number in range(6):
         loaded = moved(next(stream))
         if number < 3:  # purposes are met, optimisers make their state

@@ -126,6 +126,11 @@ def test_help_of_a_model_lists_its_options(capsys: pytest.CaptureFixture[str]) -
     assert "model.width=16" in capsys.readouterr().out
 
 
+def model_of(preset: str) -> dict[str, Any]:
+    found: dict[str, Any] = config.read_yaml(ROOT / "jobs" / "presets" / f"{preset}.yaml")
+    return found.get("model", {})
+
+
 @pytest.mark.parametrize(
     "preset", sorted(path.stem for path in (ROOT / "jobs" / "presets").glob("*.yaml"))
 )
@@ -148,22 +153,20 @@ def test_dry_run_of_every_job_and_preset_plans_and_starts_nothing(
 
     runpy.run_path(str(ROOT / "jobs" / f"{job}.py"), run_name="__main__")
     name, names, default = found["job"]
-    trains = (
-        config.read_yaml(ROOT / "jobs" / "presets" / f"{preset}.yaml").get("model", {}).get("name")
-    )
-    usual = (
-        config.read_yaml(ROOT / "jobs" / "presets" / f"{default}.yaml")
-        .get("model", {})
-        .get("name")
-    )
-    if trains and usual and trains.split("/")[0] != usual.split("/")[0]:
+    wanted = model_of(preset)
+    usual = model_of(default).get("name", "")
+    trains = wanted.get("name", usual)
+    if usual and trains.split("/")[0] != usual.split("/")[0]:
         pytest.skip(f"{preset} trains {trains}, the job {usual}")
-    command.start(
-        name,
-        names,
-        default,
-        [f"config={preset}", "dry_run=true", "cluster=local", f"pack.recipe={faces.recipe}"],
-    )
+    arguments = [f"config={preset}", "dry_run=true", "cluster=local"]
+    arguments.append(f"pack.recipe={faces.recipe}")
+    if "conditions" in wanted:  # of labels that this set has not
+        arguments.append("model.conditions=[Glasses]")
+    if job == "sweep_gan" and trains != usual:
+        with pytest.raises(UserError, match=r"sweep\.space=dcgan does not fit: .* has no option"):
+            command.start(name, names, default, arguments)
+        return
+    command.start(name, names, default, arguments)
     shown = capsys.readouterr().out
     assert all(f"  {stage}: to run" in shown for stage in names)
     assert not (tmp_path / "runs").exists() and not (tmp_path / "shards").exists()
@@ -470,8 +473,13 @@ def test_packing_alone_asks_for_nothing_that_a_training_needs(
         "pack.limit=1",
     ]  # none of the test split
     assert process.guarded(lambda: command.start("pack_shards", ("pack",), "orl32", chosen)) == 0
-    assert run("train_gan", *base(faces), "data.balance=Glasses", "data.weights={1: 3.0}") == 2
-    assert "put numbers in quotes" in capsys.readouterr().err
+
+    # a number of YAML is the class of that name; what is no class's name is refused
+    balanced = (*base(faces), "data.balance=Glasses")
+    assert run("train_gan", *balanced, "data.weights={yes: 3.0}") == 2
+    assert "True" in capsys.readouterr().err
+    assert run("train_gan", *balanced, "data.weights={1: 3.0}", "dry_run=true") == 0
+    assert "'1': 3.0" in capsys.readouterr().out
 
 
 def planned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -788,7 +796,7 @@ def test_two_jobs_at_once_the_older_stops_at_its_next_write(
     for module in (runner, _networks):
         monkeypatch.setattr(module, "stop", usurp)
     monkeypatch.setattr(usurp, "listen", lambda: None, raising=False)
-    assert run("train_gan", *base(faces)) == 3
+    assert run("train_gan", *base(faces)) == 4
     assert "older copy stops" in capsys.readouterr().err and time.monotonic() - started < 60
     assert not list(Path("runs/r/train").glob("checkpoints/*.pt"))
 

@@ -64,7 +64,9 @@ class Component(Remembering):
     def price(self, coded: Coded, kl: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """KL + the penalty, whose derivative is 2λ(C - 1) times that of the images' own covariance."""
         self.memory.add(coded, batch.draws)
-        away = covariance(self.memory, self.kind) - torch.eye(len(self.weights)).to(kl)
+        away = covariance(self.memory, self.kind) - torch.eye(
+            len(self.weights), dtype=kl.dtype, device=kl.device
+        )
         centred = coded.mu - self.memory.mu.mean(0)
         own = centred.T @ centred / len(centred)
         if self.kind == "II":

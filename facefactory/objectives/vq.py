@@ -108,7 +108,8 @@ class Component(nn.Module, Objective):
 
     def _count(self, vectors: Tensor, words: Tensor, draws: Draws) -> None:
         """Add codes to those of the iteration, and keep one of each image for words that nobody uses."""
-        taken = F.one_hot(words.flatten(), len(self.counts)).to(vectors)
+        every = torch.arange(len(self.counts), device=words.device)
+        taken = (words.flatten()[:, None] == every).to(vectors)  # F.one_hot reads back on CPUs
         self.seen += torch.cat([taken.sum(0)[:, None], taken.T @ vectors.flatten(0, 1)], 1)
         place = (draws.uniform("revive", 1) * vectors.shape[1]).long()
         place = place.clamp(max=vectors.shape[1] - 1)[:, 0]

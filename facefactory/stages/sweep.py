@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from facefactory import Failed, rundir, runner, say, surroundings, sweep
+from facefactory import Failed, UserError, rundir, runner, say, surroundings, sweep
 from facefactory.cluster.launch import Job
 from facefactory.cluster.local import INTERRUPTED
 from facefactory.evaluation import protocols
@@ -55,7 +55,10 @@ class Component(Stage):
         require_splits(run, plan.faces)
         enough.require_images(plan.faces.faces, {"train": 2})
         require_different(run, folder)
-        trials = [run, *(with_params(run, params) for params in sweep.examples(space))]
+        try:
+            trials = [run, *(with_params(run, params) for params in sweep.examples(space))]
+        except UserError as error:
+            raise UserError(f"sweep.space={run.sweep.space} does not fit: {error}") from None
         for one in trials:
             require_balance(one, plan.faces)
             require_trainable(one, plan.faces, plan)
