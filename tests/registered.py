@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from facefactory import registry
@@ -116,4 +117,17 @@ def trainings() -> dict[str, tuple[Spec, Spec]]:
     return found
 
 
+def first_of_each(names: Iterable[str]) -> list[str]:
+    """The pairings in which a model, an objective or what an option names comes for the first time."""
+    found = []
+    seen: set[str] = set()
+    for name in names:
+        parts = name.split(" ", 2)
+        if not seen.issuperset(parts):
+            found.append(name)
+        seen.update(parts)
+    return found
+
+
 TRAININGS = trainings()
+FIRST = first_of_each(TRAININGS)  # the others are paired in `make torture`

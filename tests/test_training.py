@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import torch
-from registered import TRAININGS, without_batch_norm
+from registered import FIRST, TRAININGS, without_batch_norm
 from torch import Tensor, nn
 
 from facefactory import UserError, checkpoint, registry
@@ -43,7 +43,13 @@ LABELS = ("Person", "Glasses", "Beard")  # of the set in conftest.py
 GAN = "gan/dcgan adversarial terms r1"
 VAE = "vae/conv elbo"
 CLASSIFIER = "classifier/convnet classification"
-everything = pytest.mark.parametrize("kind", TRAININGS)
+everything = pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=[] if kind in {*FIRST, GAN} else [pytest.mark.slow])
+        for kind in TRAININGS
+    ],
+)
 
 
 @pytest.fixture(autouse=True)
@@ -666,11 +672,14 @@ def run_ranks(size: int, *arguments: Any) -> None:
     assert codes == [0] * size, f"exit codes of the ranks: {codes}"
 
 
+@pytest.mark.parametrize(
+    "kinds", [FIRST, pytest.param(list(TRAININGS), marks=pytest.mark.slow)], ids=["first", "all"]
+)
 @pytest.mark.parametrize("size", [2, 4])
 def test_ranks_have_the_gradients_of_one_process_and_survive_a_break(
-    index: Index, tmp_path: Path, size: int
+    index: Index, tmp_path: Path, size: int, kinds: list[str]
 ) -> None:
-    cases = [(kind, 3 if size == 2 else 1) for kind in TRAININGS]
+    cases = [(kind, 3 if size == 2 else 1) for kind in kinds]
     run_ranks(size, tmp_path, index, cases, size == 4)
     found = [torch.load(tmp_path / f"gradients-{rank}.pt") for rank in range(size)]
     for kind, accumulate in cases:
