@@ -9,5 +9,5 @@ if __name__ == "__main__":
     main(
         "sweep_vae",
         stages=("pack", "judge", "sweep", "finalists", "report"),
-        preset="sweep-vae-orl32",
+        preset="sweep-conv-orl32",
     )

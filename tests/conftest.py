@@ -37,6 +37,11 @@ licence: none needed
 """
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests come first, so that no worker ends with one of them while the others wait."""
+    items.sort(key=lambda item: item.path.name != "test_survival.py")
+
+
 @dataclass(frozen=True)
 class Faces:
     """Drawn faces: `root`/p00/0.png … p11/4.png, `recipe`, `labels` (file, Person, Glasses, Beard, some missing)."""

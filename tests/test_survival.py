@@ -83,7 +83,6 @@ def kill_in_training(
 
 QUICK = {
     ("train_gan", 1),
-    ("train_gan", 3),
     ("train_vae", 1),
     ("train_classifier", 2),
 }  # the others: make torture

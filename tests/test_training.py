@@ -298,7 +298,16 @@ def test_a_step_whose_gradients_overflow_is_left_out_and_the_scale_halved(
     (player,) = made.step.players.values()
     player.scaler.load_state_dict({**player.scaler.state_dict(), "scale": 2.0**120})
     before = copy.deepcopy(made.model.state_dict())
-    stream = batches(made.task.shards, made.order, 0, BATCH, 0, BATCH)
+    stream = batches(
+        made.task.shards,
+        made.order,
+        0,
+        BATCH,
+        0,
+        BATCH,
+        wanted=made.labels_read,
+        before=made.step.conditions,
+    )
     log: Any = Log(tmp_path, ALONE, "", 0)
     made.step(next(stream), 0, log)
     assert same(dict(before), dict(made.model.state_dict()))

@@ -58,8 +58,11 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Index:
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda:0", marks=[pytest.mark.gpu, WITHOUT])])
-def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
+def device(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[torch.device]:
     """The CPU, and a GPU where there is one; kernels whose bits repeat, one thread."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # and no later test inherits it
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     ranks.set_arithmetic(deterministic=True, tf32=False)
