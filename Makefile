@@ -11,11 +11,12 @@ export PATH := $(abspath $(BIN)):$(PATH)
 sweep: $(INSTALLED)
 	$(BIN)/python jobs/sweep_gan.py cluster=local
 
+# a thread each: those of several workers would spin on each other's processors
 test: lint types
-	$(BIN)/python -m pytest -m "not slow" -n 3 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 3 --dist loadgroup
 
 torture: $(INSTALLED)
-	$(BIN)/python -m pytest -m slow --timeout 900
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --timeout 900
 
 # any Python with torch, numpy, pandas, pyarrow, pillow, pyyaml, omegaconf, pydantic, scipy, rich and pytest will do
 GPU_PYTHON = PYTHONPATH=$(CURDIR) $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))

@@ -108,7 +108,7 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         return None
     except (ValueError, RecursionError):
-        _say_once(f"{path} {DAMAGED}; it counts as missing.")
+        say_once(f"{path} {DAMAGED}; it counts as missing.")
         return None
 
 
@@ -141,7 +141,7 @@ def read_sealed(path: Path) -> dict[str, Any] | None:
         written = content.pop("digest", None)
         if written == digest(content):
             return content
-    _say_once(f"{path} holds something else than was written there; it counts as missing.")
+    say_once(f"{path} holds something else than was written there; it counts as missing.")
     return None
 
 
@@ -158,7 +158,7 @@ def read_results(stage: Path) -> dict[str, Any]:
     digest = done.get("texts", {}).get(f"{stage.name}/{path.name}")
     if isinstance(content, dict) and digest in (None, sha256(path)):
         return content
-    _say_once(
+    say_once(
         f"{path} holds something else than was written there; it counts as missing. "
         "The command that made it makes it again."
     )
@@ -166,7 +166,7 @@ def read_results(stage: Path) -> dict[str, Any]:
 
 
 @functools.cache
-def _say_once(text: str) -> None:
+def say_once(text: str) -> None:
     say(text)
 
 
@@ -198,7 +198,7 @@ def read_ledger(folder: Path) -> list[dict[str, Any]]:
         if fits:
             whole.append(line)
         else:
-            _say_once(f"{path} has lines that nobody writes there; they are left out.")
+            say_once(f"{path} has lines that nobody writes there; they are left out.")
     return whole
 
 
@@ -275,7 +275,7 @@ def remember(path: Path, value: Any) -> None:
     try:
         write_json(path, value)
     except OSError as error:
-        _say_once(
+        say_once(
             f"nothing can be kept in {cache_folder()} ({error.strerror}), so checksums are taken "
             "anew by every job; XDG_CACHE_HOME=… names another folder."
         )
@@ -413,7 +413,7 @@ class RunDir:
                 return False
         for name, digest in done["texts"].items():
             if sha256(self.path / name) != digest:
-                _say_once(f"{self.path / name} was changed; {stage} is done again.")
+                say_once(f"{self.path / name} was changed; {stage} is done again.")
                 return False
         return True
 

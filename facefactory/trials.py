@@ -7,14 +7,13 @@ any run folder has, of its training.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from facefactory import rundir, say
+from facefactory import rundir
 
 Params = dict[str, Any]  # dotted config key -> value
 State = Literal["finished", "stopped", "failed", "interrupted"]
@@ -154,15 +153,10 @@ class TrialFolder:
             case {"number": int(number), "params": dict(params)}:
                 if name_of(number, params) == self.path.name:
                     return dict(made)
-        _say_once(
+        rundir.say_once(
             f"{self.path / 'trial.json'} does not say what {self.path.name} tried; it counts as missing."
         )
         return None
-
-
-@functools.cache
-def _say_once(text: str) -> None:
-    say(text)
 
 
 def _readable(lines: list[dict[str, Any]]) -> Iterator[Rung]:

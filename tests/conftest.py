@@ -9,6 +9,7 @@ import csv
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,11 +81,19 @@ def draw_face(person: int, number: int) -> Image.Image:
     return image
 
 
+LEFT = ("CUBLAS_WORKSPACE_CONFIG", "FACEFACTORY_OWNER")  # by jobs that ran in this process
+
+
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or writes the cache folder of the person who runs it."""
+def own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No test uses the cache folder of the person who runs it, nor sees what another has left in the environment."""
+    before = dict(os.environ)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.delenv("FACEFACTORY_OWNER", raising=False)
+    for name in LEFT:
+        monkeypatch.delenv(name, raising=False)
+    yield
+    for name in set(os.environ) - set(before):
+        del os.environ[name]
 
 
 @pytest.fixture(scope="session")

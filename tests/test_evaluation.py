@@ -23,7 +23,7 @@ from facefactory.data.sets import labels, loader, pixels
 from facefactory.data.sets.index import Index
 from facefactory.data.sets.loader import Shards
 from facefactory.draws import normal
-from facefactory.evaluation import Evaluation, extractors, features, judge
+from facefactory.evaluation import Evaluation, extractors, features, judge, nearest
 from facefactory.evaluation.extractors import Judge, Looked, inception, inception_bfloat16
 from facefactory.evaluation.extractors import judge as judge_eye
 from facefactory.evaluation.protocols import Context, classifier, generator
@@ -290,19 +290,19 @@ def held_out(index: Index) -> Tensor:
 
 def ratio(fake: Tensor, real: Tensor, held_out: Tensor) -> float:
     """The memorisation ratio of fakes."""
-    (_, drawn), (_, usual) = (generator.nearest(images, real) for images in (fake, held_out))
-    return generator.memorisation_ratio(drawn, usual)
+    (_, drawn), (_, usual) = (nearest.nearest(images, real) for images in (fake, held_out))
+    return nearest.memorisation_ratio(drawn, usual)
 
 
 def test_copies_are_found_also_mirrored_with_ratio_0(real: Tensor, held_out: Tensor) -> None:
     fake = torch.cat([real[[30, 4]], real[[11]].flip(2)])
-    assert torch.equal(generator.nearest(fake, real)[0], fake)
+    assert torch.equal(nearest.nearest(fake, real)[0], fake)
     assert ratio(fake, real, held_out) == 0
 
 
 def test_upside_down_faces_are_no_copies(real: Tensor, held_out: Tensor) -> None:
     turned = real[:5].flip(1)
-    assert not torch.equal(generator.nearest(turned, real)[0], turned)
+    assert not torch.equal(nearest.nearest(turned, real)[0], turned)
     assert ratio(turned, real, held_out) > 0
 
 
@@ -500,7 +500,7 @@ def test_the_pictures_show_the_first_draws_and_below_them_their_nearest_faces(
     assert samples.shape == (8 * 16, 8 * 16)
     assert pairs.shape == (2 * 16, 12 * 16)
     np.testing.assert_array_equal(samples[16:32, 16:32], fake[9, ..., 0])
-    twins, _ = generator.nearest(fake, real)
+    twins, _ = nearest.nearest(fake, real)
     np.testing.assert_array_equal(pairs[:16, 48:64], fake[3, ..., 0])
     np.testing.assert_array_equal(pairs[16:, 48:64], twins[3, ..., 0])
 
@@ -598,7 +598,7 @@ def test_strips_show_the_nearest_faces_in_pixels_and_in_features(
     found = generator.full(LinearModel(), context_of(index), tmp_path)
     by_pixels, by_features = (Strip(**one) for one in found["strips"])
     fake = sampling.draw(LinearModel(), nothing(12), 3, "evaluation")
-    _, least = generator.nearest(fake, real)
+    _, least = nearest.nearest(fake, real)
     assert (by_pixels.features, by_pixels.picture) == ("pixels", "nearest.png")
     np.testing.assert_allclose(by_pixels.distances, least)
 
@@ -677,9 +677,9 @@ def test_the_nearest_face_is_the_same_whatever_the_chunks(
     real: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake = sampling.draw(LinearModel(), nothing(20), 0, "evaluation")
-    whole = generator.nearest(fake, real)
-    monkeypatch.setattr(generator, "CHUNK", 4)
-    parts = generator.nearest(fake, real)
+    whole = nearest.nearest(fake, real)
+    monkeypatch.setattr(nearest, "CHUNK", 4)
+    parts = nearest.nearest(fake, real)
     assert torch.equal(parts[0], whole[0])
     assert parts[1].tolist() == whole[1].tolist()
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 from host_reads import HostRead, NoReads, no_reads
-from test_training import ALONE, BATCH, CLASSIFIER, GAN, LABELS, VAE, everything, make_task
+from test_training import ALONE, BATCH, CLASSIFIER, GAN, VAE, everything, make_task, stream_of
 
 from facefactory.data import Data
 from facefactory.data.sets.index import Index
-from facefactory.data.sets.loader import Batch, Columns, batches
+from facefactory.data.sets.loader import Batch, Columns
 from facefactory.ranks import World
 from facefactory.training import optimisers, trainer
 from facefactory.training.log import Log
@@ -84,16 +84,7 @@ def test_nor_does_it_in_16_bits(
     on_gpus_kernels(monkeypatch)
     made = Trainer(make_task(index, tmp_path, kind, precision=precision), ALONE)
     log = Log(tmp_path, ALONE, "", 0)
-    stream = batches(
-        made.task.shards,
-        made.order,
-        0,
-        BATCH,
-        0,
-        BATCH,
-        wanted=LABELS,
-        before=made.step.conditions,
-    )
+    stream = stream_of(made)
     loaded = [next(stream) for _ in range(4)]
     made.step(loaded[0], 0, log)  # optimisers make their state
     with no_reads(monkeypatch):
@@ -142,16 +133,7 @@ def test_on_a_device_apart_nothing_crosses_but_the_batch(
     data = Data(shift=1, draws="device")
     made = Trainer(make_task(index, tmp_path, kind, data=data), META)
     log = Log(tmp_path, META, "", 0)
-    stream = batches(
-        made.task.shards,
-        made.order,
-        0,
-        BATCH,
-        0,
-        BATCH,
-        wanted=LABELS,
-        before=made.step.conditions,
-    )
+    stream = stream_of(made)
     for number in range(6):
         loaded = moved(next(stream))
         if number < 3:  # purposes are met, optimisers make their state
@@ -183,7 +165,7 @@ def moved(batch: Batch) -> Batch:
 
 def test_the_device_apart_sees_draws_of_the_cpu_cross(index: Index, tmp_path: Path) -> None:
     made = Trainer(make_task(index, tmp_path, VAE, data=Data(draws="cpu"), augment=[]), META)
-    stream = batches(made.task.shards, made.order, 0, BATCH, 0, BATCH)
+    stream = stream_of(made)
     loaded = moved(next(stream))
     with pytest.raises(HostRead, match="cpu to meta"), Apart():
         made.step.parts(loaded, 0)

@@ -300,21 +300,26 @@ def test_a_place_that_can_hold_nothing_is_said_first(
 @pytest.fixture
 def trained(
     orl: Faces,
-    tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Faces:
-    """A copy of the faces, and a GAN of them that is trained, scored, interpreted and reported."""
-    shutil.copytree(orl.root.parent, tmp_path / "own")
-    recipe = tmp_path / "own" / "recipe.yaml"
-    recipe.write_text(recipe.read_text().replace(str(orl.root), str(tmp_path / "own" / "faces")))
-    own = Faces(tmp_path / "own" / "faces", tmp_path / "own" / "labels.csv", recipe)
-    judges = tmp_path_factory.getbasetemp() / "judges"  # one for all tests: the set is the same
-    if judges.exists():
-        shutil.copytree(judges, tmp_path / "shards" / "judges")
+    """A copy of the faces, and a GAN of them that is trained, scored, interpreted and reported; the current folder."""
+    home = tmp_path_factory.getbasetemp() / "trained"  # always here: a set is known by its path
+    kept = home.with_name("kept")
+    own = Faces(home / "own" / "faces", home / "own" / "labels.csv", home / "own" / "recipe.yaml")
+    shutil.rmtree(home, ignore_errors=True)
+    if kept.exists():
+        shutil.copytree(kept, home)
+        monkeypatch.chdir(home)
+        return own
+
+    shutil.copytree(orl.root.parent, home / "own")
+    own.recipe.write_text(own.recipe.read_text().replace(str(orl.root), str(own.root)))
+    monkeypatch.chdir(home)
     assert everything(own) == [0, 0, 0, 0], capsys.readouterr().err
-    shutil.copytree(tmp_path / "shards" / "judges", judges, dirs_exist_ok=True)
     assert stages_run(capsys) == {"pack", "train", "judge", "evaluate", "interpret", "report"}
+    shutil.copytree(home, kept)
     return own
 
 

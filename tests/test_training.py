@@ -25,7 +25,7 @@ from facefactory import UserError, checkpoint, registry
 from facefactory.data import Data
 from facefactory.data.sets import loader
 from facefactory.data.sets.index import Index
-from facefactory.data.sets.loader import Shards, batches
+from facefactory.data.sets.loader import Batch, Shards, batches
 from facefactory.data.sets.pixels import to_model
 from facefactory.draws import Draws
 from facefactory.ranks import World, device_of, join
@@ -60,6 +60,20 @@ def one_thread_and_short_blocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     monkeypatch.setattr(loader, "AHEAD", 2 * BATCH)
     yield
     torch.set_num_threads(before)
+
+
+def stream_of(made: Trainer) -> Iterator[Batch]:
+    """The training's batches from its first image on, with all labels."""
+    return batches(
+        made.task.shards,
+        made.order,
+        0,
+        BATCH,
+        0,
+        BATCH,
+        wanted=LABELS,
+        before=made.step.conditions,
+    )
 
 
 def make_task(
@@ -298,16 +312,7 @@ def test_a_step_whose_gradients_overflow_is_left_out_and_the_scale_halved(
     (player,) = made.step.players.values()
     player.scaler.load_state_dict({**player.scaler.state_dict(), "scale": 2.0**120})
     before = copy.deepcopy(made.model.state_dict())
-    stream = batches(
-        made.task.shards,
-        made.order,
-        0,
-        BATCH,
-        0,
-        BATCH,
-        wanted=made.labels_read,
-        before=made.step.conditions,
-    )
+    stream = stream_of(made)
     log: Any = Log(tmp_path, ALONE, "", 0)
     made.step(next(stream), 0, log)
     assert same(dict(before), dict(made.model.state_dict()))
@@ -315,7 +320,6 @@ def test_a_step_whose_gradients_overflow_is_left_out_and_the_scale_halved(
     player.scaler.load_state_dict({**player.scaler.state_dict(), "scale": 8.0})
     made.step(next(stream), BATCH, log)
     assert not same(dict(before), dict(made.model.state_dict()))
-    stream.close()
 
 
 def test_float16_is_refused_where_no_step_can_be_left_out() -> None:

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from facefactory import UserError
-from facefactory.facts import Facts
-from facefactory.models._layers import norm2d
+from facefactory.facts import Facts, Size
+from facefactory.models._layers import halves, norm2d
 
+KERNEL = 3  # pixels; sides are halved rounded up
 WIDEST = 4  # times the width of the largest maps
 QUIET = 0.1  # of a block's last weights at the start: deep trunks begin close to the identity
 
@@ -36,7 +37,7 @@ class Residual(nn.Module):
 class Enlarge(nn.Module):
     """Nearest pixels, then a convolution: [N, into, h, w] -> [N, out, *size]."""
 
-    def __init__(self, into: int, out: int, size: tuple[int, int]) -> None:
+    def __init__(self, into: int, out: int, size: Size) -> None:
         super().__init__()
         self.size = size
         self.mix = nn.Conv2d(into, out, 3, 1, 1)
@@ -51,8 +52,8 @@ def ready(channels: int) -> list[nn.Module]:
     return [norm2d("group", channels), nn.SiLU()]
 
 
-def sizes(facts: Facts, levels: int, **least_one: int) -> list[tuple[int, int]]:
-    """(height, width) from the images to the smallest maps.
+def sizes(facts: Facts, levels: int, **least_one: int) -> list[Size]:
+    """From the images to the smallest maps.
 
     Raises:
         UserError: these would have less than 2 pixels a side, or an option that must be at least 1 is not.
@@ -60,14 +61,11 @@ def sizes(facts: Facts, levels: int, **least_one: int) -> list[tuple[int, int]]:
     for name, value in {"levels": levels, **least_one}.items():
         if value < 1:
             raise UserError(f"{name}={value}; it must be at least 1.")
-    found = [(facts.height, facts.width)]
-    for _ in range(levels):
-        height, width = found[-1]
-        found.append(((height + 1) // 2, (width + 1) // 2))
-        if min(found[-1]) < 2:
-            raise UserError(
-                f"levels={levels} halve {facts.height} x {facts.width} pixels to less than 2; give fewer."
-            )
+    found = halves(facts, levels, KERNEL)
+    if min(found[-1]) < 2:
+        raise UserError(
+            f"levels={levels} halve {facts.height} x {facts.width} pixels to less than 2; give fewer."
+        )
     return found
 
 
@@ -86,9 +84,7 @@ def shrinking(channels: int, out: Sequence[int], blocks: int) -> nn.Sequential:
     return nn.Sequential(*layers, *ready(out[-1]))
 
 
-def growing(
-    channels: int, out: Sequence[int], maps: Sequence[tuple[int, int]], blocks: int
-) -> nn.Sequential:
+def growing(channels: int, out: Sequence[int], maps: Sequence[Size], blocks: int) -> nn.Sequential:
     """The mirror of `shrinking`, ending in tanh; `maps`: the sizes of its levels."""
     layers: list[nn.Module] = [Residual(out[-1]) for _ in range(blocks)]
     for level in reversed(range(len(out) - 1)):

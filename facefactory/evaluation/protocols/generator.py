@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.spatial.distance import cdist
 
-from facefactory import UserError, conditions, registry
+from facefactory import conditions, registry
 from facefactory.data.sets import labels, pixels
 from facefactory.data.sets.loader import CHUNK, Shards
 from facefactory.data.sets.order import Ids
@@ -22,15 +21,14 @@ from facefactory.evaluation import (
     classes,
     extractors,
     features,
+    nearest,
     references,
     scoring,
 )
 from facefactory.evaluation.extractors import Extractor
 from facefactory.evaluation.features import Kept
 from facefactory.evaluation.protocols import Context
-from facefactory.metrics import Array
-from facefactory.metrics.features._neighbours import nearest as neighbours
-from facefactory.results import Drawn, Goal, Protocol, Score, Sight, Strip
+from facefactory.results import Drawn, Goal, Protocol, Score, Sight
 from facefactory.sampling import SHOWN, draws
 
 TAKES = ("sample",)
@@ -38,8 +36,7 @@ GOAL = Goal("kd_lite0", "lower")
 MOST_PIXELS = (
     10_000  # real images of a split that are searched for the nearest one, and held in memory
 )
-PAIRS = 12  # faces in a strip of nearest neighbours
-TWINS = 3  # nearest ones of each by features
+PAIRS = 12  # faces in a row of reconstructions
 
 
 def needs(options: Evaluation) -> tuple[str, ...]:
@@ -111,6 +108,11 @@ def sight(network: str, context: Context) -> Sight:
     )
 
 
+def _metric_of(context: Context) -> scoring.Metric:
+    """What the goal is: its kind, its file and the network on which it is."""
+    return scoring.known(registry.names("evaluation.extractors"))[context.goal.metric]
+
+
 def admit(context: Context) -> None:
     """Refuse a goal that is blind to what everybody sees."""
     metric = scoring.known(usable(context))[context.goal.metric]
@@ -161,44 +163,6 @@ class Parts:
             looked = features.look(extractor, chunk)
             features.sort_in(self.kept[name], looked, rows, part_of, self.names)
         self.count += len(chunk)
-
-
-@dataclasses.dataclass
-class Nearest:
-    """Generated images so far: their distances to the nearest training face, and the first of them with that face."""
-
-    distances: list[Array]
-    shown: list[torch.Tensor]  # [n, H, W, C] uint8
-    twins: list[torch.Tensor]
-
-
-def nearest(images: torch.Tensor, real: torch.Tensor) -> tuple[torch.Tensor, Array]:
-    """Nearest training face [n, H, W, C] of each image [n, H, W, C] by pixels, mirrored ones included, and the distances."""
-    rows = images.flatten(1).double().numpy()
-    twins = images.clone()
-    least = np.full(len(images), np.inf)
-    for part in real.split(CHUNK):
-        faces = torch.cat([part, part.flip(2)])
-        found = cdist(rows, faces.flatten(1).double().numpy())
-        nearer = np.flatnonzero(found.min(1) < least)
-        twins[nearer] = faces[found.argmin(1)[nearer]]
-        least = np.minimum(least, found.min(1))
-    return twins, least
-
-
-def memorisation_ratio(drawn: Array, usual: Array) -> float:
-    """Median distance of fakes to their nearest training face over that of held-out people; copies give 0.
-
-    Raises:
-        UserError: half of the held-out faces are training faces.
-    """
-    middle = float(np.median(usual))
-    if middle == 0:
-        raise UserError(
-            "at least half of the held-out faces are training faces, so copies cannot be told from new faces; "
-            "evaluation.held_out must be another split than evaluation.reference, of other people."
-        )
-    return float(np.median(drawn)) / middle
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,7 +223,7 @@ def _by_label(
     real = {name: column[name][real_places] for name in by}
 
     # on the features of the score that speaks for the model
-    goal = scoring.known(registry.names("evaluation.extractors"))[context.goal.metric]
+    goal = _metric_of(context)
     network = goal.features if goal.features in found.sides else next(iter(found.sides))
     side = found.sides[network]
     rows = classes.scores(
@@ -274,12 +238,6 @@ def _by_label(
         "classes": [dataclasses.asdict(one) for one in rows],
         "agreement": classes.agreement(logits, asked, schema),
     }
-
-
-def held_out_of(context: Context) -> list[Shards]:
-    """The split of held-out people, if there is one."""
-    split = context.options.held_out
-    return [Shards(context.index, split)] if split else []
 
 
 @dataclasses.dataclass(frozen=True)
@@ -304,22 +262,23 @@ def compare(
     reference = Shards(index, options.reference)
     seen_at_once = min(options.reals, MOST_PIXELS)
     real = reference.some(seen_at_once)
-    held_out = [shards.some(seen_at_once) for shards in held_out_of(context)]
+    held_out = None
+    if options.held_out:
+        held_out = Shards(index, options.held_out).some(seen_at_once)
     networks = {name: load(name, context) for name in usable(context)}
     positions = reference.chosen(options.reals)
     people = _people(reference, positions)
 
     # one pass over the images, whose features are kept in parts
     parts = Parts(networks, count, scoring.wanted())
-    close = Nearest([], [], [])
+    close = nearest.InPixels(real)
+    first = []
     for chunk in chunks:
-        twins, least = nearest(chunk, real)
-        close.distances.append(least)
+        close.add(chunk)
         if parts.count < SHOWN:
-            close.shown.append(chunk[: SHOWN - parts.count])
-            close.twins.append(twins[: SHOWN - parts.count])
+            first.append(chunk[: SHOWN - parts.count])
         parts.add(chunk)
-    shown = torch.cat(close.shown)
+    shown = torch.cat(first)
 
     # what they are compared with
     sides = {
@@ -344,15 +303,24 @@ def compare(
             copied.append(name)
 
     # pictures
-    usual = [nearest(faces, real)[1] for faces in held_out]
+    usual = nearest.nearest(held_out, real)[1] if held_out is not None else None
     pixels.write(grid(shown, 8), folder / "samples.png")
     others = reference.some(SHOWN)
     pixels.write(grid(others, min(8, len(others))), folder / "reference.png")
-    strips = [_by_pixels(shown, torch.cat(close.twins), close.distances, usual, folder)]
+    strips = [close.strip(usual, folder)]
     for name, side in sides.items():
         if extractors.file(name).RANKS:
-            strips.append(_by_features(side, networks[name], shown, reference, positions, folder))
-    ratio = memorisation_ratio(np.concatenate(close.distances), usual[0]) if usual else None
+            known = side.real["sample"].value()
+            new = side.new["sample"].value() if side.new is not None else None
+            eye = networks[name]
+            strips.append(
+                nearest.strip_by_features(
+                    name, eye, shown, reference, positions, known, new, folder
+                )
+            )
+    ratio = None
+    if usual is not None:
+        ratio = nearest.memorisation_ratio(close.distances, usual)
 
     missing = {name: extractors.missing(name) for name in extractors.usual()}
     not_staged = {name: how for name, how in missing.items() if how is not None}
@@ -372,9 +340,9 @@ def compare(
     return Compared(sides, parts.kept, scores, results)
 
 
-def _kept(extractor: Extractor, faces: list[torch.Tensor], names: Collection[str]) -> Kept | None:
+def _kept(extractor: Extractor, faces: torch.Tensor | None, names: Collection[str]) -> Kept | None:
     """The statistics of held-out faces, where there are some."""
-    return features.keep(extractor, faces[0].split(CHUNK), names) if faces else None
+    return features.keep(extractor, faces.split(CHUNK), names) if faces is not None else None
 
 
 def _people(shards: Shards, positions: Ids) -> Ids | None:
@@ -384,43 +352,6 @@ def _people(shards: Shards, positions: Ids) -> Ids | None:
         return None
     column = shards.labels([group])[group].numpy()
     return labels.people_of(column, len(shards))[positions]
-
-
-def _by_pixels(
-    shown: torch.Tensor, twins: torch.Tensor, least: list[Array], usual: list[Array], folder: Path
-) -> Strip:
-    """The first images above the training faces nearest in pixels."""
-    count = min(PAIRS, len(shown))
-    picture = grid(torch.cat([shown[:count], twins[:count]]), count)
-    pixels.write(picture, folder / "nearest.png")
-    distances = np.concatenate(least)[:count].tolist()
-    middle = float(np.median(usual[0])) if usual else None
-    return Strip("pixels", "nearest.png", distances, middle)
-
-
-def _by_features(
-    side: Side,
-    extractor: Extractor,
-    shown: torch.Tensor,
-    reference: Shards,
-    positions: Ids,
-    folder: Path,
-) -> Strip:
-    """The first images above the training faces nearest in a network's features, the nearest first."""
-    count = min(PAIRS, len(shown))
-    real = side.real["sample"].value()
-    found = neighbours(features.sample(extractor, shown[:count]), real, min(TWINS, len(real)))
-    rows = [shown[:count]]
-    for place in found.rows.T:
-        rows.append(reference.images(positions[place]))
-    name = f"nearest-{side.protocol.features}.png"
-    pixels.write(grid(torch.cat(rows), count), folder / name)
-    distances = np.sqrt(found.squared[:, 0]).tolist()
-    middle = None
-    if side.new is not None:
-        usual = np.sqrt(neighbours(side.new["sample"].value(), real, 1).squared)
-        middle = float(np.median(usual))
-    return Strip(side.protocol.features, name, distances, middle)
 
 
 def _autoencoder(
@@ -442,7 +373,7 @@ def _autoencoder(
     # N(0, I) is what was scored already
     reference = sets[options.reference]
     priors, absent = autoencoders.fitted(model, reference, context.seed)
-    goal = scoring.known(registry.names("evaluation.extractors"))[context.goal.metric]
+    goal = _metric_of(context)
     drawn = []
     for name, prior in priors.items():
         if name == autoencoders.TRAINED:

@@ -1,0 +1,114 @@
+"""The training faces nearest to generated ones, in pixels and in features: strips to look at, and distances."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.spatial.distance import cdist
+
+from facefactory import UserError
+from facefactory.data.sets import pixels
+from facefactory.data.sets.loader import CHUNK, Shards
+from facefactory.data.sets.order import Ids
+from facefactory.data.sets.pixels import grid
+from facefactory.evaluation import features
+from facefactory.evaluation.extractors import Extractor
+from facefactory.metrics import Array
+from facefactory.metrics.features._neighbours import nearest as neighbours
+from facefactory.results import Strip
+
+PAIRS = 12  # faces in a strip
+TWINS = 3  # nearest ones of each by features
+
+
+def nearest(images: torch.Tensor, real: torch.Tensor) -> tuple[torch.Tensor, Array]:
+    """Nearest training face [n, H, W, C] of each image [n, H, W, C] by pixels, mirrored ones included, and the distances."""
+    rows = images.flatten(1).double().numpy()
+    twins = images.clone()
+    least = np.full(len(images), np.inf)
+    for part in real.split(CHUNK):
+        faces = torch.cat([part, part.flip(2)])
+        found = cdist(rows, faces.flatten(1).double().numpy())
+        nearer = np.flatnonzero(found.min(1) < least)
+        twins[nearer] = faces[found.argmin(1)[nearer]]
+        least = np.minimum(least, found.min(1))
+    return twins, least
+
+
+class InPixels:
+    """Distances of generated images to their nearest training face, chunk by chunk; the first of them with that face."""
+
+    def __init__(self, real: torch.Tensor) -> None:
+        self.real = real  # [n, H, W, C] uint8
+        self.parts: list[Array] = []
+        self.first: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def add(self, images: torch.Tensor) -> None:
+        """The next images [n, H, W, C] uint8."""
+        twins, least = nearest(images, self.real)
+        self.parts.append(least)
+        if self.first is None:
+            self.first = images[:PAIRS], twins[:PAIRS]
+
+    @property
+    def distances(self) -> Array:
+        """Of all images so far."""
+        return np.concatenate(self.parts)
+
+    def strip(self, usual: Array | None, folder: Path) -> Strip:
+        """The first images above their nearest training faces; `usual`: distances of held-out faces."""
+        assert self.first is not None
+        count = len(self.first[0])
+        pixels.write(grid(torch.cat(self.first), count), folder / "nearest.png")
+        middle = None if usual is None else float(np.median(usual))
+        return Strip("pixels", "nearest.png", self.parts[0][:count].tolist(), middle)
+
+
+def memorisation_ratio(drawn: Array, usual: Array) -> float:
+    """Median distance of fakes to their nearest training face over that of held-out people; copies give 0.
+
+    Raises:
+        UserError: half of the held-out faces are training faces.
+    """
+    middle = float(np.median(usual))
+    if middle == 0:
+        raise UserError(
+            "at least half of the held-out faces are training faces, so copies cannot be told from new faces; "
+            "evaluation.held_out must be another split than evaluation.reference, of other people."
+        )
+    return float(np.median(drawn)) / middle
+
+
+def strip_by_features(
+    network: str,
+    extractor: Extractor,
+    shown: torch.Tensor,
+    reference: Shards,
+    positions: Ids,
+    real: Array,
+    new: Array | None,
+    folder: Path,
+) -> Strip:
+    """The first images above the training faces nearest in a network's features, the nearest first.
+
+    Args:
+        network: the extractor's name.
+        shown: images [n, H, W, C] uint8.
+        reference, positions: the training faces.
+        real: their features [N, d].
+        new: features of held-out faces, where there are some.
+        folder: takes the picture.
+    """
+    count = min(PAIRS, len(shown))
+    found = neighbours(features.sample(extractor, shown[:count]), real, min(TWINS, len(real)))
+    rows = [shown[:count]]
+    for place in found.rows.T:
+        rows.append(reference.images(positions[place]))
+    name = f"nearest-{network}.png"
+    pixels.write(grid(torch.cat(rows), count), folder / name)
+
+    distances = np.sqrt(found.squared[:, 0]).tolist()
+    middle = None
+    if new is not None:
+        middle = float(np.median(np.sqrt(neighbours(new, real, 1).squared)))
+    return Strip(network, name, distances, middle)
