@@ -111,6 +111,7 @@ class Component(nn.Module, Objective):
         self.seen = torch.zeros_like(self.seen)
 '''
 VAE = {"name": "vae/conv", "width": 4, "z_dim": 4, "depth": 2}
+GAN = {"name": "gan/dcgan", "width": 4, "z_dim": 4, "depth": 2, "g_norm": "group"}
 SCHEDULES: dict[str, Any] = {
     "lr": {"0": 0.01, "0.06": 0.001},
     "modules": {
@@ -135,11 +136,14 @@ def changes(toys: dict[str, Path], kind: str) -> dict[str, Any]:
     if kind == "conditional":
         model = {"name": str(toys["conditional"]), "conditions": ["Glasses", "Person"]}
         return {"model": model, "objective": {"name": str(toys["mismatched"])}, "augment": []}
+    if kind == "remembering":
+        terms = {"lecam": {"decay": 0.5}, "r1": {"interval": 2}}
+        return {"model": GAN, "objective": {"name": "adversarial", "terms": terms}}
     objective = {"name": str(toys["stateful"]), "pull": {"0": 0.0, "0.05": 1.0}}
     return {"model": VAE, "objective": objective, **SCHEDULES}
 
 
-KINDS = ("conditional", "stateful")
+KINDS = ("conditional", "stateful", "remembering")
 
 
 def toy(index: Index, folder: Path, toys: dict[str, Path], kind: str, **more: Any) -> Any:
@@ -167,6 +171,8 @@ def test_a_toy_goes_on_as_if_nothing_had_happened(
     assert all(
         not torch.equal(start[name], whole.networks[name]) for name in start if "bias" not in name
     )
+    if kind == "remembering":
+        assert bool((whole.own["remembering.0.averages"] != 0).all())
     if kind == "stateful":
         assert whole.own["level"] != 0
         assert not torch.equal(whole.own["critic.weight"], torch.full((1, 4), 0.1))

@@ -15,11 +15,24 @@ from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 
 from facefactory import UserError, registry
+from facefactory.draws import Draws
 from facefactory.facts import Facts, Label
 from facefactory.objectives import Batch
+from facefactory.objectives.critics import Seen
 from facefactory.training import Training, trainer
 
 LN2 = math.log(2)
+TERMS = "objectives.terms"
+WEIGHTS = [
+    (name, option)
+    for name in registry.names(TERMS)
+    for option in ("weight", "gamma")
+    if option in registry.options(TERMS, name)
+]
+
+
+def softplus(value: float) -> float:
+    return math.log1p(math.exp(value))
 
 
 def objective(name: str, schema: dict[str, Label] | None = None, **options: Any) -> Any:
@@ -54,7 +67,7 @@ def test_images_with_the_labels_of_others_count_as_fakes() -> None:
         batch_of(images), c=torch.tensor([[1.0], [-1.0], [1.0]]), wrong=torch.ones(3, 1)
     )
     model = SimpleNamespace(discriminator=lambda shown, c: shown.mean((1, 2, 3)) + 2 * c[:, 0])
-    term = registry.build("objectives.terms", {"name": "mismatch", "weight": {"0": 0.5}})
+    term = registry.build(TERMS, {"name": "mismatch", "weight": {"0": 0.5}})
     assert term.weight(3.0) == 0.5
     assert term.trains == "discriminator"
     wanted = F.softplus(images.mean((1, 2, 3)) + 2) * torch.tensor([0.0, 1.0, 0.0])
@@ -114,7 +127,14 @@ IMAGES = torch.rand(5, 2, 4, 4, generator=torch.Generator().manual_seed(1)) * 2 
 
 
 @pytest.mark.parametrize(
-    ("kind", "d_value", "g_value"), [("non_saturating", 2 * LN2, LN2), ("hinge", 2.0, 0.0)]
+    ("kind", "d_value", "g_value"),
+    [
+        ("non_saturating", 2 * LN2, LN2),
+        ("hinge", 2.0, 0.0),
+        ("least_squares", 0.5, 0.5),
+        ("wasserstein", 0.0, 0.0),
+        ("relativistic", LN2, LN2),
+    ],
 )
 def test_adversarial_losses_where_the_discriminator_knows_nothing(
     kind: str, d_value: float, g_value: float
@@ -194,6 +214,140 @@ def test_the_relativistic_critic_compares_each_real_image_with_one_generated() -
     fake = model.discriminator(model.generator(batch.draws.normal("z_generator", 3), c), c)
     g_loss, _ = made.loss("generator", model, batch)
     assert g_loss.item() == pytest.approx(F.softplus(real - fake).mean().item(), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "d_values", "g_values"),
+    [
+        ("least_squares", [1.0, 2.0], [2.0, 0.5]),
+        ("wasserstein", [-3.0, 1.0], [1.0, -2.0]),
+        ("hinge", [0.0, 3.0], [1.0, -2.0]),
+        ("relativistic", [softplus(-3), softplus(1)], [softplus(3), softplus(-1)]),
+    ],
+)
+def test_critics_of_two_pairs_of_logits(
+    kind: str, d_values: list[float], g_values: list[float]
+) -> None:
+    """Real and generated images at 2 and -1, then at 1 and 2."""
+    seen = Seen(IMAGES, IMAGES, torch.tensor([2.0, 1.0]), torch.tensor([-1.0, 2.0]))
+    critic = registry.build("objectives.critics", {"name": kind})
+    torch.testing.assert_close(critic.discriminator(seen), torch.tensor(d_values))
+    torch.testing.assert_close(critic.generator(seen), torch.tensor(g_values))
+
+
+class QuadraticGAN(LinearGAN):
+    """A discriminator ½ a ‖x‖²: its gradient at x is a x."""
+
+    def discriminator(self, images: Tensor, c: Tensor) -> Tensor:
+        return self.head.bias * images.square().sum((1, 2, 3)) / 2
+
+
+@pytest.mark.parametrize("name", ["r1", "r2"])
+def test_r1_and_r2_of_a_quadratic_discriminator_are_its_images(name: str) -> None:
+    model = QuadraticGAN()
+    model.head.bias.data.fill_(3.0)
+    batch = batch_of(IMAGES, iteration=0)
+    made = objective("adversarial", terms={name: {"gamma": 2.0, "interval": 1}})
+    plain, _ = objective("adversarial", terms={}).loss("discriminator", model, batch)
+    loss, shown = made.loss("discriminator", model, batch)
+    fake = model.generator(batch.draws.normal("z_discriminator", 3), batch.c)
+    images = IMAGES if name == "r1" else fake.detach()
+    norm = images.square().sum((1, 2, 3)).mean()
+    torch.testing.assert_close(shown[name], 9 * norm)
+    (gradient,) = torch.autograd.grad(loss - plain, model.head.bias)
+    torch.testing.assert_close(gradient, 2 / 2 * 2 * 3 * norm.view(1))  # of γ/2 a² ‖x‖²
+
+
+def draws_of(size: int, device: str = "cpu") -> Draws:
+    return Draws(seed=0, clock=0, batch_size=size, lo=0, hi=size, device=torch.device(device))
+
+
+@pytest.mark.parametrize(("name", "wanted"), [("gradient_penalty", 1.0), ("dragan", 0.5)])
+def test_slopes_of_a_linear_discriminator_are_the_norm_of_its_weight(
+    name: str, wanted: float
+) -> None:
+    model = LinearGAN()
+    options = {"slope": wanted} if name == "dragan" else {}
+    spec = {name: {"weight": 3.0, "interval": 4, **options}}
+    made = objective("adversarial", critic="wasserstein", terms=spec)
+    batch = dataclasses.replace(batch_of(IMAGES, iteration=4), draws=draws_of(5))
+    plain, _ = made.loss("discriminator", model, dataclasses.replace(batch, iteration=5))
+    loss, shown = made.loss("discriminator", model, batch)
+    weight = model.head.weight
+    norm = weight.norm()
+    torch.testing.assert_close(shown[name], (norm - wanted).square())
+    torch.testing.assert_close(loss - plain, 3 * 4 * (norm - wanted).square())
+    (gradient,) = torch.autograd.grad(loss - plain, weight)
+    torch.testing.assert_close(gradient, 3 * 4 * 2 * (norm - wanted) * weight / norm)
+
+
+def test_slopes_are_taken_between_the_pairs_and_around_real_images() -> None:
+    model = QuadraticGAN()
+    model.head.bias.data.fill_(1.0)
+    batch = dataclasses.replace(batch_of(IMAGES), draws=draws_of(5))
+    seen = Seen(IMAGES, -IMAGES, torch.zeros(5), torch.zeros(5))
+    length = IMAGES.flatten(1).norm(dim=1)
+
+    # between x and -x lies (2ε - 1) x
+    penalty = registry.build(TERMS, {"name": "gradient_penalty"})
+    share = batch.draws.uniform("gradient_penalty", 1)[:, 0]
+    assert share.min() < 0.5 < share.max()
+    between = ((2 * share - 1).abs() * length - 1).square()
+    torch.testing.assert_close(penalty(seen, model, batch), between)
+
+    # noise adds to the squares: E‖x + δ‖² = ‖x‖² + 32 noise²
+    for noise in (0.0, 10.0):
+        term = registry.build(TERMS, {"name": "dragan", "noise": noise, "slope": 0.0})
+        squared = term(seen, model, batch).mean()
+        wanted = length.square().mean() + 32 * noise**2
+        torch.testing.assert_close(squared, wanted, rtol=0.2 if noise else 1e-6, atol=0.0)
+
+
+def test_lecam_holds_logits_near_the_average_of_the_other_kind() -> None:
+    term = registry.build(TERMS, {"name": "lecam", "weight": 0.3, "decay": 0.75})
+    assert term.weight(0.0) == 0.3
+    batch = batch_of(IMAGES)
+    real = torch.tensor([3.0, 1.0], requires_grad=True)
+    seen = Seen(IMAGES, IMAGES, real, torch.tensor([-2.0, 0.0]))
+    first = term(seen, None, batch)  # both averages are 0
+    assert first.tolist() == [9.0 + 4.0, 1.0 + 0.0]
+    term.after(0.0, lambda values: values * 2)  # another rank saw the same
+    assert term.averages.tolist() == [0.25 * 2, 0.25 * -1]
+    second = term(seen, None, batch)
+    assert second.tolist() == [3.25**2 + 2.5**2, 1.25**2 + 0.5**2]
+    (gradient,) = torch.autograd.grad(second.sum(), real)
+    assert gradient.tolist() == [2 * 3.25, 2 * 1.25]
+
+    # what it remembers is the objective's
+    made = objective("adversarial", terms={"lecam": {}, "r1": {}})
+    assert [tuple(value.shape) for value in made.state_dict().values()] == [(2,)]
+    made.loss("discriminator", LinearGAN(), batch)
+    made.after(0.0, lambda values: values)
+    assert bool((made.terms["lecam"].averages != 0).all())
+
+
+def test_consistency_is_how_differently_mirror_images_are_judged() -> None:
+    model = LinearGAN()
+    c = torch.empty(5, 0)
+    fake = IMAGES / 2
+    seen = Seen(IMAGES, fake, model.discriminator(IMAGES, c), model.discriminator(fake, c))
+    term = registry.build(TERMS, {"name": "consistency"})
+    change = model.discriminator(IMAGES.flip(3) - IMAGES, c)
+    wanted = change.square() * (1 + 0.5**2)
+    torch.testing.assert_close(term(seen, model, batch_of(IMAGES)), wanted)
+    even = (IMAGES + IMAGES.flip(3)) / 2
+    logits = model.discriminator(even, c)
+    seen = Seen(even, even, logits, logits)
+    assert term(seen, model, batch_of(even)).abs().max() < 1e-9
+    doubled = batch_of(even, augment=lambda images, purpose: 2 * images)
+    assert term(seen, model, doubled).min() > 0
+
+
+@pytest.mark.parametrize("value", [-1.0, {"0": 1.0, "5": -0.1}], ids=str)
+@pytest.mark.parametrize(("name", "option"), WEIGHTS)
+def test_a_term_refuses_a_weight_below_zero(name: str, option: str, value: Any) -> None:
+    with pytest.raises(UserError, match=rf"{name}: .*{option}="):
+        registry.build(TERMS, {"name": name, option: value})
 
 
 def test_each_phase_trains_only_its_own_network() -> None:

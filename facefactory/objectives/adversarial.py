@@ -1,7 +1,7 @@
 """Two players: a critic's pair of losses, and terms that regularise one of them."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import torch
@@ -35,8 +35,11 @@ class Component(nn.Module, Objective):
         super().__init__()
         self.critic: Critic = critic
         self.terms: dict[str, Term] = terms
+        self.remembering = nn.ModuleList()  # for checkpoints to keep
         for term in self.terms.values():
             self.needs = (*self.needs, *term.needs)
+            if isinstance(term, nn.Module):
+                self.remembering.append(term)
 
     def loss(self, phase: str, model: GAN, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of `discriminator` or `generator`."""
@@ -56,6 +59,11 @@ class Component(nn.Module, Objective):
                 shown[name] = extra
                 value = value + extra * (term.weight(batch.kimg) * term.interval)
         return value, shown
+
+    def after(self, kimg: float, total: Callable[[Tensor], Tensor]) -> None:
+        """Terms move their buffers."""
+        for term in self.terms.values():
+            term.after(kimg, total)
 
     def _discriminator(
         self, model: GAN, batch: Batch, due: dict[str, Term]

@@ -1,10 +1,12 @@
 """What is added to a player's loss: one equation a file. This file is torch-free.
 
-A term file defines `class Component(Term)`; its keyword-only arguments are its options.
+A term file defines `class Component(Term)`; its keyword-only arguments are its options. One that remembers something
+is `class Component(nn.Module, Term)`: its buffers are part of every checkpoint.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ class Term(Protocol):
     ] = ()  # what a model must have, and not empty, beside what its objective needs
     differentiates: tuple[
         str, ...
-    ] = ()  # images of `Seen` by which it takes derivatives: real, fake
+    ] = ()  # images by which it takes derivatives: real and fake of `Seen`, or its own
     interval: int = 1  # lazy: in every so many iterations, with so many times its weight (Karras et al. 2020, §3.1)
 
     def weight(self, kimg: float) -> float:
@@ -33,3 +35,6 @@ class Term(Protocol):
     def __call__(self, seen: Seen, model: Any, batch: Batch) -> Tensor:
         """Its value of each image, [b]."""
         ...
+
+    def after(self, kimg: float, total: Callable[[Tensor], Tensor]) -> None:
+        """Once an iteration, on all ranks: move buffers by what it saw; `total` sums over ranks."""
