@@ -1,6 +1,12 @@
 """FaceFactory: face images become shards, shards become models, models become scores and reports."""
 
+from __future__ import annotations
+
 import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from facefactory.loading import Loaded
 
 __version__ = "0.1.0"
 
@@ -23,3 +29,13 @@ class Failed(RuntimeError):
 def say(text: str) -> None:
     """A line for the person who watches."""
     print(text, file=sys.stderr, flush=True)
+
+
+def load(run: Any, device: Any = "auto") -> Loaded:
+    """The networks of a run folder, to sample, encode and decode with; `facefactory.loading` has them.
+
+    UserError: there is no such run, or it has not been trained to its end.
+    """
+    from facefactory import loading  # torch comes with it, and nothing else here needs torch
+
+    return loading.load(run, device)

@@ -13,10 +13,20 @@ from facefactory.draws import normal
 SHOWN = 64  # faces in a grid
 
 
-def draws(model: Any, c: torch.Tensor, seed: int, purpose: str) -> Iterator[torch.Tensor]:
+def truncated(z: torch.Tensor, psi: float) -> torch.Tensor:
+    """z nearer to its mean: ψ z, as Glow's temperature (Kingma & Dhariwal, NeurIPS 2018, §5).
+
+    Images become more typical and more alike towards ψ = 0; 1 changes no bit.
+    """
+    return z * psi
+
+
+def draws(
+    model: Any, c: torch.Tensor, seed: int, purpose: str, psi: float = 1.0
+) -> Iterator[torch.Tensor]:
     """Chunks of generated images [n, H, W, C] uint8, one for each condition in `c` [count, columns].
 
-    The first ones are the same for any count.
+    The first ones are the same for any count. `psi`: of `truncated`.
     """
     like = pixels.like(model)
 
@@ -25,7 +35,7 @@ def draws(model: Any, c: torch.Tensor, seed: int, purpose: str) -> Iterator[torc
             wanted = c[start : start + CHUNK]
             # sums in a layer may depend on how many there are
             full = wanted[torch.arange(CHUNK) % len(wanted)]
-            z = normal(seed, start, purpose, CHUNK, model.z_dim)
+            z = truncated(normal(seed, start, purpose, CHUNK, model.z_dim), psi)
             with torch.inference_mode():
                 images = model.sample(
                     send(z, like.device).to(like), send(full, like.device).to(like)
@@ -36,6 +46,6 @@ def draws(model: Any, c: torch.Tensor, seed: int, purpose: str) -> Iterator[torc
         yield images
 
 
-def draw(model: Any, c: torch.Tensor, seed: int, purpose: str) -> torch.Tensor:
+def draw(model: Any, c: torch.Tensor, seed: int, purpose: str, psi: float = 1.0) -> torch.Tensor:
     """Generated images [count, H, W, C] uint8, one for each condition in `c` [count, columns]."""
-    return torch.cat(list(draws(model, c, seed, purpose)))
+    return torch.cat(list(draws(model, c, seed, purpose, psi)))

@@ -178,6 +178,7 @@ def test_every_module_has_its_layer() -> None:
         "chain",
         "process",
         "command",
+        "loading",
         "__main__",
     }
 

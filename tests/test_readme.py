@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Faces
+from PIL import Image
 from test_adopt import tensors, written
 from test_sources import celeba
 
@@ -71,6 +72,12 @@ def test_commands_on_runs_work_in_the_order_of_the_page(
         signal.signal(number, handler)
     assert len(list(Path("faces").glob("*.png"))) == 1000
     assert Path("runs/first/report.html").exists()
+
+    # and the lines of Python that the page shows for the same run
+    for block in re.findall(r"```python\n(.*?)```", README, re.S):
+        exec(compile(block, "README.md", "exec"), {})
+    with Image.open("face.png") as picture:
+        assert picture.size == (16, 16)
 
 
 OTHERS = [line for line in LINES if line.startswith("python") and "run=first" not in line]
