@@ -25,7 +25,7 @@ from facefactory.training.step import Step
 Iteration = Callable[[int], None]
 ALONE = World(0, 1, torch.device("cpu"))
 TURNS = {
-    32: 12,
+    32: 40,
     64: 6,
 }  # of each side, by the images' size: no case takes two minutes on an idle core
 AUGMENT = ["brightness", "contrast", "translation"]

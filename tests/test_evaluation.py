@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch_fidelity import feature_extractor_inceptionv3
+from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
 from facefactory import UserError, registry, sampling
 from facefactory.data.sets import labels, loader, pixels
@@ -321,6 +322,18 @@ def test_the_ratio_is_of_median_distances() -> None:
 
 
 # -- the features of the original FID -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(1, 5), (48, 32), (64, 64), (218, 178), (299, 299), (512, 400)])
+def test_inceptions_resizing_is_torch_fidelitys(size: tuple[int, int]) -> None:
+    shown = torch.randint(
+        0, 256, (2, 3, *size), generator=torch.Generator().manual_seed(0)
+    ).float()
+    rows, columns = map(inception.resizing, size)
+    published = interpolate_bilinear_2d_like_tensorflow1x(
+        shown, (inception.SIDE, inception.SIDE), align_corners=False
+    )
+    assert torch.allclose(rows @ shown @ columns.T, published, rtol=0, atol=1e-4)
 
 
 def test_inception_features_are_torch_fidelitys(

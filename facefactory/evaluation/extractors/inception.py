@@ -5,9 +5,11 @@ Its normalisations are folded into the convolutions: features are torch-fidelity
 
 from __future__ import annotations
 
+import functools
 import warnings
 
 import torch
+from torch.nn import functional as F
 
 from facefactory import weights
 from facefactory.data.sets.transfer import send
@@ -20,6 +22,16 @@ NEEDS = ()
 RANKS = True
 NAMES = {"fd": "fid", "kd": "kid", "is": "is"}
 SIDE = 299  # pixels, what the network sees
+
+
+@functools.lru_cache
+def resizing(side: int) -> torch.Tensor:
+    """What makes 299 pixels of a line of `side` as TensorFlow 1 did, whose pixels lie at their corners: weights [299, side]."""
+    at = torch.arange(SIDE) * torch.tensor(side / SIDE)
+    before = at.long()
+    after = (before + 1).clamp_max(side - 1)
+    share = (at - before)[:, None]
+    return (1 - share) * F.one_hot(before, side) + share * F.one_hot(after, side)
 
 
 class Inception:
@@ -54,14 +66,9 @@ class Inception:
 
     def __call__(self, images: torch.Tensor) -> Looked:
         """[batch, H, W, C] uint8 -> features [batch, 2048] and logits [batch, 1008]."""
-        from torch_fidelity.interpolate_compat_tensorflow import (
-            interpolate_bilinear_2d_like_tensorflow1x,
-        )
-
-        shown = send(images, self.device).permute(0, 3, 1, 2).expand(-1, 3, -1, -1).float()
-        return self.see(
-            interpolate_bilinear_2d_like_tensorflow1x(shown, (SIDE, SIDE), align_corners=False)
-        )
+        shown = send(images, self.device).permute(0, 3, 1, 2).float()
+        rows, columns = (resizing(side).to(self.device) for side in shown.shape[2:])
+        return self.see((rows @ shown @ columns.T).expand(-1, 3, -1, -1))
 
     def see(self, shown: torch.Tensor) -> Looked:
         """What the layers make of [batch, 3, 299, 299] in 0…255."""
