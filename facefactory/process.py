@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from facefactory import Failed, Missing, UserError, rundir, runner, say, surroundings
-from facefactory.cluster import check, local, status
+from facefactory.cluster import local
 from facefactory.cluster.launch import OPENS
 from facefactory.cluster.local import INTERRUPTED
 from facefactory.run import Run, load_run
@@ -66,6 +66,8 @@ def main(arguments: list[str]) -> int:
 def _work(mode: str, folder: RunDir, arguments: list[str]) -> None:
     """What a mode does in a run folder."""
     if mode == "probe":
+        from facefactory.cluster import check
+
         return check.probe(folder.path)
     rundir.check_modes(folder.path)
     names = [argument for argument in arguments if "=" not in argument]
@@ -97,6 +99,8 @@ def _finish(run: Run, folder: RunDir, names: list[str]) -> None:
 
     What lacks a stage before it is left out, and why it lacks is written down.
     """
+    from facefactory.cluster import status
+
     folder.claim()
     status.record_failures(folder)
     can_begin = [name for name in names if runner.can_begin(run, folder, of(name))]

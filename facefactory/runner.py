@@ -6,7 +6,6 @@ import platform
 import signal
 import time
 from collections.abc import Iterable
-from importlib.metadata import version
 from typing import Any
 
 from facefactory import UserError, rundir, say, surroundings
@@ -154,9 +153,11 @@ def finish(
     run: Run, folder: RunDir, stage: Stage, inputs: dict[str, Any], outputs: Outputs, began: float
 ) -> float:
     """Write DONE.json with the versions that decide bits; the seconds since `began`."""
+    from importlib import metadata
+
     seconds = round(time.time() - began, 1)
     facts, files = outputs
-    versions = {name: version(name) for name in SOFTWARE}
+    versions = {name: metadata.version(name) for name in SOFTWARE}
     record = {
         "config": stage.config(run),
         "inputs": inputs,

@@ -129,5 +129,6 @@ def first_of_each(names: Iterable[str]) -> list[str]:
     return found
 
 
+AUGMENTATIONS = registry.names("training.augmentations")
 TRAININGS = trainings()
 FIRST = first_of_each(TRAININGS)  # the others are paired in `make torture`

@@ -65,6 +65,59 @@ def test_the_pages_metric_is_one_of_all(checkout: Path) -> None:
     assert run(checkout, "-c", code).split() == ["{'mean_distance':", "3.0}", "True"]
 
 
+AUGMENTATION = '''
+"""Dimming: all values are multiplied by one draw (as brightness: Zhao et al., 2020)."""
+
+from torch import Tensor
+
+
+def apply(images: Tensor, u: Tensor) -> Tensor:
+    """Multiply by 0.75 to 1.25."""
+    return images * (0.75 + 0.5 * u[:, :1, None, None]) + 0.1
+'''
+TRAINED = "gan/linear adversarial"
+TESTED = {  # by what is promised of a dropped-in file
+    "resumed": f"a_stopped_training_goes_on_as_if_nothing_had_happened[{TRAINED}]",
+    "a term resumed": "a_stopped_training_goes_on_as_if_nothing_had_happened[gan/dcgan adversarial terms drift]",
+    "gradients": f"accumulation_has_the_gradients_of_the_whole_batch[{TRAINED}]",
+    "gradients twice": "augmentation_is_differentiable_twice[dimming]",
+    "ranks": "ranks_have_the_gradients_of_one_process_and_survive_a_break[2-first]",
+    "dtype": f"every_precision_trains[bfloat16-{TRAINED}]",
+    "a model documented": "a_file_is_documented[models/gan/linear]",
+    "a term documented": "a_file_is_documented[objectives.terms/drift]",
+    "a metric documented": "a_file_is_documented[metrics.features/mean_distance]",
+    "a metric refuses": "sets_that_are_too_small_are_refused_with_how_many_are_needed[mean_distance]",
+    "a stage kept": "a_stage_depends_on_keys_and_stages_that_exist[count]",
+    "a source kept": "a_file_keeps_its_folders_contract[data.sources/gradients]",
+}
+
+
+def test_the_suite_tests_what_is_dropped_without_a_new_test(checkout: Path) -> None:
+    shutil.copytree(ROOT / "tests", checkout / "tests", ignore=shutil.ignore_patterns("slurm"))
+    shutil.copy(ROOT / "pyproject.toml", checkout)
+    (checkout / "facefactory" / "training" / "augmentations" / "dimming.py").write_text(
+        AUGMENTATION
+    )
+
+    # On ranks, and in what is trained, everything that is new stands among the others
+    code = (
+        "import sys; sys.path.insert(0, 'tests')\n"
+        "import registered; print(*registered.FIRST, *registered.AUGMENTATIONS, sep='\\n')"
+    )
+    assert {TRAINED, "gan/dcgan adversarial terms drift", "dimming"} <= set(
+        run(checkout, "-c", code).splitlines()
+    )
+
+    names = ("training", "registered", "registry", "models", "metrics_folder")
+    files = [f"tests/test_{name}.py" for name in names]
+    dropped = (
+        "linear or drift or dimming or mean_distance or count or sources/gradients or 2-first"
+    )
+    told = run(checkout, "-m", "pytest", *files, "-rp", "-m", "not slow", "-k", dropped)
+    untested = [promise for promise, test in TESTED.items() if f"::test_{test}\n" not in told]
+    assert not untested
+
+
 def test_every_file_that_the_page_names_is_there() -> None:
     walks = TEXT.partition("## The way of an image")[2]
     named = set(re.findall(r"`([\w/]+\.py)`", walks))

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import torch
-from registered import FIRST, TRAININGS, without_batch_norm
+from registered import AUGMENTATIONS, FIRST, TRAININGS, without_batch_norm
 from torch import Tensor, nn
 
 from facefactory import UserError, checkpoint, registry
@@ -84,6 +84,7 @@ def make_task(
         "total_kimg": 0.072,
         "batch_size": BATCH,
         "lr": 0.01,
+        "augment": AUGMENTATIONS,
         "checkpoint_kimg": 0.024,
         "log_kimg": 0.0,
         "sample_kimg": 0.0,
@@ -818,9 +819,6 @@ def test_half_of_the_images_are_mirrored_and_none_without_flip(
 
 def draws_of(value: float) -> Callable[[str, int], Tensor]:
     return lambda purpose, columns: torch.full((4, columns), value)
-
-
-AUGMENTATIONS = registry.names(augmentations.PACKAGE)
 
 
 def applied(kind: str, images: Tensor, u: Tensor) -> Tensor:

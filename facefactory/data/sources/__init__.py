@@ -132,12 +132,16 @@ def safe(name: str, where: Path) -> str:
     UserError: it leads out of the folder or archive `where`.
     """
     plain = name.replace("\\", "/")
-    if plain.startswith("/") or ".." in plain.split("/") or plain[1:3] == ":/":
+    if plain.startswith("/") or plain[1:3] == ":/" or _goes_up(plain):
         only = "only places below pack.root are read"
         raise UserError(f"{where} names {name!r}; {only}. Mend or remove that entry.")
     if not plain.isascii():
         plain = unicodedata.normalize("NFC", os.fsencode(plain).decode(errors="backslashreplace"))
     return plain.removeprefix("./")
+
+
+def _goes_up(place: str) -> bool:
+    return ".." in place and ".." in place.split("/")
 
 
 @functools.lru_cache(4)

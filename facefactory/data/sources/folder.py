@@ -93,6 +93,7 @@ LEFT_BEHIND = (
 SYSTEM = re.compile(
     "|".join([*map(re.escape, LEFT_BEHIND), r"\._.*", r"\.trash-\d+", r"\.nfs[0-9a-f]+"]), re.I
 )
+NUMBER = re.compile(r"(\d+)")
 SKIPPED = re.compile(rf"(?:^|/)((?:{SYSTEM.pattern})(?=/|$)|\.)", re.I)
 
 SYSTEMS = "files or folders of a file server, system or tool"
@@ -148,9 +149,11 @@ def find(recipe: dict[str, Any], root: str | None) -> Found:
     )
 
 
-def _natural(name: str) -> list[tuple[int, Any]]:
-    parts = re.split(r"(\d+)", name)
-    return [(1, int(part)) if part.isdecimal() else (0, part) for part in parts]
+def _natural(name: str) -> list[Any]:
+    """Text and numbers by turns: every second part is a number, so two names compare like with like."""
+    parts: list[Any] = NUMBER.split(name)
+    parts[1::2] = map(int, parts[1::2])
+    return parts
 
 
 def _no_picture(name: str, item: Any) -> str | None:
