@@ -50,19 +50,36 @@ class Checkpoint:
     segments: list[dict[str, Any]]
     # phase -> state of what scales its loss; empty but in float16
     scalers: dict[str, Any] = field(default_factory=dict)
+    # sums of scalars since the last look at its health; empty where nobody looks
+    watched: dict[str, Any] = field(default_factory=dict)
 
 
-def save(folder: Path, checkpoint: Checkpoint, guard: Callable[[], None]) -> Path:
+def save(
+    folder: Path, checkpoint: Checkpoint, guard: Callable[[], None], kept: int = KEPT
+) -> Path:
     """Write `checkpoint-<clock>.pt` by rename, then forget all but the newest.
 
     `guard` may veto the rename.
     """
+    path = _save(folder, checkpoint, guard)
+    for old in sorted(folder.glob("checkpoint-*.pt"))[:-kept]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def back_to(folder: Path, checkpoint: Checkpoint, guard: Callable[[], None]) -> None:
+    """Write a checkpoint, then forget all that are newer, the newest first."""
+    path = _save(folder, checkpoint, guard)
+    for newer in sorted(folder.glob("checkpoint-*.pt"), reverse=True):
+        if newer > path:
+            newer.unlink(missing_ok=True)
+
+
+def _save(folder: Path, checkpoint: Checkpoint, guard: Callable[[], None]) -> Path:
     path = folder / f"checkpoint-{checkpoint.clock:012d}.pt"
     with rundir.atomic(path) as temporary:
         _write(temporary, {"format": FORMAT, **vars(checkpoint)}, path)
         guard()
-    for old in sorted(folder.glob("checkpoint-*.pt"))[:-KEPT]:
-        old.unlink(missing_ok=True)
     return path
 
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from facefactory.report import pages, plots
-from facefactory.report.facts import metrics, rounded, tried
+from facefactory.report.facts import condition_verdict, metrics, rounded, tried
 from facefactory.report.scores import place
 from facefactory.results import Better, Protocol, Score
 from facefactory.rundir import write_sealed
@@ -465,6 +465,30 @@ def test_what_a_training_says_of_itself_at_its_end_is_told(tmp_path: Path) -> No
     assert "sigma ran up" not in page
     assert "Not drawn" not in page.partition('id="training"')[0][-200:]
     assert plots.training_curves([{"run": "r", **line} for line in lines]).data
+
+
+def test_a_training_that_was_set_back_is_told(tmp_path: Path) -> None:
+    put_run(tmp_path, 0.2)
+    put_lines(tmp_path / "train/metrics-001.jsonl", [{"kimg": 1.0, "loss": 2.0}])
+    assert not any("set back" in words for words in written(tmp_path)[1]["verdict"])
+    put_lines(tmp_path / "train/metrics-002.jsonl", [{"kimg": 2.0, "loss": 2.0, "setbacks": 2}])
+    assert any(
+        "set back" in words and "2 times" in words for words in written(tmp_path)[1]["verdict"]
+    )
+
+
+def test_a_model_that_ignores_its_condition_is_called_so() -> None:
+    def label(auroc: float, reach: float) -> dict[str, Any]:
+        interval = [auroc - reach, auroc + reach]
+        return {"scored": True, "auroc": auroc, "auroc_interval": interval}
+
+    heard, deaf = label(0.9, 0.05), label(0.53, 0.06)
+    few = {"scored": False}
+    assert condition_verdict({"Smiling": heard, "Bald": few}, "") == []
+    [words] = condition_verdict({"Smiling": deaf, "Bald": few}, " of f1")
+    assert "the model of f1 ignores its condition" in words and "Smiling 0.53" in words
+    [words] = condition_verdict({"Smiling": heard, "Male": deaf}, "")
+    assert "ignores 1 of 2 labels" in words and "Smiling" not in words
 
 
 def test_newer_attempts_replace_what_they_repeat(tmp_path: Path) -> None:

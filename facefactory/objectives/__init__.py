@@ -64,6 +64,13 @@ class Objective(Protocol):
     def after(self, kimg: float, total: Callable[[Tensor], Tensor]) -> None:
         """Once an iteration, on all ranks: adapt buffers from what the phases saw; `total` sums over ranks."""
 
+    def collapsed(self, scalars: dict[str, float]) -> list[str]:
+        """Sentences on a training that is over, by the means of its scalars over a while; `kimg`: the clock.
+
+        What `training.on_collapse` acts on.
+        """
+        return []
+
     def health(self, scalars: dict[str, float]) -> list[str]:
-        """Sentences on what is wrong, by the means of its scalars since the last line; none where nothing is."""
+        """Sentences on what else is wrong; none where nothing is."""
         return []

@@ -91,9 +91,13 @@ class Variational(nn.Module, Objective):
         """What codes cost, a scalar [nats], beside the likelihood, and scalars worth a curve; `kl`: the whole one [nats]."""
         raise NotImplementedError
 
+    def collapsed(self, scalars: dict[str, float]) -> list[str]:
+        """Posterior collapse."""
+        return collapse(scalars, self.z_dim)
+
     def health(self, scalars: dict[str, float]) -> list[str]:
-        """Posterior collapse, and what the likelihood says."""
-        return self.likelihood.health(scalars) + collapse(scalars, self.z_dim)
+        """What the likelihood says."""
+        return self.likelihood.health(scalars)
 
     def equivalent(self, beta: float | dict[str, float]) -> str:
         """A β in the convention of means, in words."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from facefactory.models import GAN
-from facefactory.objectives import Batch, Objective, Phase
+from facefactory.objectives import Batch, Objective, Phase, _players
 from facefactory.objectives.critics import Critic, Seen
 from facefactory.objectives.terms import Term
 from facefactory.registry import Nested
@@ -65,6 +65,14 @@ class Component(nn.Module, Objective):
         for term in self.terms.values():
             term.after(kimg, total)
 
+    def collapsed(self, scalars: dict[str, float]) -> list[str]:
+        """Mode collapse, and a discriminator that ran away."""
+        return _players.collapsed(scalars)
+
+    def health(self, scalars: dict[str, float]) -> list[str]:
+        """A discriminator that is too good."""
+        return _players.unwell(scalars)
+
     def _discriminator(
         self, model: GAN, batch: Batch, due: dict[str, Term]
     ) -> tuple[Seen, Tensor, dict[str, Tensor]]:
@@ -84,6 +92,8 @@ class Component(nn.Module, Objective):
             "logits_real": real_logits.mean(),
             "logits_fake": fake_logits.mean(),
         }
+        if batch.iteration % _players.INTERVAL == 0:
+            shown |= _players.watched(seen)
         return seen, value, shown
 
     def _generator(

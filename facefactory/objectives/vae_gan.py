@@ -132,6 +132,6 @@ class Component(nn.Module, Objective):
         maps = self.discriminator.maps(decoded).to(batch.images)
         return 0.5 * (maps - wanted).square().flatten(1).sum(1).mean()
 
-    def health(self, scalars: dict[str, float]) -> list[str]:
+    def collapsed(self, scalars: dict[str, float]) -> list[str]:
         """Posterior collapse."""
         return collapse(scalars, self.z_dim)

@@ -90,7 +90,9 @@ def gather(folder: Path, repeat: dict[str, str]) -> dict[str, Any]:
         latent = results(f"{entry['folder']}/interpret")
         lines = metrics(folder / entry["folder"] / "train")
         health = lines[-1].get("health", []) if lines else []
-        runs.append({**EMPTY, **evaluated, **entry, "latent": latent, "health": health})
+        setbacks = lines[-1].get("setbacks", 0) if lines else 0
+        more = {"latent": latent, "health": health, "setbacks": setbacks}
+        runs.append({**EMPTY, **evaluated, **entry, **more})
 
     # by what they are compared
     goal = goal_of(config, sweep, runs)
@@ -268,6 +270,16 @@ def verdict(facts: dict[str, Any]) -> list[str]:
         sentences += [
             f"Caution, the training{whose} ended ill: {words}" for words in run["health"]
         ]
+        if run["setbacks"]:
+            sentences.append(
+                f"The training{whose} collapsed and was set back to where it was healthy, {run['setbacks']} times in all; "
+                "each time other numbers were drawn and learning rates halved."
+            )
+
+    # what was asked for
+    for run in facts["runs"]:
+        whose = f" of {run['name']}" if sweeping else ""
+        sentences += condition_verdict(run.get("agreement") or {}, whose)
 
     # what dimensions go with
     for run in facts["runs"]:
@@ -331,6 +343,24 @@ def score_verdict(facts: dict[str, Any]) -> str:
         else "No other has a score."
     )
     return f"Finalist {best['name']} won: {where}. {behind}"
+
+
+def condition_verdict(agreement: dict[str, Any], whose: str) -> list[str]:
+    """A sentence where images do not show what they were asked to, by the AUROC of the judge's verdict."""
+    scored = {name: label for name, label in agreement.items() if label["scored"]}
+    ignored = [name for name, label in scored.items() if label["auroc_interval"][0] <= 0.5]
+    if not ignored:
+        return []
+    figures = ", ".join(f"{name} {rounded(scored[name]['auroc'])}" for name in ignored)
+    what = (
+        "its condition"
+        if len(ignored) == len(scored)
+        else f"{len(ignored)} of {len(scored)} labels"
+    )
+    return [
+        f"Caution, the model{whose} ignores {what}: the judge cannot tell images that were asked to show it from "
+        f"those that were not (AUROC, 0.5 is guessing: {figures})."
+    ]
 
 
 def disagreement_verdict(facts: dict[str, Any]) -> list[str]:

@@ -139,7 +139,9 @@ def training_curves(logged: list[dict[str, Any]]) -> Any:
     """Every scalar that the trainings logged, one panel each, one line a run."""
     if not logged:
         raise ValueError("no training has logged a metric yet.")
-    frame = pandas.DataFrame(logged).drop(columns=["images_per_s", "health"], errors="ignore")
+    frame = pandas.DataFrame(logged).drop(
+        columns=["images_per_s", "health", "setbacks"], errors="ignore"
+    )
     frame = frame.melt(["run", "kimg"], var_name="metric").dropna()
 
     # two panels a row

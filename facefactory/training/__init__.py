@@ -77,6 +77,17 @@ class Training:
         20.0, "thousands of images between sample grids; 0 = none", low=0.0, identity=False
     )
     sample_s: float = key(10.0, "and at least so many seconds", low=0.0, identity=False)
+    on_collapse: Literal["continue", "stop", "rollback"] = key(
+        "continue",
+        "what a collapse does; rollback: go on from the newest healthy checkpoint, with other draws and half the lr",
+        resumes=True,
+    )
+    health_kimg: float = key(
+        5.0,
+        "thousands of images between looks at its health, where on_collapse acts on them",
+        low=0.001,
+        resumes=True,
+    )
     ranks: int = key(
         1, "processes that share a batch (DistributedDataParallel)", low=1, resumes=True
     )

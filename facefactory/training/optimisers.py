@@ -27,7 +27,9 @@ def build(
     return kind(parameters, betas=(first, second), **common)
 
 
-def set_lr(optimiser: torch.optim.Optimizer, wanted: Optimiser, kimg: float) -> None:
-    """Set the learning rate of a clock [thousands of images]."""
+def set_lr(
+    optimiser: torch.optim.Optimizer, wanted: Optimiser, kimg: float, share: float = 1.0
+) -> None:
+    """Set the learning rate of a clock [thousands of images], or a share of it."""
     for group in optimiser.param_groups:
-        group["lr"] = at(wanted.lr, kimg)
+        group["lr"] = at(wanted.lr, kimg) * share

@@ -24,6 +24,9 @@ from facefactory.training.augmentations import augment
 from facefactory.training.ema import Average
 from facefactory.training.log import Log
 
+LOOKED = (
+    8  # gradients are measured in each eighth step of a phase; those scaled for float16 are not
+)
 OWN = "objective."  # begins the path of a network that is the objective's own
 
 
@@ -110,10 +113,7 @@ class Step:
         # where random numbers come from
         self.draws = algorithm(data.draws, world.device)
         self.sheet: Sheet | None = None
-        if self.draws == philox.ALGORITHM:
-            self.sheet = Sheet(
-                seed, options.batch_size, self.lo, self.lo + self.share, world.device
-            )
+        self.set_back(0)
 
         # one optimiser a network, one DDP a phase
         self.wanted = {path: options.optimiser_of(path) for path in trained_modules(objective)}
@@ -132,6 +132,18 @@ class Step:
         if options.compile:  # and not their averages, which are used now and then
             for path in self.wanted:
                 arithmetic.compile_networks(self.network(path))
+
+    def set_back(self, count: int) -> None:
+        """Go on as a training that was set back so often: with other draws, and half the learning rate a time."""
+        self.lr_share = 0.5**count
+        self.drawn_by = self.seed
+        if count:
+            low, high = philox.key_of(self.seed, f"set back {count}")
+            self.drawn_by = low | high << 32
+        if self.draws == philox.ALGORITHM:
+            end = self.lo + self.share
+            size = self.options.batch_size
+            self.sheet = Sheet(self.drawn_by, size, self.lo, end, self.world.device)
 
     def network(self, path: str) -> nn.Module:
         """The network at a phase's path."""
@@ -161,8 +173,12 @@ class Step:
         for name, player in self.players.items():
             if iteration % player.interval == 0:
                 self.backward(name, parts, log)
+                if iteration % (LOOKED * player.interval) == 0 and not player.scaler.is_enabled():
+                    log.add({f"gradient_{name}": _size(player.parameters)})
                 for path in player.modules:
-                    optimisers.set_lr(self.optimisers[path], self.wanted[path], clock / 1000)
+                    optimisers.set_lr(
+                        self.optimisers[path], self.wanted[path], clock / 1000, self.lr_share
+                    )
                     player.scaler.step(self.optimisers[path])
                 player.scaler.update()
 
@@ -182,7 +198,7 @@ class Step:
         options = self.options
         dtype = arithmetic.DTYPES[options.precision]
         draws = Draws(
-            seed=self.seed,
+            seed=self.drawn_by,
             clock=clock,
             batch_size=options.batch_size,
             lo=self.lo + start,
@@ -243,6 +259,12 @@ class Step:
                 player.scaler.scale(loss / len(parts)).backward()
             if log is not None:
                 log.add(shown)
+
+
+def _size(parameters: list[nn.Parameter]) -> Tensor:
+    """Norm of all gradients, a scalar that nobody has read."""
+    gradients = [weights.grad for weights in parameters if weights.grad is not None]
+    return torch.stack(torch._foreach_norm(gradients)).norm()
 
 
 def trained_modules(objective: Any) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from facefactory.data.sets.loader import Shards
 from facefactory.draws import CPU_ALGORITHM
 from facefactory.facts import Facts
 from facefactory.ranks import Vote, World
-from facefactory.training import Training, arithmetic, augmentations
+from facefactory.training import Training, arithmetic, augmentations, health
 from facefactory.training.log import Log
 from facefactory.training.step import Step, trained_modules
 
@@ -107,6 +107,10 @@ class Trainer:
             len(task.shards),
         )
 
+        # how it fares
+        acts = task.options.on_collapse != "continue"
+        self.watch = health.Watch(self.objective, world, task.options.health_kimg, acts)
+
         # what the clock counts: which images, in which order
         self.order, order = task.shards.order(task.data, task.seed)
         self.segment: dict[str, Any] = {
@@ -123,6 +127,12 @@ class Trainer:
     def average(self) -> nn.Module:
         """The model with the averaged weights that are scored."""
         return self.step.averages[0].model
+
+    @property
+    def setbacks(self) -> int:
+        """How often it was set back."""
+        count: int = self.segments[-1].get("setbacks", 0)
+        return count
 
     @property
     def labels_read(self) -> list[str]:
@@ -146,18 +156,37 @@ class Trainer:
             identity=self.task.identity,
             segments=self.segments,
             scalers={name: one.scaler.state_dict() for name, one in self.step.players.items()},
+            watched=self.watch.sums.state(),
         )
 
     def save(self) -> None:
         """Write a checkpoint (rank 0); FloatingPointError where a weight is not finite."""
+        self._require_finite()
+        self.watch.sums.gather(self.world)
+        if self.world.rank == 0:
+            checkpoint.save(self.folder, self.state(), self.task.guard)
+        self.saved = self.clock
+
+    def look(self) -> None:
+        """Where a window of the watch ends, see whether all is well, and keep what is.
+
+        Raises:
+            Collapsed, FloatingPointError: it is not.
+        """
+        start = self.clock == 0 and self.watch.on
+        if not start and not self.watch.due(self.clock, self.task.options.batch_size):
+            return
+        self.watch.look(self.clock)
+        self._require_finite()
+        if self.task.options.on_collapse == "rollback" and self.world.rank == 0:
+            health.keep(self.task, self.state())
+
+    def _require_finite(self) -> None:
         finite = [weights.isfinite().all() for weights in self.model.parameters()]
         if not torch.stack(finite).all():
             raise FloatingPointError(
                 f"weights not finite at {self.clock / 1000:g} kimg: the training diverged; lower training.lr."
             )
-        if self.world.rank == 0:
-            checkpoint.save(self.folder, self.state(), self.task.guard)
-        self.saved = self.clock
 
     def resume(self) -> None:
         """Continue from the newest checkpoint, if there is one; UserError where it is of another training or other images."""
@@ -179,6 +208,8 @@ class Trainer:
             optimiser.load_state_dict(found.optimisers[path])
         for name, state in found.scalers.items():
             self.step.players[name].scaler.load_state_dict(state)
+        self.watch.sums.load(found.watched, self.world)
+        self.step.set_back(self.setbacks)
         self.clock = self.saved = found.clock
 
     def _segments_after(self, found: checkpoint.Checkpoint) -> list[dict[str, Any]]:
@@ -198,7 +229,8 @@ class Trainer:
                 f"the set changed since this training was interrupted at {found.clock / 1000:g} kimg ({changes}). "
                 "Put the old set back, start a new run=…, or give data.changed=accept to go on with the new one."
             )
-        return [*found.segments, {"clock": found.clock, **self.segment}]
+        count = {"setbacks": last["setbacks"]} if "setbacks" in last else {}
+        return [*found.segments, {"clock": found.clock, **self.segment, **count}]
 
 
 class Cadence:
@@ -234,9 +266,16 @@ def fit(task: Task, world: World, until_kimg: float | None = None) -> tuple[str,
     Raises:
         UserError: the checkpoints belong to something else, or memory does not suffice.
         FloatingPointError: the training diverged.
+        Collapsed: it collapsed, and `on_collapse` says stop, or setting it back did not help.
     """
     with _memory_told(task, world):
-        return _fit(task, world, until_kimg)
+        while True:
+            try:
+                return _fit(task, world, until_kimg)
+            except (health.Collapsed, FloatingPointError) as error:
+                if task.options.on_collapse != "rollback":
+                    raise
+                health.set_back(task, world, error)
 
 
 @contextlib.contextmanager
@@ -282,8 +321,11 @@ def _fit(task: Task, world: World, until_kimg: float | None) -> tuple[str, Train
         task.label,
         trainer.clock,
         options.log_kimg > 0,
-        trainer.objective.health,
+        health.Health(trainer.objective),
+        [trainer.watch.sums] if trainer.watch.on else [],
     )
+    if trainer.setbacks:
+        log.always["setbacks"] = trainer.setbacks
     if not trainer.clock and log.on:
         log.tell(trainer.objective.notes)
     lo = trainer.step.lo
@@ -346,10 +388,13 @@ def _loop(trainer: Trainer, loaded: Any, log: Log, total: int) -> None:
         return stop
 
     vote = Vote(trainer.world)
+    if trainer.clock == 0:
+        trainer.look()
     stop = act(vote(wishes()))
     while trainer.clock < total and not stop:
         log.progress(trainer.clock, total)
         trainer.clock = trainer.step(next(loaded), trainer.clock, log)
+        trainer.look()
         stop = act(vote(wishes()))
     unheard = vote.last()
     if unheard:
