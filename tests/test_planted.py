@@ -156,8 +156,8 @@ def all_scores(context: Context, network: str, pools: dict[str, Tensor]) -> dict
 
 
 SETS = [  # each on a worker of its own
-    pytest.param(orl_recipe, id="orl", marks=pytest.mark.xdist_group("planted orl")),
-    pytest.param(drawn_recipe, id="drawn", marks=pytest.mark.xdist_group("planted drawn")),
+    pytest.param(orl_recipe, id="orl"),
+    pytest.param(drawn_recipe, id="drawn"),
 ]
 
 

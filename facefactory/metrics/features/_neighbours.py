@@ -65,7 +65,7 @@ class _Pairs:
     def __init__(self, queries: Array, support: Array) -> None:
         self.queries = queries
         self.support = support
-        self.centre = np.median(support[:100], axis=0)  # few: it need not be exact
+        self.centre = support[:100].mean(0)  # of few: it need not be exact
         self.scale = float(np.max([self._reach(queries), self._reach(support)])) or 1.0
         finite(np.array(self.scale))
         self.single = _error(support.shape[1], 2.0**-24)
