@@ -12,7 +12,7 @@ from typing import Any, Literal
 from facefactory import UserError, config, registry, rundir
 from facefactory.config import key, section
 from facefactory.data import Data, Pack
-from facefactory.evaluation import Evaluation, protocols
+from facefactory.evaluation import Evaluation, subjects
 from facefactory.interpret import Interpret
 from facefactory.results import Goal
 from facefactory.sweep import Space, Sweep, check_space
@@ -129,19 +129,19 @@ class Run:
 
 def needs_judge(run: Run) -> bool:
     """Whether the protocol by which models are scored asks for the set's judge."""
-    return "judge" in protocols.file(run.evaluation.scoring).needs(run.evaluation)
+    return "judge" in subjects.file(run.evaluation.scoring).needs(run.evaluation)
 
 
 def goal_of(run: Run) -> Goal:
     """What a search looks for; UserError: there is no such score, or it must not rank."""
-    return protocols.file(run.evaluation.scoring).goal(run.sweep.goal, run.evaluation)
+    return subjects.file(run.evaluation.scoring).goal(run.sweep.goal, run.evaluation)
 
 
 def headline_of(run: Run) -> Goal:
     """The score that speaks for one model: the protocol's, else what its search looked for."""
     options = run.evaluation
     searched = None if options.goal or options.networks else run.sweep.goal
-    return protocols.file(options.scoring).goal(searched, options)
+    return subjects.file(options.scoring).goal(searched, options)
 
 
 def with_protocol(layer: dict[str, Any]) -> dict[str, Any]:

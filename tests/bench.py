@@ -70,12 +70,16 @@ def make(folder: Path, side: int, per_shard: int) -> list[Index]:
                     (folder / "folders" / str(number) / f"{i:08d}.jpg").write_bytes(
                         buffer.getvalue()
                     )
+
+        # as shards
         rows = pd.DataFrame({"file": [f"{i}.jpg" for i in range(per_shard)]})
         for storage, found in entries.items():
             (folder / storage).mkdir(exist_ok=True)
             stem = f"{folder}/{storage}/train-{number:06d}"
             first = number * per_shard
             found.append(write_shard(stem, first, arrays, rows, np.asarray, storage)[0])
+
+    # with an index each
     made = Content(
         format=FORMAT,
         storage="raw",
@@ -242,6 +246,8 @@ def packing(folder: Path, count: int = 48_000) -> None:
     for path, picture in zip(paths, pictures(0, count, 178, 218), strict=True):
         picture.save(path, "JPEG", quality=90)
     os.sync()  # what is still to be written would be waited for by the first shard
+
+    # by turns: a plain loop, then a packing
     found: dict[int, list[tuple[float, float]]] = {1: [], CORES: []}
     with shard.workers(CORES) as pool:
         list(pool.map(plain, [paths[:200]] * CORES))
@@ -260,6 +266,8 @@ def packing(folder: Path, count: int = 48_000) -> None:
             pack.pack(recipes.plan(options), folder / "packed")
             rates.append((count / (between - start), count / (time.perf_counter() - between)))
             shutil.rmtree(folder / "packed")
+
+    # how many a second
     print(f"{count} JPEGs of 178x218 to 64x64 RGB, medians of 3 turns")
     for workers, rates in found.items():
         base, mine = np.median(rates, axis=0)

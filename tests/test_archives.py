@@ -76,6 +76,8 @@ def test_links_inside_a_tar_are_followed_and_others_are_named(tmp_path: Path) ->
             "pipe.jpg": (tarfile.FIFOTYPE, ""),
         },
     )
+
+    # what a link means is read, what it does not is named
     first = word(0)
     fifth = word(5)
     assert contents(path) == {
@@ -117,6 +119,8 @@ def test_sparse_members_are_read_at_their_right_places(tmp_path: Path, form: lis
         not in subprocess.run(["tar", "--version"], capture_output=True, check=False).stdout
     ):
         pytest.skip("this tar is not GNU's")
+
+    # files with holes
     whole = {}
     for number in range(3):
         content = bytearray(40 * 4096 + 7 * number)
@@ -131,6 +135,8 @@ def test_sparse_members_are_read_at_their_right_places(tmp_path: Path, form: lis
                     stream.write(content[start : start + 4096])
             stream.truncate(len(content))
         whole[f"{number}.bmp"] = bytes(content)
+
+    # packed as GNU tar does
     version = [f"--sparse-version={form[1]}"] if form[1:] else []
     command = ["tar", "-S", f"--format={form[0]}", *version, "-cf", "a.tar", *whole]
     subprocess.run(command, cwd=tmp_path, check=True)

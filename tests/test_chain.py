@@ -135,6 +135,8 @@ def test_an_array_of_jobs_packs_the_bytes_of_one(
             ("pack", "cpu", 3, "ok"),
             ("prepare", "cpu", 1, "ok"),
         ]
+
+        # what its jobs run, in their order
         for command in [*(jobs[0].commands if name == "three" else []), *jobs[1].commands]:
             assert process.main(command) == 0
         (top,) = (tmp_path / name / "packed").glob("drawn-*/")

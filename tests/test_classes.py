@@ -15,7 +15,7 @@ from facefactory import registry
 from facefactory.data.sets.index import Index
 from facefactory.evaluation import Evaluation, classes, extractors
 from facefactory.evaluation.extractors import Judge
-from facefactory.evaluation.protocols import Context, generator
+from facefactory.evaluation.subjects import Context, generator
 from facefactory.facts import Label
 from facefactory.results import Goal, Protocol
 

@@ -86,7 +86,8 @@ def test_a_memory_holds_the_newest_codes_in_the_order_of_the_global_batch() -> N
 
 def test_before_there_were_codes_a_memory_holds_the_priors() -> None:
     fresh = memories.Memory(4000, 2)
-    assert fresh.z.mean().abs() < 0.05 and abs(fresh.z.std() - 1) < 0.05
+    assert fresh.z.mean().abs() < 0.05
+    assert abs(fresh.z.std() - 1) < 0.05
     with pytest.raises(UserError, match="memory=1; it must hold at least 2"):
         memories.Memory(1, 2)
 
@@ -291,7 +292,8 @@ def test_capacity_pulls_the_code_towards_its_size_from_either_side() -> None:
     made.after(0.0, lambda values: values)
     assert made.last_kl == 5
     price, shown = made.price(codes, kl, batch(rand(6, 1)))
-    assert price.item() == pytest.approx(10 * 3) and shown["capacity_nats"] == 2
+    assert price.item() == pytest.approx(10 * 3)
+    assert shown["capacity_nats"] == 2
 
 
 # -- VAE-GAN ---------------------------------------------------------------------------------------
@@ -377,4 +379,5 @@ def test_two_ranks_train_what_one_trains(index: Index, tmp_path: Path, kind: str
 
 
 def test_there_are_objectives_that_remember() -> None:
-    assert len(PLAIN) >= 5 and test_training.VAE not in STATEFUL
+    assert len(PLAIN) >= 5
+    assert test_training.VAE not in STATEFUL

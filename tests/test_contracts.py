@@ -1,6 +1,7 @@
 """Models and objectives that only the contracts know: conditions, state in an objective, schedules, other optimisers.
 
-They are files of a user's own, trained here, stopped, and gone on with, on one rank and on two.
+They are files of a user's own, trained here, stopped, killed, and gone on with, on one rank and on two; one of them on
+images that are not square.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ from typing import Any
 import pytest
 import test_training
 import torch
+from conftest import Faces
 from test_training import ALONE, BATCH, make_task, newest, run_ranks, same, stop_after
 
 from facefactory import UserError, checkpoint, conditions, schedule
+from facefactory.data import Pack
+from facefactory.data.packing import pack, recipes
 from facefactory.data.sets.index import Index
 from facefactory.data.sets.loader import Shards, batches
 from facefactory.facts import Label
@@ -133,7 +137,7 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def changes(toys: dict[str, Path], kind: str) -> dict[str, Any]:
     """What a toy's training differs in."""
-    if kind == "conditional":
+    if kind in ("conditional", "oblong"):
         model = {"name": str(toys["conditional"]), "conditions": ["Glasses", "Person"]}
         return {"model": model, "objective": {"name": str(toys["mismatched"])}, "augment": []}
     if kind == "remembering":
@@ -143,7 +147,20 @@ def changes(toys: dict[str, Path], kind: str) -> dict[str, Any]:
     return {"model": VAE, "objective": objective, **SCHEDULES}
 
 
-KINDS = ("conditional", "stateful", "remembering")
+KINDS = ("conditional", "oblong", "stateful", "remembering")
+
+
+@pytest.fixture(scope="module")
+def oblong(faces: Faces, tmp_path_factory: pytest.TempPathFactory) -> Index:
+    """The faces, 48 pixels high and 32 wide."""
+    options = Pack(recipe=str(faces.recipe), resolution="48x32", shard_images=16)
+    return pack.pack(recipes.plan(options), tmp_path_factory.mktemp("oblong"))
+
+
+@pytest.fixture
+def shown(kind: str, index: Index, oblong: Index) -> Index:
+    """The set that a toy is trained on."""
+    return oblong if kind == "oblong" else index
 
 
 def toy(index: Index, folder: Path, toys: dict[str, Path], kind: str, **more: Any) -> Any:
@@ -157,16 +174,18 @@ def toy(index: Index, folder: Path, toys: dict[str, Path], kind: str, **more: An
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_toy_goes_on_as_if_nothing_had_happened(
-    index: Index, tmp_path: Path, toys: dict[str, Path], kind: str
+    shown: Index, tmp_path: Path, toys: dict[str, Path], kind: str
 ) -> None:
-    fit(toy(index, tmp_path / "whole", toys, kind), ALONE)
+    fit(toy(shown, tmp_path / "whole", toys, kind), ALONE)
     for iterations in (1, 2):
-        fit(toy(index, tmp_path / "parts", toys, kind, should_stop=stop_after(iterations)), ALONE)
-    fit(toy(index, tmp_path / "parts", toys, kind), ALONE)
+        fit(toy(shown, tmp_path / "parts", toys, kind, should_stop=stop_after(iterations)), ALONE)
+    fit(toy(shown, tmp_path / "parts", toys, kind), ALONE)
     whole = newest(tmp_path / "whole")
     parts = newest(tmp_path / "parts")
     assert whole.clock == 72
     assert same(vars(whole), vars(parts))
+
+    # all that it trains has moved
     start = checkpoint.build(whole.model, checkpoint.facts_of(whole), 3).state_dict()
     assert all(
         not torch.equal(start[name], whole.networks[name]) for name in start if "bias" not in name
@@ -181,14 +200,19 @@ def test_a_toy_goes_on_as_if_nothing_had_happened(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_two_ranks_train_a_toy_like_one(
-    index: Index, tmp_path: Path, toys: dict[str, Path], kind: str
+@pytest.mark.parametrize("size", [1, 2])
+def test_ranks_train_a_toy_like_one_process_and_go_on_after_a_stop_and_after_sigkill(
+    shown: Index, tmp_path: Path, toys: dict[str, Path], kind: str, size: int
 ) -> None:
-    fit(toy(index, tmp_path / "one", toys, kind, precision="float64"), ALONE)
-    run_ranks(2, tmp_path, index, [], False, (toy, toys, kind))
+    fit(toy(shown, tmp_path / "one", toys, kind, precision="float64"), ALONE)
+    run_ranks(size, tmp_path, shown, [], False, (toy, toys, kind), killed=True)
+    assert 0 < newest(tmp_path / "killed").clock < 72
+    run_ranks(size, tmp_path, shown, [], False, (toy, toys, kind))
     one = newest(tmp_path / "one")
     two = newest(tmp_path / "two")
-    assert same(vars(two), vars(newest(tmp_path / "parts")))  # after a break, on two ranks
+    assert two.clock == 72
+    assert same(vars(two), vars(newest(tmp_path / "parts")))
+    assert same(vars(two), vars(newest(tmp_path / "killed")))
     for name, weights in {**one.networks, **one.own}.items():
         torch.testing.assert_close({**two.networks, **two.own}[name], weights, rtol=0, atol=1e-9)
 

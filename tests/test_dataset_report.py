@@ -130,6 +130,8 @@ def test_the_page_begins_with_what_a_person_must_know(tmp_path: Path) -> None:
         "400 images found; the whole set has 500.",
     ):
         assert sentence in verdict
+
+    # labels that go together
     phi = labels_of(tmp_path)[["Smiling", "High_Cheekbones"]].corr().iloc[0, 1]
     found = re.findall(r"(\w+) and (\w+) go together \(phi ([0-9.]+)\)", verdict)
     assert [({a, b}, value) for a, b, value in found] == [

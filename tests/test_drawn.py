@@ -80,8 +80,10 @@ def test_a_face_does_not_depend_on_how_many_there_are(first: int) -> None:
 
 
 def test_another_seed_draws_other_faces() -> None:
-    one, other = factors(Options(seed=1), 0, 100), factors(Options(seed=2), 0, 100)
-    assert (one["yaw"] != other["yaw"]).all() and (one["hair_color"] != other["hair_color"]).any()
+    one = factors(Options(seed=1), 0, 100)
+    other = factors(Options(seed=2), 0, 100)
+    assert (one["yaw"] != other["yaw"]).all()
+    assert (one["hair_color"] != other["hair_color"]).any()
     largest = factors(Options(seed=2**63 - 1), 10**8 - 1, 1)
     assert abs(float(largest["yaw"].iloc[0])) <= 40
 
@@ -89,9 +91,8 @@ def test_another_seed_draws_other_faces() -> None:
 def test_factors_are_uniform_in_their_range_and_independent() -> None:
     found = factors(Options(), 0, MANY)
     for name, most in FREE.items():
-        assert found[name].abs().max() <= most and found[name].std() == pytest.approx(
-            most / 3**0.5, rel=0.03
-        )
+        assert found[name].abs().max() <= most
+        assert found[name].std() == pytest.approx(most / 3**0.5, rel=0.03)
     off_diagonal = found[list(FREE)].corr().to_numpy()[~np.eye(len(FREE), dtype=bool)]
     assert np.abs(off_diagonal).max() < 5 / MANY**0.5
     for _, factor, without, within in ATTRIBUTES.values():
@@ -162,7 +163,8 @@ def test_a_face_is_the_same_whenever_and_from_whatever_it_is_drawn() -> None:
     rows = factors(Options(), 0, 20)
     once = [draw(row, 32).tobytes() for row in rows.to_dict("records")]
     back = [draw(row, 32).tobytes() for row in reversed(rows.to_dict("records"))]
-    assert once == back[::-1] and len(set(once)) == 20
+    assert once == back[::-1]
+    assert len(set(once)) == 20
     series = [draw(row, 32).tobytes() for _, row in rows.iterrows()]
     found = drawn.find({"drawn": {"images": 20}}, None)
     items = [drawn.load(item, 32, {"drawn": {"images": 20}}).tobytes() for item in found.items]
@@ -185,7 +187,9 @@ def test_every_size_shows_the_same_face(resolution: int) -> None:
 
 
 # where a change may show at 100 pixels: left, top, right, bottom
-EYES, BROWS, MOUTH = (20, 38, 80, 60), (25, 33, 75, 48), (35, 60, 65, 84)
+EYES = (20, 38, 80, 60)
+BROWS = (25, 33, 75, 48)
+MOUTH = (35, 60, 65, 84)
 PLACES = {
     "Eyeglasses": (EYES, {"glasses": "clear"}),
     "sunglasses": (EYES, {"glasses": "dark"}),
@@ -233,9 +237,8 @@ def test_hair_colors_look_like_their_names() -> None:
     }
     assert sorted(crown, key=lambda color: crown[color].sum())[:2] == ["black", "brown"]
     assert np.ptp(crown["gray"]) < 8 < 60 < np.ptp(crown["blond"])
-    assert (
-        crown["blond"].sum() > crown["gray"].sum() - 40 and crown["red"][0] > 2 * crown["red"][1]
-    )
+    assert crown["blond"].sum() > crown["gray"].sum() - 40
+    assert crown["red"][0] > 2 * crown["red"][1]
 
 
 def test_a_turned_head_is_mirrored_and_shows_more_hair_on_one_side() -> None:
@@ -261,7 +264,8 @@ def test_eyes_and_mouth_turn_with_the_head() -> None:
 
     for name, high in {"lipstick": 1.0, "brow": 1.0}.items():
         places = [place(name, high, yaw) for yaw in (-40.0, -20.0, 0.0, 20.0, 40.0)]
-        assert (np.diff(places) > 2).all() and places[2] == pytest.approx(31.5, abs=0.7)
+        assert (np.diff(places) > 2).all()
+        assert places[2] == pytest.approx(31.5, abs=0.7)
 
 
 # -- the source ----------------------------------------------------------------------------------------------------
@@ -269,7 +273,8 @@ def test_eyes_and_mouth_turn_with_the_head() -> None:
 
 def write_recipe(folder: Path, **section: Any) -> str:
     recipe = (Path(__file__).parents[1] / "shards" / "drawn.yaml").read_text()
-    head, tail = recipe[: recipe.index("drawn:\n")], recipe[recipe.index("kinds:") :]
+    head = recipe[: recipe.index("drawn:\n")]
+    tail = recipe[recipe.index("kinds:") :]
     (folder / "drawn.yaml").write_text(f"{head}drawn: {json.dumps(section)}\n{tail}")
     return str(folder / "drawn.yaml")
 
@@ -280,13 +285,15 @@ def test_packed_factors_draw_the_packed_pixels(tmp_path: Path) -> None:
         recipes.plan(Pack(recipe=recipe, resolution=24, color="rgb", shard_images=16)),
         tmp_path / "shards",
     )
-    schema, true = index.content.labels, table(Options(images=40, seed=3, noise=0.2))
+    schema = index.content.labels
+    true = table(Options(images=40, seed=3, noise=0.2))
     assert {name for name in schema if schema[name].kind == "real"} == {
         *FREE,
         *(entry[1] for entry in ATTRIBUTES.values()),
     }
     for split in ("train", "test"):
-        images, rows = np.concatenate(index.maps(split)), index.table(split)
+        images = np.concatenate(index.maps(split))
+        rows = index.table(split)
         for image, row in zip(images, rows.to_dict("records"), strict=True):
             file = row.pop("file")
             shown = {
@@ -306,9 +313,8 @@ def test_the_recipe_says_what_the_code_does() -> None:
         "correlate": {},
         "noise": 0.0,
     }
-    assert len(plan.table) == 10_000 and plan.recipe["splits"] == pytest.approx(
-        {"train": 0.9, "test": 0.1}
-    )
+    assert len(plan.table) == 10_000
+    assert plan.recipe["splits"] == pytest.approx({"train": 0.9, "test": 0.1})
 
 
 def test_other_options_or_drawing_are_other_images() -> None:

@@ -27,7 +27,7 @@ from facefactory.draws import normal
 from facefactory.evaluation import Evaluation, extractors, features, judge, nearest
 from facefactory.evaluation.extractors import Judge, Looked, inception, inception_bfloat16
 from facefactory.evaluation.extractors import judge as judge_eye
-from facefactory.evaluation.protocols import Context, classifier, generator
+from facefactory.evaluation.subjects import Context, classifier, generator
 from facefactory.facts import Label, Size
 from facefactory.interpret import Interpret, claims
 from facefactory.metrics import Array, intervals
@@ -452,6 +452,8 @@ def test_the_generator_protocol_writes_pictures_and_strict_json(
         "reference.png",
         "samples.png",
     ]
+
+    # one protocol, which all scores name
     (name, protocol), *others = found["protocols"].items()
     assert not others
     assert Protocol(**protocol).id() == name

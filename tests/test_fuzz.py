@@ -32,7 +32,8 @@ from facefactory.data.packing import pack, recipes
 from facefactory.data.sets import index
 from facefactory.data.sources import drawn
 
-SIDE, POOL = 16, 40
+SIDE = 16
+POOL = 40
 LOSSLESS = {"png": "PNG", "bmp": "BMP", "ppm": "PPM", "tif": "TIFF", "webp": "WEBP"}
 CLASSES = ("angry", "happy", "sad", "calm")
 HAIR = ("black", "brown", "red")
@@ -123,11 +124,11 @@ def make(dice: random.Random) -> Set:
     layout = dice.choice(
         ["flat", "classes", "splits", "splits and classes", "table", "deep table"]
     )
-    classes, splits = (
-        dice.sample(CLASSES, dice.randint(2, 4)),
-        dice.sample(["train", "val", "test"], 3),
-    )
+    classes = dice.sample(CLASSES, dice.randint(2, 4))
+    splits = dice.sample(["train", "val", "test"], 3)
     splits = ["train", *[name for name in splits if name != "train"][: dice.randint(1, 2)]]
+
+    # its files, each where the layout has it
     files = []
     for number, face in enumerate(dice.sample(range(POOL), count)):
         ending = dice.choice([*LOSSLESS, "jpg", "png", "jpg"])
@@ -148,6 +149,8 @@ def make(dice: random.Random) -> Set:
             }
         file.name = "/".join(part for part in (file.split, file.label, file.name) if part)
         files.append(file)
+
+    # what goes with them
     table = ["Smile", "Hair", "Age"] if "table" in layout else None
     return Set(
         dice, files, dice.choice(["folder", "zip", "tar"]), table, [f"{count} faces, {layout}"]
@@ -230,7 +233,8 @@ def linked(made: Set) -> str:
     """Another name for a picture, in the same folder or in another one."""
     if made.container == "zip" or made.table:
         return "no link"
-    target, beside = made.dice.choice(made.plain), made.dice.choice(made.plain)
+    target = made.dice.choice(made.plain)
+    beside = made.dice.choice(made.plain)
     place = beside.name.rpartition("/")[0]
     name = f"{place}/link.png" if place else "link.png"
     if name not in {one.name for one in made.files}:
@@ -309,7 +313,8 @@ def cell_lost(made: Set) -> str:
     files = [file for file in made.files if file.row]
     if not files:
         return "no table"
-    file, column = made.dice.choice(files), made.dice.choice(["Smile", "Hair", "Age"])
+    file = made.dice.choice(files)
+    column = made.dice.choice(["Smile", "Hair", "Age"])
     set_row(made, file, {**file.row, column: made.dice.choice(["", " ", "NA", "nan"])})
     return f"no {column} for {file.name}"
 
@@ -398,6 +403,8 @@ def write(made: Set, folder: Path) -> tuple[Path, Path | None]:
         ) as tar:
             for file in made.files:
                 tar.addfile(*member(file))
+
+    # what happens to it afterwards
     for change in made.after:
         change(root)
     return root, None if made.table is None else write_table(made, folder / "labels.csv")
@@ -420,7 +427,8 @@ def member(file: File) -> tuple[tarfile.TarInfo, io.BytesIO | None]:
 
 
 def write_table(made: Set, path: Path) -> Path:
-    mark, newline = made.form.get("mark", ","), made.form.get("newline", "\n")
+    mark = made.form.get("mark", ",")
+    newline = made.form.get("newline", "\n")
     rows = [[("image"), *(made.table or [])]]
     listed = {file.name: file for file in made.files if file.row}
     for name in made.dice.sample(sorted(listed), len(listed)):
@@ -445,10 +453,12 @@ def where_hidden(name: str) -> str | None:
 
 def check_account(made: Set, found: index.Index) -> set[str]:
     """Counts add up, to what was put there; the names that were left out by name."""
-    account, skipped = found.content.account, found.content.skipped
+    account = found.content.account
+    skipped = found.content.skipped
     packed = sum(split.count for split in found.content.splits.values())
     left_out = account.left_out
-    assert account.packed == packed and account.skipped == len(skipped)
+    assert account.packed == packed
+    assert account.skipped == len(skipped)
     assert account.found == packed + len(skipped) + sum(entry.count for entry in left_out.values())
     hiding = {where_hidden(file.name) for file in made.files} - {None}
     open_files = [file for file in made.files if where_hidden(file.name) is None]
@@ -466,6 +476,8 @@ def check_files(made: Set, found: index.Index, table: pd.DataFrame, named: set[s
         name: face_in(picture)
         for name, picture in zip(table["file"], table["picture"], strict=True)
     }
+
+    # each name of the set is accounted for once
     last = {file.name: file for file in made.files}
     assert set(shown) <= set(last), "a picture came from nowhere"
     for name, file in last.items():
@@ -480,7 +492,8 @@ def check_files(made: Set, found: index.Index, table: pd.DataFrame, named: set[s
             assert hider is None or hider in named, f"{hider} is not named"
         elif name in skipped:
             assert not target.readable, f"{name} is skipped: {skipped[name]}"
-            assert skipped[name] and "0x" not in skipped[name]
+            assert skipped[name]
+            assert "0x" not in skipped[name]
         else:
             unnamed -= 1
     assert unnamed >= 0, "files are neither packed nor named"
@@ -537,6 +550,8 @@ def run_case(number: int, folder: Path) -> str:
             made.story.append(mutation(made))
     if dice.random() < 0.3:
         made.story.append(wrapped(made))
+
+    # packed as a person would
     folder.mkdir()
     root, table = write(made, folder)
     try:

@@ -98,7 +98,8 @@ def test_help_of_every_job_names_keys_and_needs_no_torch(job: str) -> None:
         "check": "wait_min=10.0",
         "weights": "profile=None",
     }.get(job, "training.total_kimg=60.0")
-    assert named in shown.stdout and "usage: python" in shown.stdout
+    assert named in shown.stdout
+    assert "usage: python" in shown.stdout
 
 
 TIMED = """
@@ -202,12 +203,14 @@ def test_dry_run_of_every_job_and_preset_plans_and_starts_nothing(
     try:
         command.start(name, names, default, arguments)
     except UserError as error:  # a preset of another model than the space searches, say
-        assert job.startswith("sweep") and not preset.startswith("sweep")
+        assert job.startswith("sweep")
+        assert not preset.startswith("sweep")
         assert re.match(r"sweep\.space=\w+ does not fit: .* has no option", str(error))
         return
     shown = capsys.readouterr().out
     assert all(f"  {stage}: to run" in shown for stage in names)
-    assert not (tmp_path / "runs").exists() and not (tmp_path / "shards").exists()
+    assert not (tmp_path / "runs").exists()
+    assert not (tmp_path / "shards").exists()
 
 
 # -- mistakes --------------------------------------------------------------------------------------------------------
@@ -254,7 +257,9 @@ def test_a_mistake_is_one_clear_line_and_exit_code_2(
         for line in capsys.readouterr().err.splitlines()
         if not line.startswith(("run folder", "pack:"))
     ]
-    assert len(lines) == 1 and lines[0].startswith("error: ") and MISTAKES[mistake] in lines[0]
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert MISTAKES[mistake] in lines[0]
     assert not list(Path("runs").glob("*/train/checkpoints/*"))
 
 
@@ -265,20 +270,22 @@ def test_a_mistake_shows_no_traceback_in_a_real_process(tmp_path: Path) -> None:
         text=True,
         cwd=tmp_path,
     )
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
 
 
 def test_jobs_on_runs_name_the_runs_that_exist(
     faces: Faces, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("evaluate") == 2 and "run=NAME" in capsys.readouterr().err
+    assert run("evaluate") == 2
+    assert "run=NAME" in capsys.readouterr().err
     run("train_gan", *base(faces))
     capsys.readouterr()
-    assert run("evaluate", "run=s") == 2 and "there are r" in capsys.readouterr().err
-    assert (
-        run("evaluate", "run=r", "training.lr=1") == 2
-        and "cannot change any more" in capsys.readouterr().err
-    )
+    assert run("evaluate", "run=s") == 2
+    assert "there are r" in capsys.readouterr().err
+    assert run("evaluate", "run=r", "training.lr=1") == 2
+    assert "cannot change any more" in capsys.readouterr().err
 
 
 NAMES = {
@@ -305,7 +312,9 @@ def test_a_name_that_no_folder_or_job_can_have_is_refused(
 ) -> None:
     assert run("train_gan", *base(faces), f"run={name}") == 2
     said = capsys.readouterr().err
-    assert said.startswith("error: ") and said.count("\n") == 1 and NAMES[name] in said
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    assert NAMES[name] in said
     assert list(Path().iterdir()) == []
 
 
@@ -465,7 +474,9 @@ def test_a_damaged_shard_is_named_and_packed_anew(
     shard.write_bytes(content)
     everything(trained)
     shown = capsys.readouterr().err
-    assert "train-000000.tar" in shown and "pack: done" in shown and "train: complete" in shown
+    assert "train-000000.tar" in shown
+    assert "pack: done" in shown
+    assert "train: complete" in shown
 
 
 def test_a_damaged_shard_of_others_stops_the_training_before_it_starts(
@@ -474,7 +485,8 @@ def test_a_damaged_shard_of_others_stops_the_training_before_it_starts(
     (shard,) = Path("shards").glob("packed/*/train-000000.tar")
     shard.write_bytes(shard.read_bytes()[:-512])
     assert run("train_gan", "config=tiny", f"data.shards={shard.parent}", "run=q") == 2
-    assert "train-000000.tar" in capsys.readouterr().err and not Path("runs/q").exists()
+    assert "train-000000.tar" in capsys.readouterr().err
+    assert not Path("runs/q").exists()
 
 
 # -- runs ------------------------------------------------------------------------------------------------------------
@@ -527,7 +539,8 @@ def test_packing_alone_asks_for_nothing_that_a_training_needs(
 
 def planned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A list that grows by one whenever a set is planned."""
-    calls, plan = [], recipes.plan
+    calls = []
+    plan = recipes.plan
 
     def counted(options: Any, *more: Any) -> Any:
         calls.append(options.recipe)
@@ -608,7 +621,9 @@ def test_a_run_that_is_complete_is_only_read(
     assert run("train_gan", *base(faces)) == run("report", "run=r") == 0
     assert command._status(command.Status(run="r")) is None
     said = capsys.readouterr().err
-    assert "train: complete" in said and "report: complete" in said and "FINISHED" in said
+    assert "train: complete" in said
+    assert "report: complete" in said
+    assert "FINISHED" in said
     assert {path: path.stat().st_mtime_ns for path in Path("runs").rglob("*")} == before
     access = os.access
     monkeypatch.setattr(
@@ -704,6 +719,8 @@ def test_the_same_command_on_two_login_nodes_at_once_submits_one_chain(
     slurm.prints("scontrol", "Slurmctld(primary) at c1 is UP\n")
     slurm.command("sbatch", QUEUE)
     slurm.command("squeue", "cat queue 2>/dev/null; true")
+
+    # three times at once
     line = [str(ROOT / "jobs" / "train_gan.py"), *base(faces), "cluster=slurm"]
     commands = [
         subprocess.Popen(
@@ -712,18 +729,19 @@ def test_the_same_command_on_two_login_nodes_at_once_submits_one_chain(
         for host in ("login1", "login2", "login1")
     ]
     said = [command.communicate(timeout=300)[1] for command in commands]
+
+    # one of them submits, the others show it
     assert [command.returncode for command in commands] == [0, 0, 0], "\n".join(said)
-    assert len(slurm.calls("sbatch /")) == 2 and len(slurm.calls("scontrol release")) == 1
+    assert len(slurm.calls("sbatch /")) == 2
+    assert len(slurm.calls("scontrol release")) == 1
     assert sorted(
         text.count("already running: Slurm jobs 101, 102; nothing was started.") for text in said
     ) == [0, 1, 1]
     assert all(
         "ff-r-" not in text and "prepare" in text and "PENDING" in text for text in said
     )  # each shows them
-    assert (
-        len(rundir.read_jsonl(Path("runs/r/jobs.jsonl"))) == 2
-        and not Path("runs/r", starting.MARK).exists()
-    )
+    assert len(rundir.read_jsonl(Path("runs/r/jobs.jsonl"))) == 2
+    assert not Path("runs/r", starting.MARK).exists()
 
 
 def test_where_slurm_does_not_answer_nothing_is_submitted_twice(
@@ -745,10 +763,8 @@ def test_where_slurm_does_not_answer_nothing_is_submitted_twice(
         )
         == 2
     )
-    assert (
-        "squeue does not answer" in capsys.readouterr().err
-        and slurm.calls("sbatch /") == submitted
-    )
+    assert "squeue does not answer" in capsys.readouterr().err
+    assert slurm.calls("sbatch /") == submitted
 
 
 def test_a_ledger_that_a_crash_emptied_lets_nothing_be_submitted_twice(
@@ -779,7 +795,8 @@ def test_a_report_loads_no_torch(faces: Faces) -> None:
     assert run("train_gan", *base(faces)) == 0
     code = "import sys; from facefactory import process; print(process.main(['stages', 'runs/r', 'report']), 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout == "0 False\n" and "report: done" in done.stderr
+    assert done.stdout == "0 False\n"
+    assert "report: done" in done.stderr
 
 
 def test_a_connection_lost_while_jobs_are_submitted_leaves_none_in_the_queue(
@@ -797,8 +814,10 @@ def test_a_connection_lost_while_jobs_are_submitted_leaves_none_in_the_queue(
         time.sleep(0.05)
     job.send_signal(signal.SIGHUP)
     job.communicate(timeout=200)
-    assert job.returncode == 130 and slurm.calls("scancel") == ["scancel 102", "scancel 101"]
-    assert not slurm.calls("scontrol release") and not Path("runs/r", starting.MARK).exists()
+    assert job.returncode == 130
+    assert slurm.calls("scancel") == ["scancel 102", "scancel 101"]
+    assert not slurm.calls("scontrol release")
+    assert not Path("runs/r", starting.MARK).exists()
 
 
 def test_a_terminal_that_closes_during_the_first_submission_leaves_no_job(
@@ -823,7 +842,8 @@ def test_a_terminal_that_closes_during_the_first_submission_leaves_no_job(
         os.killpg(job.pid, signal.SIGHUP)
         time.sleep(0.1)
     assert job.wait(timeout=200) == 130
-    assert slurm.calls("scancel") == ["scancel 101"] and not slurm.calls("scontrol release")
+    assert slurm.calls("scancel") == ["scancel 101"]
+    assert not slurm.calls("scontrol release")
     assert status.submitted(rundir.RunDir(Path("runs/r"))) == {}
 
 
@@ -840,7 +860,8 @@ def test_two_jobs_at_once_the_older_stops_at_its_next_write(
         monkeypatch.setattr(module, "stop", usurp)
     monkeypatch.setattr(usurp, "listen", lambda: None, raising=False)
     assert run("train_gan", *base(faces)) == 4
-    assert "older copy stops" in capsys.readouterr().err and time.monotonic() - started < 60
+    assert "older copy stops" in capsys.readouterr().err
+    assert time.monotonic() - started < 60
     assert not list(Path("runs/r/train").glob("checkpoints/*.pt"))
 
 
@@ -872,7 +893,8 @@ def test_a_job_on_a_run_takes_its_own_options_to_the_cluster(
     line = ["run=r", "generate.images=7", "generate.out=faces", "dry_run=true", "cluster=slurm"]
     assert process.guarded(lambda: command.start("generate", CHAINS["generate"], None, line)) == 0
     shown = capsys.readouterr().out
-    assert "generate.images=7" in shown and f"{Path.cwd()}/faces" in shown
+    assert "generate.images=7" in shown
+    assert f"{Path.cwd()}/faces" in shown
     assert (
         process.main(
             [

@@ -40,21 +40,24 @@ def test_each_kind_is_encoded_and_missing_is_minus_one_or_nan(tmp_path: Path) ->
         "Who": "identity",
         "Score": "real",
     }
-    assert list(schema["Age"].classes) == ["9", "30"] and list(schema["Hair"].classes) == [
+
+    # classes by number, else by word
+    assert list(schema["Age"].classes) == ["9", "30"]
+    assert list(schema["Hair"].classes) == [
         "dark",
         "fair",
     ]
     assert schema["Score"].classes == ()
+
+    # values, and what is missing
     assert values["CelebA"] == [0, 1, -1, -1]
     assert values["Smile"] == [1, -1, 0, -1]
     assert values["Hair"] == [1, 0, -1, -1]
     assert values["Age"] == [1, 0, -1, -1]
     assert values["Who"] == [0, 1, -1, -1]
-    assert (
-        values["Score"][0] == 0.5
-        and values["Score"][2] == 1.5
-        and np.isnan([values["Score"][i] for i in (1, 3)]).all()
-    )
+    assert values["Score"][0] == 0.5
+    assert values["Score"][2] == 1.5
+    assert np.isnan([values["Score"][i] for i in (1, 3)]).all()
 
 
 @pytest.mark.parametrize(
@@ -79,7 +82,8 @@ def test_classes_of_a_recipe_keep_their_order_and_refuse_others(tmp_path: Path) 
     kinds = {"Age": {"kind": "ordinal", "classes": ["3-9", "20-29", "more than 70"]}}
     text = "file,Age\na,20-29\nb,more than 70\nc,{}\n"
     schema, values = encode(text.format("3-9"), ["a", "b", "c"], kinds, tmp_path / "a.csv")
-    assert schema["Age"].entry == kinds["Age"] and values["Age"] == [1, 2, 0]
+    assert schema["Age"].entry == kinds["Age"]
+    assert values["Age"] == [1, 2, 0]
     with pytest.raises(
         UserError, match=r"'Age' holds '03-Sep'; its classes are 3-9, 20-29, more than 70"
     ):
@@ -106,11 +110,9 @@ def test_three_values_are_not_two_and_each_value_is_a_class_once(tmp_path: Path)
         index=["a.png", "b.png", "c.png"],
     )
     schema = labels.schema_of(table, {})
-    assert (
-        list(schema["Turn"].classes) == ["-1", "0", "1"]
-        and list(schema["Age"].classes) == ["1", "2.5"]
-        and "Box" not in schema
-    )
+    assert list(schema["Turn"].classes) == ["-1", "0", "1"]
+    assert list(schema["Age"].classes) == ["1", "2.5"]
+    assert "Box" not in schema
     assert labels.encode(table, schema, table.index)["Age"].tolist() == [0, 0, 1]
 
 

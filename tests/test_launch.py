@@ -111,6 +111,8 @@ def test_a_profiles_keys_reach_the_batch_script() -> None:
             sbatch={"reservation": "faces", "mail-user": "a@b.c", "exclusive": True},
         )
     )
+
+    # in Slurm's words
     wanted = {
         "partition": "gpu",
         "account": "faces",

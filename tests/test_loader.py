@@ -46,7 +46,8 @@ def short_blocks(monkeypatch: pytest.MonkeyPatch) -> int:
 
 def read_tars(index: Index, split: str) -> tuple[np.ndarray, list[dict[str, Any]]]:
     """Images [N, H, W, C] and label rows of a split, read without the loader or the mapping."""
-    images, rows = [], []
+    images = []
+    rows = []
     for shard in index.split(split).shards:
         with tarfile.open(index.folder / shard.file) as tar:
             for info in tar.getmembers():
@@ -65,7 +66,8 @@ def test_batches_are_the_orders_images(
 ) -> None:
     images, rows = read_tars(index, "train")
     shards = Shards(index, "train")
-    order, wanted = shards.order(Data(balance=balance), 3)[0], ("Person", "Glasses", "Beard")
+    order = shards.order(Data(balance=balance), 3)[0]
+    wanted = ("Person", "Glasses", "Beard")
     for number, batch in enumerate(
         itertools.islice(batches(shards, order, clock, 8, 0, 8, False, wanted), 30)
     ):  # over 5 epochs
@@ -93,7 +95,8 @@ ORDERS = {
 def test_the_ranks_slices_make_up_the_global_batch_also_after_a_break(
     index: Index, short_blocks: int, ranks: int, name: str
 ) -> None:
-    shards, share = Shards(index, "train"), 24 // ranks
+    shards = Shards(index, "train")
+    share = 24 // ranks
     order, _ = shards.order(ORDERS[name], 1)
 
     def streams(clock: int) -> list[Iterator[Batch]]:
@@ -130,7 +133,8 @@ def test_options_become_an_order_and_its_definition(index: Index) -> None:
                 "balanced windows": "feistel-6-v1 over 45, balance Glasses, windows-v2 of 1 shards",
             }[name]
         )
-        assert set(np.diff(drawn // 16)) >= {0} and (len(set(drawn // 16)) == 3)
+        assert set(np.diff(drawn // 16)) >= {0}
+        assert len(set(drawn // 16)) == 3
         with_glasses = int(shards.labels(["Glasses"])["Glasses"][drawn].sum())
         assert with_glasses == {"whole": 18, "windows": 18, "weighted": 34}.get(name, 22)
     assert shards.order(Data(window_images=10**6), 0)[0].window == 0  # one window is the whole set
@@ -157,11 +161,13 @@ def test_weights_that_do_not_fit_are_refused(index: Index, options: Data, messag
 def test_windows_read_whole_shards_ahead_once(
     index: Index, short_blocks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shards, read = Shards(index, "train"), list[str]()
+    shards = Shards(index, "train")
+    read = list[str]()
     monkeypatch.setattr(
         "builtins.open", lambda path, *_, **__: read.append(path.name) or io.BytesIO(b"x" * 10)
     )
-    order, swept = shards.order(Data(window_images=16), 0)[0], deque[int](maxlen=4)
+    order = shards.order(Data(window_images=16), 0)[0]
+    swept = deque[int](maxlen=4)
     shards.sweep(order.ids(0, 5), swept)
     assert len(read) == 1
     shards.sweep(order.ids(5, 10), swept)
@@ -173,7 +179,8 @@ def test_windows_read_whole_shards_ahead_once(
 def test_no_stop_waits_for_what_is_read_ahead(
     index: Index, short_blocks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shards, began = Shards(index, "train"), threading.Event()
+    shards = Shards(index, "train")
+    began = threading.Event()
 
     class Slow(io.BytesIO):
         def readinto(self, buffer: Any) -> int:
@@ -203,13 +210,18 @@ def test_staging_gives_the_same_bits(
     set_ = (
         index if kind == "raw" else pack_arrays(tmp_path / "set", smooth(400, 16, 3), "png", 300)
     )
-    plain, staged = Shards(set_, "train"), Shards(set_, "train", np.arange(40)[::-1].copy())
+    plain = Shards(set_, "train")
+    staged = Shards(set_, "train", np.arange(40)[::-1].copy())
     whole = Shards(set_, "train")
     whole.stage(where)
     staged.stage(where)
+
+    # all of it, some of it, and silently
     assert torch.equal(whole.images(), plain.images())
     assert torch.equal(staged.images(), plain.images(np.arange(40)[::-1]))
     assert capsys.readouterr().err == ""
+
+    # and as batches
     order = whole.order(Data(balance=next(iter(set_.content.labels))), 3)[0]
     for ours, theirs in zip(
         range(5),
@@ -246,6 +258,8 @@ def test_the_ranks_of_a_node_share_one_copy_that_ends_with_them(
     ranks = [Shards(index, "train") for _ in range(4)]
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda shards: shards.stage(where), ranks))
+
+    # one copy, without a name, that nobody else may read
     assert all(torch.equal(shards.images(), Shards(index, "train").images()) for shards in ranks)
     assert {copy_of(shards) for shards in ranks} == {(copy_of(ranks[0])[0], 45 * 16 * 16)}
     (folder,) = tmp_path.iterdir()
@@ -253,6 +267,8 @@ def test_the_ranks_of_a_node_share_one_copy_that_ends_with_them(
     assert (
         sum(path.stat().st_size for path in folder.iterdir()) < 2000
     )  # a list of those who hold it
+
+    # another process joins, and is killed
     held, _ = copy_of(ranks[0])
     script = (
         "import sys, time\nfrom pathlib import Path\nfrom facefactory.data.sets import index\nfrom facefactory.data.sets.loader import Shards\n"
@@ -272,6 +288,8 @@ def test_the_ranks_of_a_node_share_one_copy_that_ends_with_them(
         other.kill()
         other.wait()
     assert torch.equal(late.images(), Shards(index, "train").images())
+
+    # the last one leaves: a new copy
     del late
     gc.collect()
     fresh = Shards(index, "train")
@@ -288,7 +306,9 @@ def test_a_copy_in_a_container_that_cannot_be_looked_into_is_not_made_again(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    first, second, plain = Shards(index, "train"), Shards(index, "train"), Shards(index, "train")
+    first = Shards(index, "train")
+    second = Shards(index, "train")
+    plain = Shards(index, "train")
     first.stage("memory")
 
     def denied(path: str, *_: int) -> int:
@@ -301,7 +321,8 @@ def test_a_copy_in_a_container_that_cannot_be_looked_into_is_not_made_again(
         r"^data.stage=memory: .*Permission denied: '/proc/\d+/fd/\d+'; the images are read from",
         capsys.readouterr().err,
     )
-    assert second._copy is None and torch.equal(second.images(), plain.images())
+    assert second._copy is None
+    assert torch.equal(second.images(), plain.images())
     assert torch.equal(first.images(), plain.images())
 
 
@@ -309,9 +330,11 @@ def test_a_stop_ends_a_long_copy(
     index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_blocks: int
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    asked, shards = iter([False, True, True]), Shards(index, "train")
+    asked = iter([False, True, True])
+    shards = Shards(index, "train")
     shards.stage("disk", lambda: next(asked))
-    assert shards._copy is None and next(asked, None) is None
+    assert shards._copy is None
+    assert next(asked, None) is None
     assert not list(tmp_path.glob("facefactory-*/*.jsonl"))
 
 
@@ -338,6 +361,8 @@ def test_staging_without_room_says_so_and_reads_from_the_shards(
     else:
         monkeypatch.setattr(os, "fdopen", lambda number, mode: Full(number, mode.replace("b", "")))
         message = "No space left on device"
+
+    # told once, and read all the same
     shards = Shards(index, "train")
     shards.stage(where)
     monkeypatch.undo()
@@ -474,7 +499,9 @@ def test_batches_reach_a_device_in_order_and_the_host_waits_for_old_iterations_a
     monkeypatch.setattr(torch.cuda, "stream", contextlib.nullcontext)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: using)
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, stream: None)
-    shards, order, asked = Shards(index, "train"), Order(45, 0), 0
+    shards = Shards(index, "train")
+    order = Order(45, 0)
+    asked = 0
 
     def counted() -> Iterator[Batch]:
         nonlocal asked
@@ -487,9 +514,11 @@ def test_batches_reach_a_device_in_order_and_the_host_waits_for_old_iterations_a
         batch = next(loaded)
         assert batch.positions.tolist() == order.ids(8 * number, 8 * number + 8).tolist()
         tensors = (batch.images, *batch.labels.values(), *batch.before.values())
-        assert {tensor.device.type for tensor in tensors} == {"meta"} and len(tensors) == 3
+        assert {tensor.device.type for tensor in tensors} == {"meta"}
+        assert len(tensors) == 3
         # the next one is on its way; this one's copy was waited for by the stream that uses it
-        assert asked == number + 2 and waited_for["use"][-1] == ("copy", number + 1)
+        assert asked == number + 2
+        assert waited_for["use"][-1] == ("copy", number + 1)
     assert by_host == [("use", number + 1) for number in range(7 - device.LAG)]
     loaded.close()
 
@@ -499,7 +528,8 @@ def test_buffers_stay_valid_as_long_as_they_are_held(
     index: Index, monkeypatch: pytest.MonkeyPatch, held: int
 ) -> None:
     monkeypatch.setattr(loader, "AHEAD", 8)  # a block is one batch
-    shards, order = Shards(index, "train"), Order(45, 0)
+    shards = Shards(index, "train")
+    order = Order(45, 0)
     stream = batches(shards, order, 0, 8, 0, 8, held=held)
     kept = [next(stream) for _ in range(30)]
     time.sleep(0.1)  # all blocks ahead are read
@@ -548,7 +578,8 @@ def test_a_set_that_does_not_fit_on_the_device_is_refused_with_numbers(
 
 
 def test_a_stop_ends_the_way_to_the_device_and_changes_no_batch(index: Index) -> None:
-    shards, order = Shards(index, "train"), Order(45, 0)
+    shards = Shards(index, "train")
+    order = Order(45, 0)
     assert device.resident(shards, torch.device("cpu"), lambda: True) is None
     share = device.Share(8, 0, 8)
     stopped = device.stream(shards, order, 0, share, torch.device("cpu"), "device", lambda: True)
@@ -561,9 +592,8 @@ def test_shifting_moves_and_mirrors() -> None:
     moved = shift(image, torch.tensor([[0.5, 0.5], [0.0, 0.99], [0.99, 0.5]]), 1)
     assert torch.equal(moved[0], image[0])
     padded = torch.nn.functional.pad(image[:1], (1, 1, 1, 1), mode="reflect")[0]
-    assert torch.equal(moved[1], padded[:, 0:4, 2:6]) and torch.equal(
-        moved[2], padded[:, 2:6, 1:5]
-    )
+    assert torch.equal(moved[1], padded[:, 0:4, 2:6])
+    assert torch.equal(moved[2], padded[:, 2:6, 1:5])
     assert moved.is_contiguous()
     assert shift(image, torch.rand(3, 2), 99).shape == image.shape
 
@@ -571,7 +601,8 @@ def test_shifting_moves_and_mirrors() -> None:
 def test_pixels_survive_the_way_to_the_model_and_back() -> None:
     stored = torch.arange(256, dtype=torch.uint8).view(2, 8, 4, 4)
     floats = to_model(stored)
-    assert floats.shape == (2, 4, 8, 4) and floats.is_contiguous()
+    assert floats.shape == (2, 4, 8, 4)
+    assert floats.is_contiguous()
     assert (floats.min().item(), floats.max().item()) == (-1.0, 1.0)
     assert torch.equal(floats[0, 2, 3], stored[0, 3, :, 2] / 127.5 - 1)
     assert torch.equal(to_uint8(floats), stored)
@@ -592,7 +623,10 @@ def test_pixels_beyond_the_range_are_clamped() -> None:
 def test_a_sample_of_a_split_is_always_the_same_and_spread_over_it(index: Index) -> None:
     shards = Shards(index, "train")
     assert torch.equal(shards.some(10**6), shards.images())
-    few, again = shards.some(12), shards.some(12)
-    assert torch.equal(few, again) and len(few) == 12
+    few = shards.some(12)
+    again = shards.some(12)
+    assert torch.equal(few, again)
+    assert len(few) == 12
     places = [int((shards.images() == image).flatten(1).all(1).nonzero()[0]) for image in few]
-    assert len(set(places)) == 12 and max(places) > 20
+    assert len(set(places)) == 12
+    assert max(places) > 20

@@ -61,11 +61,13 @@ def pictures(run: Path) -> torch.Tensor:
 def test_what_is_drawn_is_what_the_job_draws(runs: Path, name: str) -> None:
     loaded = facefactory.load(runs / name)
     images = loaded.sample(3)
-    assert images.dtype == torch.uint8 and images.shape == (3, 16, 16, 1)
+    assert images.dtype == torch.uint8
+    assert images.shape == (3, 16, 16, 1)
     assert torch.equal(images[..., 0], pictures(runs / name)[:3])
     assert not torch.equal(loaded.sample(3, seed=8), images)
     shown = loaded.pictures(images)
-    assert len(shown) == 3 and shown[1].size == (16, 16)
+    assert len(shown) == 3
+    assert shown[1].size == (16, 16)
     assert np.array_equal(np.array(shown[1]), images[1, :, :, 0].numpy())
 
 
@@ -87,7 +89,8 @@ def test_a_vae_encodes_and_decodes(runs: Path) -> None:
     loaded = facefactory.load(runs / "vae")
     images = loaded.sample(5)
     codes = loaded.encode(images)
-    assert codes.shape == (5, loaded.model.z_dim) and codes.dtype == torch.float32
+    assert codes.shape == (5, loaded.model.z_dim)
+    assert codes.dtype == torch.float32
     assert loaded.decode(codes).shape == images.shape
     z = torch.zeros(2, loaded.model.z_dim)
     assert torch.equal(loaded.decode(z), loaded.sample(2, psi=0.0))
@@ -101,9 +104,11 @@ def test_labels_are_asked_for_by_word_or_number_for_all_or_each(runs: Path) -> N
     bare = loaded.sample(4, labels={"Glasses": "0"})
     each = loaded.sample(4, labels={"Glasses": ["1", "0", "1", "0"]})
     assert not torch.equal(worn, bare)
-    assert torch.equal(each[::2], worn[::2]) and torch.equal(each[1::2], bare[1::2])
+    assert torch.equal(each[::2], worn[::2])
+    assert torch.equal(each[1::2], bare[1::2])
     unknown = loaded.sample(4, labels={"Glasses": None})
-    assert not torch.equal(unknown, worn) and not torch.equal(unknown, bare)
+    assert not torch.equal(unknown, worn)
+    assert not torch.equal(unknown, bare)
 
 
 @pytest.mark.parametrize(

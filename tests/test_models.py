@@ -51,7 +51,8 @@ def check(model: Any, known: Facts) -> None:
     with torch.no_grad():
         if hasattr(model, "sample"):
             drawn = model.sample(torch.randn(3, model.z_dim), conditions(model, 3))
-            assert drawn.shape == images.shape and drawn.abs().max() <= 1
+            assert drawn.shape == images.shape
+            assert drawn.abs().max() <= 1
             assert not torch.equal(drawn[0], drawn[1])
         if hasattr(model, "discriminator"):
             assert model.discriminator(images, conditions(model, 3)).shape == (3,)
@@ -59,13 +60,15 @@ def check(model: Any, known: Facts) -> None:
             mu, logvar = model.encode(images, conditions(model, 3))
             assert mu.shape == logvar.shape == (3, model.z_dim)
             decoded = model.decode(mu, conditions(model, 3))
-            assert decoded.shape == images.shape and decoded.abs().max() <= 1
+            assert decoded.shape == images.shape
+            assert decoded.abs().max() <= 1
         if hasattr(model, "logits"):
             assert {label: found.shape for label, found in model.logits(images).items()} == {
                 label: (3, count) for label, count in CLASSES.items()
             }
             features = model.features(images)
-            assert features.ndim == 2 and len(features) == 3
+            assert features.ndim == 2
+            assert len(features) == 3
 
 
 @every_model
@@ -155,10 +158,8 @@ def test_the_seed_decides_the_weights_and_nothing_else_is_touched(name: str) -> 
     before = torch.get_rng_state()
     first = build(name, facts(), seed=1).state_dict()
     torch.randn(5)
-    again, other = (
-        build(name, facts(), seed=1).state_dict(),
-        build(name, facts(), seed=2).state_dict(),
-    )
+    again = build(name, facts(), seed=1).state_dict()
+    other = build(name, facts(), seed=2).state_dict()
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert any(not torch.equal(first[key], other[key]) for key in first)
     torch.set_rng_state(before)
@@ -170,7 +171,8 @@ def test_the_seed_decides_the_weights_and_nothing_else_is_touched(name: str) -> 
 def test_without_batch_norm_an_image_does_not_see_its_batch(name: str) -> None:
     norms = {key: "group" for key in registry.options("models", name) if key.endswith("norm")}
     model = build(name, facts(), **norms).train()
-    images, z = torch.rand(4, 1, 16, 16), torch.randn(4, getattr(model, "z_dim", 1))
+    images = torch.rand(4, 1, 16, 16)
+    z = torch.randn(4, getattr(model, "z_dim", 1))
     for method, inputs in (
         ("sample", z),
         ("discriminator", images),
@@ -196,7 +198,8 @@ def test_a_model_may_be_told_labels(name: str) -> None:
     model = build(name, facts(), conditions=["Person", "Glasses"])
     assert model.conditions == ("Person", "Glasses")
     check(model, facts())
-    z, images = torch.randn(16, model.z_dim), torch.rand(16, 1, 16, 16)
+    z = torch.randn(16, model.z_dim)
+    images = torch.rand(16, 1, 16, 16)
     for method, inputs in (("sample", z), ("decode", z), ("encode", images)):
         if hasattr(model, method):
             found = [getattr(model, method)(inputs, c + torch.zeros(16, 9)) for c in (0.0, 9.0)]

@@ -72,7 +72,8 @@ def test_the_guard_ends_what_opens_a_connection(tmp_path: Path) -> None:
     ended = subprocess.run(
         [sys.executable, "-c", GUARD, str(script)], capture_output=True, text=True
     )
-    assert ended.returncode == 1 and "opened a connection" in ended.stderr
+    assert ended.returncode == 1
+    assert "opened a connection" in ended.stderr
 
 
 def test_the_namespace_has_no_network() -> None:

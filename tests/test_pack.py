@@ -104,11 +104,13 @@ def pack_images(
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_tar_and_numpy_read_what_the_mapping_shows(index: Index, split: str) -> None:
-    members, table = shard_members(index, split), index.table(split)
+    members = shard_members(index, split)
+    table = index.table(split)
     mapped = np.concatenate(index.maps(split))
     assert len(members) == len(table) == index.split(split).count == len(mapped)
     for (image, row), ours, (_, labelled) in zip(members, mapped, table.iterrows(), strict=True):
-        assert image.dtype == np.uint8 and np.array_equal(image, ours)
+        assert image.dtype == np.uint8
+        assert np.array_equal(image, ours)
         assert row == labelled.to_dict()
 
 
@@ -126,7 +128,8 @@ def test_webdataset_reads_the_same_images_and_labels(index: Index) -> None:
         f"{number:08d}" for number in range(len(members))
     ]
     for sample, (image, row) in zip(samples, members, strict=True):
-        assert np.array_equal(sample["npy"], image) and sample["json"] == row
+        assert np.array_equal(sample["npy"], image)
+        assert sample["json"] == row
 
 
 def test_all_members_have_one_size_and_a_fixed_stride(index: Index) -> None:
@@ -168,7 +171,8 @@ def test_labels_are_those_of_the_table(index: Index) -> None:
     rows = [row for split in ("train", "test") for _, row in shard_members(index, split)]
     assert len(rows) == PEOPLE * EACH
     for row in rows:
-        person, number = int(row["file"][1:3]), int(row["file"][4])
+        person = int(row["file"][1:3])
+        number = int(row["file"][4])
         beard = has_beard(person, number)
         classes = index.content.labels["Person"].classes
         assert classes[row["Person"]] == str(person)
@@ -218,7 +222,8 @@ def test_packing_again_gives_the_same_bytes(
 def test_array_tasks_write_their_parts_and_the_last_step_joins_them(
     index: Index, faces: Faces, tmp_path: Path
 ) -> None:
-    plan, folder = recipes.plan(options_for(faces)), tmp_path / "again"
+    plan = recipes.plan(options_for(faces))
+    folder = tmp_path / "again"
     names = [
         [record.shard.file for record in pack.shards(plan, folder, part=(k, 3))] for k in range(3)
     ]
@@ -245,14 +250,17 @@ def test_a_packing_that_was_stopped_goes_on_where_it_was(
         if done == 2:
             raise Interrupted
 
-    plan, folder = recipes.plan(options_for(faces, workers=workers)), tmp_path / "again"
+    plan = recipes.plan(options_for(faces, workers=workers))
+    folder = tmp_path / "again"
     with pytest.raises(Interrupted):
         pack.pack(plan, folder, stop)
     first = {path.name: path.stat().st_mtime_ns for path in folder.glob("train-00000[01].tar")}
-    assert len(first) == 2 and not (folder / "index.json").exists()
+    assert len(first) == 2
+    assert not (folder / "index.json").exists()
     told: list[tuple[int, int]] = []
     pack.pack(plan, folder, lambda done, total, left: told.append((done, left > 0)))
-    assert [done for done, _ in told] == [1, 2, 3, 4] and told[-1] == (4, False)
+    assert [done for done, _ in told] == [1, 2, 3, 4]
+    assert told[-1] == (4, False)
     assert {name: (folder / name).stat().st_mtime_ns for name in first} == first
     assert bytes_of(folder) == bytes_of(index.folder)
 
@@ -270,17 +278,24 @@ def test_a_packing_that_was_killed_goes_on_and_gives_the_same_bytes(
         "shard.member = dying\n"
         "pack.pack(recipes.plan(Pack(recipe=sys.argv[1], resolution=16, shard_images=16)), Path(sys.argv[2]))"
     )
+
+    # killed within its second shard
     folder = tmp_path / "again"
     killed = subprocess.run(
         [sys.executable, "-c", code, str(faces.recipe), str(folder)], check=False
     )
     assert killed.returncode == -9
     names = {path.name for path in folder.iterdir()}
-    assert {"train-000000.tar", "train-000000.json"} <= names and "train-000001.tar" not in names
+    assert {"train-000000.tar", "train-000000.json"} <= names
+    assert "train-000001.tar" not in names
+
+    # old leftovers go, what others left stays
     (left,) = (path for path in folder.iterdir() if path.suffix == ".tmp")
     os.utime(left, (1, 1))  # long ago; young ones may be another job's
     for foreign in ("my-config.json", ".draft.tmp", ".train-000001.tar.7.tmp"):
         (folder / foreign).write_text("mine")
+
+    # and the same bytes come out
     pack.pack(recipes.plan(options_for(faces)), folder)
     assert not left.exists()
     for foreign in ("my-config.json", ".draft.tmp", ".train-000001.tar.7.tmp"):
@@ -311,6 +326,8 @@ def test_a_full_disk_leaves_no_half_shard_and_says_so(faces: Faces, workers: int
         "    except UserError as error: print(error)\n"
         "    print(sorted(path.name for path in (folder / 'set').iterdir()))\n"
     )
+
+    # on a disk of 112 kB
     with tempfile.TemporaryDirectory() as top:
         (Path(top) / "disk").mkdir()
         (Path(top) / "main.py").write_text(code)
@@ -326,6 +343,8 @@ def test_a_full_disk_leaves_no_half_shard_and_says_so(faces: Faces, workers: int
         ran = subprocess.run(command, capture_output=True, text=True, check=False)
     if "unshare failed" in ran.stderr or "mount:" in ran.stderr:
         pytest.skip("no file system of its own can be mounted here")
+
+    # said in a line, and no half shard
     message, left = ran.stdout.splitlines()
     assert re.match(
         r"no room left in .*/disk/set; make room, or give another paths\.data", message
@@ -605,10 +624,8 @@ def test_the_command_line_beats_a_layout_and_an_optional_table_needs_no_columns(
         "tables": [{"file": "absent.csv", "optional": True}],
     }
     recipe = str(write_recipe(tmp_path, root=str(faces.root), **more))
-    assert (
-        recipes.plan(Pack(recipe)).recipe["crop"] == "none"
-        and recipes.plan(Pack(recipe, crop="4")).recipe["crop"] == 4
-    )
+    assert recipes.plan(Pack(recipe)).recipe["crop"] == "none"
+    assert recipes.plan(Pack(recipe, crop="4")).recipe["crop"] == 4
 
 
 def test_selection_changes_no_kind(tmp_path: Path) -> None:
@@ -650,7 +667,8 @@ def test_gray_and_rgb_become_what_was_asked_for(tmp_path: Path) -> None:
     ]
     luma = round(0.299 * 200 + 0.587 * 100)
     gray = pack_images(tmp_path / "gray", images, "gray")
-    assert gray.shape == (2, 8, 8, 1) and gray[:, 3, 3, 0].tolist() == [luma, 77]
+    assert gray.shape == (2, 8, 8, 1)
+    assert gray[:, 3, 3, 0].tolist() == [luma, 77]
 
 
 def test_a_rotated_photograph_is_packed_upright(tmp_path: Path) -> None:
@@ -786,6 +804,8 @@ def test_pictures_that_are_dark_flat_or_transparent_are_counted_and_told(
         "c.png": Image.new("RGB", (8, 8), "gray"),
         "d.png": unseen,
     }
+
+    # counted in index.json, told on screen
     packed = pack_images(tmp_path, images, "rgb")
     assert np.array_equal(packed[3], noise[3])
     found = read(tmp_path / "shards").content.pictures
@@ -850,12 +870,14 @@ def test_the_same_input_gives_the_same_index(tmp_path: Path) -> None:
             workers=1 if place == "here" else 2,
         )
         pack.pack(recipes.plan(options), top / "set")
-    one, other = (tmp_path / "here" / "set", tmp_path / "there/and/deeper" / "set")
+
+    # the same bytes, and no place or address in them
+    one = tmp_path / "here" / "set"
+    other = tmp_path / "there/and/deeper" / "set"
     assert (one / "index.json").read_bytes() == (other / "index.json").read_bytes()
     reasons = [skipped.reason for skipped in read(one).content.skipped]
-    assert len(reasons) == 4 and not any(
-        "0x" in reason or str(tmp_path) in reason for reason in reasons
-    )
+    assert len(reasons) == 4
+    assert not any("0x" in reason or str(tmp_path) in reason for reason in reasons)
 
 
 # -- labels ----------------------------------------------------------------------------------------------------------
@@ -886,12 +908,15 @@ def test_labels_that_no_packed_table_can_hold_are_renamed_or_missing(tmp_path: P
         Image.new("RGB", (8, 8), (40 * number, 9, 9)).save(tmp_path / "faces" / f"{number}.png")
     table = tmp_path / "table.csv"
     options = Pack(recipe="folder", root=str(tmp_path / "faces"), labels=str(table), resolution=8)
+
+    # a name that packed tables have
     table.write_text(
         "name,file\n" + "".join(f"{number}.png,x{number % 2}\n" for number in range(4))
     )
     plan = recipes.plan(options)
     assert plan.table["file"].tolist() == [f"{number}.png" for number in range(4)]
-    assert plan.table["file_"].tolist() == [0, 1, 0, 1] and plan.schema["file_"].classes == (
+    assert plan.table["file_"].tolist() == [0, 1, 0, 1]
+    assert plan.schema["file_"].classes == (
         "x0",
         "x1",
     )
@@ -899,12 +924,15 @@ def test_labels_that_no_packed_table_can_hold_are_renamed_or_missing(tmp_path: P
         "label 'file' is called 'file_', because packed tables have a column of that name"
         in plan.noticed.notes
     )
+
+    # a value that is no number
     table.write_text("name,score\n0.png,inf\n1.png,0.25\n2.png,0.5\n3.png,0.75\n")
     index = pack.pack(recipes.plan(options), tmp_path / "set")
     scores = pd.concat([index.table(split) for split in index.content.splits]).set_index("file")[
         "score"
     ]
-    assert np.isnan(scores["0.png"]) and scores["3.png"] == 0.75
+    assert np.isnan(scores["0.png"])
+    assert scores["3.png"] == 0.75
 
 
 def test_packed_sets_and_runs_below_the_root_are_no_faces(faces: Faces, tmp_path: Path) -> None:

@@ -110,6 +110,8 @@ def test_mistakes_are_one_line_before_anything_is_queued(
     pictures(tmp_path / "colour", 9, mode="RGB")
     pictures(tmp_path / "few", 7)
     (tmp_path / "empty").mkdir()
+
+    # what is typed, and what is said
     mistakes = {
         "data=gray": "reference=… is missing",
         "reference=gray": "data=… is missing",

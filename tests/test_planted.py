@@ -32,7 +32,7 @@ from facefactory.evaluation import (
 )
 from facefactory.evaluation.distortions import Faces
 from facefactory.evaluation.extractors import Judge
-from facefactory.evaluation.protocols import Context, generator
+from facefactory.evaluation.subjects import Context, generator
 from facefactory.report import pages
 from facefactory.results import Sight
 from facefactory.run import Judge as JudgeOptions

@@ -27,10 +27,13 @@ def test_a_prior_makes_codes_of_normal_numbers_and_of_the_same_ones_the_same(nam
     prior = priors.files()[name].fit(mu, 0)
     numbers = torch.randn(50, prior.width, generator=torch.Generator().manual_seed(0))
     drawn = prior.codes(numbers)
-    assert drawn.shape == (50, 4) and drawn.dtype == numbers.dtype
-    assert torch.isfinite(drawn).all() and len(torch.unique(drawn, dim=0)) == 50
+    assert drawn.shape == (50, 4)
+    assert drawn.dtype == numbers.dtype
+    assert torch.isfinite(drawn).all()
+    assert len(torch.unique(drawn, dim=0)) == 50
     again = priors.files()[name].fit(mu, 0)
-    assert torch.equal(again.codes(numbers[7:9]), drawn[7:9]) and prior.words
+    assert torch.equal(again.codes(numbers[7:9]), drawn[7:9])
+    assert prior.words
 
 
 def test_the_standard_normal_leaves_numbers_as_they_are() -> None:
@@ -69,7 +72,8 @@ def test_as_many_normals_are_taken_as_explain_codes_that_were_left_out() -> None
     rng = np.random.default_rng(0)
     one = gaussian_mixture.fit(rng.normal(size=(400, 12)), 0)
     several = gaussian_mixture.fit(codes(400), 0)
-    assert len(one.weights) == 1 and len(several.weights) >= 2
+    assert len(one.weights) == 1
+    assert len(several.weights) >= 2
 
 
 def test_codes_without_spread_and_few_codes_are_no_hindrance() -> None:
@@ -93,6 +97,7 @@ def test_a_second_vae_draws_codes_where_codes_are_though_no_normal_is_there() ->
     drawn = (prior.codes(numbers).numpy() - 3) / 2
     normal = rng.normal(size=drawn.shape) * ring.std(0)
     near, far = (np.mean(np.abs(np.linalg.norm(one, axis=1) - 1) < 0.3) for one in (drawn, normal))
-    assert near > 0.7 and far < 0.5
+    assert near > 0.7
+    assert far < 0.5
     quarters = np.histogram(np.arctan2(drawn[:, 1], drawn[:, 0]), 4, (-np.pi, np.pi))[0]
     assert quarters.min() > 250

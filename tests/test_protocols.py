@@ -19,7 +19,7 @@ from torch_fidelity import feature_extractor_inceptionv3
 from facefactory import Missing, UserError, command, config, registry
 from facefactory.data.sets.index import Index
 from facefactory.data.sets.loader import Shards
-from facefactory.evaluation import Evaluation, extractors, features, protocols, scoring
+from facefactory.evaluation import Evaluation, extractors, features, scoring, subjects
 from facefactory.evaluation.extractors import inception, inception_clean
 from facefactory.facts import Size
 from facefactory.results import Protocol
@@ -42,7 +42,7 @@ def run_of(*arguments: str, **layer: Any) -> Run:
 def test_a_protocol_sets_keys_that_exist_and_names_files_that_exist(name: str) -> None:
     options = run_of(f"evaluation.protocol={name}").evaluation
     assert options.protocol == name
-    assert protocols.file(options.scoring).TAKES
+    assert subjects.file(options.scoring).TAKES
     known = scoring.known(options.networks)
     for network in options.networks:
         assert network in registry.names("evaluation.extractors")
@@ -188,6 +188,8 @@ def test_fid_legacy_is_torch_fidelitys_on_the_same_images(
         (tmp_path / name).mkdir()
         for number, image in enumerate(images.numpy()):
             Image.fromarray(image[..., 0]).save(tmp_path / name / f"{number:02d}.png")
+
+    # theirs, from the files
     wanted = torch_fidelity.calculate_metrics(
         input1=str(tmp_path / "real"),
         input2=str(tmp_path / "fake"),
@@ -199,6 +201,8 @@ def test_fid_legacy_is_torch_fidelitys_on_the_same_images(
         batch_size=inception.Inception.batch,
         feature_extractor_weights_path=str(staged),
     )["frechet_inception_distance"]
+
+    # ours, from the pixels
     eye = inception.load(Size(16, 16), CPU, None)
     kept = [features.keep(eye, [images], ["moments"]) for images in sets]
     found = scoring.score("frechet_distance", kept[0], kept[1])["fd"]

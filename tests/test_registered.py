@@ -14,7 +14,7 @@ from registered import small
 
 from facefactory import config, registry, stages
 from facefactory.data.sets.index import Index
-from facefactory.evaluation import Evaluation, extractors, protocols
+from facefactory.evaluation import Evaluation, extractors, subjects
 from facefactory.facts import Size
 from facefactory.interpret import Context, Interpret
 from facefactory.results import Goal
@@ -27,7 +27,7 @@ CONTRACTS = {
     "evaluation.distortions": ("AMOUNTS", "spoil"),
     "evaluation.extractors": ("WEIGHTS", "NEEDS", "RANKS", "NAMES", "load"),
     "evaluation.priors": ("fit",),
-    "evaluation.protocols": ("TAKES", "needs", "goal", "admit", "quick", "full"),
+    "evaluation.subjects": ("TAKES", "needs", "goal", "admit", "quick", "full"),
     "evaluation.statistics": ("Component",),
     "foreign": ("Component",),
     "interpret.spaces": ("fits", "of"),
@@ -105,16 +105,16 @@ def test_a_stage_depends_on_keys_and_stages_that_exist(name: str) -> None:
     assert stage.kind in ("cpu", "gpu")
 
 
-# -- protocols and networks ------------------------------------------------------------------------------------------
+# -- what is scored, and networks ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", registry.names("evaluation.protocols"))
-def test_a_protocol_needs_what_stages_make_and_has_a_goal(name: str) -> None:
-    protocol = protocols.file(name)
-    goal = protocol.goal(None, Evaluation())
+@pytest.mark.parametrize("name", registry.names("evaluation.subjects"))
+def test_a_subject_needs_what_stages_make_and_has_a_goal(name: str) -> None:
+    subject = subjects.file(name)
+    goal = subject.goal(None, Evaluation())
     assert isinstance(goal, Goal)
     assert goal.better in ("lower", "higher")
-    assert set(protocol.needs(Evaluation())) <= set(registry.names("stages"))
+    assert set(subject.needs(Evaluation())) <= set(registry.names("stages"))
 
 
 @pytest.mark.parametrize("name", registry.names("evaluation.extractors"))

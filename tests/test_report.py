@@ -75,6 +75,8 @@ def put_run(
         *([("reconstructions", 2)] if kind == "vae" else []),
     ):
         put_picture(folder / f"evaluate/{name}.png", rows=rows)
+
+    # scores
     lite0 = dataclasses.replace(PROTOCOL, resize=resize)
     judge = dataclasses.replace(PROTOCOL, features="judge")
     scores = [score("kd_lite0", kd, lite0), score("kd_judge", kd_judge, judge)]
@@ -89,6 +91,8 @@ def put_run(
         "copied": ["lite0"] * copied,
     }
     put(folder / "evaluate/results.json", {**results, **texts})
+
+    # what its dimensions mean
     put_picture(folder / "interpret/traversals.png", rows=2)
     effect = {"effect": 0.31, "low": 0.1, "high": 0.5, "q": 0.01}
     dimensions = [
@@ -166,6 +170,8 @@ def sweep(tmp_path: Path) -> Path:
         "seconds": 3,
     }
     put_lines(folder / "jobs.jsonl", [failed, {**ledger, "stage": "judge", "state": "done"}])
+
+    # the set
     shards = folder.parent / "shards"
     splits = {"train": {"count": 320}, "test": {"count": 80}}
     origin = {"origin": "AT&T Laboratories Cambridge", "licence": f"credit them {EVIL}"}
@@ -180,6 +186,8 @@ def sweep(tmp_path: Path) -> Path:
             **origin,
         },
     )
+
+    # stages that ended
     done = {
         "config": {},
         "inputs": {},
@@ -201,6 +209,8 @@ def sweep(tmp_path: Path) -> Path:
         "folder": "x",
     }
     put(folder / "judge/results.json", {**judge, "labels": labels(EVIL)})
+
+    # trials
     trials = [
         put_trial(n, "finished", [(4, 0.5 / (n + 1)), (12, 0.3 / (n + 1))]) for n in range(5)
     ]
@@ -219,6 +229,8 @@ def sweep(tmp_path: Path) -> Path:
     put(folder / "sweep/results.json", results)
     for trial in trials:
         put_picture(folder / f"sweep/trials/{trial['name']}/train/samples/samples-1.png")
+
+    # finalists
     entries = []
     for rank, (trial, kd, copied) in enumerate(
         [(4, 0.05, False), (3, 0.01, True), (2, None, False)]
@@ -364,14 +376,20 @@ def test_every_section_of_a_full_sweep_is_drawn(sweep: Path) -> None:
     ):
         assert f'<div id="{div}" class="plotly-graph-div"' in text
     assert "Not drawn" not in text
+
+    # scores and their scale
     assert "other photographs of the same people" in text
     assert "<small>[0.045, 0.055]</small>" in text
     assert "<small>ghosting, block shuffling</small>" in text
     assert "too few images: 9" in text
     assert PROTOCOL.id() in text
+
+    # pictures, and those that are missing
     assert text.count("data:image/png;base64,") == 8 + 2 * 3
     assert "pixelated" in text
     assert "finalists/2-002-ab12cd34/evaluate/samples.png is missing" in text
+
+    # where it comes from
     assert "AT&amp;T Laboratories" in text
     assert "run weights.fetch" in text
     assert "4 people have 0; a score needs 8" in text

@@ -38,7 +38,7 @@ from facefactory.evaluation.extractors import (
     lite0,
     mobilenet_v2,
 )
-from facefactory.evaluation.protocols import Context, generator
+from facefactory.evaluation.subjects import Context, generator
 from facefactory.facts import Size
 from facefactory.metrics import moments
 from facefactory.results import Goal, Sight, kendall_tau, rank_correlation
@@ -168,6 +168,8 @@ def test_one_process_two_ranks_and_seven_tasks_keep_the_same(name: str) -> None:
             stored.load(one.state())  # as from a file
             parts.append({name: stored})
         kept.append(features.merged(reversed(parts))[name].value())
+
+    # however many there were
     for other in kept[1:]:
         if name == "moments":
             assert other.count == kept[0].count
@@ -292,7 +294,7 @@ sys.path.insert(0, {tests!r})
 from test_scores import Pixels, context_of
 from facefactory.data.sets import index
 from facefactory.evaluation import references
-from facefactory.evaluation.protocols import generator
+from facefactory.evaluation.subjects import generator
 own = index.read(Path(sys.argv[1]))
 eye = Pixels()
 kept = references.of(own, generator.protocol("judge", eye, context_of(own), 0), eye, ["sample"])

@@ -108,9 +108,8 @@ def test_balancing_leaves_each_class_of_each_split_the_same_number() -> None:
         for split in ("train", "test")
     }
     assert found == {(split, code): number for split, number in least.items() for code in range(3)}
-    assert (np.diff(kept) > 0).all() and np.array_equal(
-        kept, select.balanced(codes, splits, ["a", "b", "c"])
-    )
+    assert (np.diff(kept) > 0).all()
+    assert np.array_equal(kept, select.balanced(codes, splits, ["a", "b", "c"]))
     with pytest.raises(UserError, match="split 'test' has no image of class 'b'"):
         select.balanced(np.array([0, 1, 0]), np.array(["train", "train", "test"]), ["a", "b"])
 
@@ -124,7 +123,8 @@ def test_where_limit_and_balance_are_counted_in_the_index(faces: Faces, tmp_path
         recipes.plan(options_for(faces, where="not Beard", balance="Glasses", limit=20)), tmp_path
     )
     chosen = index.content.selection
-    assert chosen is not None and chosen.balance is not None
+    assert chosen is not None
+    assert chosen.balance is not None
     assert (chosen.found, chosen.where, chosen.limit) == (60, 30, 20)
     for split, before in chosen.balance.before.items():
         assert chosen.balance.after[split] == dict.fromkeys(("0", "1"), min(before.values()))
@@ -136,7 +136,8 @@ def test_where_limit_and_balance_are_counted_in_the_index(faces: Faces, tmp_path
 
 def test_a_limit_takes_from_everywhere_and_people_stay_on_one_side(faces: Faces) -> None:
     plan = recipes.plan(options_for(faces, limit=30))
-    assert len(plan.table) == 30 and plan.table["Person"].nunique() > 8
+    assert len(plan.table) == 30
+    assert plan.table["Person"].nunique() > 8
     assert pd.Series(plan.splits).groupby(plan.table["Person"]).nunique().max() == 1
     assert len(recipes.plan(options_for(faces, limit=1000)).table) == 60
 
@@ -200,7 +201,8 @@ def test_pairs_within_the_distance_are_found_among_many() -> None:
             marks[15_000 + number, bit // 8] ^= 1 << bit % 8
         wanted[number, 15_000 + number] = "near" if len(bits) else "exact"
     found = select.duplicates(marks, splits)
-    assert found.keys() <= wanted.keys() and len(found) >= 198
+    assert found.keys() <= wanted.keys()
+    assert len(found) >= 198
     assert all(found[pair] == kind for pair, kind in wanted.items() if kind == "exact")
     assert select.duplicates(marks, np.full(20_000, "train")) == {}
 
@@ -222,6 +224,8 @@ def test_copies_across_splits_are_named_and_other_faces_are_not(
         draw_face(person, person % 5).save(
             tmp_path / "set" / ("train" if person < 8 else "test") / f"{person}.png"
         )
+
+    # one face twice more in the other split: exact, and nearly
     face = draw_face(2, 2)
     face.save(tmp_path / "set" / "test" / "same.png")
     stream = io.BytesIO()
@@ -231,6 +235,8 @@ def test_copies_across_splits_are_named_and_other_faces_are_not(
         "{name: mine, source: folder, splits: {train: 0.5, test: 0.5}, pattern: '^(?P<part>[a-z]+)/',"
         " split: {by: part, names: {train: train, test: test}}}"
     )
+
+    # each is found once
     index = pack.pack(
         recipes.plan(Pack(str(tmp_path / "mine.yaml"), str(tmp_path / "set"), resolution=32)),
         tmp_path / "shards",
@@ -256,4 +262,5 @@ def test_people_on_both_sides_of_the_sets_own_split_are_counted(tmp_path: Path) 
         " split: {by: Part, names: {a: a, b: b}}}"
     )
     plan = recipes.plan(Pack(str(tmp_path / "mine.yaml"), str(tmp_path / "set")))
-    assert plan.noticed.people_in_several_splits == 1 and plan.splits.tolist() == list("abaaab")
+    assert plan.noticed.people_in_several_splits == 1
+    assert plan.splits.tolist() == list("abaaab")

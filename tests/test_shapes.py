@@ -63,8 +63,10 @@ def test_what_is_no_size_is_refused_with_what_is_allowed(resolution: int | str) 
 
 
 def test_the_index_tells_the_size_and_old_versions_refuse_it(oblong: Index, index: Index) -> None:
-    assert oblong.content.resolution == "24x18" and oblong.content.format == 2
-    assert index.content.resolution == 16 and index.content.format == 1
+    assert oblong.content.resolution == "24x18"
+    assert oblong.content.format == 2
+    assert index.content.resolution == 16
+    assert index.content.format == 1
     assert "the packed images are 24 pixels high and 18 wide" in oblong.content.notes
     assert oblong.facts == Facts(24, 18, 1, oblong.facts.labels)
     assert indexes.read(oblong.folder).size == (24, 18)
@@ -110,7 +112,8 @@ def test_what_is_stretched_is_told(faces: Faces, tmp_path: Path) -> None:
     options = Pack(recipe=str(faces.recipe), resolution="24x18", limit=9)
     whole = pack.pack(recipes.plan(replace(options, crop="none")), tmp_path / "whole")
     stretched = whole.content.pictures["stretched"]
-    assert stretched.count == 9 and len(stretched.first) == 9
+    assert stretched.count == 9
+    assert len(stretched.first) == 9
     boxed = recipes.plan(replace(options, crop="0,0,40,40"))
     (note,) = [note for note in boxed.noticed.notes if "stretched" in note]
     assert "40 pixels high and 40 wide, is stretched to 24 and 18: give pack.crop=fit" in note
@@ -151,7 +154,8 @@ def test_a_model_draws_any_size_or_refuses_it_by_its_name(
     try:
         model = registry.build("models", {"name": name, **small}, facts)
     except UserError as error:
-        assert str(error).startswith(f"{name}: ") and "allowed" in str(error)
+        assert str(error).startswith(f"{name}: ")
+        assert "allowed" in str(error)
         return
     images = torch.zeros(2, 3, *size)
     empty = torch.empty(2, 0)
@@ -279,4 +283,5 @@ def test_a_model_for_squares_is_refused_by_name_before_anything_starts(
     assert run("train_gan", ("pack", "train"), "tiny", *here) == 2
     told = capsys.readouterr().err.splitlines()[-1]
     assert "square.py: 48x32; allowed are squares." in told
-    assert not (at_home / "runs").exists() and not (at_home / "shards").exists()
+    assert not (at_home / "runs").exists()
+    assert not (at_home / "shards").exists()

@@ -59,6 +59,8 @@ def pack_arrays(folder: Path, images: np.ndarray, storage: str, per_shard: int =
         )
         assert skipped == []
         entries.append(entry)
+
+    # and what index.json says of it
     labels = {"Even": Label("binary", ("0", "1"))}
     content = Content(
         format=FORMAT,
@@ -95,7 +97,8 @@ def test_every_storage_gives_the_images_that_pillow_decodes(
     images = smooth(40, 16, channels)
     index = pack_arrays(tmp_path / "set", images, storage)
     index.verify(full=True)
-    shards, stored = Shards(index, "train"), by_pillow(index)[..., :channels]
+    shards = Shards(index, "train")
+    stored = by_pillow(index)[..., :channels]
     assert np.array_equal(shards.images().numpy(), stored)
     if storage == "jpeg":
         assert 0 < np.abs(stored.astype(int) - images).mean() < 3
@@ -111,7 +114,8 @@ def test_every_storage_gives_the_images_that_pillow_decodes(
 
 
 def test_an_encoded_subset_is_decoded_in_its_own_order(tmp_path: Path) -> None:
-    images, chosen = smooth(200, 8, 3), np.array([150, 2, 77])
+    images = smooth(200, 8, 3)
+    chosen = np.array([150, 2, 77])
     subset = Shards(pack_arrays(tmp_path / "set", images, "png", 90), "train", chosen)
     assert np.array_equal(subset.images().numpy(), images[chosen])
     assert subset.table["Even"].tolist() == [0, 0, 1]
@@ -182,7 +186,8 @@ def test_what_cannot_be_read_is_left_out_and_named(tmp_path: Path) -> None:
         entry, skipped = write_shard(
             f"{tmp_path}/{storage}/train-000000", 10, list(range(5)), rows, read, storage
         )
-        assert skipped == [Skipped("2.png", "ValueError: not a picture")] and entry.count == 4
+        assert skipped == [Skipped("2.png", "ValueError: not a picture")]
+        assert entry.count == 4
         assert pd.read_parquet(tmp_path / storage / entry.table)["file"].tolist() == [
             "0.png",
             "1.png",

@@ -80,6 +80,8 @@ def celeba(root: Path, images: str, tables: str, newline: str = "\n", bom: str =
         folder.mkdir(parents=True)
         for name, file in files.items():
             (folder / name).write_bytes(file)
+
+    # what the tables say
     values = [
         [name, *(1 if number % (k + 2) == 0 else -1 for k in range(3))]
         for number, name in enumerate(names)
@@ -87,6 +89,8 @@ def celeba(root: Path, images: str, tables: str, newline: str = "\n", bom: str =
     parts = [
         [names[number], code] for code, numbers in enumerate(SPLITS.values()) for number in numbers
     ]
+
+    # as the authors or as Kaggle write it
     if tables == "txt":
         lines = [
             "10",
@@ -136,7 +140,8 @@ def test_celeba_is_packed_as_it_comes(
             str(int(number % (k + 2) == 0)) for k in range(3)
         ]
     people = index.content.labels.get("identity")
-    assert (people is not None) == (tables == "txt") and "partition" not in index.content.labels
+    assert (people is not None) == (tables == "txt")
+    assert "partition" not in index.content.labels
     assert any(
         "10 images found; the whole set celeba has 202599" in note for note in index.content.notes
     )
@@ -151,20 +156,16 @@ def test_a_zip_is_packed_to_the_same_pixels_as_its_folder(tmp_path: Path) -> Non
     for images in ("zip", "folder"):
         celeba(tmp_path / images / "set", images, "txt")
     found = [packed(tmp_path / images / "set", "celeba") for images in ("zip", "folder")]
-    assert (
-        found[0].images_digest == found[1].images_digest
-        and found[0].labels_digest == found[1].labels_digest
-    )
+    assert found[0].images_digest == found[1].images_digest
+    assert found[0].labels_digest == found[1].labels_digest
 
 
 def test_a_table_of_ones_own_is_joined_to_the_sets_tables(tmp_path: Path) -> None:
     celeba(tmp_path / "set", "zip", "txt")
     (tmp_path / "mine.csv").write_text("file,Mood\n000001.jpg,calm\n000010.jpg,cross\n")
     table = rows(packed(tmp_path / "set", "celeba", labels=str(tmp_path / "mine.csv")))
-    assert (
-        table["Mood"].dropna().to_dict() == {"000001.jpg": "calm", "000010.jpg": "cross"}
-        and "Male" in table
-    )
+    assert table["Mood"].dropna().to_dict() == {"000001.jpg": "calm", "000010.jpg": "cross"}
+    assert "Male" in table
     (tmp_path / "mine.csv").write_text("file,identity\n000001.jpg,7\n")
     assert "7" not in set(
         rows(packed(tmp_path / "set", "celeba", labels=str(tmp_path / "mine.csv")))["identity"]
@@ -211,25 +212,23 @@ def test_images_below_more_folders_than_the_table_knows_are_found(
         )
         shutil.rmtree(around)
         shutil.move(archive, tmp_path / "deep" / "img_align_celeba.zip")
-    plain, deep = (
-        rows(packed(tmp_path / "plain", "celeba")),
-        packed(tmp_path / "deep", "celeba", tmp_path / "other"),
-    )
+    plain = rows(packed(tmp_path / "plain", "celeba"))
+    deep = packed(tmp_path / "deep", "celeba", tmp_path / "other")
     found = rows(deep)
-    assert len(found) == 10 and all(name.count("/") >= 1 for name in found.index)
+    assert len(found) == 10
+    assert all(name.count("/") >= 1 for name in found.index)
     assert found.rename(index=lambda name: name.rpartition("/")[2]).to_dict() == plain.to_dict()
     told = [note for note in deep.content.notes if "by the ending of a name" in note]
-    assert len(told) == 3 and told[0].startswith("list_attr_celeba.txt: 10 rows are known")
+    assert len(told) == 3
+    assert told[0].startswith("list_attr_celeba.txt: 10 rows are known")
 
 
 def test_tables_beside_an_archive_that_is_the_root_are_found(tmp_path: Path) -> None:
     celeba(tmp_path / "set", "zip", "txt")
     beside = rows(packed(tmp_path / "set" / "img_align_celeba.zip", "celeba", tmp_path / "shards"))
     around = rows(packed(tmp_path / "set", "celeba", tmp_path / "other"))
-    assert (
-        beside["Male"].tolist() == around["Male"].tolist()
-        and beside["split"].tolist() == around["split"].tolist()
-    )
+    assert beside["Male"].tolist() == around["Male"].tolist()
+    assert beside["split"].tolist() == around["split"].tolist()
 
 
 def test_a_page_in_the_place_of_a_table_is_named(tmp_path: Path) -> None:
@@ -278,10 +277,8 @@ def test_rows_without_images_and_images_without_rows_are_counted(tmp_path: Path)
 
 @pytest.mark.parametrize("form", ["folder", "zip"])
 def test_fairface_is_packed_as_it_comes(tmp_path: Path, form: str) -> None:
-    ages, races = (
-        ["20-29", "more than 70", "0-2", "3-9"],
-        ["Black", "East Asian", "Latino_Hispanic", "White"],
-    )
+    ages = ["20-29", "more than 70", "0-2", "3-9"]
+    races = ["Black", "East Asian", "Latino_Hispanic", "White"]
     root = tmp_path / "set"
     for part in ("train", "val"):
         (root / part).mkdir(parents=True)
@@ -297,11 +294,15 @@ def test_fairface_is_packed_as_it_comes(tmp_path: Path, form: str) -> None:
             ]
             lines.append(",".join(words))
         (root / f"fairface_label_{part}.csv").write_text("\r\n".join(lines) + "\r\n")
+
+    # or as it is downloaded
     if form == "zip":
         with zipfile.ZipFile(root / "fairface-img-margin025-trainval.zip", "w") as archive:
             for path in sorted(root.glob("*/*.jpg")):
                 archive.write(path, path.relative_to(root).as_posix())
         shutil.rmtree(root / "train"), shutil.rmtree(root / "val")
+
+    # labels are the table's
     index = packed(root, "fairface")
     table = rows(index)
     assert table.loc["val/2.jpg"].to_dict() == {
@@ -320,7 +321,10 @@ def test_fairface_is_packed_as_it_comes(tmp_path: Path, form: str) -> None:
             "service_test": "binary",
         }
     }
-    assert schema["age"].classes[:3] == ("0-2", "3-9", "10-19") and len(schema["age"].classes) == 9
+    assert schema["age"].classes[:3] == ("0-2", "3-9", "10-19")
+    assert len(schema["age"].classes) == 9
+
+    # and can be asked for
     young = packed(root, "fairface", tmp_path / "young", where='age <= "20-29" and gender == Male')
     assert rows(young).index.tolist() == ["train/1.jpg", "train/3.jpg", "val/1.jpg", "val/3.jpg"]
 
@@ -335,7 +339,9 @@ EMOTIONS = ["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"]
     [("fer2013.csv", "emotion,pixels,Usage"), ("icml_face_data.csv", "emotion, Usage, pixels")],
 )
 def test_fer_is_packed_from_its_rows_of_numbers(tmp_path: Path, name: str, header: str) -> None:
-    root, faces, lines = tmp_path / "set", [], [header]
+    root = tmp_path / "set"
+    faces = []
+    lines = [header]
     root.mkdir()
     for number in range(9):
         faces.append(np.asarray(picture(number, (48, 48), "L")))
@@ -352,7 +358,8 @@ def test_fer_is_packed_from_its_rows_of_numbers(tmp_path: Path, name: str, heade
     (root / name).write_text("\n".join(lines) + "\n")
     again = packed(root, "fer", tmp_path / "again", color="gray", max_bad=0.2)
     (skipped,) = again.content.skipped
-    assert skipped.file == "000003" and "a square number of values" in skipped.reason
+    assert skipped.file == "000003"
+    assert "a square number of values" in skipped.reason
 
 
 def test_fer_is_packed_from_a_folder_an_emotion(tmp_path: Path) -> None:
@@ -365,7 +372,8 @@ def test_fer_is_packed_from_a_folder_an_emotion(tmp_path: Path) -> None:
         picture(number, (48, 48), "L").save(path)
     index = packed(root, "fer", color="gray")
     table = rows(index)
-    assert sorted(table["emotion"]) == sorted(EMOTIONS * 2) and set(index.content.splits) == {
+    assert sorted(table["emotion"]) == sorted(EMOTIONS * 2)
+    assert set(index.content.splits) == {
         "train",
         "test",
     }
@@ -375,9 +383,8 @@ def test_fer_is_packed_from_a_folder_an_emotion(tmp_path: Path) -> None:
     surprised = packed(
         root, "fer", tmp_path / "surprised", color="gray", where="emotion == surprise"
     )
-    assert (
-        surprised.content.labels["emotion"].classes == ("surprise",) and len(rows(surprised)) == 2
-    )
+    assert surprised.content.labels["emotion"].classes == ("surprise",)
+    assert len(rows(surprised)) == 2
     with pytest.raises(UserError, match=r"none of fer2013\.csv, .* train\. To get the set: https"):
         packed(tmp_path, "fer")
 
@@ -397,11 +404,9 @@ def test_ffhq_is_split_by_number_and_has_no_labels(tmp_path: Path) -> None:
 
 def test_orl_has_its_400_faces_and_nothing_else() -> None:
     plan = recipes.plan(Pack())
-    assert (
-        len(plan.table) == 400
-        and plan.noticed.notes == []
-        and plan.noticed.rows_without_image.count == 0
-    )
+    assert len(plan.table) == 400
+    assert plan.noticed.notes == []
+    assert plan.noticed.rows_without_image.count == 0
 
 
 # -- your own ------------------------------------------------------------------------------------------------------
@@ -425,6 +430,8 @@ def test_every_kind_of_picture_is_handled_or_named(tmp_path: Path) -> None:
     palette = Image.new("P", (16, 16), 0)
     palette.putpalette([255, 0, 0, 0, 0, 255])
     palette.putpixel((0, 0), 1)
+
+    # what Pillow reads, and what nobody does
     good = {
         "gray.jpg": content(Image.fromarray(gray), quality=100),
         "cmyk.jpg": content(Image.fromarray(gray).convert("RGB").convert("CMYK"), quality=100),
@@ -445,22 +452,22 @@ def test_every_kind_of_picture_is_handled_or_named(tmp_path: Path) -> None:
     }
     for name, file in (good | bad).items():
         (root / name).write_bytes(file)
+
+    # the bad are named, the good are the same picture
     index = packed(root, own(tmp_path), resolution=16, max_bad=0.5)
     reasons = {item.file: item.reason for item in index.content.skipped}
-    assert set(reasons) == set(bad) and all(reasons.values())
+    assert set(reasons) == set(bad)
+    assert all(reasons.values())
     images = dict(
         zip(index.table("train")["file"], index.maps("train")[0].astype(int), strict=True)
     )
     assert set(images) == set(good)
     for name in ("gray.jpg", "cmyk.jpg", "turned.png", "sixteen bits.png", "Zoë & Çağ 1.webp"):
         assert np.abs(images[name] - gray[..., None]).max() <= 3, name
-    assert (
-        images["alpha.png"][0, 0].tolist() == [255] * 3
-        and images["alpha.png"][5, 5].tolist() == [80] * 3
-    )
-    assert images["palette.png"][0, 0].tolist() == [255] * 3 and images["palette.png"][
-        5, 5
-    ].tolist() == [255, 0, 0]
+    assert images["alpha.png"][0, 0].tolist() == [255] * 3
+    assert images["alpha.png"][5, 5].tolist() == [80] * 3
+    assert images["palette.png"][0, 0].tolist() == [255] * 3
+    assert images["palette.png"][5, 5].tolist() == [255, 0, 0]
     assert index.content.image_sizes == {"16x16": len(good)}
 
 
@@ -475,10 +482,8 @@ def test_a_bomb_is_skipped_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
     index = packed(tmp_path / "set" / "faces.zip", own(tmp_path), max_bad=1.0)
     reasons = {item.file: item.reason for item in index.content.skipped}
     assert index.table("train")["file"].tolist() == ["16.png"]
-    assert (
-        "DecompressionBombWarning" in reasons["24.png"]
-        and "DecompressionBombError" in reasons["40.png"]
-    )
+    assert "DecompressionBombWarning" in reasons["24.png"]
+    assert "DecompressionBombError" in reasons["40.png"]
     assert "1000000 bytes unpacked; at most 100000" in reasons["zeros.png"]
 
 
@@ -487,7 +492,8 @@ def test_a_bomb_is_skipped_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
 )
 @pytest.mark.parametrize("where", ["zip", "tar"])
 def test_names_that_lead_out_are_refused(tmp_path: Path, name: str, where: str) -> None:
-    root, file = tmp_path / f"set.{where}", content(picture(0), "PNG")
+    root = tmp_path / f"set.{where}"
+    file = content(picture(0), "PNG")
     if where == "zip":
         with zipfile.ZipFile(root, "w") as archive:
             archive.writestr("a.png", file)
@@ -574,11 +580,14 @@ def test_labels_that_nobody_has_are_left_out_and_what_fits_nothing_is_refused(
         "file,Glasses,Age\n"
         + "".join(f"{n}.png,{n % 2},{'old' if n % 2 else ''}\n" for n in range(8))
     )
+
+    # a label that no chosen image has
     found = packed(tmp_path / "set", own(tmp_path), labels=str(table), where="Glasses == 0")
-    assert found.content.labels_left_out == {"Age": "no image has a value"} and list(
-        found.content.labels
-    ) == ["Glasses"]
+    assert found.content.labels_left_out == {"Age": "no image has a value"}
+    assert list(found.content.labels) == ["Glasses"]
     assert survey.survey(found)["labels"].keys() == {"Glasses"}
+
+    # what fits nothing
     with pytest.raises(
         UserError, match=r"pattern .* of mine fits no file name, e\.g\. not '0\.png'"
     ):
@@ -610,7 +619,8 @@ def adds_up(index: Index) -> dict[str, int]:
     account = index.content.account
     counts = {reason: entry.count for reason, entry in account.left_out.items()}
     assert account.found == account.packed + account.skipped + sum(counts.values())
-    assert account.packed == len(rows(index)) and account.skipped == len(index.content.skipped)
+    assert account.packed == len(rows(index))
+    assert account.skipped == len(index.content.skipped)
     assert all(0 < len(entry.first) <= entry.count for entry in account.left_out.values())
     return counts
 
@@ -629,6 +639,8 @@ def test_the_sets_own_splits_are_kept_and_the_folders_below_are_labels(
     write(root, names)
     if form != "folder":
         root = Path(shutil.make_archive(str(root), form, root))
+
+    # kept, and told
     index = packed(root, "folder", tmp_path / "shards")
     table = rows(index)
     assert {name: (row["split"], row["folder"]) for name, row in table.iterrows()} == {
@@ -639,6 +651,8 @@ def test_the_sets_own_splits_are_kept_and_the_folders_below_are_labels(
         "split: null in a recipe of yours deals them anew"
     ]
     assert adds_up(index) == {}
+
+    # unless a recipe says no
     dealt = packed(
         root, own(tmp_path, split=None, splits={"train": 0.5, "test": 0.5}), tmp_path / "dealt"
     )
@@ -702,10 +716,8 @@ def test_selection_is_part_of_the_account(tmp_path: Path) -> None:
     chosen = {"where": "folder in (happy, sad)", "limit": 13, "balance": "folder", "max_bad": 0.5}
     counts = adds_up(packed(tmp_path / "set", recipe, **chosen))
     kept = counts.pop("images beyond their split's rarest class (balance)")
-    assert (
-        counts == {"images that where does not keep": 8, "images beyond the limit": 3}
-        and 1 <= kept <= 3
-    )
+    assert counts == {"images that where does not keep": 8, "images beyond the limit": 3}
+    assert 1 <= kept <= 3
 
 
 def test_the_two_copies_of_fer_with_folders_are_read(tmp_path: Path) -> None:
@@ -732,15 +744,16 @@ def test_people_are_grouped_by_their_folders_unless_a_recipe_says_no(tmp_path: P
     splits = {"train": 0.5, "test": 0.5}
     index = packed(tmp_path / "set", own(tmp_path, splits=splits))
     table = rows(index)
-    assert (
-        table.groupby(table.index.str.split("/").str[0])["split"].nunique() == 1
-    ).all() and table["split"].nunique() == 2
+    assert (table.groupby(table.index.str.split("/").str[0])["split"].nunique() == 1).all()
+    assert table["split"].nunique() == 2
     assert index.content.group == "folder"
     assert index.content.labels["folder"] == Label("identity", tuple(people))
     assert (
         "20 folders, Person_00 …, of 3 images (median), are taken for people"
         in index.content.notes[0]
     )
+
+    # with labels of a table too
     (tmp_path / "t.csv").write_text(
         "file,Smile\n" + "".join(f"{who}/{n}.png,{n % 2}\n" for who in people for n in range(3))
     )
@@ -750,15 +763,17 @@ def test_people_are_grouped_by_their_folders_unless_a_recipe_says_no(tmp_path: P
         tmp_path / "table",
         labels=str(tmp_path / "t.csv"),
     )
-    assert index.content.group == "folder" and set(index.content.labels) == {
+    assert index.content.group == "folder"
+    assert set(index.content.labels) == {
         "folder",
         "Smile",
     }
+
+    # undone by the recipe
     index = packed(tmp_path / "set", own(tmp_path, splits=splits, group=None), tmp_path / "undone")
     table = rows(index)
-    assert (
-        table.groupby(table.index.str.split("/").str[0])["split"].nunique() == 2
-    ).any() and index.content.group is None
+    assert (table.groupby(table.index.str.split("/").str[0])["split"].nunique() == 2).any()
+    assert index.content.group is None
     assert index.content.labels["folder"].kind == "categorical"
 
 
@@ -771,7 +786,9 @@ def test_a_thousand_people_and_more_are_people_too(tmp_path: Path) -> None:
     (tmp_path / "set" / "0.png").unlink()
     plan = recipes.plan(Pack(recipe="folder", root=str(tmp_path / "set")))
     sides = pd.Series(plan.splits).groupby(plan.table["file"].str[:5]).nunique()
-    assert len(sides) == 1001 and sides.max() == 1 and plan.schema["folder"].kind == "identity"
+    assert len(sides) == 1001
+    assert sides.max() == 1
+    assert plan.schema["folder"].kind == "identity"
 
 
 def test_people_in_two_of_the_sets_own_splits_are_told(
@@ -787,10 +804,8 @@ def test_people_in_two_of_the_sets_own_splits_are_told(
         ],
     )
     index = packed(tmp_path / "set", "folder")
-    assert (
-        index.content.people_in_several_splits == 20
-        and "20 people in several splits" in capsys.readouterr().err
-    )
+    assert index.content.people_in_several_splits == 20
+    assert "20 people in several splits" in capsys.readouterr().err
     assert (rows(index)["split"] == rows(index).index.str.split("/").str[0]).all()
 
 
@@ -811,6 +826,8 @@ def test_what_is_no_face_is_counted_by_reason(tmp_path: Path, form: str) -> None
         "sad/._1.png",
     ]
     write(root, [*thumbnails, *deleted, ".cache/c.png", "happy/.hidden.png"])
+
+    # pictures without an ending, and what is none
     shutil.copy(root / "happy" / "0.png", root / "without ending")
     shutil.copy(root / "happy" / "1.png", root / "sad" / "face.png?size=large")
     for name, file in {
@@ -831,6 +848,8 @@ def test_what_is_no_face_is_counted_by_reason(tmp_path: Path, form: str) -> None
         (root / name).write_bytes(file)
     if form != "folder":
         root = Path(shutil.make_archive(str(root), form, root))
+
+    # the faces, and all others by reason
     index = packed(root, "folder", tmp_path / "shards")
     assert set(rows(index).index) == {
         *(
@@ -899,6 +918,8 @@ def test_links_to_another_file_system_are_read_by_ones_own_decision(tmp_path: Pa
     os.symlink(tmp_path / "store" / "grief" / "2.png", root / "sad" / "a.png")
     os.symlink(tmp_path / "store" / "4.png", root / "sad" / "b.png")
     os.symlink(root, tmp_path / "store" / "joy" / "set")  # leads back
+
+    # refused unless it is wished
     with pytest.raises(
         UserError,
         match=r"happy is a link to .*store/joy, out of .*; copy it there, .* pack\.links=follow",
@@ -915,10 +936,10 @@ def test_links_to_another_file_system_are_read_by_ones_own_decision(tmp_path: Pa
         "links to folders, which are read at their own place": 1,
         "links that lead back to a folder they lie in": 1,
     }
-    followed, refused = (
-        Pack(recipe="folder", root=str(tmp_path / "store"), links="follow"),
-        Pack(recipe="folder", root=str(tmp_path / "store")),
-    )
+
+    # where no link leads out the wish changes nothing
+    followed = Pack(recipe="folder", root=str(tmp_path / "store"), links="follow")
+    refused = Pack(recipe="folder", root=str(tmp_path / "store"))
     (tmp_path / "store" / "joy" / "set").unlink()
     assert recipes.plan(followed).digest == recipes.plan(refused).digest
 
@@ -941,10 +962,8 @@ def test_a_folder_that_may_not_be_read_is_named(
 
 @pytest.mark.parametrize("form", ["zip", "tar"])
 def test_a_name_that_comes_again_counts_once_and_is_told(tmp_path: Path, form: str) -> None:
-    path, files = (
-        tmp_path / f"set.{form}",
-        [content(picture(number, (16, 16)), "PNG") for number in range(3)],
-    )
+    path = tmp_path / f"set.{form}"
+    files = [content(picture(number, (16, 16)), "PNG") for number in range(3)]
     names = ["a.png", "b.png", "a.png"]
     if form == "zip":
         with (
@@ -980,7 +999,8 @@ def test_labels_come_from_a_table_or_from_file_names(tmp_path: Path, ending: str
         path, index=False, sep="\t" if ending == "tsv" else ","
     )
     found = rows(packed(tmp_path / "set", recipe, tmp_path / "both", labels=str(path)))
-    assert found["Hair"].tolist() == ["a, long", None, None, "None"] and found["Sex"].tolist() == [
+    assert found["Hair"].tolist() == ["a, long", None, None, "None"]
+    assert found["Sex"].tolist() == [
         "0",
         "1",
         "0",
@@ -998,6 +1018,8 @@ def test_labels_from_file_names_are_numbers_and_names_that_do_not_fit_are_told(
         picture(number).save(tmp_path / "set" / f"{age}_{number % 2}.png")
     picture(9).save(tmp_path / "set" / "61__1.png")
     pattern = r"^(?P<age>\d+)_(?P<sex>\d)\."
+
+    # as numbers and as classes
     for kind, ages in {
         "real": [13, 1, 4, 101, 15],
         "ordinal": ["13", "1", "4", "101", "15"],
@@ -1016,6 +1038,8 @@ def test_labels_from_file_names_are_numbers_and_names_that_do_not_fit_are_told(
             "does not fit 1 of 6 names, e.g. 61__1.png" in note for note in index.content.notes
         )
     assert index.content.labels["age"] == Label("ordinal", ("1", "4", "13", "15", "101"))
+
+    # names go before tables
     (tmp_path / "table.csv").write_text("file,age,folder\n1_1.png,7,a\n4_0.png,8,b\n")
     found = packed(tmp_path / "set", recipe, tmp_path / "both", labels=str(tmp_path / "table.csv"))
     assert rows(found).loc["1_1.png", ["age", "folder"]].tolist() == ["1", "a"]
@@ -1061,10 +1085,8 @@ def test_shards_of_webdatasets_own_writer_are_read(tmp_path: Path) -> None:
         assert table.index.tolist() == [
             f"faces-{s}.tar/sub/{n:04d}.{'png' if s else 'jpg'}" for s in (0, 1) for n in range(3)
         ]
-        assert (
-            table["Hair"].tolist() == ["fair", "dark", "gray"] * 2
-            and table["cls"].tolist() == ["0", "1", "2"] * 2
-        )
+        assert table["Hair"].tolist() == ["fair", "dark", "gray"] * 2
+        assert table["cls"].tolist() == ["0", "1", "2"] * 2
         assert set(index.content.labels) == {"Smile", "Hair", "cls"}
         assert np.array_equal(index.maps("train")[0][4], np.asarray(picture(4, (16, 16))))
 
@@ -1091,6 +1113,8 @@ def test_img2datasets_layout_is_read(tmp_path: Path) -> None:
                 info = tarfile.TarInfo(f"{key}.{ending}")
                 info.size = len(file)
                 tar.addfile(info, io.BytesIO(file))
+
+    # what lies beside its tars is no label
     pd.DataFrame(rows_of).to_parquet(tmp_path / "00000.parquet")
     (tmp_path / "00000_stats.json").write_text("{}")
     index = packed(tmp_path, "webdataset", tmp_path / "shards")
@@ -1156,6 +1180,8 @@ def test_every_ending_of_a_picture_is_read_and_the_rest_is_counted(tmp_path: Pat
         (f"{number}.{ending}", content(picture(number), form))
         for number, (ending, form) in enumerate(forms.items())
     ]
+
+    # no pictures, or further ones of a sample
     files += [
         (f"{number}.{ending}", b"x")
         for number in range(2)
@@ -1168,6 +1194,8 @@ def test_every_ending_of_a_picture_is_read_and_the_rest_is_counted(tmp_path: Pat
         ("README", b"x"),
         ("._0.jpg", b"x"),
     ]
+
+    # each is packed or counted
     tar_of(tmp_path / "0.tar", files)
     plan = recipes.plan(Pack(recipe=wds(tmp_path), root=str(tmp_path), resolution=8))
     assert plan.table["file"].tolist() == [
@@ -1201,14 +1229,16 @@ def test_words_gaps_and_damage_in_the_labels_of_tars_are_told(tmp_path: Path) ->
     ]
     files += [(f"{number}.json", text) for number, text in enumerate(texts)]
     tar_of(tmp_path / "0.tar", files)
+
+    # what can be read is a label
     index = packed(tmp_path, wds(tmp_path), tmp_path / "shards")
     table = rows(index)
     assert table["cls"].tolist() == ["cat", None, "dog", "cat", None, None]
     assert table["file_"].tolist() == ["a", None, None, "b", None, None]
-    assert (
-        table["hair.color"].tolist()[0] == "fair"
-        and table["id"].tolist()[0] == "20170109142408075"
-    )
+    assert table["hair.color"].tolist()[0] == "fair"
+    assert table["id"].tolist()[0] == "20170109142408075"
+
+    # what cannot is told
     notes = "; ".join(index.content.notes)
     assert (
         "1 .cls are not readable, their pictures are without, e.g. that of 0.tar/4.jpg: " in notes
@@ -1217,6 +1247,8 @@ def test_words_gaps_and_damage_in_the_labels_of_tars_are_told(tmp_path: Path) ->
         "2 .json are not readable, their pictures are without, e.g. that of 0.tar/1.jpg: " in notes
     )
     assert "1 values of 'box' are lists or objects, no labels, e.g. that of 0.tar/0.jpg" in notes
+
+    # and what is not wanted is left out
     recipe = own(tmp_path, source="webdataset", webdataset={"ignore": ["file", "id"]})
     assert set(recipes.plan(Pack(recipe=recipe, root=str(tmp_path))).schema) == {
         "cls",
@@ -1253,9 +1285,8 @@ def test_a_column_that_is_left_out_may_be_dropped_or_asked_for(tmp_path: Path) -
     table.write_text("file,uid,age\n" + "".join(f"{n}.png,u{n},{n}\n" for n in range(24)))
     options = {"recipe": own(tmp_path), "root": str(tmp_path / "set"), "labels": str(table)}
     plan = recipes.plan(Pack(**options, drop=["uid"]))
-    assert plan.schema == {} and plan.noticed.labels_left_out == dict.fromkeys(
-        ["uid", "age"], "24 values for 24 images"
-    )
+    assert plan.schema == {}
+    assert plan.noticed.labels_left_out == dict.fromkeys(["uid", "age"], "24 values for 24 images")
     assert len(recipes.plan(Pack(**options, where="age >= 20")).table) == 4
     assert list(recipes.plan(Pack(**options, keep=["uid"])).schema) == ["uid"]
 
@@ -1275,6 +1306,8 @@ def test_what_is_left_out_is_told(tmp_path: Path) -> None:
     ):
         (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "set" / name).write_bytes(content(picture(1), "PNG"))
+
+    # in a folder
     split = {"by": "part", "names": {"a": "train", "b": "test"}}
     recipe = own(
         tmp_path, pattern=r"(?P<part>.)\.png$", split=split, splits={"train": 0.5, "test": 0.5}
@@ -1290,6 +1323,8 @@ def test_what_is_left_out_is_told(tmp_path: Path) -> None:
     assert "1 files or folders of a file server, system or tool, e.g. faces/.trash" in notes
     assert "1 images are in no split and left out, e.g. faces/\u00e9.png;" in notes
     assert "no image is left for the split test" in notes
+
+    # in a tar
     with tarfile.open(tmp_path / "0.tar", "w") as tar:
         for name, file in {
             "a.png": content(picture(1), "PNG"),

@@ -434,9 +434,13 @@ def test_reasons_are_told_in_words() -> None:
         "launch failed requeued held",
     ):  # scontrol's and squeue's
         assert "scontrol release 77 lets it run" in status.in_words(spelling, "77")
+
+    # limits, and what is in no list
     assert status.in_words("QOSMaxJobsPerUserLimit").startswith("a limit of your qos is reached")
     assert status.in_words("AssocGrpCpuLimit").startswith("a limit of your account is reached")
     assert status.in_words("JobArrayTaskLimit") == "job array task limit"
+
+    # of a node that is down, by squeue and by scontrol
     down = status.in_words(captured("squeue", "node down").splitlines()[2].split("|")[2])
     assert "drained" in down
     assert "DOWN" not in down

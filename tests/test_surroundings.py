@@ -283,6 +283,8 @@ def test_a_hostile_shell_changes_no_weight(faces: Faces, tmp_path: Path) -> None
     plain = {name: value for name, value in os.environ.items() if name not in HOSTILE} | {
         "PYTHONPATH": str(ROOT)
     }
+
+    # the same weights come out
     digests = []
     for run, environment in (
         ("calm", plain),
@@ -295,6 +297,8 @@ def test_a_hostile_shell_changes_no_weight(faces: Faces, tmp_path: Path) -> None
         done = json.loads((tmp_path / "runs" / run / "train" / "DONE.json").read_text())
         digests.append(done["outputs"]["checkpoint"])
     assert digests[0] == digests[1]
+
+    # and what is set aside is named
     (words,) = [
         line
         for line in ran.stderr.splitlines()

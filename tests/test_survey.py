@@ -36,6 +36,8 @@ def write_set(
         if images is None
         else images
     )
+
+    # its shards
     made = {}
     first = 0
     for name, table in splits.items():
@@ -49,6 +51,8 @@ def write_set(
             stem = str(folder / f"{name}-{number:06d}")
             parts.append(write_shard(stem, start, where, rows, images.__getitem__)[0])
         made[name], first = Split(len(table), parts), first + len(table)
+
+    # its index
     facts = Content(
         format=FORMAT,
         storage="raw",

@@ -110,12 +110,16 @@ def test_killed_and_continued_equals_undisturbed(
         f"training.ranks={ranks}",
         "training.checkpoint_kimg=0.3",
     ]
+
+    # one undisturbed, one killed: no rank outlives it
     finish(job, tmp_path, "run=whole", *arguments, "training.log_kimg=0", "training.sample_kimg=0")
     kill_in_training(job, tmp_path, "killed", rng, *arguments)
     limit = time.monotonic() + 20
     while (orphans := alive(tmp_path / "runs" / "killed")) and time.monotonic() < limit:
         time.sleep(0.1)
     assert not orphans, "ranks outlived their launcher"
+
+    # the same command, the same weights
     finish(job, tmp_path, "run=killed", *arguments)
     assert (
         done(tmp_path, "killed")["checkpoint"] == done(tmp_path, "whole")["checkpoint"]

@@ -139,11 +139,9 @@ def test_proposals_lie_in_their_ranges() -> None:
     found = list(sweep.examples(SPACE, 100))
     assert len(found) == 100
     for point in found:
-        assert (
-            1e-4 <= point["lr"] <= 1e-2
-            and 8 <= point["width"] <= 16
-            and isinstance(point["width"], int)
-        )
+        assert 1e-4 <= point["lr"] <= 1e-2
+        assert 8 <= point["width"] <= 16
+        assert isinstance(point["width"], int)
     assert (
         sum(point["lr"] < 1e-3 for point in found) > 25
     )  # half of a logarithmic range; a uniform one would give 9
@@ -256,7 +254,8 @@ def test_a_score_line_that_a_kill_tore_is_left_out(tmp_path: Path) -> None:
     put_trial(tmp_path, 0, None, line(4, 0.2) + line(12, 0.1)[:-9])
     put_trial(tmp_path, 1, None, line(4, 0.2)[:-1])  # whole, but nobody knows
     first, second = sweep.results(tmp_path, SPACE)
-    assert first.rungs == (Rung(4, {"fit": 0.2}),) and first.state == "interrupted"
+    assert first.rungs == (Rung(4, {"fit": 0.2}),)
+    assert first.state == "interrupted"
     assert second.rungs == ()
 
 
@@ -284,7 +283,8 @@ def test_a_damaged_trial_is_named_in_a_line_and_left_out(
     (path / "trial.json").write_text(content)
     assert [trial.number for trial in sweep.results(tmp_path, SPACE)] == [1]
     (said,) = capsys.readouterr().err.splitlines()
-    assert str(path / "trial.json") in said and said.endswith("it counts as missing.")
+    assert str(path / "trial.json") in said
+    assert said.endswith("it counts as missing.")
 
 
 def test_a_trial_of_another_space_is_named_in_a_line_and_left_out(
@@ -305,7 +305,8 @@ def test_a_damaged_trial_that_is_drawn_again_is_written_anew_and_keeps_its_score
     trials.folder_of(tmp_path, trials.name_of(0, params)).begin(0, params)
     assert (path / "trial.json").read_text() == written
     (trial,) = sweep.results(tmp_path, SPACE)
-    assert trial.state == "finished" and trial.rungs == (Rung(4, {"fit": 0.2}),)
+    assert trial.state == "finished"
+    assert trial.rungs == (Rung(4, {"fit": 0.2}),)
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"state": "lost"}'])
@@ -315,7 +316,8 @@ def test_a_trial_whose_state_is_damaged_was_interrupted_and_goes_on(
     path = put_trial(tmp_path, 0, {"state": "finished"}, line(4, 0.2))
     (path / "state.json").write_text(content)
     (trial,) = sweep.results(tmp_path, SPACE)
-    assert trial.state == "interrupted" and trial.error is None
+    assert trial.state == "interrupted"
+    assert trial.error is None
     trials.TrialFolder(path).close()
     assert trials.TrialFolder(path).ending() == ("stopped", None)
 
@@ -416,18 +418,18 @@ def test_every_example_of_a_space_becomes_the_config_of_a_trial(space: str, pres
                 found = found[key] if isinstance(found, dict) else getattr(found, key)
             assert found in (value, {"name": value})
         assert made.training.total_kimg == run.sweep.max_kimg
-        assert made.training.batch_size == run.training.batch_size and made.model[
-            "name"
-        ] == params.get("model.name", run.model["name"])
+        assert made.training.batch_size == run.training.batch_size
+        assert made.model["name"] == params.get("model.name", run.model["name"])
 
 
 def test_a_trial_of_another_model_starts_from_that_models_defaults() -> None:
     run = resolve(config.load(Run, ["model.name=gan/dcgan", "model.width=24"], []))
     made = with_params(run, {"model.name": "vae/conv", "model.z_dim": 8, "objective.name": "elbo"})
-    assert made.model["name"] == "vae/conv" and made.model["z_dim"] == 8
-    assert (
-        made.model["width"] == 16 and "g_norm" not in made.model and "loss" not in made.objective
-    )
+    assert made.model["name"] == "vae/conv"
+    assert made.model["z_dim"] == 8
+    assert made.model["width"] == 16
+    assert "g_norm" not in made.model
+    assert "loss" not in made.objective
 
 
 def test_a_likelihood_of_another_name_starts_from_its_defaults() -> None:
@@ -454,7 +456,8 @@ def test_settings_of_networks_go_with_the_component_that_has_them() -> None:
 
 def test_the_space_of_vaes_covers_networks_and_objectives() -> None:
     space = config.read_yaml(JOBS / "spaces" / "vae.yaml")
-    assert len(space["model.name"]["choice"]) >= 3 and len(space["objective.name"]["choice"]) >= 4
+    assert len(space["model.name"]["choice"]) >= 3
+    assert len(space["objective.name"]["choice"]) >= 4
 
 
 def test_a_parameter_that_the_model_does_not_have_is_refused_by_name() -> None:
@@ -540,7 +543,8 @@ def test_a_study_has_a_ray_of_its_own_whatever_a_shell_says_and_nobody_else_reac
         for path in (tmp_path / "study" / "trials").glob("*/facts.json")
     )
     for facts in (first, second):
-        assert facts["parent"] == 0o700 and Path(facts["temporary"]).name == "ray"
+        assert facts["parent"] == 0o700
+        assert Path(facts["temporary"]).name == "ray"
         assert not {
             "RAY_ADDRESS",
             "RAY_TMPDIR",

@@ -96,6 +96,8 @@ def test_tables_of_the_same_columns_are_stacked_and_others_joined(tmp_path: Path
         "2.png",
         "3.png",
     ]
+
+    # one that is not there and must be
     with pytest.raises(UserError, match=r"no label table .*d\.csv"):
         tables.read_tables([{"file": "d.csv"}], tmp_path, images)
     with pytest.raises(

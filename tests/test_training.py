@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import pickle
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -92,6 +93,8 @@ def make_task(
         "log_s": 0.0,
         "sample_s": 0.0,
     }
+
+    # what of it is Training's, and the networks
     ours = {
         name: changes.pop(name) for name in list(changes) if name in Training.__dataclass_fields__
     }
@@ -113,6 +116,12 @@ def make_task(
 def stop_after(iterations: int) -> Callable[[], bool]:
     asked = itertools.count()
     return lambda: next(asked) >= iterations
+
+
+def killed_after(iterations: int) -> Callable[[], bool]:
+    """A process that asks so often is no more."""
+    asked = itertools.count()
+    return lambda: next(asked) >= iterations and os.kill(os.getpid(), signal.SIGKILL) is None
 
 
 def newest(folder: Path) -> checkpoint.Checkpoint:
@@ -159,8 +168,10 @@ def test_a_stopped_training_goes_on_as_if_nothing_had_happened(
         assert fit(stopped, ALONE)[0] == "interrupted"
         assert newest(tmp_path / "parts").clock == clock
     outcome, trainer = fit(make_task(index, tmp_path / "parts", kind), ALONE)
-    whole, parts = newest(tmp_path / "whole"), newest(tmp_path / "parts")
-    assert outcome == "finished" and trainer.clock == whole.clock == 72
+    whole = newest(tmp_path / "whole")
+    parts = newest(tmp_path / "parts")
+    assert outcome == "finished"
+    assert trainer.clock == whole.clock == 72
     assert same(vars(whole), vars(parts))
     assert differs_from_start(whole)
 
@@ -228,7 +239,8 @@ def test_logging_and_sampling_touch_neither_training_nor_randomness(
         for line in (tmp_path / "loud" / "metrics-001.jsonl").read_text().splitlines()
     ]
     assert [line["kimg"] for line in lines] == [0.012, 0.024, 0.036, 0.048, 0.060, 0.072]
-    assert {"loss_d", "loss_g"} <= lines[0].keys() and ["r1" in line for line in lines] == [
+    assert {"loss_d", "loss_g"} <= lines[0].keys()
+    assert ["r1" in line for line in lines] == [
         True,
         False,
     ] * 3
@@ -300,7 +312,8 @@ def test_fast_paths_go_on_with_the_same_bits(
     fit(make_task(index, tmp_path / "parts", kind, should_stop=stop_after(3), **options), ALONE)
     fit(make_task(index, tmp_path / "parts", kind, **options), ALONE)
     whole = newest(tmp_path / "whole")
-    assert whole.clock == 72 and same(vars(whole), vars(newest(tmp_path / "parts")))
+    assert whole.clock == 72
+    assert same(vars(whole), vars(newest(tmp_path / "parts")))
     assert all(bool(tensor.isfinite().all()) for tensor in whole.networks.values())
     if options.get("precision") == "float16":
         assert all(0 < state["scale"] <= 2**16 for state in whole.scalers.values())
@@ -363,7 +376,8 @@ def test_compiled_networks_learn_the_same_and_gradients_of_gradients_stay_eager(
     options = {"compile": True, "total_kimg": 0.036}
     fit(make_task(index, tmp_path / "compiled", kind, **options), ALONE)
     assert graphs
-    eager, compiled = newest(tmp_path / "eager"), newest(tmp_path / "compiled")
+    eager = newest(tmp_path / "eager")
+    compiled = newest(tmp_path / "compiled")
     assert same(dict(eager.networks), dict(compiled.networks))
     assert same(eager.averages, compiled.averages)
 
@@ -391,7 +405,8 @@ def test_out_of_memory_says_what_to_change_and_leaves_whole_checkpoints(
     index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
 ) -> None:
     fit(make_task(index, tmp_path / "whole", accumulate=2), ALONE)
-    backward, calls = Step.backward, itertools.count()
+    backward = Step.backward
+    calls = itertools.count()
 
     def full(self: Step, *arguments: Any) -> None:
         if next(calls) == 7:  # the generator's, in the fourth iteration
@@ -456,11 +471,9 @@ def test_a_checkpoint_rebuilds_its_averaged_networks(index: Index, trained: Path
     path = checkpoint.latest(trained / "checkpoints")
     assert path is not None
     model, found = checkpoint.rebuild(path)
-    assert (
-        found.clock == 36
-        and not model.training
-        and not any(p.requires_grad for p in model.parameters())
-    )
+    assert found.clock == 36
+    assert not model.training
+    assert not any(p.requires_grad for p in model.parameters())
     averaged = found.averages["5"]["generator"]
     assert same(dict(model.generator.state_dict()), dict(averaged))
     assert not same(averaged["project.weight"], found.networks["generator.project.weight"])
@@ -640,17 +653,22 @@ def work(
     cases: list[tuple[str, int]],
     breaks: bool,
     toy: tuple[Any, ...] = (),
+    killed: bool = False,
 ) -> None:
-    """What one rank does: gradients of each case, then trainings in one piece and with a break."""
+    """What one rank does: gradients of each case, then trainings in one piece, with a break, and one that kills it."""
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), GLOO_SOCKET_IFNAME="lo")
     torch.distributed.init_process_group(
         "gloo", f"file://{folder}/meet", rank=rank, world_size=size
     )
     world, loader.AHEAD = join(device_of("cpu", 1)), 2 * BATCH
+
+    # gradients of each case
     torch.save(
         {case: gradients(index, world, folder, *case) for case in cases},
         folder / f"gradients-{rank}.pt",
     )
+
+    # the same training with and without a break
     if breaks:
         options = {"ranks": size, "log_kimg": 0.012}
         fit(make_task(index, folder / "whole", **options), world)
@@ -663,19 +681,30 @@ def work(
     if toy:
         make, toys, kind = toy
         options = {"ranks": size, "precision": "float64"}
+        if killed:
+            dying = {"should_stop": killed_after(4), **options} if rank == 0 else options
+            fit(make(index, folder / "killed", toys, kind, **dying), world)
         fit(make(index, folder / "two", toys, kind, **options), world)
         fit(make(index, folder / "parts", toys, kind, should_stop=stop_after(2), **options), world)
         fit(make(index, folder / "parts", toys, kind, **options), world)
+        if (folder / "killed").exists():
+            fit(make(index, folder / "killed", toys, kind, **options), world)
     torch.distributed.destroy_process_group()
 
 
-def run_ranks(size: int, *arguments: Any) -> None:
+def run_ranks(size: int, folder: Path, *arguments: Any, killed: bool = False) -> None:
     """Run `work` on `size` gloo ranks; torch (and _dynamo, for Adam) is imported once, by the server that forks."""
+    (folder / "meet").unlink(missing_ok=True)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
         ["facefactory.training.trainer", "torch._dynamo", "pyarrow.parquet", "pytest"]
     )
-    ranks = [context.Process(target=work, args=(rank, size, *arguments)) for rank in range(size)]
+    ranks = [
+        context.Process(
+            target=work, args=(rank, size, folder, *arguments), kwargs={"killed": killed}
+        )
+        for rank in range(size)
+    ]
     for process in ranks:
         process.start()
     for process in ranks:
@@ -683,7 +712,7 @@ def run_ranks(size: int, *arguments: Any) -> None:
     codes = [process.exitcode for process in ranks]
     for process in ranks:
         process.kill()
-    assert codes == [0] * size, f"exit codes of the ranks: {codes}"
+    assert all(codes) if killed else not any(codes), f"exit codes of the ranks: {codes}"
 
 
 @pytest.mark.parametrize(
@@ -703,8 +732,10 @@ def test_ranks_have_the_gradients_of_one_process_and_survive_a_break(
         )  # equal on all ranks
         compare(expected, found[0][kind, accumulate])
     if size == 4:
-        whole, parts = newest(tmp_path / "whole"), newest(tmp_path / "parts")
-        assert whole.clock == 72 and same(vars(whole), vars(parts))
+        whole = newest(tmp_path / "whole")
+        parts = newest(tmp_path / "parts")
+        assert whole.clock == 72
+        assert same(vars(whole), vars(parts))
         assert len(list((tmp_path / "whole").glob("metrics-*.jsonl"))) == 1  # rank 0 writes alone
 
 
@@ -786,16 +817,14 @@ def test_a_ranks_draws_are_a_slice_of_the_global_draws(method: str) -> None:
 def test_draws_have_their_distribution_and_leave_torchs_generator_alone() -> None:
     draws = Draws(0, 0, 20_000, 0, 20_000, torch.device("cpu"))
     before = torch.get_rng_state()
-    normal, uniform = draws.normal("z", 1), draws.uniform("u", 1)
+    normal = draws.normal("z", 1)
+    uniform = draws.uniform("u", 1)
     assert torch.equal(torch.get_rng_state(), before)
-    assert normal.mean().item() == pytest.approx(
-        0, abs=0.03
-    ) and normal.std().item() == pytest.approx(1, abs=0.03)
-    assert (
-        uniform.mean().item() == pytest.approx(0.5, abs=0.01)
-        and uniform.min() >= 0
-        and uniform.max() < 1
-    )
+    assert normal.mean().item() == pytest.approx(0, abs=0.03)
+    assert normal.std().item() == pytest.approx(1, abs=0.03)
+    assert uniform.mean().item() == pytest.approx(0.5, abs=0.01)
+    assert uniform.min() >= 0
+    assert uniform.max() < 1
 
 
 def test_half_of_the_images_are_mirrored_and_none_without_flip(
@@ -814,7 +843,8 @@ def test_half_of_the_images_are_mirrored_and_none_without_flip(
                 mirrored = torch.equal(image, plain.flip(2))
                 assert mirrored or torch.equal(image, plain)
                 seen[flip] += mirrored
-    assert 40 <= seen[True] <= 80 and seen[False] == 0
+    assert 40 <= seen[True] <= 80
+    assert seen[False] == 0
 
 
 def draws_of(value: float) -> Callable[[str, int], Tensor]:
@@ -834,8 +864,10 @@ FACES = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2
 @pytest.mark.parametrize("value", [0.0, 0.3, 0.999])
 def test_augmentation_keeps_the_shape_and_does_something(kind: str, value: float) -> None:
     found = augmentations.augment(FACES, "real", [kind], draws_of(value))
-    assert found.shape == FACES.shape and found.dtype == FACES.dtype
-    assert torch.isfinite(found).all() and not torch.equal(found, FACES)
+    assert found.shape == FACES.shape
+    assert found.dtype == FACES.dtype
+    assert torch.isfinite(found).all()
+    assert not torch.equal(found, FACES)
 
 
 @pytest.mark.parametrize("kind", ["brightness", "contrast", "saturation", "translation"])
@@ -868,7 +900,8 @@ def test_each_augmentation_does_what_its_name_says() -> None:
     assert torch.equal(moved[:, :, 2:, :-2], FACES[:, :, :-2, 2:])
     assert moved[:, :, :2].abs().sum() == moved[:, :, :, -2:].abs().sum() == 0
     blank = applied("cutout", FACES, torch.full((4, 2), 0.52)) == 0
-    assert blank.sum(dim=(1, 2, 3)).tolist() == [3 * 8 * 8] * 4 and blank[:, :, 5:13, 5:13].all()
+    assert blank.sum(dim=(1, 2, 3)).tolist() == [3 * 8 * 8] * 4
+    assert blank[:, :, 5:13, 5:13].all()
 
 
 def test_every_shift_is_equally_likely() -> None:
@@ -932,7 +965,8 @@ def test_at_the_start_the_half_life_is_a_share_of_the_clock(
 def test_only_what_is_named_is_averaged_and_the_rest_is_the_models_own() -> None:
     model = nn.Sequential(nn.Sequential(nn.Linear(2, 2)), nn.Linear(2, 2))
     average = ema.Average(model, ("0",), half_life_kimg=1.0)
-    assert average.model[1] is model[1] and average.model[0][0] is not model[0][0]
+    assert average.model[1] is model[1]
+    assert average.model[0][0] is not model[0][0]
     assert not any(weights.requires_grad for weights in average.model[0].parameters())
     assert all(weights.requires_grad for weights in model.parameters())
     assert list(average.state()) == ["0"]

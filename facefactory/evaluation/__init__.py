@@ -14,7 +14,7 @@ class Evaluation:
         "a file of jobs/protocols/ or the path of your own; it sets the keys below, each may differ",
     )
     scoring: str = key(
-        "generator", "what is scored: generator or classifier, a file of evaluation/protocols"
+        "generator", "what is scored: generator or classifier, a file of evaluation/subjects"
     )
     networks: list[str] = key(
         [],

@@ -1,5 +1,6 @@
 """The training faces nearest to generated ones, in pixels and in features: strips to look at, and distances."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -79,36 +80,41 @@ def memorisation_ratio(drawn: Array, usual: Array) -> float:
     return float(np.median(drawn)) / middle
 
 
-def strip_by_features(
-    network: str,
-    extractor: Extractor,
-    shown: torch.Tensor,
-    reference: Shards,
-    positions: Ids,
-    real: Array,
-    new: Array | None,
-    folder: Path,
-) -> Strip:
-    """The first images above the training faces nearest in a network's features, the nearest first.
+@dataclass(frozen=True)
+class Faces:
+    """The training faces that are searched: images of a split, at positions."""
 
-    Args:
-        network: the extractor's name.
-        shown: images [n, H, W, C] uint8.
-        reference, positions: the training faces.
-        real: their features [N, d].
-        new: features of held-out faces, where there are some.
-        folder: takes the picture.
+    shards: Shards
+    positions: Ids
+
+
+@dataclass(frozen=True)
+class Eye:
+    """A network, and what it sees of the training faces."""
+
+    name: str
+    extractor: Extractor
+    real: Array  # features [N, d] of the training faces
+    new: Array | None  # those of held-out faces, where there are some
+
+
+def strip_by_features(eye: Eye, shown: torch.Tensor, faces: Faces, folder: Path) -> Strip:
+    """The first of some images [n, H, W, C] uint8 above the training faces nearest in features, the nearest first.
+
+    The picture is written into `folder`.
     """
     count = min(PAIRS, len(shown))
-    found = neighbours(features.sample(extractor, shown[:count]), real, min(TWINS, len(real)))
+    seen = features.sample(eye.extractor, shown[:count])
+    found = neighbours(seen, eye.real, min(TWINS, len(eye.real)))
     rows = [shown[:count]]
     for place in found.rows.T:
-        rows.append(reference.images(positions[place]))
-    name = f"nearest-{network}.png"
+        rows.append(faces.shards.images(faces.positions[place]))
+    name = f"nearest-{eye.name}.png"
     pixels.write(grid(torch.cat(rows), count), folder / name)
 
-    distances = np.sqrt(found.squared[:, 0]).tolist()
+    # how near held-out faces are usually
     middle = None
-    if new is not None:
-        middle = float(np.median(np.sqrt(neighbours(new, real, 1).squared)))
-    return Strip(network, name, distances, middle)
+    if eye.new is not None:
+        middle = float(np.median(np.sqrt(neighbours(eye.new, eye.real, 1).squared)))
+    distances = np.sqrt(found.squared[:, 0]).tolist()
+    return Strip(eye.name, name, distances, middle)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from facefactory import UserError, say
-from facefactory.evaluation import protocols
+from facefactory.evaluation import subjects
 from facefactory.evaluation.extractors import Judge
-from facefactory.evaluation.protocols import Context
+from facefactory.evaluation.subjects import Context
 from facefactory.results import Goal
 from facefactory.run import Run, needs_judge
 from facefactory.rundir import RunDir
@@ -26,7 +26,7 @@ def judge_needed(run: Run) -> list[str]:
 def require_scorable(run: Run) -> None:
     """UserError: the protocol is one for models of another kind."""
     component = of(run.subject).product(run)
-    takes = protocols.file(run.evaluation.scoring).TAKES
+    takes = subjects.file(run.evaluation.scoring).TAKES
     lacking = [name for name in takes if not hasattr(component, name)]
     if lacking:
         protocol = run.evaluation.protocol

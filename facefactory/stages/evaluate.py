@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from facefactory.evaluation import protocols
+from facefactory.evaluation import subjects
 from facefactory.run import Run, headline_of
 from facefactory.rundir import RunDir
 from facefactory.stages import Outputs, Plan, Stage, of, outputs_of
@@ -45,7 +45,7 @@ class Component(Stage):
         if hasattr(model, "encode"):
             likelihood = likelihood_of(run, folder, model)
             context = dataclasses.replace(context, likelihood=likelihood)
-        found = protocols.file(run.evaluation.scoring).full(model, context, target)
+        found = subjects.file(run.evaluation.scoring).full(model, context, target)
         say_protocols(found)
         return results(
             target, {**found, "kimg": outputs_of(folder, f"{subject}.kimg")[f"{subject}.kimg"]}

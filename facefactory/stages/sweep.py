@@ -10,7 +10,7 @@ from typing import Any
 from facefactory import Failed, UserError, rundir, runner, say, surroundings, sweep
 from facefactory.cluster.launch import Job
 from facefactory.cluster.local import INTERRUPTED
-from facefactory.evaluation import protocols
+from facefactory.evaluation import subjects
 from facefactory.run import TRAINS, Run, goal_of, load_run, space_of, with_params
 from facefactory.rundir import RunDir
 from facefactory.runner import Interrupted, stop
@@ -80,7 +80,7 @@ class Component(Stage):
         target = folder.stage(self.name)
         goal = goal_of(run)
         context = context_of(run, folder, index_of(folder), goal)
-        protocols.file(run.evaluation.scoring).admit(context)
+        subjects.file(run.evaluation.scoring).admit(context)
         rundir.write_json(target / "goal.json", dataclasses.asdict(goal))  # for whoever watches
         granted = run.training.device == "auto" and surroundings.sees_gpus()
         study = sweep.Study(
@@ -159,7 +159,7 @@ def _trial(parent: str, own: TrialFolder, params: dict[str, Any], report: sweep.
     study = load_run(above.path)
     run = with_params(study, params, total_kimg=study.sweep.max_kimg, ranks=1)
     index = index_of(above)
-    protocol = protocols.file(run.evaluation.scoring)
+    scoring = subjects.file(run.evaluation.scoring)
     context = context_of(run, above, index, goal_of(run))
 
     # its own folder, where rungs that were scored before are not trained again
@@ -177,7 +177,7 @@ def _trial(parent: str, own: TrialFolder, params: dict[str, Any], report: sweep.
             if rung == run.sweep.rungs()[-1]:
                 inputs = {"pack.images": index.images_digest}
                 runner.finish(run, folder, of("train"), inputs, checkpoint_of(folder), began)
-            scores = protocol.quick(done.average, context)
+            scores = scoring.quick(done.average, context)
             task.draw_samples(done.average, done.clock)
             seconds = round(time.time() - began, 1)
             report(Rung.read({"kimg": rung, **scores, "seconds": seconds}))

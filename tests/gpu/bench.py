@@ -358,6 +358,8 @@ def markdown(report: dict[str, Any]) -> str:
         "| case | images/s | bare loop | ratio (lowest to highest) | GPU busy | peak GB |",
         "| --- | --: | --: | --: | --: | --: |",
     ]
+
+    # a row a case
     for line in report["cases"]:
         ratio = figure(line["ratio"], ".2f")
         if line["ratio"] is not None:
@@ -371,6 +373,8 @@ def markdown(report: dict[str, Any]) -> str:
             figure(line["peak_gb"], ".2f"),
         ]
         rows.append(f"| {' | '.join(cells)} |")
+
+    # goals, and what was left out
     rows.append("")
     words = {True: "reached", False: "not reached", None: "not measured"}
     for one in report["goals"]:

@@ -171,7 +171,8 @@ def test_the_same_images_come_in_the_same_order_as_on_the_cpu(
     there = on.stream(shards, order, 36, share, device, stage)
     here = on.stream(shards, order, 36, share, CPU)
     for _ in range(40):
-        moved, plain = next(there), next(here)
+        moved = next(there)
+        plain = next(here)
         assert moved.images.device.type == device.type
         assert torch.equal(moved.images.cpu(), plain.images)
         assert torch.equal(moved.labels["Smiling"].cpu(), plain.labels["Smiling"])
@@ -231,7 +232,8 @@ def test_gradients_are_those_of_the_cpu(
         gradients.append(found)
         stream.close()
     one, other = gradients
-    assert one.keys() == other.keys() and len(one) > 3
+    assert one.keys() == other.keys()
+    assert len(one) > 3
     for name, gradient in one.items():
         expected = other[name]
         assert (gradient is None) == (expected is None), name
@@ -312,7 +314,8 @@ def test_two_processes_on_one_device_do_not_disturb_each_others_bits(
     given = [(drawn, str(device), seed, iterations) for seed in (3, 4)]
     run_together(device, *[(tmp_path / f"together-{one[2]}", *one) for one in given])
     train_in(tmp_path / "alone-3", *given[0])
-    one, other = newest(tmp_path / "together-3"), newest(tmp_path / "together-4")
+    one = newest(tmp_path / "together-3")
+    other = newest(tmp_path / "together-4")
     assert same(one.networks, newest(tmp_path / "alone-3").networks)
     assert not same(one.networks, other.networks)
 
@@ -333,7 +336,8 @@ def train_ranks(folder: Path, index: Index, device: str, size: int, rank: int) -
     world = World(rank, max(2, size), here, talk, compute)
     made = task(index, folder, GAN, Data(draws="device"), ranks=size, deterministic=True)
     outcome, trainer = fit(made, world)
-    assert outcome == "finished" and trainer.clock == 72
+    assert outcome == "finished"
+    assert trainer.clock == 72
     total = world.sum(torch.ones(1, device=here))
     (folder / f"rank-{rank}.json").write_text(json.dumps(total.tolist()))
     dist.destroy_process_group()
@@ -369,7 +373,8 @@ def test_out_of_memory_is_told_and_leaves_a_whole_checkpoint(
     options = {"checkpoint_kimg": 0.024, "deterministic": True}
     data = Data(draws="device")
     fit(task(drawn, tmp_path / "whole", GAN, data, **options), alone(device))
-    backward, calls = Step.backward, itertools.count()
+    backward = Step.backward
+    calls = itertools.count()
 
     def full(self: Step, *arguments: Any) -> None:
         if next(calls) == 7:
@@ -406,7 +411,8 @@ def test_samples_and_features_are_those_of_the_cpu(
         gan = Trainer(task(drawn, tmp_path, GAN), alone(where)).average
         seen = Trainer(task(drawn, tmp_path, CLASSIFIER), alone(where)).average
         images = sampling.draw(gan, conditions, 5, "evaluation")
-        assert images.shape == (300, 16, 16, 3) and images.device.type == "cpu"
+        assert images.shape == (300, 16, 16, 3)
+        assert images.device.type == "cpu"
         eye = judges.load((16, 16), where, Judge(seen, "0123456789"))
         looked = features.look(eye, shards.images())
         found.append((images, looked.features, features.logits(seen, shards)["Smiling"]))

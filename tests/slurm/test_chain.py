@@ -33,6 +33,8 @@ def test_a_sweep_is_one_command_and_ends_with_a_report(
         "sweep.parallel=4",
     ]
     arguments += ["pack.tasks=2", "pack.shard_images=100"]
+
+    # submitted once, whatever is typed again
     told = place.job("sweep_gan", *arguments, "training.ranks=4")
     assert all(stage in told for stage in ("prepare", "sweep", "finalists", "evaluate", "report"))
     assert "already running" in place.job("sweep_gan", *arguments, "training.ranks=4")
@@ -40,6 +42,8 @@ def test_a_sweep_is_one_command_and_ends_with_a_report(
     slurm.until(
         lambda: all(line.endswith("COMPLETED") for line in place.records("s")), 30, place.logs("s")
     )
+
+    # every job ended well
     stages = [
         "evaluate",
         "evaluate",
@@ -52,6 +56,8 @@ def test_a_sweep_is_one_command_and_ends_with_a_report(
         "sweep",
     ]
     assert place.records("s") == [f"ff-s-{stage} COMPLETED" for stage in stages]
+
+    # and its report is there
     report = json.loads((place.path("s") / "report.json").read_text())
     assert not report["failures"]
     assert (place.path("s") / "report.html").stat().st_size > 10**6
@@ -62,6 +68,8 @@ def test_a_sweep_is_one_command_and_ends_with_a_report(
     assert set(place.ids("s").values()) == {
         row["job"].partition("_")[0] for row in nodes.values() if isinstance(row, dict)
     }, again
+
+    # secrets stay with their owner
     private = place.path("s") / "private"
     assert stat.S_IMODE(private.stat().st_mode) == 0o700
     assert not list(private.glob("*.token"))

@@ -51,10 +51,8 @@ def process(part: str, environment: str = "") -> int:
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
-            line, text = (
-                (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(),
-                (path / "environ").read_bytes(),
-            )
+            line = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            text = (path / "environ").read_bytes()
         except OSError:
             continue
         if part in line and environment.encode() in text:
@@ -72,9 +70,8 @@ def test_preempted(place: Place) -> None:
     other = place.cluster.batch("sleep 1", "--partition=gpu", "--nodes=2", "--exclusive")
     place.cluster.wait(other, "COMPLETED")
     place.same_as_undisturbed("preempted")
-    assert place.status("preempted")["train"]["restarts"] == 1 and "interrupted" in place.ledger(
-        "preempted"
-    )
+    assert place.status("preempted")["train"]["restarts"] == 1
+    assert "interrupted" in place.ledger("preempted")
 
 
 def test_preempted_where_requeueing_is_forbidden(place: Place) -> None:
@@ -85,10 +82,8 @@ def test_preempted_where_requeueing_is_forbidden(place: Place) -> None:
     place.cluster.until(lambda: place.ids("moved")["train"] != job, 60, place.logs("moved"))
     place.cluster.wait(other, "COMPLETED")
     place.same_as_undisturbed("moved")
-    row, old = (
-        place.status("moved")["train"],
-        place.cluster.run("sacct", "-DnXP", "-o", "State", "-j", job).split(),
-    )
+    row = place.status("moved")["train"]
+    old = place.cluster.run("sacct", "-DnXP", "-o", "State", "-j", job).split()
     assert (row["job"], row["state"]) == (place.ids("moved")["train"], "COMPLETED") and len(
         old
     ) == 1, old
@@ -107,11 +102,9 @@ def test_time_limit(place: Place) -> None:
     place.cluster.run("scontrol", "update", f"jobid={job}", "TimeLimit=10")
     place.same_as_undisturbed("limit")
     row = place.status("limit")["train"]
-    assert (
-        row["state"] == "COMPLETED"
-        and row["restarts"] >= 2
-        and "interrupted" in place.ledger("limit")
-    )
+    assert row["state"] == "COMPLETED"
+    assert row["restarts"] >= 2
+    assert "interrupted" in place.ledger("limit")
 
 
 def test_requeued_by_hand(place: Place) -> None:
@@ -119,7 +112,8 @@ def test_requeued_by_hand(place: Place) -> None:
     place.until_trained("hand", 0.3)
     place.cluster.run("scontrol", "requeue", place.ids("hand")["train"])
     place.same_as_undisturbed("hand")
-    assert place.status("hand")["train"]["restarts"] == 1 and "interrupted" in place.ledger("hand")
+    assert place.status("hand")["train"]["restarts"] == 1
+    assert "interrupted" in place.ledger("hand")
 
 
 def test_power_loss(place: Place) -> None:
@@ -150,10 +144,8 @@ def test_a_cut_off_copy_stops_at_its_next_write(place: Place) -> None:
     place.cluster.control("heal", node)
     place.cluster.until(lambda: "older copy stops" in place.logs("cut"), 60, place.logs("cut"))
     assert f"{node}: task 0: Exited with exit code 4" in place.logs("cut")
-    assert (
-        place.status("cut")["train"]["state"] == "COMPLETED"
-        and place.ledger("cut").count("finished") == 1
-    )
+    assert place.status("cut")["train"]["state"] == "COMPLETED"
+    assert place.ledger("cut").count("finished") == 1
 
 
 def test_scancel_is_final_until_somebody_says_the_command_again(place: Place) -> None:
@@ -167,7 +159,8 @@ def test_scancel_is_final_until_somebody_says_the_command_again(place: Place) ->
     place.pace(None)
     place.drill("cancelled", place.profile())
     place.same_as_undisturbed("cancelled")
-    assert place.ids("cancelled")["train"] != job and "interrupted" in place.ledger("cancelled")
+    assert place.ids("cancelled")["train"] != job
+    assert "interrupted" in place.ledger("cancelled")
 
 
 def test_requeue_none_ends_75_and_the_same_command_goes_on(place: Place) -> None:
@@ -198,6 +191,8 @@ def test_edits_after_the_submission_do_not_reach_queued_jobs(place: Place, tmp_p
         )
     place.pace(None)
     place.drill_files()
+
+    # submitted from a checkout while the cluster is full
     own = Place(
         place.cluster, checkout, place.recipe, checkout
     )  # its own folder is where people stand when they submit
@@ -209,6 +204,8 @@ def test_edits_after_the_submission_do_not_reach_queued_jobs(place: Place, tmp_p
         place.profile(),
     ]
     own.drill("edited", f"objective.name={place.folder / 'paced.py'}", *arguments)
+
+    # edited before it starts
     objective = place.folder / "paced.py"
     for path in (*checkout.rglob("*.py"), objective):
         path.write_text("raise RuntimeError('this is the edited code')\n")
@@ -233,7 +230,8 @@ def test_a_stop_that_comes_while_python_ends_does_no_harm() -> None:
     with subprocess.Popen(
         [sys.executable, "-c", "\n".join(lines)], cwd=ROOT, stdout=subprocess.PIPE
     ) as process:
-        assert process.stdout is not None and process.stdout.readline()
+        assert process.stdout is not None
+        assert process.stdout.readline()
         end = time.monotonic() + 2
         while process.poll() is None and time.monotonic() < end:
             process.send_signal(signal.SIGUSR2)
@@ -253,8 +251,10 @@ def test_controller_and_accounting_die_during_a_run(place: Place) -> None:
     assert place.status("headless")["source"].startswith("squeue")
     place.cluster.control("stop-ctld", "--kill")
     found = place.status("headless")
-    assert found["source"] == "ledger" and found["prepare"]["state"] == "FINISHED"
-    assert found["train"]["state"] == "RUNNING" and found["train"]["kimg"] >= 0.1
+    assert found["source"] == "ledger"
+    assert found["prepare"]["state"] == "FINISHED"
+    assert found["train"]["state"] == "RUNNING"
+    assert found["train"]["kimg"] >= 0.1
     place.cluster.control("start-dbd")
     assert place.status("headless")["source"].startswith("sacct")
     place.cluster.control("start-ctld")  # after slurmdbd, without which it does not start
@@ -289,6 +289,8 @@ def test_the_controller_is_away_when_a_job_wants_to_be_requeued(place: Place) ->
 def test_without_accounting(folder: Path, faces: Faces) -> None:
     if reason := why_not():
         pytest.skip(reason)
+
+    # a cluster that keeps no accounts
     cluster = Cluster(Path(tempfile.mkdtemp(prefix="ffslurm-", dir="/tmp")))
     try:
         cluster.control("up", "--no-accounting")
@@ -297,21 +299,25 @@ def test_without_accounting(folder: Path, faces: Faces) -> None:
         place.drill("unaccounted", place.profile())
         place.until_trained("unaccounted", 0.2)
         found = place.status("unaccounted")
-        assert "squeue" in found["source"] and found["train"]["state"] == "RUNNING"
+        assert "squeue" in found["source"]
+        assert found["train"]["state"] == "RUNNING"
+
+        # requeued
         cluster.run("scontrol", "requeue", place.ids("unaccounted")["train"])
         place.same_as_undisturbed("unaccounted")
         found = place.status("unaccounted")
-        assert "scontrol" in found["source"] and (
+        assert "scontrol" in found["source"]
+        assert (
             found["train"]["state"],
             found["train"]["restarts"],
         ) == ("COMPLETED", 1)
         strangers(place, "unaccounted")
+
+        # nobody answers: the ledger does
         cluster.control("stop-ctld")
         found = place.status("unaccounted")
-        assert (
-            "ledger" in found["source"]
-            and found["prepare"]["state"] == found["train"]["state"] == "FINISHED"
-        )
+        assert "ledger" in found["source"]
+        assert found["prepare"]["state"] == found["train"]["state"] == "FINISHED"
     finally:
         cluster.control("down")
         shutil.rmtree(cluster.folder)
@@ -431,12 +437,15 @@ def facts(path: Path) -> Any:
 
 
 def test_a_sweep_loses_its_head_its_driver_and_a_node(sweeps: Place) -> None:
-    place, run = sweeps, "beaten"
+    place = sweeps
+    run = "beaten"
     place.pace(0.1)
     sweep(place, run, place.profile(processes_per_node=1))
     job = place.ids(run)["sweep"]
     before = until_finished(place, run, 1)
     token = str(place.path(run) / "private" / f"ray-{job}.token")
+
+    # first Ray's head, then the driver
     for restarts, part in ((1, "gcs_server"), (2, "-m facefactory stages")):
         until_saved(place, run)
         os.kill(process(part, token), signal.SIGKILL)
@@ -449,6 +458,8 @@ def test_a_sweep_loses_its_head_its_driver_and_a_node(sweeps: Place) -> None:
         now = finished(place, run)
         assert before.items() <= now.items()
         before = now
+
+    # then a node
     place.pace(0.2)
     place.cluster.control("kill-node", "n2")  # before this start has trained anything
     place.pace(None)
@@ -470,7 +481,8 @@ def test_the_controller_restarts_while_a_sweep_starts_ray(
 
     A job that it forgot and starts a second time beside itself Slurm holds, and closes the node.
     """
-    place, run = sweeps, f"restarted{how}-{away_s:g}"
+    place = sweeps
+    run = f"restarted{how}-{away_s:g}"
     sweep(place, run, place.profile(processes_per_node=1))
     job = place.ids(run)["sweep"]
     token = place.path(run) / "private" / f"ray-{job}.token"
@@ -498,7 +510,8 @@ def held_or_over(place: Place, run: str, job: str) -> bool:
 
 
 def test_a_preempted_sweep_is_told_as_such(sweeps: Place) -> None:
-    place, run = sweeps, "yielding"
+    place = sweeps
+    run = "yielding"
     place.pace(0.1)
     sweep(place, run, place.profile(processes_per_node=1, partition="low"))
     saved = trials(place, run)
@@ -514,7 +527,8 @@ def test_a_preempted_sweep_is_told_as_such(sweeps: Place) -> None:
 
 
 def test_two_sweeps_share_nodes_and_keep_strangers_out(sweeps: Place) -> None:
-    place, profile = sweeps, sweeps.profile(processes_per_node=1)
+    place = sweeps
+    profile = sweeps.profile(processes_per_node=1)
     place.pace(0.3)
     for run in ("one", "two"):
         sweep(place, run, profile)
@@ -575,11 +589,14 @@ def test_two_sweeps_share_nodes_and_keep_strangers_out(sweeps: Place) -> None:
 
 
 def test_a_failed_finalist_does_not_stop_the_other(sweeps: Place) -> None:
-    place, run = sweeps, "half"
+    place = sweeps
+    run = "half"
     (place.folder / "break").touch()
     sweep(place, run, place.profile(), "sweep.finalists=4")
     place.until_ended(run, 300)
     (place.folder / "break").unlink()
+
+    # two of four fail, and the report says so
     found = place.status(run, code=1)
     ended = json.loads((place.path(run) / "finalists" / "results.json").read_text())["finalists"]
     assert sorted(one["state"] for one in ended) == ["failed", "failed", "finished", "finished"], (
@@ -593,10 +610,14 @@ def test_a_failed_finalist_does_not_stop_the_other(sweeps: Place) -> None:
         if one["what"] == "finalist failed" and "broken on purpose" in one["error"]
     }
     assert failed == {one["name"] for one in ended if one["state"] == "failed"}, told
+
+    # with error and log's tail
     page = (place.path(run) / "report.html").read_text()
     assert (
         page.count("LookupError: this finalist is broken on purpose") >= 4 and "_call_impl" in page
     )  # error and log's tail
+
+    # jobs that waited for them were cancelled
     records = place.records(run)
     for stage, states in {
         "finalists": ("COMPLETED", "FAILED"),
@@ -609,17 +630,22 @@ def test_a_failed_finalist_does_not_stop_the_other(sweeps: Place) -> None:
 
 
 def test_submitted_again_where_requeueing_is_forbidden(sweeps: Place) -> None:
-    place, run = sweeps, "again"
+    place = sweeps
+    run = "again"
     place.pace(0.05)
     sweep(place, run, place.profile(requeue="resubmit"))
     ids = place.ids(run)
     until_finished(place, run, 1)
+
+    # the driver is killed: another job takes over
     token = str(place.path(run) / "private" / f"ray-{ids['sweep']}.token")
     os.kill(process("-m facefactory stages", token), signal.SIGKILL)  # the driver
     place.cluster.until(lambda: place.ids(run)["sweep"] != ids["sweep"], 60, place.logs(run))
     place.cluster.until(
         lambda: (place.path(run) / "sweep" / "DONE.json").exists(), 120, place.logs(run)
     )
+
+    # a finalist is stopped: so does its own
     place.pace(0.3)  # a finalist goes on from 0.6 to 1 kimg
     place.until_trained(run, 0.7, "finalists/1-*/train")
     place.cluster.run("scancel", "--signal=TERM", f"{ids['finalists']}_1")
@@ -627,10 +653,11 @@ def test_submitted_again_where_requeueing_is_forbidden(sweeps: Place) -> None:
         lambda: place.ids(run)["finalists"] != ids["finalists"], 60, place.logs(run)
     )
     same_sweep(place, run)
+
+    # nothing failed, and nobody waits for the old ones
     report = json.loads((place.path(run) / "report.json").read_text())
     assert not report["failures"], report["failures"]
     rows = json.loads(place.job("status", f"run={run}", "json=true"))["jobs"]
     assert {row["state"] for row in rows} == {"COMPLETED"}, rows
-    assert ids["sweep"] not in {row["job"] for row in rows} and f"{ids['finalists']}_1" not in {
-        row["job"] for row in rows
-    }
+    assert ids["sweep"] not in {row["job"] for row in rows}
+    assert f"{ids['finalists']}_1" not in {row["job"] for row in rows}

@@ -89,6 +89,8 @@ def test_ray_starts_each_time(three: Cluster, tmp_path: Path) -> None:
     three.until(
         lambda: three.state(job) not in ("PENDING", "RUNNING"), 30 * STARTS, f"{STARTS} starts"
     )
+
+    # every start gave three nodes, below private folders
     log = (tmp_path / "log").read_text()
     starts = [json.loads(line) for line in (tmp_path / "starts").read_text().splitlines()]
     assert [code for code, _ in starts] == [0] * STARTS, log
@@ -97,6 +99,8 @@ def test_ray_starts_each_time(three: Cluster, tmp_path: Path) -> None:
     assert (
         max(longest for _, longest, _, _ in meetings) + len("plasma_store") - len("raylet") <= 107
     )
+
+    # and nothing is left
     assert "starting it again" not in log  # nothing had to be tried twice
     assert not any(Path(folder).exists() for *_, folders in meetings for folder in folders)
 

@@ -103,6 +103,8 @@ def test_what_cannot_work_here_is_refused_before_it_is_queued(place: Place, shor
             ("pack.tasks=1002",),
         ),
     )
+
+    # one line each, and nothing is queued
     for number, (words, changes, arguments) in enumerate(cases):
         told = place.train(f"no{number}", place.profile(**changes), *arguments, code=2)
         assert words in told.replace("\n", " ") and "Traceback" not in told, told

@@ -1,4 +1,4 @@
-"""The protocol of generators for pictures that lie there already, whoever drew them."""
+"""Pictures that lie there already, whoever drew them: scored as those of a generator are."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from facefactory import UserError
 from facefactory.data.sets.loader import Shards
 from facefactory.evaluation import Evaluation
-from facefactory.evaluation.protocols import Context, generator
+from facefactory.evaluation.subjects import Context, generator
 from facefactory.results import Goal
 
 TAKES: tuple[str, ...] = ()

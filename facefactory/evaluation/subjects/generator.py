@@ -1,4 +1,4 @@
-"""The protocol for models that draw images: scores on every feature network, their scale, and the nearest training faces."""
+"""Models that draw images: scores on every feature network, their scale, and the nearest training faces."""
 
 import dataclasses
 from collections.abc import Collection, Iterable, Mapping
@@ -27,8 +27,8 @@ from facefactory.evaluation import (
 )
 from facefactory.evaluation.extractors import Extractor
 from facefactory.evaluation.features import Kept
-from facefactory.evaluation.protocols import Context
-from facefactory.results import Drawn, Goal, Protocol, Score, Sight
+from facefactory.evaluation.subjects import Context
+from facefactory.results import Drawn, Goal, Protocol, Score, Sight, Strip
 from facefactory.sampling import SHOWN, draws
 
 TAKES = ("sample",)
@@ -257,17 +257,14 @@ def compare(
 
     Pictures are written into `folder`.
     """
-    index = context.index
     options = context.options
-    reference = Shards(index, options.reference)
+    reference = Shards(context.index, options.reference)
     seen_at_once = min(options.reals, MOST_PIXELS)
     real = reference.some(seen_at_once)
     held_out = None
     if options.held_out:
-        held_out = Shards(index, options.held_out).some(seen_at_once)
+        held_out = Shards(context.index, options.held_out).some(seen_at_once)
     networks = {name: load(name, context) for name in usable(context)}
-    positions = reference.chosen(options.reals)
-    people = _people(reference, positions)
 
     # one pass over the images, whose features are kept in parts
     parts = Parts(networks, count, scoring.wanted())
@@ -280,64 +277,85 @@ def compare(
         parts.add(chunk)
     shown = torch.cat(first)
 
-    # what they are compared with
-    sides = {
-        name: Side(
-            protocol=(made := protocol(name, extractor, context, count)),
-            real=references.of(index, made, extractor, parts.names),
-            new=_kept(extractor, held_out, parts.names),
-            sight=sight(name, context),
-        )
-        for name, extractor in networks.items()
-    }
+    # what they are compared with, and how they compare
+    sides = {}
+    for name, extractor in networks.items():
+        sides[name] = _side(name, extractor, context, count, held_out)
+    scores, results = _scored(
+        sides, parts.kept, _people(reference, reference.chosen(options.reals))
+    )
 
-    # the scores of each network
+    # pictures, and the nearest training faces
+    pixels.write(grid(shown, 8), folder / "samples.png")
+    others = reference.some(SHOWN)
+    pixels.write(grid(others, min(8, len(others))), folder / "reference.png")
+    usual = nearest.nearest(held_out, real)[1] if held_out is not None else None
+    strips = [close.strip(usual, folder)]
+    strips += _strips_by_features(sides, networks, shown, context, folder)
+    results["strips"] = [dataclasses.asdict(one) for one in strips]
+    ratio = None
+    if usual is not None:
+        ratio = nearest.memorisation_ratio(close.distances, usual)
+    results["memorisation_ratio"] = ratio
+    results["goal"] = dataclasses.asdict(context.goal)
+    return Compared(sides, parts.kept, scores, results)
+
+
+def _side(
+    name: str, extractor: Extractor, context: Context, count: int, held_out: torch.Tensor | None
+) -> Side:
+    """What `count` generated images are compared with on one network."""
+    ours = protocol(name, extractor, context, count)
+    names = scoring.wanted()
+    real = references.of(context.index, ours, extractor, names)
+    return Side(ours, real, _kept(extractor, held_out, names), sight(name, context))
+
+
+def _scored(
+    sides: dict[str, Side], parts: dict[str, list[Kept]], people: Ids | None
+) -> tuple[list[Score], dict[str, Any]]:
+    """The scores on every network, and what results.json says of them."""
     scores: list[Score] = []
     absent: dict[str, str] = {}
     copied: list[str] = []
     for name, side in sides.items():
-        found, left_out = side.scores(parts.kept[name], people)
+        found, left_out = side.scores(parts[name], people)
         scores += found
         absent |= left_out
         if extractors.file(name).RANKS and scoring.copied(found):
             copied.append(name)
 
-    # pictures
-    usual = nearest.nearest(held_out, real)[1] if held_out is not None else None
-    pixels.write(grid(shown, 8), folder / "samples.png")
-    others = reference.some(SHOWN)
-    pixels.write(grid(others, min(8, len(others))), folder / "reference.png")
-    strips = [close.strip(usual, folder)]
-    for name, side in sides.items():
-        if extractors.file(name).RANKS:
-            known = side.real["sample"].value()
-            new = side.new["sample"].value() if side.new is not None else None
-            eye = networks[name]
-            strips.append(
-                nearest.strip_by_features(
-                    name, eye, shown, reference, positions, known, new, folder
-                )
-            )
-    ratio = None
-    if usual is not None:
-        ratio = nearest.memorisation_ratio(close.distances, usual)
-
+    # on which networks, and which of the usual ones are not here
+    protocols = {side.protocol.id(): dataclasses.asdict(side.protocol) for side in sides.values()}
+    sights = {name: dataclasses.asdict(side.sight) for name, side in sides.items()}
     missing = {name: extractors.missing(name) for name in extractors.usual()}
-    not_staged = {name: how for name, how in missing.items() if how is not None}
-    results = {
-        "goal": dataclasses.asdict(context.goal),
+    return scores, {
         "scores": [dataclasses.asdict(one) for one in scores],
         "absent": absent,
         "copied": copied,
-        "protocols": {
-            side.protocol.id(): dataclasses.asdict(side.protocol) for side in sides.values()
-        },
-        "sights": {name: dataclasses.asdict(side.sight) for name, side in sides.items()},
-        "not_staged": not_staged,
-        "strips": [dataclasses.asdict(one) for one in strips],
-        "memorisation_ratio": ratio,
+        "protocols": protocols,
+        "sights": sights,
+        "not_staged": {name: how for name, how in missing.items() if how is not None},
     }
-    return Compared(sides, parts.kept, scores, results)
+
+
+def _strips_by_features(
+    sides: dict[str, Side],
+    networks: dict[str, Extractor],
+    shown: torch.Tensor,
+    context: Context,
+    folder: Path,
+) -> list[Strip]:
+    """The first images above their nearest training faces, on each network that may rank."""
+    reference = Shards(context.index, context.options.reference)
+    faces = nearest.Faces(reference, reference.chosen(context.options.reals))
+    strips = []
+    for name, side in sides.items():
+        if extractors.file(name).RANKS:
+            new = side.new["sample"].value() if side.new is not None else None
+            eye = nearest.Eye(name, networks[name], side.real["sample"].value(), new)
+            strips.append(nearest.strip_by_features(eye, shown, faces, folder))
+    return strips
 
 
 def _kept(extractor: Extractor, faces: torch.Tensor | None, names: Collection[str]) -> Kept | None:

@@ -1,4 +1,4 @@
-"""The protocol for classifiers: the label scores of people the training never saw."""
+"""Classifiers: the label scores of people the training never saw."""
 
 import dataclasses
 from pathlib import Path
@@ -10,7 +10,7 @@ from facefactory import UserError
 from facefactory.data.sets.loader import Shards
 from facefactory.evaluation import Evaluation, features
 from facefactory.evaluation import judge as judging
-from facefactory.evaluation.protocols import Context
+from facefactory.evaluation.subjects import Context
 from facefactory.results import Goal, Protocol
 
 TAKES = ("logits",)

@@ -1,4 +1,7 @@
-"""What is scored, one protocol a file; a file is a `Scoring`. This file is torch-free.
+"""What is scored, one kind of thing a file; a file is a `Scoring`. This file is torch-free.
+
+A protocol (jobs/protocols/*.yaml) says by which of them, on which networks and images.
+
 
 TAKES                what a model must have to be scored by it: ("sample",), say
 needs(options)       -> what has to be made before: ("judge",) or ()
@@ -35,7 +38,7 @@ class Context:
     seed: int
     goal: Goal
     device: torch.device
-    judge: Judge | None = None  # where the protocol needs one
+    judge: Judge | None = None  # where the scoring needs one
     average: str = ""  # half-life of the weights that are scored, as the checkpoint names it
     likelihood: Any = None  # p(x|z) that a model with an encoder was trained with
 
@@ -58,4 +61,4 @@ class Scoring(Protocol):
 
 def file(name: str) -> Scoring:
     """The file behind a name (`evaluation.scoring`); UserError: there is none."""
-    return cast(Scoring, registry.module("evaluation.protocols", name))
+    return cast(Scoring, registry.module("evaluation.subjects", name))
