@@ -22,7 +22,7 @@ SEARCHED = ("model.", "objective.", "training.", "data.flip", "data.shift", "dat
 
 # What a training depends on
 TRAINS = (
-    *("seed", "model", "objective", *SEARCHED),
+    *("seed", "model", "objective", "init_from", *SEARCHED),
     *("data.weights", "data.window_images", "data.draws"),
 )
 FIXED = ("training.total_kimg", "training.ranks", "training.threads", "training.device")
@@ -114,6 +114,9 @@ class Run:
     )
     objective: dict[str, Any] = key(
         {"name": "adversarial"}, "what is minimised; --help objective.name=… lists its options"
+    )
+    init_from: str | None = key(
+        None, "run (name or folder) whose trained weights this one starts from, as far as they fit"
     )
     training: Training = section(Training)
     judge: Judge = section(Judge)
@@ -228,6 +231,7 @@ def resolve(run: Run) -> Run:
         foreign=_foreign(run.foreign),
         model=_component("models", run.model),
         objective=_component("objectives", run.objective),
+        init_from=_run_folder(run),
         training=run.training.resolved(),
         judge=judge,
     )
@@ -243,6 +247,14 @@ def _absolute(path: str) -> str:
 
 def _absolute_or_none(path: str | None) -> str | None:
     return None if path is None else _absolute(path)
+
+
+def _run_folder(run: Run) -> str | None:
+    """The folder of the run to start from: one below paths.runs, or a path."""
+    if run.init_from is None:
+        return None
+    below = Path(_absolute(run.paths.runs)) / run.init_from
+    return str(below) if below.is_dir() else _absolute(run.init_from)
 
 
 def _named(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from facefactory import UserError, registry, rundir, say, surroundings
@@ -80,7 +81,34 @@ def task_of(run: Run, folder: RunDir, index: Index, label: str) -> Task:
         guard=folder.guard,
         should_stop=stop,
         draw_samples=samples,
+        initial=initial_of(run, folder),
     )
+
+
+def initial_of(run: Run, folder: RunDir) -> Path | None:
+    """The checkpoint of the run that a training starts from; UserError: it has none that is finished."""
+    if run.init_from is None:
+        return None
+    other = _other(run, folder)
+    return other.path / outputs_of(other, "train.path")["train.path"]
+
+
+def initial_digest(run: Run, folder: RunDir) -> dict[str, Any]:
+    """What that checkpoint was; UserError: there is none."""
+    if run.init_from is None:
+        return {}
+    found = outputs_of(_other(run, folder), "train.checkpoint")
+    return {"init_from": found["train.checkpoint"]}
+
+
+def _other(run: Run, folder: RunDir) -> RunDir:
+    path = Path(str(run.init_from))
+    if path.absolute() == folder.path.absolute():
+        raise UserError("init_from names this very run; give another one.")
+    if not (path / "config.yaml").is_file():
+        beside = sorted(found.parent.name for found in path.parent.glob("*/config.yaml"))
+        raise registry.unknown(f"init_from={path} is no run folder", path.name, beside)
+    return RunDir(path)
 
 
 def checkpoint_of(folder: RunDir) -> Outputs:
@@ -118,7 +146,9 @@ def likelihood_of(run: Run, folder: RunDir, model: Any) -> Any:
     return getattr(objective.to(pixels.like(model).device), "likelihood", None)
 
 
-def require_trainable(one: Run | Judge, found: FaceSet, plan: Plan) -> None:
+def require_trainable(
+    one: Run | Judge, found: FaceSet, plan: Plan, initial: Path | None = None
+) -> None:
     """UserError: the set does not suffice for a training, or it cannot be built, or it needs more memory than there is."""
     from facefactory.data.packing import enough
     from facefactory.training import trainer
@@ -127,7 +157,7 @@ def require_trainable(one: Run | Judge, found: FaceSet, plan: Plan) -> None:
     if "logits" in objective.needs:
         enough.require_classes(found.faces, found.facts.classes)
     _require_memory(one, found.facts, plan.profile)
-    trainer.check(one.model, one.objective, one.training, found.facts)
+    trainer.check(one.model, one.objective, one.training, found.facts, initial)
 
 
 def require_balance(run: Run, found: FaceSet) -> None:

@@ -11,6 +11,8 @@ from facefactory.runner import Interrupted, stop
 from facefactory.stages import Outputs, Plan, Stage, outputs_of
 from facefactory.stages._networks import (
     checkpoint_of,
+    initial_digest,
+    initial_of,
     join,
     network_of,
     require_balance,
@@ -38,7 +40,7 @@ class Component(Stage):
         enough.require_images(plan.faces.faces, {"train": 2})
         require_different(run, folder)
         require_balance(run, plan.faces)
-        require_trainable(run, plan.faces, plan)
+        require_trainable(run, plan.faces, plan, initial_of(run, folder))
         say_doubts(run, [run], plan.faces, plan)
 
     def inputs(self, run: Run, folder: RunDir) -> dict[str, Any]:
@@ -48,6 +50,7 @@ class Component(Stage):
         found = outputs_of(folder, "pack.images", *(["pack.labels"] if labelled else []))
         model = registry.module("models", run.model["name"]).Component
         published = getattr(model, "pretrained", ())
+        found |= initial_digest(run, folder)
         return {**found, "pretrained": list(published)} if published else found
 
     def work(self, run: Run, folder: RunDir) -> Outputs:

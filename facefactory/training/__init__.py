@@ -9,6 +9,7 @@ from facefactory import UserError
 from facefactory.config import key
 from facefactory.validation import nearest
 
+FROZEN = "discriminator"  # the network of which freeze_d speaks
 OptimiserKind = Literal["adam", "adamw", "rmsprop", "sgd"]
 
 
@@ -77,6 +78,9 @@ class Training:
         20.0, "thousands of images between sample grids; 0 = none", low=0.0, identity=False
     )
     sample_s: float = key(10.0, "and at least so many seconds", low=0.0, identity=False)
+    freeze_d: int = key(
+        0, "layers of the discriminator, from the image on, that stay as they begin", low=0
+    )
     on_collapse: Literal["continue", "stop", "rollback"] = key(
         "continue",
         "what a collapse does; rollback: go on from the newest healthy checkpoint, with other draws and half the lr",
@@ -117,6 +121,10 @@ class Training:
                 raise UserError(
                     f"training.modules has {name!r}; trained here are {', '.join(modules)}.{guess}"
                 )
+        if self.freeze_d and FROZEN not in modules:
+            raise UserError(
+                f"training.freeze_d={self.freeze_d}, but no {FROZEN} is trained here; leave it out."
+            )
         for name in modules:
             kind = self.optimiser_of(name).kind
             if self.precision == "float16" and kind == "rmsprop":

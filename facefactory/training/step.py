@@ -19,7 +19,7 @@ from facefactory.facts import Facts
 from facefactory.objectives import Batch, Objective
 from facefactory.philox import Sheet
 from facefactory.ranks import World
-from facefactory.training import Training, arithmetic, optimisers
+from facefactory.training import FROZEN, Training, arithmetic, finetune, optimisers
 from facefactory.training.augmentations import augment
 from facefactory.training.ema import Average
 from facefactory.training.log import Log
@@ -122,6 +122,11 @@ class Step:
             path: optimisers.build(wanted, self.network(path).parameters(), fused)
             for path, wanted in self.wanted.items()
         }
+        self.frozen: set[nn.Parameter] = set()
+        if options.freeze_d:
+            self.frozen = finetune.freeze(self.network(FROZEN), options.freeze_d)
+        for weights in self.frozen:
+            weights.requires_grad_(False)  # before DDP counts what it reduces
         self.players = {phase.name: self._player(phase) for phase in objective.phases}
         for part in (model, objective):
             part.requires_grad_(False)  # what no phase names stays frozen
@@ -158,7 +163,7 @@ class Step:
         return Player(
             interval=phase.interval,
             forward=parallel(module, self.world),
-            parameters=list(module.parameters()),
+            parameters=[one for one in module.parameters() if one not in self.frozen],
             modules=phase.modules,
             scaler=arithmetic.scaler(self.options, self.world.device),
         )

@@ -17,7 +17,14 @@ from facefactory.data.sets.loader import Shards
 from facefactory.draws import CPU_ALGORITHM
 from facefactory.facts import Facts
 from facefactory.ranks import Vote, World
-from facefactory.training import Training, arithmetic, augmentations, health
+from facefactory.training import (
+    FROZEN,
+    Training,
+    arithmetic,
+    augmentations,
+    finetune,
+    health,
+)
 from facefactory.training.log import Log
 from facefactory.training.step import Step, trained_modules
 
@@ -42,12 +49,20 @@ class Task:
     guard: Callable[[], None] = lambda: None
     should_stop: Callable[[], bool] = lambda: False
     draw_samples: Callable[[nn.Module, int], None] = lambda model, clock: None
+    initial: Path | None = None  # a checkpoint whose weights it starts from
 
 
 def check(
-    model: dict[str, Any], objective: dict[str, Any], options: Training, facts: Facts
+    model: dict[str, Any],
+    objective: dict[str, Any],
+    options: Training,
+    facts: Facts,
+    initial: Path | None = None,
 ) -> None:
-    """Build everything once, to find what cannot be trained before anything starts: UserError."""
+    """Build everything once, to find what cannot be trained before anything starts: UserError.
+
+    `initial`: a checkpoint whose weights it shall start from.
+    """
     augmentations.check(options.augment)
     made = checkpoint.build(model, facts)
     component = registry.module("objectives", objective["name"]).Component
@@ -56,6 +71,10 @@ def check(
     _require(loss.needs, made, model, objective)
     conditions.width(getattr(made, "conditions", ()), facts.labels)
     options.check(trained_modules(loss))
+    if options.freeze_d:
+        finetune.freeze(made.get_submodule(FROZEN), options.freeze_d)
+    if initial is not None:
+        finetune.start(made, model, facts, checkpoint.load(initial))
 
 
 def _require(
@@ -92,6 +111,10 @@ class Trainer:
         made: Any = checkpoint.build(task.model, self.facts, task.seed)
         if hasattr(made, "start") and checkpoint.latest(self.folder) is None:
             made.start()  # published weights enter here and never again
+        if task.initial is not None and checkpoint.latest(self.folder) is None:
+            fitted = finetune.start(made, task.model, self.facts, checkpoint.load(task.initial))
+            if world.rank == 0:
+                say(f"{task.label}: starts from {task.initial}\n{finetune.table(fitted)}")
         laid = arithmetic.memory_format(task.options)
         self.model = made.to(*place, memory_format=laid).train()
         self.objective = _objective(task, self.facts, self.model)
