@@ -546,7 +546,10 @@ def own_options(path: Path, identity: dict[str, Any]) -> list[str]:
 
     The run's config stays as it was. UserError: something else is to change.
     """
-    before = rundir.identity_of(path) or config.flat(load_run(path))
+    made = rundir.identity_of(path) or config.flat(load_run(path))
+    before = (
+        config.flat(Run()) | made
+    )  # keys that are newer than the run have their defaults there
     changed = {name: value for name, value in identity.items() if before.get(name) != value}
     sections: set[str] = set()
     for stage in every():

@@ -41,7 +41,7 @@ class Loaded:
     ) -> Tensor:
         """n images [n, H, W, C]; with nothing else given, the first n of jobs/generate.py.
 
-        `seed`: the run's own where there is none; `psi`: of truncation (`sampling.truncated`).
+        `seed`: the run's own where there is none; `psi`: of truncation (`sampling.images_of`).
         UserError: the model draws nothing, or has no such label.
         """
         self._require("sample")

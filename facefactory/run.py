@@ -72,10 +72,15 @@ class Compare:
 class Generate:
     """What jobs/generate.py draws."""
 
-    images: int = key(64, "how many", low=1)
+    images: int = key(64, "how many; frames of a walk, columns of a grid of truncations", low=1)
+    psi: float = key(
+        1.0, "truncation: towards 0 images become more typical and more alike", low=0.0
+    )
+    stops: int = key(4, "images that a walk goes through, and back to the first", low=2, high=256)
     out: str | None = key(None, "folder for them; default <run>/generate/images")
-    format: Literal["png", "shards"] = key(
-        "png", "PNG files, or shards as jobs/pack_shards.py makes them"
+    format: Literal["png", "shards", "gif", "webp", "truncation"] = key(
+        "png",
+        "PNG files, shards as jobs/pack_shards.py makes them, a walk as gif or webp, or one grid of truncations",
     )
 
 
@@ -250,11 +255,12 @@ def _absolute_or_none(path: str | None) -> str | None:
 
 
 def _run_folder(run: Run) -> str | None:
-    """The folder of the run to start from: one below paths.runs, or a path."""
+    """The folder of the run to start from: a name below paths.runs, or a path, which has a slash."""
     if run.init_from is None:
         return None
-    below = Path(_absolute(run.paths.runs)) / run.init_from
-    return str(below) if below.is_dir() else _absolute(run.init_from)
+    if "/" in run.init_from:
+        return _absolute(run.init_from)
+    return str(Path(_absolute(run.paths.runs)) / run.init_from)
 
 
 def _named(name: str) -> str:

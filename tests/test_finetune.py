@@ -199,7 +199,7 @@ def test_what_a_run_started_from_is_part_of_what_it_is(faces: Faces, home: Path)
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["init_from=frist"], "frist is no run folder; there are first"),
+        (["init_from=frist"], "frist is no run folder; there are begun, first"),
         (["init_from=begun"], "no finished stage 'train'"),
         (["init_from=first", "model.width=5", "model.z_dim=7"], "nothing of its gan/dcgan fits"),
         (["training.freeze_d=3"], "give at most 2"),

@@ -60,7 +60,7 @@ def test_commands_on_runs_work_in_the_order_of_the_page(
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
     }
     lines = [line for line in LINES if "run=first" in line]
-    assert len(lines) == 6
+    assert len(lines) == 7
     for line in lines:
         more = (
             ["training.total_kimg=0.16", "pack.resolution=16", "model.depth=2", *TINY]

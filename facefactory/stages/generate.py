@@ -1,4 +1,4 @@
-"""Images drawn from the averaged networks, as PNG files or as shards."""
+"""Images drawn from the averaged networks, as PNG files or shards, as a walk, or as a grid of truncations."""
 
 import itertools
 from pathlib import Path
@@ -11,6 +11,11 @@ from facefactory.run import Run
 from facefactory.rundir import RunDir
 from facefactory.stages import Outputs, Plan, Stage, of, outputs_of
 from facefactory.stages._sets import index_of
+
+ONE_FILE = {"gif": "walk.gif", "webp": "walk.webp", "truncation": "truncation.png"}
+LAST = {"shards": "index.json", **ONE_FILE}  # format -> the file that is written last
+PSIS = (0.0, 0.25, 0.5, 0.75, 1.0)
+ANIMATED: dict[str, Any] = {"duration": 50, "loop": 0, "lossless": True}  # milliseconds a frame
 
 
 class Component(Stage):
@@ -30,13 +35,12 @@ class Component(Stage):
             _target(run, folder)
 
     def intact(self, run: Run, folder: RunDir) -> bool:
-        """The last picture is there."""
-        shards = run.generate.format == "shards"
-        last = "index.json" if shards else f"{run.generate.images - 1:08d}.png"
+        """The last file is there."""
+        last = LAST.get(run.generate.format, f"{run.generate.images - 1:08d}.png")
         return (_target(run, folder)[0] / last).exists()
 
     def work(self, run: Run, folder: RunDir) -> Outputs:
-        """Files `00000000.png` …, or shards of one split `train`."""
+        """Files `00000000.png` …, shards of one split `train`, `walk.gif`, `walk.webp` or `truncation.png`."""
         import torch
 
         from facefactory import conditions, sampling
@@ -51,6 +55,8 @@ class Component(Stage):
             )
         target, made = _target(run, folder)
         rundir.write_json(target / "generate.json", made)
+        if run.generate.format in ONE_FILE:
+            return _one_file(run, folder, model, target)
         pictures = target if run.generate.format == "png" else folder.stage(self.name) / "png"
         pictures.mkdir(parents=True, exist_ok=True)
 
@@ -59,7 +65,9 @@ class Component(Stage):
         asked = torch.empty(count, 0)
         if getattr(model, "conditions", ()):
             asked = conditions.asked(model, Shards(index_of(folder), "train"), count)
-        drawn = itertools.chain.from_iterable(sampling.draws(model, asked, run.seed, "generate"))
+        drawn = itertools.chain.from_iterable(
+            sampling.draws(model, asked, run.seed, "generate", run.generate.psi)
+        )
         for number, image in enumerate(drawn):
             pixels.write(pixels.grid(image[None], 1), pictures / f"{number:08d}.png")
 
@@ -85,13 +93,47 @@ class Component(Stage):
         return {"images": count, "folder": str(target)}, []
 
 
+def _one_file(run: Run, folder: RunDir, model: Any, target: Path) -> Outputs:
+    """A walk through images, or the same images at several truncations, row by row."""
+    import torch
+
+    from facefactory import conditions, sampling
+    from facefactory.data.sets import pixels
+    from facefactory.data.sets.loader import Shards
+
+    options = run.generate
+    walks = options.format != "truncation"
+    count = 1 if walks else options.images
+    asked = torch.empty(count, 0)
+    if getattr(model, "conditions", ()):
+        asked = conditions.asked(model, Shards(index_of(folder), "train"), count)
+
+    path = target / ONE_FILE[options.format]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if walks:
+        frames = sampling.walk(model, asked, run.seed, options.stops, options.images, options.psi)
+        first, *others = [pixels.grid(frame[None], 1) for frame in frames]
+        with rundir.naming(path):
+            first.save(path, save_all=True, append_images=others, **ANIMATED)
+    else:
+        pixels.write(pixels.grid(sampling.truncations(model, asked, run.seed, PSIS), count), path)
+    say(f"generate: {path}")
+    return {"images": options.images, "folder": str(target)}, []
+
+
 def _target(run: Run, folder: RunDir) -> tuple[Path, dict[str, Any]]:
     """The folder of the pictures, and what they are, as generate.json there says; UserError: it holds others."""
     target = Path(run.generate.out) if run.generate.out else folder.stage("generate") / "images"
-    options = {"images": run.generate.images, "format": run.generate.format, "seed": run.seed}
+    told = run.generate
+    options: dict[str, Any] = {"images": told.images, "format": told.format, "seed": run.seed}
+    if told.psi != 1:
+        options["psi"] = told.psi
+    if told.format in ("gif", "webp"):
+        options["stops"] = told.stops
     checkpoint = outputs_of(folder, f"{run.subject}.checkpoint")
     made = {"run": folder.path.name, **checkpoint, **options}
-    used = (target / "index.json").exists() or any(target.glob("*.png"))
+    finished = [(target / name).exists() for name in LAST.values()]
+    used = any(finished) or any(target.glob("*.png"))
     if used and rundir.read_json(target / "generate.json") != made:
         raise UserError(
             f"generate.out: {target} holds other pictures; remove it, or give another folder."

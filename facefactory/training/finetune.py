@@ -68,7 +68,7 @@ def start(
 ) -> list[Fitted]:
     """Fill a model, made of `spec`, with the weights of a checkpoint.
 
-    UserError: for a network of the model, not one tensor fits.
+    UserError: for a network of the model, no matrix or kernel fits.
     """
     old_facts = checkpoint.facts_of(found)
     labels = Columns(
@@ -92,8 +92,9 @@ def start(
             if key.startswith(inside)
         }
         asked = {key.removeprefix(inside) for key in told}
-        fitted.append(_fill(name, old, new, _inputs(network), channels, labels, asked))
-        if not fitted[-1].copied and not fitted[-1].reshaped:
+        one = _fill(name, old, new, _inputs(network), channels, labels, asked)
+        fitted.append(one)
+        if all(new[key].ndim < 2 for key in (*one.copied, *one.reshaped)):
             raise UserError(
                 f"init_from: nothing of its {found.model['name']} fits {name} of this model; "
                 "give a run with a similar model, e.g. the same name and widths."
