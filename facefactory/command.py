@@ -367,6 +367,8 @@ def _begin(order: Order, todo: list[Stage]) -> str | None:
     run, folder = order.run, order.folder
     path = folder.path
     with starting.first(path) as turn:
+        if order.where == "slurm":
+            launch.clear(folder)
         busy = _busy(folder, order.where)
         if busy:
             say(f"already running: {busy}; nothing was started.")

@@ -481,8 +481,8 @@ def test_an_sbatch_that_never_answers_is_ended_and_where_to_look_is_said(
     assert "look with squeue --me for a held job ff-r-prepare" in capsys.readouterr().err
 
 
-def test_what_a_killed_submission_left_in_the_queue_is_cancelled_by_the_next_one(
-    slurm: Pretended, folder: RunDir, tree: Path, capsys: pytest.CaptureFixture[str]
+def test_what_a_killed_submission_left_in_the_queue_is_cancelled_by_the_next_start(
+    slurm: Pretended, folder: RunDir, capsys: pytest.CaptureFixture[str]
 ) -> None:
     jobs = folder.path / "private" / "jobs"
     jobs.mkdir(parents=True)
@@ -490,11 +490,39 @@ def test_what_a_killed_submission_left_in_the_queue_is_cancelled_by_the_next_one
     left.touch()
     queue = f"120001|JobHeldUser|{left}\n7|JobHeldUser|/else/where.sh\n8|Priority|{left}\n"
     slurm.prints("squeue", queue)
-    assert launch.submit(CHAIN[:1], PROFILE, folder) == ["101"]
+    launch.clear(folder)
     assert slurm.calls("scancel") == ["scancel 120001"]
     assert "cancelled 120001, which a submission that was killed had queued" in (
         capsys.readouterr().err
     )
+
+
+@pytest.mark.parametrize("reason", ["JobHeldUser", "Priority"])
+def test_a_part_of_a_chain_that_was_never_released_is_cancelled_whole(
+    slurm: Pretended, folder: RunDir, reason: str
+) -> None:
+    folder.record("prepare", "submitted", job="101", elements=1)
+    folder.record("train", "submitted", job="102", elements=1)
+    rundir.write_json(folder.path / launch.UNRELEASED, ["101", "102", "103"])
+    slurm.prints("squeue", f"101|{reason}|a.sh\n102|Dependency|b.sh\n7|JobHeldUser|c.sh\n")
+    launch.clear(folder)
+    if reason == "Priority":  # it was killed after it had released them
+        assert not slurm.calls("scancel")
+        assert status.submitted(folder) == {"prepare": ["101"], "train": ["102"]}
+    else:
+        assert [sorted(call.split()[1:]) for call in slurm.calls("scancel")] == [
+            ["101", "102", "103"]
+        ]
+        assert status.submitted(folder) == {}
+
+
+def test_a_chain_that_was_released_is_not_withdrawn_when_somebody_holds_it(
+    slurm: Pretended, folder: RunDir, tree: Path
+) -> None:
+    ids = launch.submit(CHAIN, PROFILE, folder)
+    slurm.prints("squeue", "".join(f"{job}|JobHeldUser|a.sh\n" for job in ids))
+    launch.clear(folder)
+    assert not slurm.calls("scancel")
 
 
 WRAPPED = [  # what sites' wrappers of sbatch print around the id

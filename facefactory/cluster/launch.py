@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from facefactory import UserError, registry, say, surroundings
+from facefactory import UserError, registry, rundir, say, surroundings
 from facefactory.cluster import (
     Profile,
     contradiction,
@@ -36,6 +36,7 @@ from facefactory.rundir import RunDir
 OPENS = "opens="  # an argument: the stage whose jobs come next, side by side, into one folder
 CODE = Path(__file__).parents[2]
 NAME_LENGTH = 16  # hex digits of a script's name until Slurm has given its job an id
+UNRELEASED = Path("private", "unreleased.json")  # ids of a chain that is being submitted
 ANSWER_S = 20.0  # how long a submission that is broken off waits for sbatch's answer
 COMPLAINTS = {  # part of what sbatch says -> the key of the profile to set
     "partition": "partition",
@@ -234,7 +235,6 @@ def submit(
     try:
         # all of them, held
         verify(chain, profile, folder.path)
-        clear(folder)
         copy_code(folder.path / "code", own_files)
         for job in chain:
             stage = job.stage
@@ -247,10 +247,12 @@ def submit(
         released = subprocess.run(release, capture_output=True, text=True)
         if released.returncode:
             raise UserError(explain(released.stderr))
+        (folder.path / UNRELEASED).unlink(missing_ok=True)
     except BaseException as error:
         # all or nothing; what cannot be cancelled stays on show, held
         if ids and cancel(ids):
             folder.record(stage, "withdrawn", withdrawn=ids)
+            (folder.path / UNRELEASED).unlink(missing_ok=True)
             if not isinstance(error, Exception):
                 _try_to_say(f"broken off; what was queued was cancelled: {', '.join(ids)}")
         if isinstance(error, UserError):
@@ -276,6 +278,7 @@ def queue(job: Job, profile: Profile, folder: RunDir, before: Sequence[str]) -> 
 
     number = _submitted(text, path, job_name(folder.path.name, job.stage))
     try:
+        rundir.write_json(folder.path / UNRELEASED, [*before, number])
         path.rename(jobs / f"{number}_submission.sh")
 
         # what each element does
@@ -367,14 +370,25 @@ def _take_back(answer: Future[subprocess.CompletedProcess[str]], path: Path, nam
 
 
 def clear(folder: RunDir) -> None:
-    """Cancel what a submission that was killed left in the queue, held and in no ledger."""
+    """Cancel what a submission that was killed left in the queue: a part of a chain, held.
+
+    Only who holds the mark of a start may ask for it: else another command may be submitting.
+    """
+    # jobs whose ids are not known, and jobs that were to be released together
     scripts = [path.name for path in folder.path.glob("private/jobs/*_submission.sh")]
     nameless = [name for name in scripts if len(name.partition("_")[0]) == NAME_LENGTH]
-    if not nameless:
+    unreleased = rundir.read_json(folder.path / UNRELEASED) or []
+    if not nameless and not unreleased:
         return
-    left = {job for job, path in held_scripts().items() if Path(path).name in nameless}
+
+    held = held_scripts()
+    left = {job for job, path in held.items() if Path(path).name in nameless}
+    if not held.keys().isdisjoint(unreleased):  # those that wait for others are not told as held
+        left.update(unreleased)
     if left and cancel(left):
-        say(f"cancelled {', '.join(sorted(left))}, which a submission that was killed had queued")
+        listed = sorted(left)
+        folder.record("chain", "withdrawn", withdrawn=listed)
+        say(f"cancelled {', '.join(listed)}, which a submission that was killed had queued")
 
 
 def _try_to_say(text: str) -> None:
