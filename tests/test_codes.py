@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import test_training
 import torch
-from registered import TRAININGS
+from registered import FACTS, TRAININGS
 from test_training import ALONE, make_task, newest, run_ranks, same
 from torch import Tensor, nn
 
@@ -19,7 +19,7 @@ from facefactory import UserError, registry
 from facefactory.data.sets.index import Index
 from facefactory.draws import Draws
 from facefactory.facts import Facts
-from facefactory.objectives import Batch, Objective
+from facefactory.objectives import Batch
 from facefactory.objectives import _memory as memories
 from facefactory.objectives._variational import Coded
 from facefactory.objectives.beta_tc import densities, log_normal
@@ -340,12 +340,14 @@ def test_a_vae_gan_whose_discriminator_knows_nothing() -> None:
 # -- however a batch is cut ------------------------------------------------------------------------
 
 
-def has_state(objective_name: str) -> bool:
-    component = registry.module("objectives", objective_name).Component
-    return bool(component.after is not Objective.after)
+def has_state(kind: str) -> bool:
+    """Whether an objective, as it is trained there, has buffers or networks of its own."""
+    model, spec = TRAININGS[kind]
+    network = registry.build("models", model, FACTS)
+    return bool(registry.build("objectives", spec, FACTS, network).state_dict())
 
 
-STATEFUL = [kind for kind, (_, spec) in TRAININGS.items() if has_state(spec["name"])]
+STATEFUL = [kind for kind in TRAININGS if has_state(kind)]
 PLAIN = [kind for kind in STATEFUL if kind.count(" ") == 1]
 
 
