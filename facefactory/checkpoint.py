@@ -268,11 +268,13 @@ def rebuild(path: Path) -> tuple[Any, Checkpoint]:
     They are ready to use.
     """
     found = load(path)
-    model = build(found.model, facts_of(found))
+    model: Any = build(found.model, facts_of(found))
     model.load_state_dict(found.networks)
     average = next(iter(found.averages.values()))
     for place, state in average.items():
         model.get_submodule("" if place == "." else place).load_state_dict(state)
+    if hasattr(model, "at"):
+        model.at(found.clock / 1000)
     return model.eval().requires_grad_(False), found
 
 

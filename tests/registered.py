@@ -30,7 +30,10 @@ SMALL = {
     "codes": 8,
     "code_dim": 4,
     "prior_width": 8,
+    "stable_kimg": 0.001,  # all levels compute in the second of six iterations of 12 images
+    "fade_kimg": 0.006,
 }
+ALONE = {"deviation_group": 1}  # options with which no image sees its batch, beside norms
 LAZY = {"interval": 2}  # several times in six iterations
 Spec = dict[str, Any]
 
@@ -44,8 +47,10 @@ def small(package: str, name: str, **wanted: Any) -> Spec:
 
 def without_batch_norm(model: Spec) -> Spec:
     """The same model, in which no image sees its batch."""
-    norms = [key for key in registry.options("models", model["name"]) if key.endswith("norm")]
-    return {**model, **dict.fromkeys(norms, "group")}
+    options = registry.options("models", model["name"])
+    norms = [key for key in options if key.endswith("norm")]
+    alone = {key: value for key, value in ALONE.items() if key in options}
+    return {**model, **dict.fromkeys(norms, "group"), **alone}
 
 
 def fits(objective: str, model: Any) -> bool:

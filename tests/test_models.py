@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from registered import without_batch_norm
 
 from facefactory import UserError, checkpoint, registry
 from facefactory.facts import Facts, Label
@@ -169,8 +170,7 @@ def test_the_seed_decides_the_weights_and_nothing_else_is_touched(name: str) -> 
 
 @every_model
 def test_without_batch_norm_an_image_does_not_see_its_batch(name: str) -> None:
-    norms = {key: "group" for key in registry.options("models", name) if key.endswith("norm")}
-    model = build(name, facts(), **norms).train()
+    model = build(known=facts(), **without_batch_norm({"name": name})).train()
     images = torch.rand(4, 1, 16, 16)
     z = torch.randn(4, getattr(model, "z_dim", 1))
     for method, inputs in (

@@ -33,6 +33,16 @@ class GAN(Generative, Protocol):
     discriminator: Any  # ([N, C, H, W], c) -> logits [N]
 
 
+class Clocked(Protocol):
+    """A model that changes with the clock, and by nothing else: no checkpoint holds it. One that is told no clock is finished."""
+
+    # told before each batch, at its end, and where a checkpoint is rebuilt
+    def at(self, kimg: float) -> None: ...
+
+    # real images [N, C, H, W] -> as they are trained on at that clock
+    def shown(self, images: Tensor) -> Tensor: ...
+
+
 class Starts(Protocol):
     """A model that starts from published weights. Building it loads nothing: a checkpoint rebuilds it without them."""
 

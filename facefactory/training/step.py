@@ -190,10 +190,19 @@ class Step:
         self.objective.after(clock / 1000, self.world.sum)
         for average in self.averages:
             average.update(clock + size, size)
+        self.tell(clock + size)
         return clock + size
+
+    def tell(self, clock: int) -> None:
+        """The clock, to a model that changes with it, and to its averages."""
+        models: list[Any] = [self.model, *(average.model for average in self.averages)]
+        for model in models:
+            if hasattr(model, "at"):
+                model.at(clock / 1000)
 
     def parts(self, loaded: Loaded, clock: int) -> list[Batch]:
         """The rank's slice of a global batch, cut for gradient accumulation, flipped and shifted."""
+        self.tell(clock)
         step = self.share // self.options.accumulate
         return [
             self._part(loaded, clock, start, start + step) for start in range(0, self.share, step)
@@ -220,6 +229,9 @@ class Step:
             images = torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images)
         if self.data.shift:
             images = pixels.shift(images, draws.uniform("shift", 2), self.data.shift)
+        model: Any = self.model
+        if hasattr(model, "shown"):
+            images = model.shown(images)
 
         return Batch(
             images=images.contiguous(memory_format=arithmetic.memory_format(options)),

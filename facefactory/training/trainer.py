@@ -234,6 +234,7 @@ class Trainer:
         self.watch.sums.load(found.watched, self.world)
         self.step.set_back(self.setbacks)
         self.clock = self.saved = found.clock
+        self.step.tell(self.clock)
 
     def _segments_after(self, found: checkpoint.Checkpoint) -> list[dict[str, Any]]:
         """The checkpoint's segments, and a new one where another set was accepted; UserError: it was not."""

@@ -1,14 +1,16 @@
-"""A DCGAN of listed widths, as tutorials write it: dense, one transposed convolution a width, a convolution to the image."""
+"""A DCGAN of listed widths, as tutorials write it: dense, one enlarging layer a width, a convolution to the image."""
 
 from collections import OrderedDict
+from typing import Literal
 
 from torch import Tensor, nn
 
 from facefactory import UserError
-from facefactory.facts import Facts
+from facefactory.facts import Facts, Size
 from facefactory.models._layers import Norm, Unconditional, halves, norm2d, smallest
 
 KERNEL = 4  # of the layers that double or halve the side
+Growth = Literal["transposed", "nearest"]
 
 
 class Component(nn.Module):
@@ -20,6 +22,7 @@ class Component(nn.Module):
         start: channels of the smallest map of the generator.
         g_widths: channels after each doubling of the side.
         d_widths: channels after each halving of the side in the discriminator.
+        growth: how sides are doubled: by transposed convolutions, or nearest pixels and a 3 x 3 convolution.
         last_kernel: side of the convolution that makes the image [pixels]; odd.
         g_norm, d_norm: normalisation after each of these; batch norm mixes the images of a batch.
     """
@@ -34,6 +37,7 @@ class Component(nn.Module):
         start: int = 128,
         g_widths: list[int] = [128, 256, 512],  # noqa: B006
         d_widths: list[int] = [64, 128, 128],  # noqa: B006
+        growth: Growth = "transposed",
         last_kernel: int = 5,
         g_norm: Norm = "batch",
         d_norm: Norm = "batch",
@@ -50,15 +54,14 @@ class Component(nn.Module):
             )
         self.z_dim = z_dim
 
-        # up, with one line more where halving would lose one
+        # up
         size = smallest(facts, len(g_widths))
         larger = reversed(halves(facts, len(g_widths), KERNEL)[:-1])
         up: list[nn.Module] = []
         into = start
         for width, wanted in zip(g_widths, larger, strict=True):
-            more = (wanted.height % 2, wanted.width % 2)
-            grow = nn.ConvTranspose2d(into, width, KERNEL, 2, 1, more)
-            up += [grow, norm2d(g_norm, width), nn.LeakyReLU(0.2)]
+            up += enlarging(into, width, wanted, growth)
+            up += [norm2d(g_norm, width), nn.LeakyReLU(0.2)]
             into = width
         image = nn.Conv2d(into, facts.channels, last_kernel, padding=last_kernel // 2)
         self.generator = Unconditional(
@@ -85,3 +88,11 @@ class Component(nn.Module):
     def sample(self, z: Tensor, c: Tensor) -> Tensor:
         """[N, z_dim] -> images [N, C, H, W] in -1…1."""
         return self.generator(z, c)
+
+
+def enlarging(into: int, out: int, wanted: Size, growth: Growth) -> list[nn.Module]:
+    """[N, into, h, w] -> [N, out, *wanted], about twice as large."""
+    if growth == "nearest":
+        return [nn.Upsample(tuple(wanted)), nn.Conv2d(into, out, 3, padding=1)]
+    more = (wanted.height % 2, wanted.width % 2)  # a line, where halving would lose one
+    return [nn.ConvTranspose2d(into, out, KERNEL, 2, 1, more)]
