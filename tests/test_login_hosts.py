@@ -168,3 +168,50 @@ def test_both_pack_one_set_at_once_and_it_is_packed_once(faces: Faces) -> None:
     packed = [path.parent for path in Path("shards/packed").glob("*/index.json")]
     assert len(packed) == 1
     assert not [path for path in packed[0].rglob("*") if path.name.endswith(".tmp")]
+
+
+@pytest.mark.slow
+def test_both_evaluate_one_run_at_once_and_its_scores_are_those_of_one(faces: Faces) -> None:
+    scored = ["evaluation.reals=48", "evaluation.fakes=40", "judge.training.total_kimg=1"]
+    codes, said = ends([on("login1", "train_gan", *base(faces), "cluster=local", *scored)])
+    assert codes == [0], said
+    shutil.copytree("runs/r", "runs/alone")
+    codes, said = ends([on("login1", "evaluate", "run=alone", "cluster=local")])
+    assert codes == [0], said
+
+    line = ["run=r", "cluster=local"]
+    codes, said = ends([on("login1", "evaluate", *line), on("login2", "evaluate", *line)])
+    assert sorted(codes) in ([0, 0], [0, 4]), said  # the older copy stops, or had finished
+    assert codes == [0, 0] or "older copy stops without writing" in said[codes.index(4)]
+    wanted = rundir.read_results(Path("runs/alone/evaluate"))
+    assert wanted
+    assert rundir.read_results(Path("runs/r/evaluate")) == wanted
+    codes, said = ends([on("login2", "evaluate", *line)])
+    assert codes == [0], said
+    assert "evaluate: complete" in said[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("host", ["login2", "login1"])
+def test_a_run_whose_host_died_goes_on_elsewhere_though_its_number_lives_there(
+    host: str, faces: Faces
+) -> None:
+    line = [*base(faces), "cluster=local", "training.total_kimg=3", "training.checkpoint_kimg=0.3"]
+    first = on("login1", "train_gan", *line)
+    while not list(Path("runs/r/train").glob("checkpoints/*.pt")):
+        assert first.poll() is None, first.communicate()
+        time.sleep(0.05)
+    die(first)
+    owner = rundir.read_json(Path("runs/r/owner.json"))
+    assert (owner["host"], owner["pid"]) == ("login1", 1)  # as the next one has it, over there
+
+    codes, said = ends([on(host, "train_gan", *line)])
+    assert codes == [0], said
+    assert "already running" not in said[0]
+    codes, said = ends([on(host, "train_gan", *line, "run=whole")])
+    assert codes == [0], said
+    trained = [
+        rundir.read_json(Path("runs", name, "train", "DONE.json")) for name in ("r", "whole")
+    ]
+    assert trained[0]["outputs"] == trained[1]["outputs"]
+    assert len(list(Path("runs/r/train").glob("metrics-*.jsonl"))) == 2
