@@ -9,6 +9,7 @@ import csv
 import os
 import re
 import shutil
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
+from facefactory import runner
+from facefactory.cluster.local import STOPS
 from facefactory.data import Pack
 from facefactory.data.packing import pack, recipes
 from facefactory.data.sets.index import Index
@@ -87,6 +90,20 @@ def draw_face(person: int, number: int) -> Image.Image:
         pen.chord((x - 9, y, x + 9, y + high), 0, 180, fill=50)
     pen.arc((x - 5, y + 3, x + 5, y + 9), 20 + 4 * number, 160 - 4 * number, fill=90, width=2)
     return image
+
+
+HANDLERS = {number: signal.getsignal(number) for number in STOPS}
+
+
+@pytest.fixture(autouse=True)
+def own_signals() -> Iterator[None]:
+    """No test is stopped, or kept from being stopped, by what a job in this process has set up."""
+    for number, handler in HANDLERS.items():
+        signal.signal(number, handler)
+    runner.stop.asked = False
+    yield
+    for number, handler in HANDLERS.items():
+        signal.signal(number, handler)
 
 
 LEFT = ("CUBLAS_WORKSPACE_CONFIG", "FACEFACTORY_OWNER")  # by jobs that ran in this process

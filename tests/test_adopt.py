@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from facefactory import UserError, command, process, registry, rundir, runner
+from facefactory import UserError, command, process, registry, rundir
 from facefactory.facts import Facts, Label
 from facefactory.stages import of
 
@@ -32,14 +30,8 @@ FACTS = Facts(16, 16, 1, {"Glasses": Label("binary", ("0", "1"))})
 
 
 @pytest.fixture(autouse=True)
-def below_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
-    before = {number: signal.getsignal(number) for number in numbers}
+def below_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    runner.stop.asked = False
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 class Painter(nn.Module):

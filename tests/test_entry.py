@@ -77,13 +77,10 @@ def task(slurm: Pretended, folder: RunDir, monkeypatch: pytest.MonkeyPatch) -> I
     (slurm.folder / "shown").write_text(captured("scontrol", "requeued runs"))
     monkeypatch.setattr(entry, "AWAY_S", 0.01)
     environment = dict(os.environ)
-    before = {number: signal.getsignal(number) for number in STOPS}
     yield Task(slurm, folder, monkeypatch)
     os.environ.clear()
     os.environ.update(environment)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 3, 139])

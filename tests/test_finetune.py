@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ import torch
 from conftest import Faces
 from test_training import ALONE, GAN, VAE, make_task, newest, same, stop_after
 
-from facefactory import UserError, checkpoint, command, rundir, runner
+from facefactory import UserError, checkpoint, command, rundir
 from facefactory.data.sets.index import Index
 from facefactory.facts import Facts, Label
 from facefactory.training import finetune
@@ -156,14 +154,9 @@ def test_what_cannot_be_frozen_is_refused(index: Index, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
-    before = {number: signal.getsignal(number) for number in numbers}
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    runner.stop.asked = False
-    yield tmp_path
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    return tmp_path
 
 
 def train(faces: Faces, name: str, *more: str) -> None:

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,17 +49,9 @@ PRESETS = {
 
 
 @pytest.fixture(autouse=True)
-def quiet_signals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Jobs set signal handlers and work below the current folder."""
-    before = {
-        number: signal.getsignal(number)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
-    }
+def below_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs work below the current folder."""
     monkeypatch.chdir(tmp_path)
-    runner.stop.asked = False
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 def run(job: str, *arguments: str) -> int:
@@ -164,9 +155,9 @@ def test_help_of_a_model_lists_its_options(capsys: pytest.CaptureFixture[str]) -
     assert "model.width=16" in capsys.readouterr().out
 
 
-def model_of(preset: str) -> dict[str, Any]:
+def section(preset: str, name: str) -> dict[str, Any]:
     found: dict[str, Any] = config.read_yaml(ROOT / "jobs" / "presets" / f"{preset}.yaml")
-    return found.get("model", {})
+    return found.get(name, {})
 
 
 @pytest.mark.parametrize(
@@ -191,15 +182,18 @@ def test_dry_run_of_every_job_and_preset_plans_and_starts_nothing(
 
     runpy.run_path(str(ROOT / "jobs" / f"{job}.py"), run_name="__main__")
     name, names, default = found["job"]
-    wanted = model_of(preset)
-    usual = model_of(default).get("name", "")
+    wanted = section(preset, "model")
+    usual = section(default, "model").get("name", "")
     trains = wanted.get("name", usual)
     if usual and trains.split("/")[0] != usual.split("/")[0]:
         pytest.skip(f"{preset} trains {trains}, the job {usual}")
     arguments = [f"config={preset}", "dry_run=true", "cluster=local"]
     arguments.append(f"pack.recipe={faces.recipe}")
-    if "conditions" in wanted:  # of labels that this set has not
+    # labels that this set has not
+    if "conditions" in wanted:
         arguments.append("model.conditions=[Glasses]")
+    if "where" in section(preset, "pack"):
+        arguments.append("pack.where=Glasses == 1")
     try:
         command.start(name, names, default, arguments)
     except UserError as error:  # a preset of another model than the space searches, say

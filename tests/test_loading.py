@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +14,7 @@ from conftest import Faces
 from PIL import Image
 
 import facefactory
-from facefactory import UserError, command, runner
+from facefactory import UserError, command
 from facefactory.facts import Label
 from facefactory.loading import Loaded, codes_of
 
@@ -36,18 +35,13 @@ MODELS = {
 def runs(faces: Faces, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two tiny runs, a conditional GAN and a VAE, and eight pictures of the first."""
     home = tmp_path_factory.mktemp("loading")
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    before[signal.SIGUSR2] = signal.getsignal(signal.SIGUSR2)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
-        runner.stop.asked = False
         for name, options in MODELS.items():
             given = [f"run={name}", f"pack.recipe={faces.recipe}", *options, *TINY]
             command.start("train_gan", ("pack", "train"), "dcgan-orl32", given)
         for name in MODELS:
             command.start("generate", ("generate",), None, [f"run={name}", "generate.images=8"])
-    for number, handler in before.items():
-        signal.signal(number, handler)
     return home / "runs"
 
 

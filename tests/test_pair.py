@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +10,7 @@ import pytest
 from conftest import Faces, Pretended
 from PIL import Image
 
-from facefactory import UserError, command, process, rundir, runner
+from facefactory import UserError, command, process, rundir
 from facefactory.data.sets import index as indices
 from facefactory.data.sets.index import Index
 from facefactory.data.sets.loader import Shards
@@ -24,15 +22,9 @@ PAIR = ("pack", "pictures", "evaluate", "report")
 
 
 @pytest.fixture(autouse=True)
-def below_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Jobs set signal handlers and work below the current folder."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
-    before = {number: signal.getsignal(number) for number in numbers}
+def below_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs work below the current folder."""
     monkeypatch.chdir(tmp_path)
-    runner.stop.asked = False
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 def run(*arguments: str) -> int:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +12,7 @@ import torch
 from conftest import Faces
 from PIL import Image
 
-from facefactory import UserError, command, process, registry, runner
+from facefactory import UserError, command, process, registry
 from facefactory.data import Pack
 from facefactory.data.packing import pack, recipes
 from facefactory.data.sets import index as indexes
@@ -227,15 +225,10 @@ MODELS = {
 
 
 @pytest.fixture
-def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Jobs set signal handlers and work below the current folder."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
-    before = {number: signal.getsignal(number) for number in numbers}
+def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Jobs work below the current folder."""
     monkeypatch.chdir(tmp_path)
-    runner.stop.asked = False
-    yield tmp_path
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    return tmp_path
 
 
 def run(job: str, stages: tuple[str, ...], preset: str | None, *arguments: str) -> int:

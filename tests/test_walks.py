@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +13,7 @@ from conftest import Faces
 from PIL import Image
 from torch import Tensor
 
-from facefactory import command, runner, sampling
+from facefactory import command, sampling
 from facefactory.draws import normal
 
 NONE = torch.empty(1, 0)
@@ -88,14 +86,9 @@ def test_truncation_leads_from_one_image_to_all_of_them(model: Plain) -> None:
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
-    before = {number: signal.getsignal(number) for number in numbers}
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    runner.stop.asked = False
-    yield tmp_path
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    return tmp_path
 
 
 def generate(*options: str) -> None:
