@@ -198,7 +198,7 @@ def levels_of(facts: Facts, doublings: int) -> int:
     if not 0 <= doublings <= most or most == 0:
         raise UserError(
             f"doublings={doublings} for images of {facts.height}x{facts.width} pixels (height x width), whose sides "
-            f"can be halved {most} times; give at most that, and images whose sides are a start grid x 2^n."
+            f"can be halved {most} times; allowed are at most that, and images whose sides are a start grid x 2^n."
         )
     usual = [levels for levels in range(1, most + 1) if min(sides) >> levels >= LEAST]
     return doublings or max(usual, default=1)
