@@ -92,7 +92,8 @@ def draw_face(person: int, number: int) -> Image.Image:
     return image
 
 
-HANDLERS = {number: signal.getsignal(number) for number in STOPS}
+# as in a shell's foreground; what is started behind an ampersand ignores SIGINT
+HANDLERS = dict.fromkeys(STOPS, signal.SIG_DFL) | {signal.SIGINT: signal.default_int_handler}
 
 
 @pytest.fixture(autouse=True)
