@@ -41,17 +41,9 @@ licence: none needed
 """
 
 
-# fixtures that take half a minute: one worker makes them, and has all tests of theirs
-DEAR = {"test_jobs.py": "trained", "test_planted.py": "known"}
-
-
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest tests come first, so that no worker ends with one of them while the others wait."""
     items.sort(key=lambda item: item.path.name != "test_survival.py")
-    for item in items:
-        if DEAR.get(item.path.name) in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @dataclass(frozen=True)
