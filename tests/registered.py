@@ -24,6 +24,8 @@ SMALL = {
     "g_widths": [8, 4],
     "d_widths": [4, 8],
     "levels": 2,
+    "widths": [8, 8, 4],
+    "group": 4,
     "memory": 16,
     "z_top": 3,
     "maps": 1,

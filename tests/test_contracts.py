@@ -22,7 +22,7 @@ from facefactory.data.sets.index import Index
 from facefactory.data.sets.loader import Shards, batches
 from facefactory.facts import Label
 from facefactory.ranks import World
-from facefactory.training import Optimiser, Training, optimisers
+from facefactory.training import Optimiser, Training, ema, optimisers
 from facefactory.training.trainer import Cadence, Trainer, fit
 
 CONDITIONAL = '''
@@ -119,9 +119,10 @@ GAN = {"name": "gan/dcgan", "width": 4, "z_dim": 4, "depth": 2, "g_norm": "group
 SCHEDULES: dict[str, Any] = {
     "lr": {"0": 0.01, "0.06": 0.001},
     "modules": {
-        "decoder": {"lr": {"0": 0.0, "0.036": 0.02}, "kind": "rmsprop", "betas": [0.0, 0.9]}
+        "decoder": {"lr": {"0": 0.0, "0.036": 0.02}, "kind": "rmsprop", "betas": [0.0, 0.9]},
+        "encoder": {"betas": [0.0, {"0": 0.5, "0.06": 0.99, "shape": "cosine"}]},
     },
-    "ema_half_lives_kimg": [0.001, 0.1],
+    "ema_half_lives_kimg": [0.001, {"0": 0.0, "0.06": 0.1}],
 }
 
 
@@ -195,8 +196,9 @@ def test_a_toy_goes_on_as_if_nothing_had_happened(
     if kind == "stateful":
         assert whole.own["level"] != 0
         assert not torch.equal(whole.own["critic.weight"], torch.full((1, 4), 0.1))
-        assert list(whole.averages) == ["0.001", "0.1"]
-        assert not same(whole.averages["0.001"], whole.averages["0.1"])
+        fixed, scheduled = whole.averages.values()
+        assert list(whole.averages) == ["0.001", '{"0": 0.0, "0.06": 0.1}']
+        assert not same(fixed, scheduled)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -305,8 +307,51 @@ def test_a_schedule_is_linear_between_its_points_and_flat_outside(
     assert schedule.at(0.3, kimg) == 0.3
 
 
+@pytest.mark.parametrize(("kimg", "value"), [(0, 1.0), (10, 0.75), (15, 0.5), (30, 0.0)])
+def test_a_schedule_may_go_by_half_a_cosine(kimg: float, value: float) -> None:
+    points = schedule.checked({0: 1, 30: 0, "shape": "cosine"})
+    assert points == {"0": 1.0, "30": 0.0, "shape": "cosine"}
+    assert schedule.checked(points) == points
+    assert schedule.at(points, kimg) == pytest.approx(value)
+    assert schedule.least(points) == 0
+    assert schedule.most(points) == 1
+
+
+def test_a_line_is_no_shape_that_needs_a_word() -> None:
+    assert schedule.checked({0: 1, 5: 2, "shape": "linear"}) == schedule.checked({0: 1, 5: 2})
+
+
+def test_betas_follow_the_clock() -> None:
+    betas = [{0: 0.5, 10: 0.0}, {0: 0.9, 10: 0.99}]
+    for kind, names in {"adam": ("betas",), "rmsprop": ("momentum", "alpha")}.items():
+        wanted = Training(betas=betas, optimiser=kind).optimiser_of("generator")  # type: ignore[arg-type]
+        optimiser = optimisers.build(wanted, [torch.nn.Parameter(torch.ones(2))])
+        for kimg, pair in {0: (0.5, 0.9), 5: (0.25, 0.945), 20: (0.0, 0.99)}.items():
+            optimisers.set_clock(optimiser, wanted, kimg)
+            (group,) = optimiser.param_groups
+            values = group["betas"] if kind == "adam" else [group[name] for name in names]
+            assert list(values) == pytest.approx(list(pair))
+
+
+def test_a_scheduled_half_life_is_what_it_says() -> None:
+    model = torch.nn.Linear(1, 1)
+    averages = [ema.Average(model, (".",), half_life) for half_life in (2.0, {"0": 2.0, "9": 2.0})]
+    before = model.weight.item()
+    model.weight.data += 1
+    for average in averages:
+        average.update(clock=2000, batch_size=2000)
+    ramped, scheduled = [average.model.weight.item() - before for average in averages]
+    assert scheduled == pytest.approx(0.5)
+    assert ramped > 0.99  # at most 0.1 kimg at a clock of 2
+
+
 @pytest.mark.parametrize(
-    "value", ["fast", True, {}, {-1: 0.1}, {"start": 0.1}, {0: "x"}, float("nan"), [1]]
+    "value",
+    [
+        *("fast", True, {}, {-1: 0.1}, {"start": 0.1}, {0: "x"}, float("nan"), [1]),
+        *({"shape": "cosine"}, {0: 1.0, "shape": "steps"}),
+    ],
+    ids=str,
 )
 def test_what_is_no_schedule_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match="kimg"):
@@ -326,7 +371,7 @@ def test_each_network_has_its_own_optimiser() -> None:
     }.items():
         wanted = Optimiser(kind, {"0": 1.0, "10": 0.0}, (0.0, 0.9), 0.0)  # type: ignore[arg-type]
         optimiser = optimisers.build(wanted, [weights])
-        optimisers.set_lr(optimiser, wanted, 5.0)
+        optimisers.set_clock(optimiser, wanted, 5.0)
         assert type(optimiser).__name__ == made
         assert optimiser.param_groups[0]["lr"] == 0.5
 
@@ -345,6 +390,10 @@ def test_each_network_has_its_own_optimiser() -> None:
         ({"modules": {"generator": {"lr": "x"}}}, r"training\.modules\.generator\.lr='x'"),
         ({"lr": -1.0}, r"training\.lr=-1\.0; a learning rate is at least 0"),
         ({"betas": [0.5]}, r"training\.betas=\[0\.5\]; give two numbers"),
+        ({"betas": [0.5, {"0": 1.0}]}, r"training\.betas=\[0\.5, .*; give two numbers"),
+        ({"betas": [-0.5, 0.9]}, r"training\.betas=-0\.5; each is at least 0"),
+        ({"betas": ["x", 0.9]}, r"training\.betas='x': 'x' is no number"),
+        ({"ema_half_lives_kimg": [-1.0]}, r"ema_half_lives_kimg=-1\.0; a half-life is at least 0"),
         ({"ema_half_lives_kimg": []}, r"ema_half_lives_kimg=\[\]; give at least one"),
     ],
 )

@@ -148,7 +148,7 @@ def test_it_trains_a_little(
     model = CONTENTS[preset]["model"]
     options = command.registry.options("models", model["name"])
     small = {name: value for name, value in SMALL.items() if name in options}
-    for name in ("g_widths", "d_widths"):
+    for name in ("g_widths", "d_widths", "widths"):
         if name in model:
             small[name] = [8] * len(model[name])
     given = [f"model.{name}={value}" for name, value in small.items()]

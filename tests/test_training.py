@@ -615,6 +615,14 @@ def test_a_copy_that_lost_the_folder_writes_nothing(index: Index, trained: Path)
 # -- ranks -----------------------------------------------------------------------------------------------------------
 
 
+def disturb(model: nn.Module) -> None:
+    """Weights as they may be after some iterations: where some begin at 0, gradients do not reach those before them."""
+    draws = torch.Generator().manual_seed(1)
+    for weights in model.parameters():
+        noise = torch.randn(weights.shape, generator=draws)
+        weights.data += 0.02 * noise.to(weights)
+
+
 def gradients(
     index: Index, world: World, folder: Path, kind: str, accumulate: int
 ) -> dict[str, Any]:
@@ -623,6 +631,7 @@ def gradients(
     trainer = Trainer(make_task(index, folder, kind, batch_norm=False, **options), world)
     trainer.clock = 36
     step = trainer.step
+    disturb(trainer.model)
     stream = batches(
         trainer.task.shards,
         trainer.order,

@@ -5,7 +5,8 @@ the data, its keyword-only arguments are its options. Sub-modules that a phase t
 attributes with the field's names (`generator`, `discriminator`, `encoder`, `decoder`,
 `classifier`). A model that is conditioned on labels names them in `conditions`, and takes them as the
 option of that name, so that a change of the labels trains it anew; `c` [N, columns] is then what
-facefactory/conditions.py makes of them, and has no columns for the others.
+facefactory/conditions.py makes of them, and has no columns for the others. A layer with a buffer that follows its
+weights moves it in `follow()`, which the training loop calls once an iteration; a forward leaves such buffers alone.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from facefactory.facts import Facts
 from facefactory.models import VAE
 from facefactory.objectives import Batch, Objective, Phase
 from facefactory.objectives.likelihoods import Likelihood
-from facefactory.schedule import at
+from facefactory.schedule import Points, at
 
 ACTIVE_NATS = 0.05  # a dimension with less KL than this carries nothing; interpret counts alike
 LIKELIHOOD = "objective.likelihood"  # the path of its own parameters
@@ -99,7 +99,7 @@ class Variational(nn.Module, Objective):
         """What the likelihood says."""
         return self.likelihood.health(scalars)
 
-    def equivalent(self, beta: float | dict[str, float]) -> str:
+    def equivalent(self, beta: float | Points) -> str:
         """A β in the convention of means, in words."""
         now = at(beta, 0.0)
         mean = now * self.z_dim / self.pixels

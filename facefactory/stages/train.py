@@ -86,8 +86,10 @@ class Component(Stage):
         return registry.module("models", run.model["name"]).Component
 
     def average(self, run: Run) -> str:
-        """The half-life of the first average [kimg]."""
-        return f"{run.training.ema_half_lives_kimg[0]:g}"
+        """The half-life of the first average [kimg], or its schedule."""
+        from facefactory.schedule import word
+
+        return word(run.training.ema_half_lives_kimg[0])
 
     def made(self, run: Run, folder: RunDir) -> Any:
         """The averaged networks."""

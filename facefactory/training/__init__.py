@@ -9,6 +9,7 @@ from facefactory import UserError
 from facefactory.config import key
 from facefactory.validation import nearest
 
+Schedule = float | dict[str, float | str]  # as facefactory.schedule checks it
 FROZEN = "discriminator"  # the network of which freeze_d speaks
 OptimiserKind = Literal["adam", "adamw", "rmsprop", "sgd"]
 
@@ -18,8 +19,8 @@ class Optimiser:
     """How one network learns."""
 
     kind: OptimiserKind
-    lr: float | dict[str, float]
-    betas: tuple[float, float]
+    lr: Schedule
+    betas: tuple[Schedule, Schedule]
     weight_decay: float
 
 
@@ -33,12 +34,13 @@ class Training:
     batch_size: int = key(16, "images per iteration over all ranks", low=1)
     accumulate: int = key(1, "parts a rank's share of the batch is cut into to save memory", low=1)
     optimiser: OptimiserKind = key("adam", "adam, adamw, rmsprop or sgd")
-    lr: Any = key(8e-4, "learning rate, or a schedule {kimg: rate, …}, linear between its points")
-    betas: list[float] = key(
+    lr: Any = key(
+        8e-4,
+        "learning rate, or a schedule {kimg: rate, …}, linear between its points (or shape: cosine)",
+    )
+    betas: list[Any] = key(
         [0.0, 0.99],
-        "Adam's β1 and β2; rmsprop: momentum and smoothing; sgd: momentum and unused",
-        low=0.0,
-        high=1.0,
+        "Adam's β1 and β2; rmsprop: momentum and smoothing; sgd: momentum and unused; each may be a schedule",
     )
     weight_decay: float = key(0.0, "weight decay", low=0.0)
     modules: dict[str, dict[str, Any]] = key(
@@ -59,8 +61,9 @@ class Training:
         False,
         "torch.compile each network (minutes at every start); after a break last bits may differ",
     )
-    ema_half_lives_kimg: list[float] = key(
-        [5.0], "half-lives of averaged weights, thousands of images; the first is scored", low=0.0
+    ema_half_lives_kimg: list[Any] = key(
+        [5.0],
+        "half-lives of averaged weights, thousands of images, or schedules; the first is scored",
     )
     augment: list[str] = key(
         ["brightness", "contrast", "translation"],
@@ -115,6 +118,7 @@ class Training:
             raise UserError(
                 "training.ema_half_lives_kimg=[]; give at least one, 0 for the weights themselves."
             )
+        self._half_lives()
         for name in self.modules:
             if name not in modules:
                 guess = nearest(name, modules)
@@ -151,10 +155,18 @@ class Training:
     def resolved(self) -> "Training":
         """The same with schedules as they are written down; UserError: one that cannot be."""
         own = {
-            path: {**one, **_lr(f"training.modules.{path}", one)}
+            path: {**one, **_scheduled(f"training.modules.{path}", one)}
             for path, one in self.modules.items()
         }
-        return dataclasses.replace(self, modules=own, **_lr("training", {"lr": self.lr}))
+        shared = _scheduled("training", {"lr": self.lr, "betas": self.betas})
+        return dataclasses.replace(
+            self, modules=own, ema_half_lives_kimg=self._half_lives(), **shared
+        )
+
+    def _half_lives(self) -> list[Schedule]:
+        """Half-lives as JSON keeps them; UserError: one that cannot be."""
+        where = "training.ema_half_lives_kimg"
+        return [_schedule(where, given, "a half-life") for given in self.ema_half_lives_kimg]
 
     def batch_per_rank(self) -> int:
         """Images per iteration on one rank.
@@ -177,19 +189,39 @@ def _shared(options: Training) -> dict[str, Any]:
     return {"lr": options.lr, "betas": options.betas, "weight_decay": options.weight_decay}
 
 
-def _lr(where: str, given: dict[str, Any]) -> dict[str, Any]:
-    """A learning rate, if one is given, as JSON keeps it."""
-    if "lr" not in given:
-        return {}
+def _scheduled(where: str, given: dict[str, Any]) -> dict[str, Any]:
+    """A learning rate and betas, as far as they are given, as JSON keeps them."""
+    checked: dict[str, Any] = {}
+    if "lr" in given:
+        checked["lr"] = _schedule(f"{where}.lr", given["lr"], "a learning rate")
+    if "betas" in given:
+        checked["betas"] = _betas(f"{where}.betas", given["betas"])
+    return checked
+
+
+def _schedule(where: str, given: Any, what: str) -> Schedule:
+    """A number or a schedule that is never below 0, as JSON keeps it; UserError: it is none."""
     from facefactory.schedule import checked, least
 
     try:
-        lr = checked(given["lr"])
+        schedule = checked(given)
     except ValueError as error:
-        raise UserError(f"{where}.lr={given['lr']!r}: {error}.") from None
-    if least(lr) < 0:
-        raise UserError(f"{where}.lr={given['lr']}; a learning rate is at least 0.")
-    return {"lr": lr}
+        raise UserError(f"{where}={given!r}: {error}.") from None
+    if least(schedule) < 0:
+        raise UserError(f"{where}={given}; {what} is at least 0.")
+    return schedule
+
+
+def _betas(where: str, given: list[Any]) -> list[Schedule]:
+    """Two of them, as JSON keeps them; UserError: they cannot be."""
+    from facefactory.schedule import most
+
+    betas = [_schedule(where, beta, "each") for beta in given]
+    if len(betas) != 2 or max(map(most, betas)) >= 1:
+        raise UserError(
+            f"{where}={given}; give two numbers from 0 to below 1, e.g. [0.0,0.99], or schedules of them."
+        )
+    return betas
 
 
 def _optimiser(where: str, given: dict[str, Any]) -> Optimiser:
@@ -202,10 +234,6 @@ def _optimiser(where: str, given: dict[str, Any]) -> Optimiser:
     kinds = typing.get_args(OptimiserKind)
     if given["kind"] not in kinds:
         raise UserError(f"{where}.kind={given['kind']!r}; allowed are {', '.join(kinds)}.")
-    betas = given["betas"]
-    if len(betas) != 2 or min(betas) < 0 or max(betas) >= 1:
-        raise UserError(
-            f"{where}.betas={betas}; give two numbers from 0 to below 1, e.g. [0.0,0.99]."
-        )
-    lr = _lr(where, given)["lr"]
-    return Optimiser(given["kind"], lr, (betas[0], betas[1]), float(given["weight_decay"]))
+    checked = _scheduled(where, given)
+    first, second = checked["betas"]
+    return Optimiser(given["kind"], checked["lr"], (first, second), float(given["weight_decay"]))

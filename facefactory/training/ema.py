@@ -6,7 +6,9 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-# The half-life is at most this share of the clock, so that the start is forgotten (Karras et al. 2020, ADA).
+from facefactory.schedule import Points, at
+
+# A half-life that is one number is at most this share of the clock, so that the start is forgotten (Karras et al. 2020, ADA).
 RAMP = 0.05
 
 
@@ -31,9 +33,11 @@ def _holds_none(part: nn.Module, copied: set[int]) -> bool:
 
 
 class Average:
-    """The moving average of a model's networks at `paths` with one half-life [thousands of images]."""
+    """The moving average of a model's networks at `paths` with one half-life [thousands of images], or a schedule of it."""
 
-    def __init__(self, model: nn.Module, paths: Sequence[str], half_life_kimg: float) -> None:
+    def __init__(
+        self, model: nn.Module, paths: Sequence[str], half_life_kimg: float | Points
+    ) -> None:
         self.paths = ["" if path == "." else path for path in paths]
         self.half_life_kimg = half_life_kimg
         self.model = averaged_copy(model, paths)
@@ -50,7 +54,9 @@ class Average:
     @torch.no_grad()
     def update(self, clock: int, batch_size: int) -> None:
         """Move towards the model after `batch_size` images; buffers are copied."""
-        half_life = min(self.half_life_kimg * 1000, RAMP * clock)
+        half_life = at(self.half_life_kimg, clock / 1000) * 1000
+        if not isinstance(self.half_life_kimg, dict):
+            half_life = min(half_life, RAMP * clock)
         decay = 0.5 ** (batch_size / max(half_life, 1e-8))
         torch._foreach_lerp_(self._old, self._new, 1 - decay)
         for kept, current in zip(self._old_buffers, self._new_buffers, strict=True):

@@ -1,4 +1,4 @@
-"""Optimisers by name, one a network, with learning rates that are functions of the clock."""
+"""Optimisers by name, one a network, whose learning rates and betas are functions of the clock."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -14,7 +14,7 @@ def build(
     wanted: Optimiser, parameters: Iterable[nn.Parameter], fused: bool = False
 ) -> torch.optim.Optimizer:
     """The optimiser of a network's parameters; `fused`: in one kernel, where the kind has one."""
-    first, second = wanted.betas
+    first, second = [at(beta, 0.0) for beta in wanted.betas]
     common: dict[str, Any] = {"lr": at(wanted.lr, 0.0), "weight_decay": wanted.weight_decay}
     if wanted.kind == "rmsprop":
         return torch.optim.RMSprop(
@@ -27,9 +27,16 @@ def build(
     return kind(parameters, betas=(first, second), **common)
 
 
-def set_lr(
+def set_clock(
     optimiser: torch.optim.Optimizer, wanted: Optimiser, kimg: float, share: float = 1.0
 ) -> None:
-    """Set the learning rate of a clock [thousands of images], or a share of it."""
+    """Set what a clock [thousands of images] says: the learning rate, or a share of it, and the betas."""
+    first, second = [at(beta, kimg) for beta in wanted.betas]
     for group in optimiser.param_groups:
         group["lr"] = at(wanted.lr, kimg) * share
+        if "betas" in group:
+            group["betas"] = (first, second)
+        else:
+            group["momentum"] = first
+        if "alpha" in group:
+            group["alpha"] = second

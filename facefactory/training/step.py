@@ -130,6 +130,9 @@ class Step:
         self.players = {phase.name: self._player(phase) for phase in objective.phases}
         for part in (model, objective):
             part.requires_grad_(False)  # what no phase names stays frozen
+        self.following: list[Any] = [
+            layer for layer in model.modules() if hasattr(layer, "follow")
+        ]
         self.averages = [
             Average(model, objective.averaged, half_life)
             for half_life in options.ema_half_lives_kimg
@@ -181,12 +184,14 @@ class Step:
                 if iteration % (LOOKED * player.interval) == 0 and not player.scaler.is_enabled():
                     log.add({f"gradient_{name}": _size(player.parameters)})
                 for path in player.modules:
-                    optimisers.set_lr(
+                    optimisers.set_clock(
                         self.optimisers[path], self.wanted[path], clock / 1000, self.lr_share
                     )
                     player.scaler.step(self.optimisers[path])
                 player.scaler.update()
 
+        for layer in self.following:
+            layer.follow()
         self.objective.after(clock / 1000, self.world.sum)
         for average in self.averages:
             average.update(clock + size, size)

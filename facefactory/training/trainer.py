@@ -17,6 +17,7 @@ from facefactory.data.sets.loader import Shards
 from facefactory.draws import CPU_ALGORITHM
 from facefactory.facts import Facts
 from facefactory.ranks import Vote, World
+from facefactory.schedule import word
 from facefactory.training import (
     FROZEN,
     Training,
@@ -173,7 +174,7 @@ class Trainer:
             facts=checkpoint.plain(self.facts),
             networks=dict(self.model.state_dict()),
             own=dict(self.objective.state_dict()),
-            averages={f"{one.half_life_kimg:g}": one.state() for one in self.step.averages},
+            averages={word(one.half_life_kimg): one.state() for one in self.step.averages},
             optimisers={path: optimiser.state_dict() for path, optimiser in optimisers.items()},
             clock=self.clock,
             identity=self.task.identity,
@@ -226,7 +227,7 @@ class Trainer:
         self.model.load_state_dict(found.networks)
         self.objective.load_state_dict(found.own)
         for average in self.step.averages:
-            average.load(found.averages[f"{average.half_life_kimg:g}"])
+            average.load(found.averages[word(average.half_life_kimg)])
         for path, optimiser in self.step.optimisers.items():
             optimiser.load_state_dict(found.optimisers[path])
         for name, state in found.scalers.items():
