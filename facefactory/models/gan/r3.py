@@ -197,6 +197,7 @@ class Component(nn.Module):
             raise UserError(
                 f"group={group} with widths={widths}; allowed are divisors of twice each width."
             )
+
         self.z_dim = z_dim
         self.conditions = tuple(conditions)
         plan = Plan(

@@ -168,12 +168,15 @@ class Component(nn.Module):
         super().__init__()
         self.z_dim = z_dim
         self.conditions = tuple(conditions)
+        columns = columns_of(conditions, facts.labels)
+
+        # maps and channels, from the images to the smallest
         d_width = d_width or width
         smallest(facts, depth, KERNEL, z_dim=z_dim, width=width, d_width=d_width)
-        columns = columns_of(conditions, facts.labels)
         sizes = halves(facts, depth, KERNEL)
         widths = [width * min(2**level, WIDEST) for level in range(depth + 1)]
         d_widths = [d_width * min(2**level, WIDEST) for level in range(depth + 1)]
+
         self.generator = Generator(sizes, widths, facts.channels, z_dim, g_norm, columns)
         self.discriminator = Discriminator(d_widths, facts.channels, columns)
 
