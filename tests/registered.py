@@ -34,6 +34,8 @@ SMALL = {
     "prior_width": 8,
     "stable_kimg": 0.001,  # all levels compute in the second of six iterations of 12 images
     "fade_kimg": 0.006,
+    "w_dim": 4,
+    "mixing": 0.5,
 }
 ALONE = {"deviation_group": 1}  # options with which no image sees its batch, beside norms
 LAZY = {"interval": 2}  # several times in six iterations

@@ -221,7 +221,7 @@ MISTAKES = {
     "model.width=wide": "a whole number",
     "model.depth=9": "depth=9",
     "objective.critic=hing": "hinge",
-    "training.augment=[flip]": "allowed are brightness",
+    "training.augment=[flip]": "allowed are anisotropic, brightness",
     "pack.root=nowhere": "not a folder",
     "pack.resolution=64x": "HEIGHTxWIDTH as in 218x178",
     "pack.labels=nowhere.csv": "no label table",

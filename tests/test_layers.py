@@ -112,7 +112,7 @@ ALLOWED = {  # package -> what its files import of ours, beside their own packag
     },
     "trials": {"rundir"},
     "data": {"config", "facts", "registry", "rundir", "surroundings", "validation"},
-    "models": {"conditions", "facts", "schedule"},
+    "models": {"conditions", "draws", "facts", "schedule"},
     "objectives": {"draws", "facts", "models", "registry", "schedule"},
     "facts": set(),
     "foreign": {"facts", "registry", "rundir"},

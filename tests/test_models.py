@@ -140,7 +140,12 @@ def test_an_impossible_depth_is_refused(name: str, side: int, depth: int, most: 
 @with_option("depth")
 @pytest.mark.parametrize(("side", "depth"), [(16, 1), (16, 3), (20, 3), (23, 3)])
 def test_every_possible_depth_fits(name: str, side: int, depth: int) -> None:
-    check(build(name, facts(side), depth=depth), facts(side))
+    try:
+        model = build(name, facts(side), depth=depth)
+    except UserError as error:  # of networks that halve without a rest
+        assert side % 2**depth and "sides that are multiples of 8" in str(error)
+        return
+    check(model, facts(side))
 
 
 def test_stages_gives_the_smallest_side() -> None:

@@ -343,6 +343,144 @@ def test_consistency_is_how_differently_mirror_images_are_judged() -> None:
     assert term(seen, model, doubled).min() > 0
 
 
+class LinearInW(nn.Module):
+    """A generator whose image is A w, w = 2 z: with orthonormal columns of A, ‖Aᵀy‖ is the norm of part of y."""
+
+    z_dim = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        draws = torch.Generator().manual_seed(2)
+        self.weight = nn.Parameter(torch.randn(3, 2 * 4 * 4, generator=draws))
+        self.generator = self
+
+    def to_w(self, z: Tensor, c: Tensor) -> Tensor:
+        return (2 * z).requires_grad_()
+
+    mapping = to_w
+
+    def synthesis(self, w: Tensor, draws: Any, purpose: str) -> Tensor:
+        return (w @ self.weight).view(-1, 2, 4, 4)
+
+
+def test_path_lengths_of_a_generator_that_is_linear_in_w_are_known() -> None:
+    model = LinearInW()
+    term = registry.build(TERMS, {"name": "path_length", "decay": 0.75, "interval": 8})
+    assert term.trains == "generator"
+    assert term.interval == 8
+    assert term.weight(0.0) == 2.0
+    batch = batch_of(IMAGES)
+    y = batch.draws.normal("path_length", 32) / 4  # √(4 · 4)
+    lengths = (y @ model.weight.T).norm(dim=1)
+
+    # the average is 0, then a quarter of what all ranks saw
+    torch.testing.assert_close(term(None, model, batch), lengths.square())
+    term.after(0.0, lambda values: values * 2)
+    torch.testing.assert_close(term.average, lengths.mean().detach() / 4)
+    term.after(0.0, lambda values: values)  # an iteration in which it was not due
+    torch.testing.assert_close(term.average, lengths.mean().detach() / 4)
+    value = term(None, model, batch)
+    torch.testing.assert_close(value, (lengths - term.average).square())
+
+    # it is differentiable, as the phase needs
+    known = (lengths - term.average).square()
+    (found,) = torch.autograd.grad(value.sum(), model.weight)
+    (wanted,) = torch.autograd.grad(known.sum(), model.weight)
+    torch.testing.assert_close(found, wanted)
+
+
+def test_path_length_is_refused_where_there_is_no_w() -> None:
+    facts = Facts(16, 16, 1)
+    spec = {"name": "adversarial", "terms": {"path_length": {}}}
+    with pytest.raises(UserError, match="gan/dcgan as it is: that has no to_w"):
+        trainer.check({"name": "gan/dcgan", "depth": 2}, spec, Training(), facts)
+    trainer.check({"name": "gan/stylegan2", "depth": 2}, spec, Training(), facts)
+
+
+@pytest.mark.parametrize(
+    ("share", "wanted"),
+    [
+        (1.0, 0.4),
+        (0.85, 0.4),
+        (0.75, 0.0),
+        (0.0, 0.0),
+    ],
+)
+def test_adaptive_strength_moves_at_its_speed_towards_its_target(
+    share: float, wanted: float
+) -> None:
+    """20 images an iteration, `share` of them called real: r = 2 share - 1; 400 of 1000 images are seen."""
+    options = {"name": "adaptive", "rise_kimg": 1.0, "interval": 4}
+    strength = registry.build("objectives.strengths", options)
+    logits = torch.where(torch.arange(20) < 20 * share, 1.0, -1.0)
+    course = []
+    for _ in range(20):
+        strength.see(logits[:10])
+        strength.see(logits[10:])
+        strength.after(0.0, lambda values: values)
+        course.append(strength.p(0.0).item())
+    assert course[-1] == pytest.approx(wanted)
+    if wanted:
+        assert course[:8] == pytest.approx([0, 0, 0, 0.08, 0.08, 0.08, 0.08, 0.16])
+
+    # it goes back as fast, and no further than to 0
+    for _ in range(24):
+        strength.see(-logits.abs())
+        strength.after(0.0, lambda values: values)
+    assert strength.p(0.0) == 0
+
+
+def test_ranks_move_the_strength_together_and_it_has_a_ceiling() -> None:
+    options = {
+        "name": "adaptive",
+        "rise_kimg": 0.1,
+        "interval": 2,
+        "most": 0.5,
+    }
+    alone = registry.build("objectives.strengths", options)
+    shared = registry.build("objectives.strengths", options)
+    for number in range(5):
+        alone.see(torch.ones(16))
+        shared.see(torch.ones(8))
+        alone.after(0.0, lambda values: values)
+        shared.after(0.0, lambda values: values * 2)
+        moves = (number + 1) // 2
+        assert alone.p(0.0).item() == pytest.approx(min(0.5, 0.32 * moves))
+        kept = alone.state_dict()
+        assert kept.keys() == {"probability", "seen", "iterations"}
+        for name, value in shared.state_dict().items():
+            assert torch.equal(value, kept[name])
+
+
+def test_the_strength_reaches_every_image_that_is_judged() -> None:
+    shares: list[Any] = []
+
+    def augment(images: Tensor, purpose: str, p: Any = 1.0) -> Tensor:
+        shares.append(p)
+        return images
+
+    scheduled = {"name": "scheduled", "p": {"0": 0.25, "1": 0.75}}
+    made = objective("adversarial", strength=scheduled)
+    for phase in made.phases:
+        _, shown = made.loss(phase.name, LinearGAN(), batch_of(IMAGES, augment=augment))
+        assert shown["augment_p"] == 0.25
+    assert shares == [0.25] * 3
+
+    # D is sure of its real images: p rises
+    adaptive = {"name": "adaptive", "rise_kimg": 0.01, "interval": 1}
+    made = objective("adversarial", strength=adaptive)
+    model = LinearGAN(scale=0.0)
+    model.head.bias.data.fill_(1.0)
+    for wanted in (0.0, 0.5, 1.0):
+        _, shown = made.loss("discriminator", model, batch_of(IMAGES, augment=augment))
+        made.after(0.0, lambda values: values)
+        assert shown["augment_p"] == wanted
+    assert made.state_dict()["strength.probability"] == 1
+
+    with pytest.raises(UserError, match=r"scheduled: p=1\.5; allowed are 0 to 1"):
+        objective("adversarial", strength={"name": "scheduled", "p": 1.5})
+
+
 @pytest.mark.parametrize("value", [-1.0, {"0": 1.0, "5": -0.1}], ids=str)
 @pytest.mark.parametrize(("name", "option"), WEIGHTS)
 def test_a_term_refuses_a_weight_below_zero(name: str, option: str, value: Any) -> None:

@@ -37,6 +37,7 @@ CONTRACTS = {
     "objectives": ("Component",),
     "objectives.critics": ("Component",),
     "objectives.likelihoods": ("Component",),
+    "objectives.strengths": ("Component",),
     "objectives.terms": ("Component",),
     "stages": ("Component",),
     "training.augmentations": ("apply",),

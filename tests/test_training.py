@@ -869,6 +869,9 @@ def applied(kind: str, images: Tensor, u: Tensor) -> Tensor:
 FACES = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
+STILL = {("x_flip", 0.999), ("rotation_90", 0.0)}  # draws that leave an image as it is
+
+
 @pytest.mark.parametrize("kind", AUGMENTATIONS)
 @pytest.mark.parametrize("value", [0.0, 0.3, 0.999])
 def test_augmentation_keeps_the_shape_and_does_something(kind: str, value: float) -> None:
@@ -876,10 +879,22 @@ def test_augmentation_keeps_the_shape_and_does_something(kind: str, value: float
     assert found.shape == FACES.shape
     assert found.dtype == FACES.dtype
     assert torch.isfinite(found).all()
-    assert not torch.equal(found, FACES)
+    assert torch.equal(found, FACES) is ((kind, value) in STILL)
 
 
-@pytest.mark.parametrize("kind", ["brightness", "contrast", "saturation", "translation"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "brightness",
+        "contrast",
+        "saturation",
+        "translation",
+        "integer_translation",
+        "scale",
+        "anisotropic",
+        "rotation",
+    ],
+)
 def test_the_middle_draw_changes_nothing(kind: str) -> None:
     assert torch.allclose(
         augmentations.augment(FACES, "real", [kind], draws_of(0.5)), FACES, atol=1e-6
@@ -913,6 +928,47 @@ def test_each_augmentation_does_what_its_name_says() -> None:
     assert blank[:, :, 5:13, 5:13].all()
 
 
+def test_turns_mirrors_and_moves_are_those_of_the_image() -> None:
+    def at(kind: str, value: float) -> Tensor:
+        return applied(kind, FACES, torch.full((4, 2), value))
+
+    assert torch.equal(at("x_flip", 0.2), FACES.flip(3))
+    for quarters in range(4):
+        turned = FACES.rot90(quarters, (2, 3))
+        assert torch.equal(at("rotation_90", quarters / 4 + 0.1), turned)
+        assert torch.allclose(at("rotation", (quarters / 4 + 0.5) % 1), turned, atol=1e-5)
+    oblong = applied("rotation_90", FACES[..., :10], torch.full((4, 2), 0.6))
+    assert torch.equal(oblong, FACES[..., :10].flip(2, 3))
+
+    # 2 pixels up and to the left; what comes in is the mirror image
+    moved = at("integer_translation", 0.999)
+    kept = FACES[:, :, 2:, 2:]
+    beyond = FACES[:, :, -3:-1, 2:].flip(2)
+    assert torch.equal(moved[:, :, :-2, :-2], kept)
+    assert torch.equal(moved[:, :, -2:, :-2], beyond)
+
+
+@pytest.mark.parametrize(("kind", "rows"), [("scale", 2**0.2), ("anisotropic", 2**-0.2)])
+def test_scales_are_those_of_a_ramp(kind: str, rows: float) -> None:
+    ramp = torch.arange(16.0).view(1, 1, 16, 1).expand(1, 1, 16, 16) - 7.5
+    one_deviation = torch.full((1, 2), 0.8413447)
+    for image, times in ((ramp, rows), (ramp.mT, 2**0.2)):
+        found = applied(kind, image.contiguous(), one_deviation)
+        wanted = image / times
+        inside = slice(4, -4)
+        torch.testing.assert_close(found[..., inside, inside], wanted[..., inside, inside])
+
+
+def test_each_kind_comes_to_a_share_of_the_images() -> None:
+    images = torch.zeros(1000, 1, 4, 4)
+    draws = Draws(0, 0, 1000, 0, 1000, torch.device("cpu"))
+    for p in (0.0, 0.3, torch.tensor(0.3), 1.0):
+        kinds = ["brightness"]
+        found = augmentations.augment(images, "real", kinds, draws.uniform, p)
+        changed = (found[:, 0, 0, 0] != 0).sum().item()
+        assert changed == pytest.approx(1000 * p, abs=40)
+
+
 def test_every_shift_is_equally_likely() -> None:
     u = (torch.arange(1000).view(-1, 1) + 0.5).expand(-1, 2) / 1000
     spot = torch.zeros(1000, 1, 16, 16)
@@ -932,7 +988,8 @@ def test_each_image_has_its_own_draws() -> None:
 def test_an_unknown_augmentation_is_refused() -> None:
     augmentations.check(AUGMENTATIONS)
     with pytest.raises(
-        UserError, match=r"training\.augment has 'rotate'; allowed are brightness, contrast"
+        UserError,
+        match=r"training\.augment has 'rotate'; allowed are anisotropic, brightness, contrast",
     ):
         augmentations.check(["brightness", "rotate"])
 

@@ -11,6 +11,7 @@ weights moves it in `follow()`, which the training loop calls once an iteration;
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -42,6 +43,33 @@ class Clocked(Protocol):
 
     # real images [N, C, H, W] -> as they are trained on at that clock
     def shown(self, images: Tensor) -> Tensor: ...
+
+
+class Stochastic(GAN, Protocol):
+    """A GAN whose generator draws more than z while it is trained: noise of its layers, a second z."""
+
+    stochastic: bool
+
+    # (z, c, draws, purpose) -> images; without draws, as anywhere else, of a z the same image
+    generator: Any
+
+
+class HasW(Generative, Protocol):
+    """A generator that turns z into a w first: there walks are straighter, and truncation goes towards its mean."""
+
+    w_dim: int
+
+    # [N, z_dim], c -> w [N, w_dim]; psi: 0 = their mean, 1 = as they are
+    def to_w(self, z: Tensor, c: Tensor, psi: float = 1.0) -> Tensor: ...
+
+    def from_w(self, w: Tensor) -> Tensor: ...  # [N, w_dim] -> images [N, C, H, W] in -1…1
+
+
+class Remembers(Protocol):
+    """A model with buffers that move with what the networks saw."""
+
+    # once an iteration, on all ranks: `total` sums over ranks
+    def after(self, kimg: float, total: Callable[[Tensor], Tensor]) -> None: ...
 
 
 class Starts(Protocol):

@@ -41,7 +41,8 @@ class Batch:
     iteration: int
     kimg: float  # the clock, thousands of images
     draws: Draws  # of this slice: `draws.normal(purpose, n)` is [b, n]
-    augment: Callable[[Tensor, str], Tensor]  # (images, purpose) -> augmented images of this slice
+    # (images, purpose) -> augmented images of this slice; p=…: each kind with this probability
+    augment: Callable[..., Tensor]
     set_size: int = 1  # images that the training draws from
 
 

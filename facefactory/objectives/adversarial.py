@@ -2,6 +2,8 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any
 
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 from facefactory.models import GAN
 from facefactory.objectives import Batch, Objective, Phase, _players
 from facefactory.objectives.critics import Critic, Seen
+from facefactory.objectives.strengths import Strength
 from facefactory.objectives.terms import Term
 from facefactory.registry import Nested
 
@@ -20,6 +23,7 @@ class Component(nn.Module, Objective):
     Args:
         critic: how logits are judged: a name of objectives/critics, or {name: …, its options}.
         terms: regularisers, e.g. {r1: {gamma: 1.0, interval: 8}}: names of objectives/terms and their options.
+        strength: how likely each of training.augment is applied: a name of objectives/strengths, or {name: …, its options}.
     """
 
     phases = (Phase("discriminator", ("discriminator",)), Phase("generator", ("generator",)))
@@ -31,10 +35,12 @@ class Component(nn.Module, Objective):
         *,
         critic: Annotated[Any, Nested("objectives.critics")] = "non_saturating",
         terms: Annotated[Any, Nested("objectives.terms", many=True)] = {"r1": {}},  # noqa: B006
+        strength: Annotated[Any, Nested("objectives.strengths")] = "scheduled",
     ) -> None:
         super().__init__()
         self.critic: Critic = critic
         self.terms: dict[str, Term] = terms
+        self.strength: Strength = strength
         self.remembering = nn.ModuleList()  # for checkpoints to keep
         for term in self.terms.values():
             self.needs = (*self.needs, *term.needs)
@@ -43,6 +49,10 @@ class Component(nn.Module, Objective):
 
     def loss(self, phase: str, model: GAN, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of `discriminator` or `generator`."""
+        p = self.strength.p(batch.kimg)
+        always = isinstance(p, float) and p == 1
+        if not always:
+            batch = replace(batch, augment=partial(batch.augment, p=p))
         due = {
             name: term
             for name, term in self.terms.items()
@@ -58,10 +68,15 @@ class Component(nn.Module, Objective):
                 extra = term(seen, model, batch).mean()
                 shown[name] = extra
                 value = value + extra * (term.weight(batch.kimg) * term.interval)
+        if not always:
+            shown["augment_p"] = torch.zeros_like(value) + p
+        if phase == "discriminator":
+            self.strength.see(seen.real_logits)
         return value, shown
 
     def after(self, kimg: float, total: Callable[[Tensor], Tensor]) -> None:
-        """Terms move their buffers."""
+        """Terms and the augmentation's strength move their buffers."""
+        self.strength.after(kimg, total)
         for term in self.terms.values():
             term.after(kimg, total)
 
@@ -78,7 +93,7 @@ class Component(nn.Module, Objective):
     ) -> tuple[Seen, Tensor, dict[str, Tensor]]:
         needed = {images for term in due.values() for images in term.differentiates}
         with torch.no_grad():
-            fake = model.generator(batch.draws.normal("z_discriminator", model.z_dim), batch.c)
+            fake = generated(model, batch, "discriminator")
         fake = fake.detach().requires_grad_("fake" in needed)
         real = batch.images.detach().requires_grad_("real" in needed)
 
@@ -99,7 +114,7 @@ class Component(nn.Module, Objective):
     def _generator(
         self, model: GAN, batch: Batch, due: dict[str, Term]
     ) -> tuple[Seen, Tensor, dict[str, Tensor]]:
-        fake = model.generator(batch.draws.normal("z_generator", model.z_dim), batch.c)
+        fake = generated(model, batch, "generator")
         fake_logits = model.discriminator(batch.augment(fake, "fake_generator"), batch.c)
         real_logits = fake_logits.new_empty(0)
         if self.critic.pairs:
@@ -110,6 +125,14 @@ class Component(nn.Module, Objective):
         seen = Seen(batch.images, fake, real_logits, fake_logits)
         value = self.critic.generator(seen).mean()
         return seen, value, {"loss_g": value}
+
+
+def generated(model: GAN, batch: Batch, purpose: str) -> Tensor:
+    """A generated image for each of a batch, [b, C, H, W]."""
+    z = batch.draws.normal(f"z_{purpose}", model.z_dim)
+    more = (batch.draws, purpose) if getattr(model, "stochastic", False) else ()
+    images: Tensor = model.generator(z, batch.c, *more)
+    return images
 
 
 @contextlib.contextmanager

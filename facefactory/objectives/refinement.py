@@ -19,6 +19,7 @@ class Component(Adversarial):
     Args:
         critic: how logits are judged: a name of objectives/critics, or {name: …, its options}.
         terms: regularisers: names of objectives/terms and their options.
+        strength: how likely each of training.augment is applied: a name of objectives/strengths, or {name: …, its options}.
         weight: λ, a number or a schedule in kimg.
         rounds: how often an image is refined.
     """
@@ -35,10 +36,11 @@ class Component(Adversarial):
         *,
         critic: Annotated[Any, Nested("objectives.critics")] = "non_saturating",
         terms: Annotated[Any, Nested("objectives.terms", many=True)] = {},  # noqa: B006
+        strength: Annotated[Any, Nested("objectives.strengths")] = "scheduled",
         weight: Scheduled = 1.0,
         rounds: int = 1,
     ) -> None:
-        super().__init__(critic=critic, terms=terms)
+        super().__init__(critic=critic, terms=terms, strength=strength)
         if least(weight) < 0 or rounds < 1:
             raise UserError(
                 f"refinement: weight={weight}, rounds={rounds}; at least 0 and at least 1 are allowed."

@@ -67,7 +67,7 @@ class Training:
     )
     augment: list[str] = key(
         ["brightness", "contrast", "translation"],
-        "DiffAugment: brightness contrast saturation translation cutout",
+        "what D sees is changed by, in this order: files of training/augmentations; objective.strength says how often",
     )
     checkpoint_kimg: float = key(
         10.0, "thousands of images between checkpoints", low=0.001, identity=False

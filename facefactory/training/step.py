@@ -102,6 +102,7 @@ class Step:
         self.objective = objective
         self.labels = facts.labels
         self.conditions: tuple[str, ...] = getattr(model, "conditions", ())
+        self.model_after: Any = getattr(model, "after", lambda kimg, total: None)
         self.options = options
         self.data = data
         self.seed = seed
@@ -193,6 +194,7 @@ class Step:
         for layer in self.following:
             layer.follow()
         self.objective.after(clock / 1000, self.world.sum)
+        self.model_after(clock / 1000, self.world.sum)
         for average in self.averages:
             average.update(clock + size, size)
         self.tell(clock + size)
