@@ -13,7 +13,7 @@ sweep: $(INSTALLED)
 
 # a thread each: those of several workers would spin on each other's processors
 test: lint types
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 3 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 3
 
 torture: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --timeout 900

@@ -14,9 +14,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import Faces
-from test_jobs import base, quiet_signals, run
-
-assert quiet_signals  # a fixture of every test here
+from test_jobs import base, run
 
 # What jobs read back; pictures, pages, shards and logs are what they leave
 READ_BACK = {".json", ".jsonl", ".yaml", ".pt", ".npz", ".parquet"}

@@ -119,13 +119,6 @@ def slowness() -> float:
     return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One worker runs all tests of this folder, on one cluster."""
-    for item in items:
-        if item.path.parent == Path(__file__).parent:
-            item.add_marker(pytest.mark.xdist_group("slurm"))
-
-
 def why_not() -> str:
     """Why no dev cluster can run here; empty if one can. Installs the packages where they are missing."""
     if sys.platform != "linux":
