@@ -49,7 +49,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 TRAIN = Job("train", [["stages", "FOLDER", "train"]], "gpu", True, 4)
 CHAIN = [
     Job("prepare", [["stages", "r", "pack", "judge"]], "gpu", True),
-    Job("sweep", [["sweep", "r"]], "sweep", True, 4),
+    Job("sweep", [["sweep", "r"]], "sweep", True, 4, starts_ray=True),
     Job(
         "finalists", [["part", "r", "finalists", str(place)] for place in range(3)], "gpu", True, 2
     ),

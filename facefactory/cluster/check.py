@@ -134,7 +134,7 @@ def wrong(profile: Profile, folder: Path, seen: Site) -> list[str]:
     full = profile.gpus_per_node or profile.processes_per_node
     chain = [
         launch.Job("train", [["x"]], "gpu", True, full),
-        launch.Job("sweep", [["x"]], "sweep", True, full),
+        launch.Job("sweep", [["x"]], "sweep", True, full, starts_ray=True),
         launch.Job("report", [["x"]], "cpu", False),
     ]
     return site.problems(profile, launch.requests(chain, profile, folder), seen)

@@ -69,17 +69,17 @@ class Job:
     after: Literal["ok", "each", "any"] = "ok"
     share: str | None = None  # jobs of one name that follow each other become one
     opens: str | None = None  # the stage whose folder is made ready before its elements start
+    starts_ray: bool = False  # one task, which starts Ray on all nodes and decides for all trials
 
 
 def parameters(job: Job, profile: Profile, folder: Path, before: list[str]) -> dict[str, Any]:
     """submitit's parameters of a job; `before`: the ids of the jobs submitted so far."""
     check_place(folder)
 
-    # a sweep's one task starts Ray on all nodes and decides for all trials
     nodes, each = profile.nodes(job.processes)
     tasks = each
     step = ["--kill-on-bad-exit=1"]
-    if job.kind == "sweep":
+    if job.starts_ray:
         tasks = 1
         step = ["--nodes=1", "--ntasks=1", "--overlap"]
     cpus = profile.cpus_per_process * each // tasks

@@ -135,9 +135,8 @@ class Component(Stage):
     def jobs(self, run: Run, folder: RunDir, options: Sequence[str]) -> list[Job]:
         """One job over as many nodes as its parallel trials fill."""
         command = ["part", str(folder.path), self.name]
-        return [
-            Job(self.name, [command], "sweep", on_gpu(run, "sweep"), processes=run.sweep.parallel)
-        ]
+        gpus, trials = on_gpu(run, "sweep"), run.sweep.parallel
+        return [Job(self.name, [command], "sweep", gpus, processes=trials, starts_ray=True)]
 
 
 def _lives_left(folder: RunDir, began: float) -> int:
