@@ -154,7 +154,7 @@ def build(package: str, spec: dict[str, Any], *facts: Any) -> Any:
     try:
         return component(*facts[:positional], **given)
     except UserError as error:  # options that do not fit each other or the data
-        raise UserError(f"{spec['name']}: {error}") from None
+        raise type(error)(f"{spec['name']}: {error}") from None
 
 
 def nested_in(annotation: Any) -> Nested | None:

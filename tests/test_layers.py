@@ -113,7 +113,7 @@ ALLOWED = {  # package -> what its files import of ours, beside their own packag
     "trials": {"rundir"},
     "data": {"config", "facts", "registry", "rundir", "surroundings", "validation"},
     "models": {"conditions", "draws", "facts", "schedule"},
-    "objectives": {"draws", "facts", "models", "registry", "schedule"},
+    "objectives": {"draws", "facts", "models", "registry", "schedule", "weights"},
     "facts": set(),
     "foreign": {"facts", "registry", "rundir"},
     "schedule": set(),
@@ -153,7 +153,16 @@ ALLOWED = {  # package -> what its files import of ours, beside their own packag
         "sampling",
         "weights",
     },
-    "interpret": {"conditions", "config", "data", "draws", "metrics", "registry", "results"},
+    "interpret": {
+        "conditions",
+        "config",
+        "data",
+        "draws",
+        "facts",
+        "metrics",
+        "registry",
+        "results",
+    },
     "sweep": {"config", "results", "scratch", "surroundings", "trials"},
 }
 

@@ -36,6 +36,7 @@ CONTRACTS = {
     "models": ("Component",),
     "objectives": ("Component",),
     "objectives.critics": ("Component",),
+    "objectives.distances": ("Component",),
     "objectives.likelihoods": ("Component",),
     "objectives.strengths": ("Component",),
     "objectives.terms": ("Component",),

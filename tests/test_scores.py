@@ -34,7 +34,6 @@ from facefactory.evaluation.distortions import Faces
 from facefactory.evaluation.extractors import (
     Judge,
     Looked,
-    _efficientnet_lite,
     lite0,
     mobilenet_v2,
 )
@@ -42,6 +41,7 @@ from facefactory.evaluation.subjects import Context, generator
 from facefactory.facts import Size
 from facefactory.metrics import moments
 from facefactory.results import Goal, Sight, kendall_tau, rank_correlation
+from facefactory.weights import efficientnet_lite
 
 CPU = torch.device("cpu")
 
@@ -61,7 +61,7 @@ def orl32(orl: Files, tmp_path_factory: pytest.TempPathFactory) -> Index:
 
 
 def test_the_published_weights_fit_the_published_architecture() -> None:
-    network = _efficientnet_lite.Lite0()
+    network = efficientnet_lite.Lite0()
     path = lite0.WEIGHTS.find()
     assert path is not None
     network.load_state_dict(torch.load(path, weights_only=True), strict=True)  # all keys match
@@ -69,7 +69,7 @@ def test_the_published_weights_fit_the_published_architecture() -> None:
 
 
 def test_folded_normalisations_change_no_feature(eye: lite0.Lite0) -> None:
-    plain = _efficientnet_lite.Lite0()
+    plain = efficientnet_lite.Lite0()
     plain.load_state_dict(torch.load(str(lite0.WEIGHTS.find()), weights_only=True))
     images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -83,7 +83,7 @@ def test_folded_normalisations_change_no_feature(eye: lite0.Lite0) -> None:
 @pytest.mark.parametrize("side", [63, 64, 65, 66])
 @pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2)])
 def test_convolutions_pad_as_tensorflow_does(side: int, kernel: int, stride: int) -> None:
-    layer = _efficientnet_lite.Convolution(1, 1, kernel, stride)
+    layer = efficientnet_lite.Convolution(1, 1, kernel, stride)
     with torch.no_grad():
         layer.weight.fill_(1)
         sums = layer(torch.ones(1, 1, side, side))

@@ -18,6 +18,7 @@ from facefactory.draws import Draws
 from facefactory.facts import Facts
 from facefactory.models import VAE
 from facefactory.objectives._variational import Coded, Variational
+from facefactory.objectives.distances import Distance
 from facefactory.objectives.likelihoods import Likelihood
 
 
@@ -59,8 +60,15 @@ class Memory(nn.Module):
 class Remembering(Variational):
     """An objective of VAEs whose price compares codes with those of other images."""
 
-    def __init__(self, facts: Facts, model: VAE, likelihood: Likelihood, memory: int) -> None:
-        super().__init__(facts, model, likelihood)
+    def __init__(
+        self,
+        facts: Facts,
+        model: VAE,
+        likelihood: Likelihood,
+        distances: dict[str, Distance],
+        memory: int,
+    ) -> None:
+        super().__init__(facts, model, likelihood, distances)
         self.memory = Memory(memory, model.z_dim)
 
     def after(self, kimg: float, total: Callable[[Tensor], Tensor]) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from facefactory.facts import Facts
 from facefactory.models import VAE
 from facefactory.objectives import Batch, Objective, Phase
+from facefactory.objectives.distances import Distance, weighed
 from facefactory.objectives.likelihoods import Likelihood
 from facefactory.schedule import Points, at
 
@@ -58,13 +59,16 @@ def collapse(scalars: dict[str, float], z_dim: int) -> list[str]:
 
 
 class Variational(nn.Module, Objective):
-    """-log p(x|z) + a price on codes; files differ in the price."""
+    """-log p(x|z), distances beside it, and a price on codes; files differ in the price."""
 
     needs: tuple[str, ...] = ("encode", "decode")
 
-    def __init__(self, facts: Facts, model: VAE, likelihood: Likelihood) -> None:
+    def __init__(
+        self, facts: Facts, model: VAE, likelihood: Likelihood, distances: dict[str, Distance]
+    ) -> None:
         super().__init__()
         self.likelihood = likelihood
+        self.distances = distances
         self.pixels = facts.channels * facts.height * facts.width
         self.z_dim = model.z_dim
         learned = isinstance(likelihood, nn.Module) and any(True for _ in likelihood.parameters())
@@ -72,11 +76,12 @@ class Variational(nn.Module, Objective):
         self.phases: tuple[Phase, ...] = (Phase("vae", trained),)
 
     def loss(self, phase: str, model: VAE, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """-log p(x|z) + the price, nats per image."""
+        """-log p(x|z) + distances + the price, nats per image."""
         images = batch.augment(batch.images, "real")
         coded = code(model, images, batch)
         decoded = model.decode(coded.z, batch.c).to(images)
         nll = self.likelihood.nats(decoded, images).sum(dim=(1, 2, 3)).mean()
+        beside = weighed(self.distances, decoded, images, batch.kimg)
         kl = coded.kl.sum(dim=1).mean()
         price, shown = self.price(coded, kl, batch)
         common = {
@@ -85,7 +90,8 @@ class Variational(nn.Module, Objective):
             "neg_elbo_nats": nll + kl,
             "active_units": active(coded.kl),
         }
-        return nll + price, {**common, **self.likelihood.scalars(), **shown}
+        loss = sum(beside.values(), nll + price)
+        return loss, {**common, **beside, **self.likelihood.scalars(), **shown}
 
     def price(self, coded: Coded, kl: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """What codes cost, a scalar [nats], beside the likelihood, and scalars worth a curve; `kl`: the whole one [nats]."""

@@ -66,6 +66,7 @@ class Component(Remembering):
         sampling: how densities are estimated, stratified or weighted.
         memory: images whose posteriors stand for the whole set's.
         likelihood: p(x|z): a name of objectives/likelihoods, or {name: …, its options}.
+        distances: what else reconstructions are compared by, e.g. {perceptual: {weight: 10}}: names of objectives/distances.
     """
 
     def __init__(
@@ -77,8 +78,9 @@ class Component(Remembering):
         sampling: Sampling = "stratified",
         memory: int = 256,
         likelihood: Annotated[Any, Nested("objectives.likelihoods")] = "gaussian",
+        distances: Annotated[Any, Nested("objectives.distances", many=True)] = {},  # noqa: B006
     ) -> None:
-        super().__init__(facts, model, likelihood, memory)
+        super().__init__(facts, model, likelihood, distances, memory)
         if least(beta) < 0:
             raise UserError(f"beta_tc: beta={beta}; it must be at least 0.")
         self.beta = beta

@@ -27,6 +27,7 @@ class Component(Variational):
         gamma: γ.
         nats: C, the code's size in nats per image, a number or a schedule in kimg.
         likelihood: p(x|z): a name of objectives/likelihoods, or {name: …, its options}.
+        distances: what else reconstructions are compared by, e.g. {perceptual: {weight: 10}}: names of objectives/distances.
     """
 
     last_kl: Tensor  # [] nats per image
@@ -40,8 +41,9 @@ class Component(Variational):
         gamma: float = 100.0,
         nats: Scheduled = {"0": 0.0, "50": 25.0},  # noqa: B006
         likelihood: Annotated[Any, Nested("objectives.likelihoods")] = "gaussian",
+        distances: Annotated[Any, Nested("objectives.distances", many=True)] = {},  # noqa: B006
     ) -> None:
-        super().__init__(facts, model, likelihood)
+        super().__init__(facts, model, likelihood, distances)
         if gamma < 0 or least(nats) < 0:
             raise UserError(f"capacity: gamma={gamma}, nats={nats}; both must be at least 0.")
         self.gamma = gamma

@@ -37,6 +37,7 @@ class Component(Remembering):
         diagonal: λ_diagonal, what a variance other than 1 costs.
         memory: images whose codes are compared.
         likelihood: p(x|z): a name of objectives/likelihoods, or {name: …, its options}.
+        distances: what else reconstructions are compared by, e.g. {perceptual: {weight: 10}}: names of objectives/distances.
     """
 
     def __init__(
@@ -49,8 +50,9 @@ class Component(Remembering):
         diagonal: float = 10.0,
         memory: int = 256,
         likelihood: Annotated[Any, Nested("objectives.likelihoods")] = "gaussian",
+        distances: Annotated[Any, Nested("objectives.distances", many=True)] = {},  # noqa: B006
     ) -> None:
-        super().__init__(facts, model, likelihood, memory)
+        super().__init__(facts, model, likelihood, distances, memory)
         if min(off_diagonal, diagonal) < 0:
             raise UserError(
                 f"dip: off_diagonal={off_diagonal}, diagonal={diagonal}; both must be at least 0."

@@ -21,6 +21,7 @@ class Component(Variational):
         model: what is trained.
         beta: weight of the KL divergence, a number or a schedule in kimg.
         likelihood: p(x|z): a name of objectives/likelihoods, or {name: …, its options}.
+        distances: what else reconstructions are compared by, e.g. {perceptual: {weight: 10}}: names of objectives/distances.
     """
 
     def __init__(
@@ -30,8 +31,9 @@ class Component(Variational):
         *,
         beta: Scheduled = 1.0,
         likelihood: Annotated[Any, Nested("objectives.likelihoods")] = "gaussian",
+        distances: Annotated[Any, Nested("objectives.distances", many=True)] = {},  # noqa: B006
     ) -> None:
-        super().__init__(facts, model, likelihood)
+        super().__init__(facts, model, likelihood, distances)
         if least(beta) < 0:
             raise UserError(f"elbo: beta={beta}; it must be at least 0.")
         self.beta = beta

@@ -30,6 +30,7 @@ class Component(Remembering):
         depth: its layers; the paper has 6.
         memory: images whose codes are shuffled.
         likelihood: p(x|z): a name of objectives/likelihoods, or {name: …, its options}.
+        distances: what else reconstructions are compared by, e.g. {perceptual: {weight: 10}}: names of objectives/distances.
     """
 
     def __init__(
@@ -42,8 +43,9 @@ class Component(Remembering):
         depth: int = 4,
         memory: int = 256,
         likelihood: Annotated[Any, Nested("objectives.likelihoods")] = "gaussian",
+        distances: Annotated[Any, Nested("objectives.distances", many=True)] = {},  # noqa: B006
     ) -> None:
-        super().__init__(facts, model, likelihood, memory)
+        super().__init__(facts, model, likelihood, distances, memory)
         if least(gamma) < 0 or width < 1 or depth < 1:
             raise UserError(
                 f"factor: gamma={gamma}, width={width}, depth={depth}; "

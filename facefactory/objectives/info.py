@@ -43,6 +43,7 @@ class Component(Remembering):
         weight: λ.
         memory: images whose codes are compared.
         likelihood: p(x|z): a name of objectives/likelihoods, or {name: …, its options}.
+        distances: what else reconstructions are compared by, e.g. {perceptual: {weight: 10}}: names of objectives/distances.
     """
 
     def __init__(
@@ -54,8 +55,9 @@ class Component(Remembering):
         weight: float = 1000.0,
         memory: int = 256,
         likelihood: Annotated[Any, Nested("objectives.likelihoods")] = "gaussian",
+        distances: Annotated[Any, Nested("objectives.distances", many=True)] = {},  # noqa: B006
     ) -> None:
-        super().__init__(facts, model, likelihood, memory)
+        super().__init__(facts, model, likelihood, distances, memory)
         if alpha > 1 or alpha + weight < 1:
             raise UserError(
                 f"info: alpha={alpha}, weight={weight}; alpha is at most 1, and their sum at least 1."

@@ -15,6 +15,7 @@ from facefactory import UserError
 from facefactory.draws import Draws
 from facefactory.facts import Facts
 from facefactory.objectives import Batch, Objective, Phase
+from facefactory.objectives.distances import Distance, weighed
 from facefactory.objectives.likelihoods import Likelihood
 from facefactory.registry import Nested
 
@@ -28,7 +29,7 @@ def perplexity(counts: Tensor) -> Tensor:
 
 
 class Component(nn.Module, Objective):
-    """-log p(x | words) + commitment · ‖e(x) - word‖², summed over places; the prior's phase: -log p(words).
+    """-log p(x | words) + commitment · ‖e(x) - word‖², summed over places, + distances; the prior's phase: -log p(words).
 
     Args:
         facts: size and channels of the images.
@@ -37,6 +38,7 @@ class Component(nn.Module, Objective):
         decay: of the averages, an iteration.
         revive: a word that is used less than this, as a share of an even use, is put elsewhere; 0: none is.
         likelihood: p(x | words): a name of objectives/likelihoods, or {name: …, its options}.
+        distances: what else reconstructions are compared by, e.g. {perceptual: {weight: 10}}: names of objectives/distances.
     """
 
     needs = ("codebook", "vectors", "words", "paint", "prior")
@@ -53,6 +55,7 @@ class Component(nn.Module, Objective):
         decay: float = 0.99,
         revive: float = 0.1,
         likelihood: Annotated[Any, Nested("objectives.likelihoods")] = "gaussian",
+        distances: Annotated[Any, Nested("objectives.distances", many=True)] = {},  # noqa: B006
     ) -> None:
         super().__init__()
         if commitment < 0 or not 0 <= decay < 1 or not 0 <= revive < 1:
@@ -64,6 +67,7 @@ class Component(nn.Module, Objective):
         self.decay = decay
         self.revive = revive
         self.likelihood: Likelihood = likelihood
+        self.distances: dict[str, Distance] = distances
         learned = any(True for _ in likelihood.parameters())
         own = ("objective.likelihood",) if learned else ()
         self.phases = (
@@ -97,14 +101,16 @@ class Component(nn.Module, Objective):
         passed = vectors + (chosen - vectors).detach()
         decoded = model.paint(passed).to(images)
         nll = self.likelihood.nats(decoded, images).sum(dim=(1, 2, 3)).mean()
+        beside = weighed(self.distances, decoded, images, batch.kimg)
         distance = (vectors - chosen).square().sum(dim=(1, 2)).mean()
         shown = {
             "reconstruction_nats": nll,
             "commitment": distance,
             "perplexity": perplexity(self.counts),
+            **beside,
             **self.likelihood.scalars(),
         }
-        return nll + self.commitment * distance, shown
+        return sum(beside.values(), nll + self.commitment * distance), shown
 
     def _count(self, vectors: Tensor, words: Tensor, draws: Draws) -> None:
         """Add codes to those of the iteration, and keep one of each image for words that nobody uses."""

@@ -5,14 +5,13 @@ from torch.nn import functional as F
 
 from facefactory.data.sets.transfer import send
 from facefactory.facts import Size
+from facefactory.weights.efficientnet_lite import DEVIATION, MEAN
 
 LEAST = (
     64  # pixels, below which smaller images are enlarged: the fastest that orders faces as eyes do
 )
 MOST = 224  # pixels, what such networks are trained at
 STRIDE = 32  # pixels of the image to one of the last map
-MEAN = (0.485, 0.456, 0.406)  # red, green, blue
-DEVIATION = (0.229, 0.224, 0.225)
 
 
 def enlarged(size: Size) -> Size:

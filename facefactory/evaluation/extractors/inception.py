@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from facefactory import weights
 from facefactory.data.sets.transfer import send
 from facefactory.evaluation.extractors import Judge, Looked
-from facefactory.evaluation.extractors._folding import fold
 from facefactory.facts import Size
+from facefactory.weights.folding import fold
 
 WEIGHTS = weights.named("inception-2015-12-05")
 NEEDS = ()

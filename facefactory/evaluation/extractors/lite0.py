@@ -10,9 +10,9 @@ import torch
 
 from facefactory import weights
 from facefactory.evaluation.extractors import Judge, Looked
-from facefactory.evaluation.extractors import _efficientnet_lite as network
 from facefactory.evaluation.extractors._imagenet import Show
 from facefactory.facts import Size
+from facefactory.weights import efficientnet_lite as network
 
 WEIGHTS = weights.named("efficientnet-lite0")
 NEEDS = ()

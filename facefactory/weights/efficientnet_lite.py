@@ -5,11 +5,13 @@ excitation, ReLU6, stem and head of fixed width. Convolutions pad as TensorFlow 
 pixels is to be added, the last side gets one more. The names are those of the published file of weights.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from facefactory.evaluation.extractors._folding import fold
+from facefactory.weights.folding import fold
 
 EPSILON = 1e-3  # of the batch normalisation
 # kernel, blocks, channels after them, stride of the first, expansion
@@ -24,6 +26,15 @@ STAGES = (
 )
 STEM = 32
 HEAD = 1280
+MEAN = (0.485, 0.456, 0.406)  # of ImageNet's red, green and blue in 0…1
+DEVIATION = (0.229, 0.224, 0.225)
+
+
+def standardised(images: Tensor) -> Tensor:
+    """Images [N, 3, H, W] in -1…1 as the network was trained on them."""
+    mean = images.new_tensor(MEAN)[:, None, None]
+    deviation = images.new_tensor(DEVIATION)[:, None, None]
+    return ((images + 1) / 2 - mean) / deviation
 
 
 class Convolution(nn.Conv2d):
@@ -105,6 +116,18 @@ class Lite0(nn.Module):
             maps = block(maps)
         maps = F.relu6(self._bn1(self._conv_head(maps)), inplace=True)
         return maps.mean((2, 3))
+
+    def maps(self, images: Tensor, after: Sequence[int]) -> list[Tensor]:
+        """Normalised images [N, 3, H, W] -> the maps after so many blocks, each; what lies beyond is not computed."""
+        found = []
+        maps = F.relu6(self._bn0(self._conv_stem(images)), inplace=True)
+        for number, block in enumerate(self._blocks, 1):
+            maps = block(maps)
+            if number in after:
+                found.append(maps)
+            if number == max(after):
+                break
+        return found
 
     def classes(self, features: Tensor) -> Tensor:
         """Features [N, 1280] -> logits [N, 1000]."""
