@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from registered import small
 from torch import Tensor
 from torch_fidelity import feature_extractor_inceptionv3
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
@@ -24,7 +25,14 @@ from facefactory.data.sets import labels, loader, pixels
 from facefactory.data.sets.index import Index
 from facefactory.data.sets.loader import Shards
 from facefactory.draws import normal
-from facefactory.evaluation import Evaluation, extractors, features, judge, nearest
+from facefactory.evaluation import (
+    Evaluation,
+    autoencoders,
+    extractors,
+    features,
+    judge,
+    nearest,
+)
 from facefactory.evaluation.extractors import Judge, Looked, inception, inception_bfloat16
 from facefactory.evaluation.extractors import judge as judge_eye
 from facefactory.evaluation.subjects import Context, classifier, generator
@@ -592,6 +600,62 @@ def test_reconstructions_are_scored_and_samples_under_each_prior(
     assert np.ptp(grid[:16, :16] - grid[16:32, 32:48]) <= 2
     without = generator.full(LinearVAE(), context_of(index), tmp_path)
     assert without["reconstructions"][0]["nats"] == {"kl_nats": 0}
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in registry.names("models") if name.startswith("vae/")]
+)
+def test_every_autoencoder_shows_faces_above_what_it_makes_of_them(
+    index: Index, held_out: Tensor, name: str
+) -> None:
+    torch.manual_seed(0)
+    model = registry.build("models", small("models", name), index.facts).eval()
+    shards = Shards(index, "test")
+    shown = autoencoders.shown(model, shards, 100, 5)
+    assert shown.shape == (10, 16, 16, 1)
+    rows = np.linspace(0, 14, 5).astype(int)
+    assert torch.equal(shown[:5], held_out[rows])
+    found = autoencoders.reconstruct(model, None, shards, "test", 100, 0)
+    assert found.images == 15
+    assert found.nats["kl_nats"] > 0
+    assert found.scores["psnr"] > 0
+
+
+def test_codes_that_are_words_are_reconstructed_scored_and_shown_too(
+    index: Index, tmp_path: Path, held_out: Tensor
+) -> None:
+    torch.manual_seed(0)
+    spec = {"name": "vae/vq", "width": 4, "levels": 2, "codes": 8, "code_dim": 4}
+    model = registry.build("models", spec, index.facts).eval()
+    likelihood = registry.build("objectives.likelihoods", {"name": "laplace"}, index.facts)
+    context = context_of(index)
+    context = dataclasses.replace(context, likelihood=likelihood, goal=Goal("kd_judge", "lower"))
+    found = generator.full(model, context, tmp_path)
+
+    # below the faces, what their words say of them
+    images = pixels.to_model(held_out)
+    with torch.inference_mode():
+        again = model.reconstruct(images, nothing(15))
+        words = model.words(model.vectors(images))
+        logits = model.prior(words, nothing(15)).log_softmax(2)
+        of_pixels = likelihood.nats(again, images).sum((1, 2, 3)).double().mean().item()
+    shown = np.array(Image.open(tmp_path / "reconstructions.png"))
+    np.testing.assert_array_equal(shown[32:48, :16], held_out[0, ..., 0])
+    np.testing.assert_array_equal(shown[48:, -16:], pixels.to_uint8(again)[-1, ..., 0])
+
+    # nats of the words and of the pixels around what they paint
+    test = Reconstruction(**found["reconstructions"][1])
+    assert test.scores == psnr.score(
+        held_out.numpy(), pixels.to_uint8(again).numpy()
+    ) | ssim.score(held_out.numpy(), pixels.to_uint8(again).numpy())
+    of_words = -logits.gather(2, words[..., None]).double().sum((1, 2)).mean().item()
+    assert test.nats["kl_nats"] == pytest.approx(of_words, rel=1e-5)
+    assert test.nats["neg_elbo_nats"] == pytest.approx(of_words + of_pixels, rel=1e-5)
+
+    # and one prior, the model's own
+    (own,) = (Drawn(**one) for one in found["priors"])
+    assert (own.prior, own.picture) == ("own", "samples.png")
+    assert Score(**own.scores[0]).value == values(found)["kd_judge"]
 
 
 def test_strips_show_the_nearest_faces_in_pixels_and_in_features(

@@ -22,6 +22,7 @@ from facefactory.results import Reconstruction
 MOST = 1000  # images of a split that are reconstructed
 CODED = 20_000  # training images whose codes priors are fitted to
 TRAINED = "normal"  # the prior that samples come from unless another is asked for
+OWN = "own"  # a prior that was trained with the model, e.g. of words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,10 +48,59 @@ def coded(model: Any, shards: Shards, positions: Ids) -> Iterator[Coded]:
         start += len(images)
 
 
+@dataclasses.dataclass(frozen=True)
+class Again:
+    """Images of a set beside what a model makes of them, a chunk of them."""
+
+    images: torch.Tensor  # [n, H, W, C] uint8
+    made: torch.Tensor  # [n, C, H, W] from the best code of each, e.g. its posterior's mean
+    drawn: torch.Tensor  # [n, C, H, W] from a code that is drawn, where codes are
+    kl: torch.Tensor  # [n] nats of the codes
+
+
+def reconstructs(model: Any) -> bool:
+    """Whether a model makes something of images that it is given."""
+    return hasattr(model, "encode") or hasattr(model, "reconstruct")
+
+
+def again(model: Any, shards: Shards, positions: Ids, seed: int) -> Iterator[Again]:
+    """The images at positions and their reconstructions, chunk by chunk."""
+    if hasattr(model, "encode"):
+        return _through_posteriors(model, shards, positions, seed)
+    return _through_words(model, shards, positions)
+
+
+def _through_posteriors(model: Any, shards: Shards, positions: Ids, seed: int) -> Iterator[Again]:
+    for part in coded(model, shards, positions):
+        mu = part.mu.double()
+        logvar = part.logvar.double()
+        kl = 0.5 * (mu.square() + logvar.exp() - 1 - logvar)
+        noise = normal(seed, part.start, "nats", *mu.shape).to(part.mu)
+        z = part.mu + (0.5 * part.logvar).exp() * noise
+        with torch.inference_mode():
+            made = model.decode(part.mu, part.c)
+            drawn = model.decode(z, part.c)
+        yield Again(part.images, made, drawn, kl.sum(1))
+
+
+def _through_words(model: Any, shards: Shards, positions: Ids) -> Iterator[Again]:
+    """A code of words is certain: its KL from the prior is -log p(words)."""
+    like = pixels.like(model)
+    start = 0
+    for images in shards.chunks(positions):
+        some = positions[start : start + len(images)]
+        c = conditions.of_images(model, shards, some).to(like)
+        shown = pixels.to_model(images).to(like)
+        with torch.inference_mode():
+            made = model.reconstruct(shown, c)
+            yield Again(images, made, made, model.code_nats(shown, c).double())
+        start += len(images)
+
+
 def reconstruct(
     model: Any, likelihood: Any, shards: Shards, split: str, reals: int, seed: int
 ) -> Reconstruction:
-    """Scores of reconstructions from the posteriors' means, and nats per image as training counts them.
+    """Scores of reconstructions from the best codes, and nats per image as training counts them.
 
     Args:
         likelihood: p(x|z) that the model was trained with; None: there are no nats of pixels.
@@ -59,30 +109,23 @@ def reconstruct(
     positions = shards.chosen(min(reals, MOST))
     pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
     nats: dict[str, float] = {"reconstruction_nats": 0.0, "kl_nats": 0.0}
-    with torch.inference_mode():
-        for part in coded(model, shards, positions):
-            made = pixels.to_uint8(model.decode(part.mu, part.c)).cpu()
-            pairs.append((part.images, made))
+    for part in again(model, shards, positions, seed):
+        pairs.append((part.images, pixels.to_uint8(part.made).cpu()))
 
-            # the bound, with one code drawn for each image
-            mu = part.mu.double()
-            logvar = part.logvar.double()
-            kl = 0.5 * (mu.square() + logvar.exp() - 1 - logvar)
-            nats["kl_nats"] += float(kl.sum())
-            if likelihood is not None:
-                noise = normal(seed, part.start, "nats", *mu.shape).to(part.mu)
-                z = part.mu + (0.5 * part.logvar).exp() * noise
-                images = pixels.to_model(part.images).to(part.mu)
-                nats["reconstruction_nats"] += float(
-                    likelihood.nats(model.decode(z, part.c), images).double().sum()
-                )
+        # the bound, with one code drawn for each image
+        nats["kl_nats"] += float(part.kl.sum())
+        if likelihood is not None:
+            images = pixels.to_model(part.images).to(part.drawn)
+            with torch.inference_mode():
+                of_pixels = likelihood.nats(part.drawn, images)
+            nats["reconstruction_nats"] += float(of_pixels.double().sum())
 
     # pictures one by one, then the means of the sums
-    real, again = (torch.cat(stack).numpy() for stack in zip(*pairs, strict=True))
+    real, made = (torch.cat(stack).numpy() for stack in zip(*pairs, strict=True))
     scores: dict[str, float] = {}
     for name in registry.names("metrics.images"):
         try:
-            scores |= registry.module("metrics.images", name).score(real, again)
+            scores |= registry.module("metrics.images", name).score(real, made)
         except ValueError:
             continue  # smaller than its window
     means = {name: total / len(positions) for name, total in nats.items()}
@@ -121,6 +164,8 @@ class Under:
 
 def fitted(model: Any, shards: Shards, seed: int) -> tuple[dict[str, Prior], dict[str, str]]:
     """Name -> prior fitted to the codes of a split; and name -> why there is none."""
+    if not hasattr(model, "encode"):
+        return {}, {}
     mu = means(model, shards)
     found: dict[str, Prior] = {}
     absent: dict[str, str] = {}
@@ -136,8 +181,9 @@ def shown(model: Any, shards: Shards, reals: int, count: int) -> torch.Tensor:
     """Images of a set above what the model makes of them [2 x count, H, W, C] uint8."""
     positions = shards.chosen(reals)
     positions = positions[np.linspace(0, len(positions) - 1, count).astype(int)]
-    rows: list[torch.Tensor] = []
-    with torch.inference_mode():
-        for part in coded(model, shards, positions):
-            rows += [part.images, pixels.to_uint8(model.decode(part.mu, part.c)).cpu()]
-    return torch.cat(rows)
+    originals: list[torch.Tensor] = []
+    made: list[torch.Tensor] = []
+    for part in again(model, shards, positions, 0):
+        originals.append(part.images)
+        made.append(pixels.to_uint8(part.made).cpu())
+    return torch.cat([*originals, *made])

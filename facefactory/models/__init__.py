@@ -91,6 +91,15 @@ class VAE(Generative, Protocol):
     def decode(self, z: Tensor, c: Tensor) -> Tensor: ...  # [N, z_dim], c -> images in -1…1
 
 
+class Discrete(Generative, Protocol):
+    """An autoencoder whose codes are not drawn: an image has one, and a prior of the model's own says how likely that is."""
+
+    # [N, C, H, W], c -> images in -1…1, from their codes
+    def reconstruct(self, images: Tensor, c: Tensor) -> Tensor: ...
+
+    def code_nats(self, images: Tensor, c: Tensor) -> Tensor: ...  # -log p(code | c), [N]
+
+
 class Classifier(Protocol):
     """A classifier with one head a label."""
 

@@ -38,11 +38,13 @@ class Component(Stage):
 
     def work(self, run: Run, folder: RunDir) -> Outputs:
         """Score it."""
+        from facefactory.evaluation import autoencoders
+
         target = folder.stage(self.name)
         subject = run.subject
         model = of(subject).made(run, folder)
         context = context_of(run, folder, index_of(folder), headline_of(run))
-        if hasattr(model, "encode"):
+        if autoencoders.reconstructs(model):
             likelihood = likelihood_of(run, folder, model)
             context = dataclasses.replace(context, likelihood=likelihood)
         found = subjects.file(run.evaluation.scoring).full(model, context, target)

@@ -197,7 +197,7 @@ def full(model: Any, context: Context, folder: Path) -> dict[str, Any]:
         drawn = watched.through(drawn)
     found = compare(drawn, len(asked), context, folder)
     more = _by_label(model, context, found, watched, len(asked))
-    if hasattr(model, "encode"):
+    if autoencoders.reconstructs(model):
         more |= _autoencoder(model, context, found.sides, found.scores, folder)
     return found.results | more
 
@@ -388,19 +388,20 @@ def _autoencoder(
         for split, shards in sets.items()
     ]
 
-    # N(0, I) is what was scored already
+    # what was scored already: under N(0, I), or under the prior of the model's own
     reference = sets[options.reference]
     priors, absent = autoencoders.fitted(model, reference, context.seed)
     goal = _metric_of(context)
-    drawn = []
+    first = autoencoders.TRAINED if priors else autoencoders.OWN
+    words = priors.pop(first).words if priors else "trained with the model"
+    of_goal = [dataclasses.asdict(one) for one in scores if one.kind == goal.kind]
+    drawn = [Drawn(first, words, "samples.png", of_goal)]
+
+    # under those that are fitted to its codes
     for name, prior in priors.items():
-        if name == autoencoders.TRAINED:
-            picture = "samples.png"
-            found = [one for one in scores if one.kind == goal.kind]
-        else:
-            picture = f"samples-{name}.png"
-            under = autoencoders.Under(model, prior)
-            found = _scores_under(under, context, sides, goal.file, folder / picture)
+        picture = f"samples-{name}.png"
+        under = autoencoders.Under(model, prior)
+        found = _scores_under(under, context, sides, goal.file, folder / picture)
         of_goal = [dataclasses.asdict(one) for one in found if one.kind == goal.kind]
         drawn.append(Drawn(name, prior.words, picture, of_goal))
     return {

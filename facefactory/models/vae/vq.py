@@ -130,6 +130,13 @@ class Component(nn.Module):
         """Images [N, C, H, W] in -1…1 -> what their words say of them."""
         return self.paint(F.embedding(self.words(self.vectors(images)), self.codebook))
 
+    def code_nats(self, images: Tensor, c: Tensor) -> Tensor:
+        """Images [N, C, H, W] in -1…1 -> -log p(their words | c) by the prior, [N] nats."""
+        words = self.words(self.vectors(images))
+        logits = self.prior(words, c)
+        nats = F.cross_entropy(logits.flatten(0, 1), words.flatten(), reduction="none")
+        return nats.view(words.shape).sum(1)
+
     def sample(self, z: Tensor, c: Tensor) -> Tensor:
         """[N, z_dim] standard normal, [N, columns] -> images [N, C, H, W] in -1…1."""
         u = 0.5 * (1 + torch.erf(z / math.sqrt(2)))
