@@ -36,6 +36,7 @@ def codes_of(codes: Any, labels: Any, groups: Any = PEOPLE) -> Space:
         start,
         None,
         "made up",
+        {},
         lambda codes: codes,
     )
 
@@ -196,6 +197,48 @@ def test_a_vae_gets_a_status_per_dimension(index: Index, tmp_path: Path) -> None
     assert planted["q"] < 0.05
 
 
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ({}, [0, 1, 2, 3]),
+        ({"order": "kl"}, [1, 0, 3, 2]),
+        ({"inactive": False}, [0, 1]),
+        ({"order": "kl", "inactive": False}, [1, 0]),
+    ],
+    ids=str,
+)
+def test_reports_list_dimensions_by_kl_or_number_with_or_without_those_that_carry_nothing(
+    index: Index, tmp_path: Path, options: dict[str, Any], wanted: list[int]
+) -> None:
+    model = FakeVAE(index)
+    model.mu[:, 1] *= 2  # now the noise carries most nats
+    found = interpret(model, index, tmp_path, **options)
+    assert found["listed"] == wanted
+    assert len(found["dimensions"]) == 4  # the results keep all
+    assert found["traversed"] == [number for number in (1, 0, 3, 2) if number in wanted]
+
+
+def test_codes_without_a_kl_are_listed_by_number_and_none_of_them_is_left_out(
+    index: Index, tmp_path: Path
+) -> None:
+    found = interpret(FakeGAN(), index, tmp_path, order="kl", inactive=False)
+    assert found["listed"] == [0, 1, 2]
+
+
+def test_whole_codes_are_scored_against_the_factors_that_are_asked_for(
+    index: Index, tmp_path: Path
+) -> None:
+    found = interpret(FakeVAE(index), index, tmp_path, factors=["Glasses"])["codes"]
+    assert (found["faces"], found["factors"]) == (60, ["Glasses"])
+    assert found["scores"]["mig"] > 0.4  # 60 faces in 20 bins: noise tells something too
+    assert found["scores"]["tad_nashae_captured"] == 1
+    assert "2 factors" in found["absent"]["dci"]
+    whole = interpret(FakeVAE(index), index, tmp_path)["codes"]
+    assert whole["factors"] == ["Glasses", "Beard"]  # people are no factor
+    with pytest.raises(UserError, match=r"interpret.factors: no label 'glasses'.*'Glasses'"):
+        interpret(FakeVAE(index), index, tmp_path, factors=["glasses"])
+
+
 def test_codes_do_not_depend_on_the_chunks(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     class Pixels:
         def encode(self, images: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
@@ -205,7 +248,11 @@ def test_codes_do_not_depend_on_the_chunks(index: Index, monkeypatch: pytest.Mon
     found = []
     for chunk in (60, 7):
         monkeypatch.setattr(loader, "CHUNK", chunk)
-        found.append(mu.of(Pixels(), Context(index, None, Interpret(), 0, ["Glasses"])))
+        found.append(
+            mu.of(
+                Pixels(), Context(index, None, Interpret(), 0, ["Glasses"], ["Glasses", "Person"])
+            )
+        )
     np.testing.assert_array_equal(found[0].codes, found[1].codes)
     assert found[0].activity == found[1].activity
     assert len(found[0].codes) == len(found[0].labels) == 60

@@ -12,8 +12,7 @@ import scipy.stats
 import torch
 from torch_fidelity import metric_fid, metric_kid, metric_prc
 
-from facefactory.metrics import Array, intervals, moments
-from facefactory.metrics.codes import cliffs_delta
+from facefactory.metrics import Array, cliffs_delta, intervals, moments
 from facefactory.metrics.features import (
     _kernel,
     _neighbours,

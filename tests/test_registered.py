@@ -31,6 +31,7 @@ CONTRACTS = {
     "evaluation.statistics": ("Component",),
     "foreign": ("Component",),
     "interpret.spaces": ("fits", "of"),
+    "metrics.codes": ("SCORES", "score"),
     "metrics.features": ("STATISTICS", "SCORES", "score"),
     "metrics.images": ("SCORES", "score"),
     "models": ("Component",),
@@ -149,7 +150,7 @@ def test_a_space_has_codes_of_every_model_that_it_fits_and_decodes_them(
     if not file.fits(model):
         pytest.skip("it is for other models")
     judge = registry.build("models", small("models", "classifier/convnet"), index.facts).eval()
-    context = Context(index, judge, Interpret(samples=50), 0, [])
+    context = Context(index, judge, Interpret(samples=50), 0, [], [])
     first = file.of(model, context)
     again = file.of(model, context)
 

@@ -434,6 +434,29 @@ def test_a_single_generative_run(tmp_path: Path, kind: str) -> None:
     assert "judge/results.json is missing" in text
 
 
+def test_dimensions_are_shown_as_they_are_listed_and_those_left_out_are_counted(
+    tmp_path: Path,
+) -> None:
+    put_run(tmp_path, 0.05)
+    path = tmp_path / "interpret/results.json"
+    more = {
+        "listed": [3, 0],
+        "codes": {
+            "faces": 400,
+            "factors": ["Eyeglasses"],
+            "scores": {"mig": 0.123},
+            "absent": {"dci": "dci needs more factors."},
+        },
+    }
+    put(path, {**json.loads(path.read_text()), **more})
+    text, _ = written(tmp_path)
+    rows = re.findall(r"<tr><td>(\d)</td><td>[\w ]+</td><td>", text)
+    assert [int(number) for number in rows] == [3, 1, 3, 0]  # in the strips, then the listed ones
+    assert "2 of 4 dimensions, without 2 that carry nothing" in text
+    assert "<dt>mig</dt><dd>0.123</dd>" in text
+    assert "Not scored: dci: dci needs more factors." in text
+
+
 def test_a_classifier_run(tmp_path: Path) -> None:
     put(tmp_path / "config.yaml", "evaluation: {scoring: classifier}\n")
     put(

@@ -5,11 +5,13 @@ This file is torch-free: it holds the section of the config tree, and the contra
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from facefactory import registry
 from facefactory.config import key
+from facefactory.facts import Label
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,9 +31,28 @@ class Interpret:
     )
     samples: int = key(2000, "generated faces judged, for models without an encoder", low=50)
     traversed: int = key(8, "dimensions shown as traversals", low=1)
+    order: Literal["number", "kl"] = key(
+        "number",
+        "dimensions in reports: by number, or those with most KL first (where codes have one)",
+    )
+    inactive: bool = key(
+        True,
+        "report dimensions that carry nothing; false: their number is told, they are left out",
+    )
+    factors: list[str] = key(
+        [], "labels that scores of whole codes (MIG, DCI, TAD) are about; [] = all but people"
+    )
     min_effect: float = key(
         0.3, "size of Cliff's delta from which an association is named", low=0.0, high=1.0
     )
+
+
+def factors_of(schema: Mapping[str, Label], options: Interpret) -> list[str]:
+    """Labels that whole codes are held against; UserError: one that is asked for is none of the set's."""
+    for name in options.factors:
+        if name not in schema:
+            raise registry.unknown(f"interpret.factors: no label {name!r}", name, schema)
+    return options.factors or [name for name, label in schema.items() if label.kind != "identity"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +64,7 @@ class Context:
     options: Interpret
     seed: int
     labels: list[str]  # those with two classes and enough people
+    factors: list[str]  # those that whole codes are held against
 
 
 @dataclass(frozen=True)
@@ -60,4 +82,5 @@ class Space:
     start: Tensor  # [D] where walks start from
     activity: list[float] | None  # KL of each dimension [nats]; None: nothing tells
     method: str  # in words, how labels and codes were found
+    factors: dict[str, Array]  # name -> [N] class numbers, or numbers as they are, NaN = missing
     decode: Callable[[Tensor], Tensor]  # codes [n, D] -> images [n, C, H, W] in -1…1

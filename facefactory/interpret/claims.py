@@ -15,12 +15,12 @@ from facefactory.data.sets.index import Index
 from facefactory.data.sets.labels import countable, people
 from facefactory.data.sets.loader import Shards
 from facefactory.data.sets.order import Ids
-from facefactory.interpret import Context, Interpret, Space
-from facefactory.metrics import Array, intervals
-from facefactory.metrics.codes import cliffs_delta
+from facefactory.interpret import Context, Interpret, Space, factors_of
+from facefactory.metrics import Array, cliffs_delta, intervals
 from facefactory.results import Dimension, Effect
 
 PACKAGE = "interpret.spaces"
+METRICS = "metrics.codes"
 ACTIVE_NATS = 0.05  # a dimension with less KL than this carries nothing
 TESTED = "95 % intervals: bootstrap by person (a generated face is one), Student's t; q: Benjamini-Hochberg over all cells."
 MOST_Q = 0.05
@@ -73,6 +73,36 @@ def dimensions(space: Space, labels: list[str], min_effect: float) -> list[Dimen
     return found
 
 
+def listed(rows: list[Dimension], options: Interpret) -> list[int]:
+    """The dimensions that reports show, in their order."""
+    shown = [row for row in rows if options.inactive or row.verdict != "inactive"]
+    if options.order == "kl":
+        shown.sort(key=lambda row: -(row.kl_nats or 0.0))
+    return [row.dimension for row in shown]
+
+
+def whole(space: Space) -> dict[str, Any]:
+    """Scores of the whole code by every metric of metrics/codes, and why there is none."""
+    factors = (
+        np.stack([*space.factors.values()], 1)
+        if space.factors
+        else np.empty((len(space.codes), 0))
+    )
+    scores: dict[str, float] = {}
+    absent: dict[str, str] = {}
+    for name in registry.names(METRICS):
+        try:
+            scores |= registry.module(METRICS, name).score(space.codes, factors)
+        except ValueError as error:
+            absent[name] = str(error)
+    return {
+        "faces": len(space.codes),
+        "factors": list(space.factors),
+        "scores": scores,
+        "absent": absent,
+    }
+
+
 def walks(space: Space, shown: list[int]) -> torch.Tensor:
     """A row a dimension, one face while that dimension goes from -3 to 3 deviations: [len(shown)·9, H, W, C] uint8."""
     codes = space.start.repeat(len(shown), len(WALK), 1)
@@ -114,7 +144,8 @@ def interpret(
     labels = [
         name for name, fact in counted.items() if fact["scored"] and len(fact["classes"]) == 2
     ]
-    context = Context(index, judge, options, seed, labels)
+    factors = factors_of(index.content.labels, options)
+    context = Context(index, judge, options, seed, labels, factors)
 
     found = {}
     for name in names:
@@ -123,13 +154,17 @@ def interpret(
         strength = space.activity or [
             max((abs(one.effect) for one in row.effects.values()), default=0) for row in rows
         ]
-        shown = np.argsort(-np.array(strength), kind="stable")[: options.traversed].tolist()
+        reported = listed(rows, options)
+        strongest = np.argsort(-np.array(strength), kind="stable").tolist()
+        shown = [number for number in strongest if number in reported][: options.traversed]
         picture = folder / ("traversals.png" if name == names[0] else f"traversals-{name}.png")
         pixels.write(pixels.grid(walks(space, shown), len(WALK)), picture)
         found[name] = {
             "method": f"{space.method} {TESTED}",
             "dimensions": [dataclasses.asdict(row) for row in rows],
+            "listed": reported,
             "traversed": shown,
+            "codes": whole(space),
         }
     reasons = {
         name: fact.get("reason", "has more than two classes") for name, fact in counted.items()

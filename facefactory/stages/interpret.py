@@ -1,8 +1,9 @@
 """What each latent dimension of a trained model goes with."""
 
+from facefactory.interpret import factors_of
 from facefactory.run import Run
 from facefactory.rundir import RunDir
-from facefactory.stages import Outputs, Stage, of
+from facefactory.stages import Outputs, Plan, Stage, of
 from facefactory.stages._networks import network_of
 from facefactory.stages._results import results
 from facefactory.stages._sets import index_of
@@ -19,6 +20,11 @@ class Component(Stage):
     def asks(self, run: Run) -> tuple[str, ...]:
         """The model too."""
         return (f"{run.subject}.checkpoint", *self.needs)
+
+    def check(self, run: Run, folder: RunDir, plan: Plan) -> None:
+        """The set has the labels that codes shall be held against."""
+        if plan.faces is not None:
+            factors_of(plan.faces.facts.labels, run.interpret)
 
     def work(self, run: Run, folder: RunDir) -> Outputs:
         """Look at its spaces."""

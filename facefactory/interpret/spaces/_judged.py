@@ -37,3 +37,9 @@ def labels_of(
         margin = torch.cat([part[name][:, 1] - part[name][:, 0] for part in seen]).cpu()
         labels[:, column] = (margin > margin.median()).numpy()
     return labels
+
+
+def judged(context: Context, labels: Array) -> dict[str, Array]:
+    """The factors among these labels [N, L]: there are no others of faces that are drawn."""
+    columns = zip(context.labels, labels.T, strict=True)
+    return {name: column for name, column in columns if name in context.factors}

@@ -42,15 +42,24 @@ def of(model: Any, context: Context) -> Space:
     mu, logvar = torch.cat(means), torch.cat(logvars)
     kl = 0.5 * (mu.square() + logvar.exp() - 1 - logvar).mean(0)
 
+    table = everyone.table
+    factors = {}
+    for name in context.factors:
+        column = table[name].to_numpy(np.float64)
+        if index.content.labels[name].classes:
+            column = np.where(column < 0, np.nan, column)
+        factors[name] = column
+
     # one face's labels for all walks: what changes is the code
     asked = conditions.asked(model, everyone, 1).to(like)
     return Space(
         codes=mu.numpy(),
-        labels=everyone.table[context.labels].to_numpy(np.float64),
-        groups=people(everyone.table, index.content.group),
+        labels=table[context.labels].to_numpy(np.float64),
+        groups=people(table, index.content.group),
         scale=np.ones(mu.shape[1]),
         start=torch.zeros(mu.shape[1]),
         activity=kl.tolist(),
+        factors=factors,
         method=METHOD,
         decode=lambda codes: model.decode(codes.to(like), asked.expand(len(codes), -1)),
     )

@@ -10,7 +10,7 @@ from facefactory.data.sets import pixels
 from facefactory.data.sets.loader import CHUNK, Shards
 from facefactory.draws import normal
 from facefactory.interpret import Context, Space
-from facefactory.interpret.spaces._judged import METHOD, labels_of
+from facefactory.interpret.spaces._judged import METHOD, judged, labels_of
 
 
 def fits(model: Any) -> bool:
@@ -29,13 +29,15 @@ def of(model: Any, context: Context) -> Space:
         parts = zip(z.split(CHUNK), asked.split(CHUNK), strict=True)
         w = torch.cat([model.to_w(part, c) for part, c in parts])
 
+    labels = labels_of(context, w, asked, lambda codes, c: model.from_w(codes))
     return Space(
         codes=w.double().cpu().numpy(),
-        labels=labels_of(context, w, asked, lambda codes, c: model.from_w(codes)),
+        labels=labels,
         groups=np.arange(count),
         scale=w.double().std(0).cpu().numpy(),
         start=w.mean(0).cpu(),
         activity=None,
+        factors=judged(context, labels),
         method=METHOD.format(code="w"),
         decode=lambda codes: model.from_w(codes.to(like)),
     )
