@@ -41,7 +41,14 @@ from facefactory.interpret import Interpret, claims
 from facefactory.metrics import Array, intervals
 from facefactory.metrics.features import kernel_distance
 from facefactory.metrics.images import psnr, ssim
-from facefactory.results import Drawn, Goal, Protocol, Reconstruction, Score, Strip
+from facefactory.results import (
+    Drawn,
+    Goal,
+    Protocol,
+    Reconstruction,
+    Score,
+    Strip,
+)
 
 BINARY = {"Glasses": Label("binary", ("0", "1"))}
 
