@@ -29,11 +29,6 @@ CHAINS = {
 FACTS = Facts(16, 16, 1, {"Glasses": Label("binary", ("0", "1"))})
 
 
-@pytest.fixture(autouse=True)
-def below_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
 class Painter(nn.Module):
     """z [N, 4] -> images [N, 1, 16, 16] in 0…1, as somebody else writes it; with labels, brighter for those that have them."""
 

@@ -204,7 +204,14 @@ def test_a_tar_whose_last_member_is_a_zip_is_a_tar(tmp_path: Path) -> None:
     assert list(contents(tmp_path / "a.tar")) == ["a.jpg", "more.zip"]
 
 
-@pytest.mark.parametrize(("ending", "form"), [("gz", "gzip"), ("bz2", "bzip2"), ("xz", "xz")])
+@pytest.mark.parametrize(
+    ("ending", "form"),
+    [
+        ("gz", "gzip"),
+        ("bz2", "bzip2"),
+        ("xz", "xz"),
+    ],
+)
 def test_a_tar_that_is_compressed_as_a_whole_says_what_unpacks_it(
     tmp_path: Path, ending: str, form: str
 ) -> None:

@@ -297,7 +297,16 @@ def test_a_condition_that_cannot_be_is_refused(name: str, message: str) -> None:
         conditions.width((name,), LABELS)
 
 
-@pytest.mark.parametrize(("kimg", "value"), [(0, 1.0), (5, 1.0), (15, 0.6), (20, 0.2), (99, 0.2)])
+@pytest.mark.parametrize(
+    ("kimg", "value"),
+    [
+        (0, 1.0),
+        (5, 1.0),
+        (15, 0.6),
+        (20, 0.2),
+        (99, 0.2),
+    ],
+)
 def test_a_schedule_is_linear_between_its_points_and_flat_outside(
     kimg: float, value: float
 ) -> None:
@@ -307,7 +316,15 @@ def test_a_schedule_is_linear_between_its_points_and_flat_outside(
     assert schedule.at(0.3, kimg) == 0.3
 
 
-@pytest.mark.parametrize(("kimg", "value"), [(0, 1.0), (10, 0.75), (15, 0.5), (30, 0.0)])
+@pytest.mark.parametrize(
+    ("kimg", "value"),
+    [
+        (0, 1.0),
+        (10, 0.75),
+        (15, 0.5),
+        (30, 0.0),
+    ],
+)
 def test_a_schedule_may_go_by_half_a_cosine(kimg: float, value: float) -> None:
     points = schedule.checked({0: 1, 30: 0, "shape": "cosine"})
     assert points == {"0": 1.0, "30": 0.0, "shape": "cosine"}

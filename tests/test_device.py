@@ -55,7 +55,13 @@ def test_gpus_compute_in_a_group_of_their_own_and_hosts_agree_in_another(
 
 
 @pytest.mark.parametrize(
-    ("local_rank", "count", "index"), [("0", 1, 0), ("3", 4, 3), ("3", 1, 0), (None, 2, 0)]
+    ("local_rank", "count", "index"),
+    [
+        ("0", 1, 0),
+        ("3", 4, 3),
+        ("3", 1, 0),
+        (None, 2, 0),
+    ],
 )
 def test_a_rank_computes_on_its_gpu_also_where_it_sees_that_one_alone(
     monkeypatch: pytest.MonkeyPatch, local_rank: str | None, count: int, index: int

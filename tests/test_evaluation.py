@@ -339,7 +339,17 @@ def test_the_ratio_is_of_median_distances() -> None:
 # -- the features of the original FID -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [(1, 5), (48, 32), (64, 64), (218, 178), (299, 299), (512, 400)])
+@pytest.mark.parametrize(
+    "size",
+    [
+        (1, 5),
+        (48, 32),
+        (64, 64),
+        (218, 178),
+        (299, 299),
+        (512, 400),
+    ],
+)
 def test_inceptions_resizing_is_torch_fidelitys(size: tuple[int, int]) -> None:
     shown = torch.randint(
         0, 256, (2, 3, *size), generator=torch.Generator().manual_seed(0)

@@ -153,12 +153,6 @@ def test_what_cannot_be_frozen_is_refused(index: Index, tmp_path: Path) -> None:
 # -- jobs --------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def train(faces: Faces, name: str, *more: str) -> None:
     tiny = ["training.total_kimg=0.048", "training.batch_size=12", "training.device=cpu"]
     model = ["pack.resolution=16", "model.width=4", "model.depth=2"]
@@ -172,12 +166,12 @@ def done(name: str) -> dict[str, Any]:
     return found
 
 
-def test_what_a_run_started_from_is_part_of_what_it_is(faces: Faces, home: Path) -> None:
+def test_what_a_run_started_from_is_part_of_what_it_is(faces: Faces, tmp_path: Path) -> None:
     train(faces, "first")
     train(faces, "second", "init_from=first", "pack.color=rgb")
     before = done("second")
     assert before["inputs"]["init_from"] == done("first")["outputs"]["checkpoint"]
-    assert before["config"]["init_from"] == str(home / "runs" / "first")
+    assert before["config"]["init_from"] == str(tmp_path / "runs" / "first")
     train(faces, "second", "init_from=first", "pack.color=rgb")
     assert done("second") == before  # complete
 
@@ -199,11 +193,11 @@ def test_what_a_run_started_from_is_part_of_what_it_is(faces: Faces, home: Path)
     ],
 )
 def test_mistakes_are_told_before_anything_starts(
-    faces: Faces, home: Path, more: list[str], words: str
+    faces: Faces, tmp_path: Path, more: list[str], words: str
 ) -> None:
     train(faces, "first")
-    (home / "runs" / "begun").mkdir()
-    (home / "runs" / "begun" / "config.yaml").write_text("seed: 0\n")
+    (tmp_path / "runs" / "begun").mkdir()
+    (tmp_path / "runs" / "begun" / "config.yaml").write_text("seed: 0\n")
     with pytest.raises(UserError, match=words):
         train(faces, "second", *more)
-    assert not (home / "runs" / "second").exists()
+    assert not (tmp_path / "runs" / "second").exists()

@@ -48,12 +48,6 @@ PRESETS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def below_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Jobs work below the current folder."""
-    monkeypatch.chdir(tmp_path)
-
-
 def run(job: str, *arguments: str) -> int:
     """A job in this process; its exit code."""
     here = ["cluster=local", *arguments]

@@ -151,7 +151,11 @@ def test_what_a_profile_does_not_say_is_not_asked_for() -> None:
 
 @pytest.mark.parametrize(
     ("job", "partition", "gpus", "minutes"),
-    [(CHAIN[0], "gpu", "1", "20"), (CHAIN[1], "gpu", "2", "30"), (CHAIN[4], "cpu", None, "10")],
+    [
+        (CHAIN[0], "gpu", "1", "20"),
+        (CHAIN[1], "gpu", "2", "30"),
+        (CHAIN[4], "cpu", None, "10"),
+    ],
     ids=["prepare", "sweep", "report"],
 )
 def test_partition_gpus_and_minutes_follow_the_kind_of_job(

@@ -540,7 +540,14 @@ def test_buffers_stay_valid_as_long_as_they_are_held(
 
 
 @pytest.mark.parametrize("kind", ["raw", "png"])
-@pytest.mark.parametrize(("clock", "lo", "hi"), [(0, 0, 8), (39, 0, 8), (16, 2, 6)])
+@pytest.mark.parametrize(
+    ("clock", "lo", "hi"),
+    [
+        (0, 0, 8),
+        (39, 0, 8),
+        (16, 2, 6),
+    ],
+)
 def test_a_set_on_the_device_gives_the_same_batches(
     index: Index, short_blocks: int, tmp_path: Path, kind: str, clock: int, lo: int, hi: int
 ) -> None:

@@ -43,12 +43,6 @@ def spaces() -> list[str]:
     pytest.skip(f"no namespaces may be made here: {why}")
 
 
-@pytest.fixture(autouse=True)
-def work_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs and sets lie below the test's folder."""
-    monkeypatch.chdir(tmp_path)
-
-
 def on(host: str, job: str, *arguments: str) -> subprocess.Popen[str]:
     """A job on a login host; its end is that of the host, with all that it started."""
     line = [sys.executable, str(ROOT / "jobs" / f"{job}.py"), *arguments]

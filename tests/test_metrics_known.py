@@ -38,7 +38,14 @@ PAIR = drawn(300, 16), drawn(200, 16, 1) * 1.2 + 0.3  # what published programs 
 # -- Fréchet distance: rank -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("reals", "fakes"), [(20, 30), (20, 300), (300, 20)])
+@pytest.mark.parametrize(
+    ("reals", "fakes"),
+    [
+        (20, 30),
+        (20, 300),
+        (300, 20),
+    ],
+)
 def test_fewer_images_than_features_give_the_singular_values_of_their_rows(
     reals: int, fakes: int
 ) -> None:

@@ -101,7 +101,14 @@ def test_conditions_reach_every_output(name: str, chosen: list[str]) -> None:
             assert not torch.allclose(logits[0], logits[1])
 
 
-@pytest.mark.parametrize(("place", "pairs"), [("head", False), ("input", True), ("both", True)])
+@pytest.mark.parametrize(
+    ("place", "pairs"),
+    [
+        ("head", False),
+        ("input", True),
+        ("both", True),
+    ],
+)
 def test_attributes_at_the_last_layer_alone_judge_no_pairs(place: str, pairs: bool) -> None:
     model = build("gan/facegen", facts(), conditions=["Glasses"], depth=2, attributes=place)
     images = torch.rand(2, 1, 16, 16) * 2 - 1
@@ -129,7 +136,13 @@ def test_other_kernels_are_refused(name: str, kernel: int) -> None:
 
 @with_option("depth")
 @pytest.mark.parametrize(
-    ("side", "depth", "most"), [(16, 0, 3), (16, 4, 3), (16, 9, 3), (4, 2, 1)]
+    ("side", "depth", "most"),
+    [
+        (16, 0, 3),
+        (16, 4, 3),
+        (16, 9, 3),
+        (4, 2, 1),
+    ],
 )
 def test_an_impossible_depth_is_refused(name: str, side: int, depth: int, most: int) -> None:
     told = rf"{name}: depth={depth} for images of {side}x{side} pixels .* allowed are 1 to {most}"
@@ -138,7 +151,15 @@ def test_an_impossible_depth_is_refused(name: str, side: int, depth: int, most: 
 
 
 @with_option("depth")
-@pytest.mark.parametrize(("side", "depth"), [(16, 1), (16, 3), (20, 3), (23, 3)])
+@pytest.mark.parametrize(
+    ("side", "depth"),
+    [
+        (16, 1),
+        (16, 3),
+        (20, 3),
+        (23, 3),
+    ],
+)
 def test_every_possible_depth_fits(name: str, side: int, depth: int) -> None:
     try:
         model = build(name, facts(side), depth=depth)

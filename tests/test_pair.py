@@ -21,12 +21,6 @@ SINGLE = ("pack", "judge", "evaluate")
 PAIR = ("pack", "pictures", "evaluate", "report")
 
 
-@pytest.fixture(autouse=True)
-def below_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Jobs work below the current folder."""
-    monkeypatch.chdir(tmp_path)
-
-
 def run(*arguments: str) -> int:
     """The job in this process; its exit code."""
     here = (

@@ -127,7 +127,15 @@ def ramp(most: int, channels: int = 1) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("most", "bits"),
-    [(1, 8), (255, 8), (256, 10), (1023, 10), (4095, 12), (16383, 14), (16384, 16)],
+    [
+        (1, 8),
+        (255, 8),
+        (256, 10),
+        (1023, 10),
+        (4095, 12),
+        (16383, 14),
+        (16384, 16),
+    ],
 )
 def test_the_bits_of_a_set_are_the_least_that_hold_its_highest_value(most: int, bits: int) -> None:
     assert pictures.bits_of(most) == bits

@@ -127,11 +127,8 @@ def test_it_plans_as_it_is(
     preset: str,
     layout: Callable[[Path], None],
     root_of: Root,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     start(preset, root_of(layout), "dry_run=true")
     assert "  train: to run" in capsys.readouterr().out
 
@@ -141,10 +138,7 @@ def test_it_trains_a_little(
     preset: str,
     layout: Callable[[Path], None],
     root_of: Root,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     model = CONTENTS[preset]["model"]
     options = command.registry.options("models", model["name"])
     small = {name: value for name, value in SMALL.items() if name in options}
@@ -165,10 +159,7 @@ def test_it_trains_a_little(
 
 
 @pytest.mark.parametrize("preset", presets_of("fer"))
-def test_one_key_chooses_another_emotion(
-    preset: str, root_of: Root, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_one_key_chooses_another_emotion(preset: str, root_of: Root) -> None:
     wanted = ["pack.where=emotion == happy", "run=mine"]
     given = [f"config={preset}", "cluster=local", f"pack.root={root_of(fer_rows)}", *wanted]
     command.start("train_gan", ("pack",), "dcgan-orl32", given)

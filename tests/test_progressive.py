@@ -52,7 +52,16 @@ def test_it_grows_as_its_schedule_says(clock: int) -> None:
 
 
 @pytest.mark.parametrize("kimg", [0.0, 0.02, 0.04, 0.05, 1e6])
-@pytest.mark.parametrize(("height", "width"), [(32, 32), (48, 48), (64, 64), (128, 128), (48, 32)])
+@pytest.mark.parametrize(
+    ("height", "width"),
+    [
+        (32, 32),
+        (48, 48),
+        (64, 64),
+        (128, 128),
+        (48, 32),
+    ],
+)
 def test_at_any_moment_images_have_their_whole_size(height: int, width: int, kimg: float) -> None:
     model = build(height, width, 3)
     model.at(kimg)
@@ -163,7 +172,15 @@ def test_what_cannot_grow_is_refused_by_name(
         registry.build("models", {"name": NAME, **options}, Facts(*size, 1))
 
 
-@pytest.mark.parametrize(("count", "group"), [(8, 4), (6, 3), (7, 1), (2, 2)])
+@pytest.mark.parametrize(
+    ("count", "group"),
+    [
+        (8, 4),
+        (6, 3),
+        (7, 1),
+        (2, 2),
+    ],
+)
 def test_images_are_compared_with_their_neighbours(count: int, group: int) -> None:
     x = torch.randn(count, 3, 2, 2, dtype=torch.float64)
     found = MinibatchDeviation(4)(x)

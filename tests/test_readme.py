@@ -50,10 +50,7 @@ def job(line: str, *more: str) -> None:
     command.start(name, stages, preset, ["cluster=local", *arguments, *more], pair)
 
 
-def test_commands_on_runs_work_in_the_order_of_the_page(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_commands_on_runs_work_in_the_order_of_the_page() -> None:
     lines = [line for line in LINES if "run=first" in line]
     assert len(lines) == 7
     for line in lines:
@@ -84,10 +81,8 @@ def test_other_commands_plan(
     line: str,
     faces: Faces,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     celeba(tmp_path / "celeba", "folder", "txt")
     line = line.replace("/path/to/fakes", str(faces.root))
     if "generator.yaml" in line:

@@ -114,6 +114,7 @@ def test_components_inside_components_are_resolved_and_built() -> None:
         "name": "adversarial",
         "critic": {"name": "hinge"},
         "terms": {"r1": {"gamma": 2.0, "interval": 8}},
+        "strength": {"name": "scheduled", "p": 1.0},
     }
     assert registry.resolve("objectives", found) == found
     made = registry.build("objectives", found)

@@ -136,7 +136,13 @@ def test_without_a_home_nothing_is_kept_and_nothing_found(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize(
     ("inherited", "settled"),
-    [(0o000, 0o022), (0o002, 0o002), (0o022, 0o022), (0o077, 0o077), (0o020, 0o022)],
+    [
+        (0o000, 0o022),
+        (0o002, 0o002),
+        (0o022, 0o022),
+        (0o077, 0o077),
+        (0o020, 0o022),
+    ],
 )
 def test_what_is_made_is_never_everyones_to_write(
     tmp_path: Path, inherited: int, settled: int

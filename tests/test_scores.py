@@ -81,7 +81,15 @@ def test_folded_normalisations_change_no_feature(eye: lite0.Lite0) -> None:
 
 
 @pytest.mark.parametrize("side", [63, 64, 65, 66])
-@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2)])
+@pytest.mark.parametrize(
+    ("kernel", "stride"),
+    [
+        (3, 1),
+        (3, 2),
+        (5, 1),
+        (5, 2),
+    ],
+)
 def test_convolutions_pad_as_tensorflow_does(side: int, kernel: int, stride: int) -> None:
     layer = efficientnet_lite.Convolution(1, 1, kernel, stride)
     with torch.no_grad():
@@ -109,7 +117,16 @@ def test_features_are_finite_and_the_same_whatever_the_chunks(
     assert torch.equal(turned.flip(0), whole.features)
 
 
-@pytest.mark.parametrize(("side", "seen"), [(16, 64), (64, 64), (65, 96), (128, 128), (1024, 224)])
+@pytest.mark.parametrize(
+    ("side", "seen"),
+    [
+        (16, 64),
+        (64, 64),
+        (65, 96),
+        (128, 128),
+        (1024, 224),
+    ],
+)
 def test_small_images_are_enlarged_and_the_rule_is_in_the_protocol(side: int, seen: int) -> None:
     eye = lite0.Lite0(Size(side, side), CPU, str(lite0.WEIGHTS.find()))
     assert eye.resize == f"to {seen}x{seen}, antialiased bilinear"

@@ -38,7 +38,12 @@ def oblong(faces: Faces, tmp_path_factory: pytest.TempPathFactory) -> Index:
 
 @pytest.mark.parametrize(
     ("resolution", "size"),
-    [(64, (64, 64)), ("64", (64, 64)), ("218x178", (218, 178)), ("48 X 32", (48, 32))],
+    [
+        (64, (64, 64)),
+        ("64", (64, 64)),
+        ("218x178", (218, 178)),
+        ("48 X 32", (48, 32)),
+    ],
 )
 def test_height_stands_before_width(resolution: int | str, size: tuple[int, int]) -> None:
     assert Pack(resolution=resolution).size == size
@@ -142,7 +147,15 @@ def test_drawn_faces_keep_their_shape() -> None:
 
 
 @pytest.mark.parametrize("name", registry.names("models"))
-@pytest.mark.parametrize("size", [(48, 32), (32, 48), (218, 178), (45, 37)])
+@pytest.mark.parametrize(
+    "size",
+    [
+        (48, 32),
+        (32, 48),
+        (218, 178),
+        (45, 37),
+    ],
+)
 def test_a_model_draws_any_size_or_refuses_it_by_its_name(
     name: str, size: tuple[int, int]
 ) -> None:
@@ -224,26 +237,19 @@ MODELS = {
 }
 
 
-@pytest.fixture
-def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Jobs work below the current folder."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def run(job: str, stages: tuple[str, ...], preset: str | None, *arguments: str) -> int:
     """A job in this process; its exit code."""
     return process.guarded(lambda: command.start(job, stages, preset, list(arguments)))
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_the_chain_on_images_that_are_not_square(model: str, faces: Faces, at_home: Path) -> None:
+def test_the_chain_on_images_that_are_not_square(model: str, faces: Faces, tmp_path: Path) -> None:
     trains = [*TINY, *MODELS[model], f"model.name={model}", f"pack.recipe={faces.recipe}", "run=r"]
     assert run("train_gan", ("pack", "train"), "tiny", *trains) == 0
     for job in ("evaluate", "interpret") if model != "classifier/convnet" else ("evaluate",):
         assert run(job, ("pack", "judge", job), None, "cluster=local", "run=r") == 0
     assert run("report", ("report",), None, "cluster=local", "run=r") == 0
-    folder = at_home / "runs" / "r"
+    folder = tmp_path / "runs" / "r"
     assert "48x32" in (folder / "report.html").read_text()
     if model == "classifier/convnet":
         return
@@ -261,9 +267,9 @@ def test_the_chain_on_images_that_are_not_square(model: str, faces: Faces, at_ho
 
 
 def test_a_model_for_squares_is_refused_by_name_before_anything_starts(
-    faces: Faces, at_home: Path, capsys: pytest.CaptureFixture[str]
+    faces: Faces, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (at_home / "square.py").write_text(
+    (tmp_path / "square.py").write_text(
         "from facefactory import UserError\n"
         "from facefactory.models.gan.dcgan import Component as Any\n\n\n"
         "class Component(Any):\n"
@@ -276,5 +282,5 @@ def test_a_model_for_squares_is_refused_by_name_before_anything_starts(
     assert run("train_gan", ("pack", "train"), "tiny", *here) == 2
     told = capsys.readouterr().err.splitlines()[-1]
     assert "square.py: 48x32; allowed are squares." in told
-    assert not (at_home / "runs").exists()
-    assert not (at_home / "shards").exists()
+    assert not (tmp_path / "runs").exists()
+    assert not (tmp_path / "shards").exists()

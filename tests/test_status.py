@@ -156,7 +156,13 @@ def test_newer_versions_of_slurm_are_read_too() -> None:
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("136412K", 133.21), ("5.5G", 5632), ("10.50M", 10.5), ("1T", 2**20), ("", 0)],
+    [
+        ("136412K", 133.21),
+        ("5.5G", 5632),
+        ("10.50M", 10.5),
+        ("1T", 2**20),
+        ("", 0),
+    ],
 )
 def test_sizes_are_megabytes(text: str, expected: float) -> None:
     assert status.megabytes(text) == pytest.approx(expected, abs=0.01)
@@ -704,7 +710,12 @@ def test_a_run_of_which_nothing_was_begun_is_no_empty_table(known: Known) -> Non
 
 @pytest.mark.parametrize(
     ("state", "well"),
-    [("COMPLETED", True), ("FAILED", False), ("CANCELLED", False), ("PREEMPTED", False)],
+    [
+        ("COMPLETED", True),
+        ("FAILED", False),
+        ("CANCELLED", False),
+        ("PREEMPTED", False),
+    ],
 )
 def test_who_waits_learns_how_it_ended(known: Known, state: str, well: bool) -> None:
     known.submitted("train", "5")
@@ -959,7 +970,12 @@ def test_a_job_that_a_person_cancelled_was_not_stopped_by_the_job_before(known: 
 
 
 @pytest.mark.parametrize(
-    ("seconds", "expected"), [(40, "40 s ago"), (720, "12 min ago"), (12600, "3.5 h ago")]
+    ("seconds", "expected"),
+    [
+        (40, "40 s ago"),
+        (720, "12 min ago"),
+        (12600, "3.5 h ago"),
+    ],
 )
 def test_ages_are_readable(seconds: float, expected: str) -> None:
     assert status.age(seconds) == expected

@@ -137,9 +137,8 @@ def test_a_temporary_folder_that_is_none_is_named_and_a_right_one_stays(
 
 
 def test_modules_are_found_from_other_folders_too(
-    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    environment: dict[str, str], tmp_path: Path
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     environment["PYTHONPATH"] = "here:/there:"
     surroundings.settle(started_by_us=False)
     assert environment["PYTHONPATH"] == f"{tmp_path}/here:/there:{tmp_path}"

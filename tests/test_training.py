@@ -575,7 +575,11 @@ def test_a_changed_set_refuses_unless_it_is_accepted(index: Index, trained: Path
 
 @pytest.mark.parametrize(
     ("kind", "balance", "refused"),
-    [(CLASSIFIER, None, True), (GAN, "Glasses", True), (GAN, None, False)],
+    [
+        (CLASSIFIER, None, True),
+        (GAN, "Glasses", True),
+        (GAN, None, False),
+    ],
 )
 def test_changed_labels_are_another_set_where_they_matter(
     index: Index, tmp_path: Path, kind: str, balance: str | None, refused: bool

@@ -31,7 +31,12 @@ def objective(trained: Any, **options: Any) -> Any:
 
 @pytest.mark.parametrize(
     ("counts", "words"),
-    [([5, 5, 5, 5], 4), ([7, 0, 0, 0], 1), ([3, 3, 0, 0], 2), ([2, 1, 1, 0], 2 * math.sqrt(2))],
+    [
+        ([5, 5, 5, 5], 4),
+        ([7, 0, 0, 0], 1),
+        ([3, 3, 0, 0], 2),
+        ([2, 1, 1, 0], 2 * math.sqrt(2)),
+    ],
 )
 def test_perplexity_counts_words_in_effect(counts: list[float], words: float) -> None:
     assert perplexity(torch.tensor(counts)).item() == pytest.approx(words)

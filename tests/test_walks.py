@@ -85,12 +85,6 @@ def test_truncation_leads_from_one_image_to_all_of_them(model: Plain) -> None:
 # -- jobs --------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def generate(*options: str) -> None:
     given = ["run=r", *(f"generate.{option}" for option in options)]
     command.start("generate", ("generate",), None, given)
@@ -104,13 +98,15 @@ def forget(identity: Path, *keys: str) -> None:
     identity.write_text(json.dumps(known))
 
 
-def test_the_job_writes_them(faces: Faces, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_job_writes_them(
+    faces: Faces, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     tiny = ["training.total_kimg=0.12", "training.batch_size=12", "training.lr=0.01"]
     told = ["model.name=gan/facegen", "model.conditions=[Glasses]", "pack.resolution=16"]
     given = ["run=r", "cluster=local", f"pack.recipe={faces.recipe}", *tiny, *told]
     command.start("train_gan", ("pack", "train"), "dcgan-orl32", given)
 
-    images = home / "runs" / "r" / "generate" / "images"
+    images = tmp_path / "runs" / "r" / "generate" / "images"
     for kind in ("gif", "webp"):
         generate(f"format={kind}", "images=10", "stops=2")
         with Image.open(images / f"walk.{kind}") as walk:
@@ -128,7 +124,7 @@ def test_the_job_writes_them(faces: Faces, home: Path, capsys: pytest.CaptureFix
     generate("images=2")
     with Image.open(images / "00000000.png") as picture:
         assert np.array_equal(np.array(picture), last)
-    forget(home / "runs" / "r" / "identity.json", "generate.psi", "generate.stops")
+    forget(tmp_path / "runs" / "r" / "identity.json", "generate.psi", "generate.stops")
     generate("images=2", "psi=0")
     with Image.open(images / "00000000.png") as picture:
         assert not np.array_equal(np.array(picture), last)

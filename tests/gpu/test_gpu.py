@@ -115,7 +115,12 @@ def stop_after(iterations: int) -> Callable[[], bool]:
 
 @kinds
 @pytest.mark.parametrize(
-    ("precision", "channels_last"), [("float32", False), ("bfloat16", True), ("float16", False)]
+    ("precision", "channels_last"),
+    [
+        ("float32", False),
+        ("bfloat16", True),
+        ("float16", False),
+    ],
 )
 def test_a_stopped_training_goes_on_with_the_same_bits(
     drawn: Index,

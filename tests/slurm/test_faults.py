@@ -473,7 +473,14 @@ def test_a_sweep_loses_its_head_its_driver_and_a_node(sweeps: Place) -> None:
     assert before.items() <= finished(place, run).items()
 
 
-@pytest.mark.parametrize(("how", "away_s"), [("--kill", 0.0), ("--kill", 6.0), ("", 0.0)])
+@pytest.mark.parametrize(
+    ("how", "away_s"),
+    [
+        ("--kill", 0.0),
+        ("--kill", 6.0),
+        ("", 0.0),
+    ],
+)
 def test_the_controller_restarts_while_a_sweep_starts_ray(
     sweeps: Place, how: str, away_s: float
 ) -> None:
