@@ -13,10 +13,10 @@ sweep: $(INSTALLED)
 
 # a thread each: those of several workers would spin on each other's processors
 test: lint types
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 3
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 4
 
 torture: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --timeout 900
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --timeout 900
 
 # any Python with torch, numpy, pandas, pyarrow, pillow, pyyaml, omegaconf, pydantic, scipy, rich and pytest will do
 GPU_PYTHON = PYTHONPATH=$(CURDIR) $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))

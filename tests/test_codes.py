@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import test_training
 import torch
-from registered import FACTS, TRAININGS
+from registered import FACTS, FIRST, TRAININGS
 from test_training import ALONE, make_task, newest, run_ranks, same
 from torch import Tensor, nn
 
@@ -349,6 +349,10 @@ def has_state(kind: str) -> bool:
 
 STATEFUL = [kind for kind in TRAININGS if has_state(kind)]
 PLAIN = [kind for kind in STATEFUL if kind.count(" ") == 1]
+each = pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=[] if kind in FIRST else [pytest.mark.slow]) for kind in PLAIN],
+)
 
 
 def training(index: Index, folder: Path, _: Any, kind: str, **options: Any) -> Any:
@@ -361,7 +365,7 @@ def assert_alike(one: Any, other: Any) -> None:
         torch.testing.assert_close(found, weights, rtol=0, atol=1e-7)
 
 
-@pytest.mark.parametrize("kind", PLAIN)
+@each
 def test_parts_train_what_the_whole_batch_trains(index: Index, tmp_path: Path, kind: str) -> None:
     for folder, parts in (("one", 1), ("three", 3)):
         fit(
@@ -372,7 +376,7 @@ def test_parts_train_what_the_whole_batch_trains(index: Index, tmp_path: Path, k
     assert newest(tmp_path / "one").own
 
 
-@pytest.mark.parametrize("kind", PLAIN)
+@each
 def test_two_ranks_train_what_one_trains(index: Index, tmp_path: Path, kind: str) -> None:
     fit(training(index, tmp_path / "one", (), kind, precision="float64"), ALONE)
     run_ranks(2, tmp_path, index, [], False, (training, (), kind))
