@@ -1,4 +1,4 @@
-"""Sweep VAE architectures: pack, judge, search, take the best to the full budget, score, interpret, report.
+"""Sweep VAEs, their networks and their objectives: pack, judge, search, take the best to the full budget, score, interpret, report.
 
 Example: python jobs/sweep_vae.py sweep.sampler=random
 """
@@ -9,5 +9,5 @@ if __name__ == "__main__":
     main(
         "sweep_vae",
         stages=("pack", "judge", "sweep", "finalists", "report"),
-        preset="sweep-conv-orl32",
+        preset="sweep-vae-orl32",
     )

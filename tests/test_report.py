@@ -408,6 +408,17 @@ def test_only_trials_that_finished_at_the_last_rung_are_compared_by_their_parame
     ]
 
 
+def test_a_sweep_names_the_networks_that_it_tried(sweep: Path) -> None:
+    text, data = written(sweep)
+    assert data["networks"] == ["gan/dcgan"]
+    assert "of gan/dcgan on orl" in " ".join(text.split())
+    results = json.loads((sweep / "sweep/results.json").read_text())
+    results["trials"][0]["params"]["model.name"] = "gan/resnet"
+    put(sweep / "sweep/results.json", results)
+    text, _ = written(sweep)
+    assert "of gan/dcgan, gan/resnet on orl" in " ".join(text.split())
+
+
 def test_what_a_small_sweep_cannot_draw_is_said(sweep: Path) -> None:
     results = json.loads((sweep / "sweep/results.json").read_text())
     put(sweep / "sweep/results.json", {**results, "trials": results["trials"][6:7]})

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +15,8 @@ from typing import Any
 import optuna
 import pytest
 
-from facefactory import UserError, config, rundir, sweep, trials
+from facefactory import UserError, command, config, registry, rundir, sweep, trials
+from facefactory.facts import Facts
 from facefactory.results import Goal
 from facefactory.run import Run, resolve, space_of, with_params
 from facefactory.sweep import Sweep
@@ -454,10 +457,41 @@ def test_settings_of_networks_go_with_the_component_that_has_them() -> None:
     assert set(other.training.modules) == {"objective.critic"}
 
 
-def test_the_space_of_vaes_covers_networks_and_objectives() -> None:
-    space = config.read_yaml(JOBS / "spaces" / "vae.yaml")
-    assert len(space["model.name"]["choice"]) >= 3
-    assert len(space["objective.name"]["choice"]) >= 4
+def default_preset(job: str) -> str:
+    """The preset that a job starts from unless it is told another."""
+    given: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "main", lambda name, stages, preset: given.append(preset))
+        runpy.run_path(str(JOBS / f"{job}.py"), run_name="__main__")
+    return given[0]
+
+
+def test_what_sweep_vae_searches_unless_told_otherwise_covers_networks_and_objectives() -> None:
+    preset = default_preset("sweep_vae")
+    run = resolve(config.load(Run, [], [config.read_yaml(JOBS / "presets" / f"{preset}.yaml")]))
+    space = space_of(run)
+    networks = space["model.name"]["choice"]
+    objectives = space["objective.name"]["choice"]
+    assert len(networks) >= 3
+    assert len(objectives) >= 4
+
+    # each pair is drawn, and is a model and an objective with the options that it alone has
+    points = sweep.examples(space, 400)
+    conditional = [name for name, entry in space.items() if "when" in entry]
+    met = set()
+    facts = Facts(32, 32, 1)
+    for params in points:
+        pair = (params["model.name"], params["objective.name"])
+        if pair not in met:
+            made = with_params(run, params)
+            model = registry.build("models", made.model, facts)
+            registry.build("objectives", made.objective, facts, model)
+        met.add(pair)
+    assert met == set(itertools.product(networks, objectives))
+    for name in conditional:
+        assert 0 < sum(name in params for params in points) < len(points), name
+    told = {other for name in conditional for other in space[name]["when"]}
+    assert {"model.name", "objective.name"} <= told
 
 
 def test_a_parameter_that_the_model_does_not_have_is_refused_by_name() -> None:

@@ -139,6 +139,7 @@ def gather(folder: Path, repeat: dict[str, str]) -> dict[str, Any]:
     }
     return {
         **facts,
+        "networks": networks(facts),
         "leaderboard": leaderboard(facts),
         "failures": failures(facts),
         "verdict": verdict(facts),
@@ -182,6 +183,13 @@ def provenance(folder: Path) -> dict[str, Any]:
         "dataset": index and {"folder": packed, **index},
         "ledger": ledger,
     }
+
+
+def networks(facts: dict[str, Any]) -> list[str]:
+    """Names of the models that a run trained, or that a search tried."""
+    own = (facts["config"].get("model") or {}).get("name")
+    tried_names = {trial.params.get("model.name", own) for trial in tried(facts["sweep"])}
+    return sorted(name for name in tried_names or {own} if name)
 
 
 def leaderboard(facts: dict[str, Any]) -> list[dict[str, Any]]:
