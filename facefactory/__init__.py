@@ -31,11 +31,11 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def load(run: Any, device: Any = "auto") -> Loaded:
+def load(run: Any, device: Any = "auto", snapshot: Any = None) -> Loaded:
     """The networks of a run folder, to sample, encode and decode with; `facefactory.loading` has them.
 
     UserError: there is no such run, or it has not been trained to its end.
     """
     from facefactory import loading  # torch comes with it, and nothing else here needs torch
 
-    return loading.load(run, device)
+    return loading.load(run, device, snapshot)

@@ -5,9 +5,9 @@ import hashlib
 import itertools
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, get_origin
+from typing import Any, Literal, get_origin
 
 import torch
 from torch import nn
@@ -20,6 +20,7 @@ FORMAT = 2
 KEPT = 2  # newest checkpoints kept; the last one of a finished run is among them
 VALUE = 4  # bytes of a float32
 GB = 1e9  # bytes
+Snapshot = Literal["last", "best"]  # of a training
 COUNTED = 2**63  # beyond that torch itself counts no elements
 
 # Copies of the weights in a training: themselves, their average and gradient, Adam's two moments
@@ -52,6 +53,8 @@ class Checkpoint:
     scalers: dict[str, Any] = field(default_factory=dict)
     # sums of scalars since the last look at its health; empty where nobody looks
     watched: dict[str, Any] = field(default_factory=dict)
+    # what snapshots scored, and the averaged weights of the best; empty where none was
+    snapshots: dict[str, Any] = field(default_factory=dict)
 
 
 def save(
@@ -262,12 +265,36 @@ def build(model: dict[str, Any], facts: Facts, seed: int = 0) -> nn.Module:
     return network
 
 
-def rebuild(path: Path) -> tuple[Any, Checkpoint]:
+def best_snapshot(found: Checkpoint) -> Checkpoint | None:
+    """The checkpoint as it was at the best of the snapshots that it keeps; None: it keeps none.
+
+    Networks of which there are no averages, as a discriminator, are those of its own clock.
+    """
+    best = found.snapshots.get("best")
+    if not best:
+        return None
+    first = next(iter(found.averages))
+    averages = {first: best["average"]}
+    return replace(found, clock=best["clock"], averages=averages, own=best["own"])
+
+
+def at_snapshot(path: Path, snapshot: Snapshot) -> Checkpoint:
+    """A checkpoint, or what it keeps of the best snapshot; UserError: it keeps none."""
+    found = load(path)
+    if snapshot == "last":
+        return found
+    best = best_snapshot(found)
+    if best is None:
+        raise UserError(f"{path} keeps no snapshot; give snapshot=last.")
+    return best
+
+
+def rebuild(path: Path, snapshot: Snapshot = "last") -> tuple[Any, Checkpoint]:
     """A checkpoint's networks with the averaged weights that are scored, and the checkpoint.
 
-    They are ready to use.
+    They are ready to use. UserError: the best snapshot is asked for, and it keeps none.
     """
-    found = load(path)
+    found = at_snapshot(path, snapshot)
     model: Any = build(found.model, facts_of(found))
     model.load_state_dict(found.networks)
     average = next(iter(found.averages.values()))

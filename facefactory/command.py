@@ -544,7 +544,7 @@ def named_protocol(arguments: list[str]) -> dict[str, Any]:
 
 
 def own_options(path: Path, identity: dict[str, Any]) -> list[str]:
-    """`key=value` of what a job on a run that exists changes: sections of late stages only.
+    """`key=value` of what a job on a run that exists changes: late keys, and sections of late stages.
 
     The run's config stays as it was. UserError: something else is to change.
     """
@@ -558,9 +558,10 @@ def own_options(path: Path, identity: dict[str, Any]) -> list[str]:
         if stage.late:
             sections.update(stage.sections)
     own = tuple(sorted(section for section in sections if section.endswith(".")))
-    foreign = ", ".join(name for name in changed if not name.startswith(own))
+    late = [name for name, item, _ in config.leaves(Run) if item.metadata["late"]]
+    foreign = ", ".join(name for name in changed if name not in late and not name.startswith(own))
     if foreign:
-        allowed = ", ".join(f"{name}*" for name in own)
+        allowed = ", ".join([*(f"{name}*" for name in own), *late])
         raise UserError(
             f"{foreign} of run {path.name!r} cannot change any more (only {allowed}); "
             "start a new run instead."

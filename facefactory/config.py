@@ -33,14 +33,16 @@ def key(
     high: float = math.inf,
     identity: bool = True,
     resumes: bool = False,
+    late: bool = False,
 ) -> Any:
     """A configuration key.
 
     `identity=False`: it says where or how to run, so it enters no digest. `resumes=True`: it may
     change between the start and the continuation of a stage (a longer budget, another number of
-    ranks).
+    ranks). `late=True`: jobs on a finished run may change it.
     """
-    meta = {"meaning": meaning, "low": low, "high": high, "identity": identity, "resumes": resumes}
+    meta = {"meaning": meaning, "low": low, "high": high}
+    meta |= {"identity": identity, "resumes": resumes, "late": late}
     if isinstance(default, list | dict):
         return field(default_factory=lambda: type(default)(default), metadata=meta)
     return field(default=default, metadata=meta)

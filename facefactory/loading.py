@@ -154,10 +154,14 @@ def codes_of(name: str, label: Label, given: Value | Sequence[Value], count: int
     return torch.tensor(codes)
 
 
-def load(run: str | Path, device: Literal["auto", "cpu", "cuda"] = "auto") -> Loaded:
+def load(
+    run: str | Path,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    snapshot: Literal["last", "best"] | None = None,
+) -> Loaded:
     """The networks of a run folder that is finished, where they shall compute.
 
-    UserError: there is no such run, or it has not been trained to its end.
+    `snapshot`: of its training; what the run itself says where it is not given. UserError: there is no such run, or it has not been trained to its end.
     """
     path = Path(run).expanduser()
     if not (path / "config.yaml").is_file():
@@ -178,5 +182,6 @@ def load(run: str | Path, device: Literal["auto", "cpu", "cuda"] = "auto") -> Lo
         deterministic=False,
         precision="float32",
     )
-    here = dataclasses.replace(options, training=training)
+    chosen = options.snapshot if snapshot is None else snapshot
+    here = dataclasses.replace(options, training=training, snapshot=chosen)
     return Loaded(folder, here, stage.made(here, folder))

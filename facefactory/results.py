@@ -77,6 +77,51 @@ class Goal:
 
 
 @dataclass(frozen=True)
+class Selection:
+    """Which snapshot of a training scored best, and what it scores on noise that did not choose it."""
+
+    metric: str
+    better: Better
+    scored: list[tuple[float, float]]  # kimg and score of each snapshot, on the noise that chose
+    best_kimg: float
+    again: float  # of the best, on fresh noise: the chosen one's own score flatters it
+    last_kimg: float
+    last: float  # of the last weights, on the same fresh noise
+
+    def words(self) -> str:
+        """A sentence that has all numbers."""
+        chosen = dict(self.scored)[self.best_kimg]
+        last = f"the last, of {self.last_kimg:g} kimg, has {self.last:.3g}"
+        if self.best_kimg == self.last_kimg:
+            last = "it is the last one"
+        return (
+            f"Snapshot of {self.best_kimg:g} kimg: best of {len(self.scored)}, scored again on fresh noise: "
+            f"{self.metric} {chosen:.3g} when it was chosen, {self.again:.3g} then; {last}."
+        )
+
+
+@dataclass(frozen=True)
+class Truncated:
+    """What images are worth at one truncation."""
+
+    psi: float
+    precision: float  # share of them among the real ones, 0…1
+    recall: float  # share of the real ones among them, 0…1
+
+    def words(self) -> str:
+        """As a picture has it."""
+        return f"psi {self.psi:g}: precision {self.precision:.2f}, recall {self.recall:.2f}"
+
+
+@dataclass(frozen=True)
+class Truncations:
+    """The same at several; `protocol` but for its truncation."""
+
+    protocol: dict[str, Any]
+    rows: list[Truncated]
+
+
+@dataclass(frozen=True)
 class Effect:
     """How far the codes of a dimension tell the two classes of a label apart."""
 

@@ -85,6 +85,15 @@ class Generate:
 
 
 @dataclass(frozen=True)
+class Export:
+    """What jobs/export.py writes."""
+
+    format: Literal["torch", "onnx"] = key(
+        "torch", "TorchScript, safetensors and a loader; onnx: generator.onnx beside them"
+    )
+
+
+@dataclass(frozen=True)
 class Run:
     """The whole config tree."""
 
@@ -111,6 +120,11 @@ class Run:
         "train",
         "the stage that makes what is scored, interpreted and drawn from: train, adopt or pictures; jobs set it",
     )
+    snapshot: Literal["last", "best"] = key(
+        "last",
+        "which weights are scored, interpreted, drawn and exported: the last, or the best of training.snapshot_kimg",
+        late=True,
+    )
     paths: Paths = section(Paths)
     pack: Pack = section(Pack)
     data: Data = section(Data)
@@ -129,6 +143,7 @@ class Run:
     interpret: Interpret = section(Interpret)
     sweep: Sweep = section(Sweep)
     generate: Generate = section(Generate)
+    export: Export = section(Export)
     compare: Compare = section(Compare)
     foreign: dict[str, Any] = key(
         {}, "a generator of other people: file of facefactory/foreign and its options"
@@ -169,6 +184,12 @@ def with_protocol(layer: dict[str, Any]) -> dict[str, Any]:
     for wrong in content.keys() - keys.keys() | content.keys() & {"protocol"}:
         raise registry.unknown(f"{path} has the key {wrong!r}", wrong, keys.keys() - {"protocol"})
     return {**layer, "evaluation": {**dataclasses.asdict(Evaluation()), **content, **given}}
+
+
+def quick_options() -> Evaluation:
+    """The keys of the protocol `quick`, whatever a run's own is."""
+    layer = with_protocol({"evaluation": {"protocol": "quick"}})
+    return Evaluation(**layer["evaluation"])
 
 
 def config_of(path: Path) -> dict[str, Any]:
@@ -273,13 +294,38 @@ def _component(package: str, spec: dict[str, Any]) -> dict[str, Any]:
     return registry.resolve(package, {**spec, "name": _named(spec["name"])})
 
 
+def value_at(run: Run, name: str) -> Any:
+    """What the config tree has at a dotted key; None: nothing, or no such option."""
+    found: Any = run
+    for word in name.split("."):
+        found = found.get(word) if isinstance(found, dict) else getattr(found, word, None)
+    return found
+
+
+def _own_multiples(run: Run, name: str, space: Space) -> Space:
+    """A space whose multiples of what the run has are choices; UserError: it has no such number."""
+    choices = {}
+    for param, entry in space.items():
+        if not isinstance(entry, dict) or not isinstance(entry.get("times"), list):
+            choices[param] = entry
+            continue
+        own = value_at(run, param)
+        if type(own) not in (int, float):
+            raise UserError(
+                f"space {name}: {param} is {entry!r}, and the run has {own!r} there; give it a number to multiply."
+            )
+        rest = {word: value for word, value in entry.items() if word != "times"}
+        choices[param] = {"choice": [own * factor for factor in entry["times"]], **rest}
+    return choices
+
+
 def space_of(run: Run) -> Space:
-    """The search space, checked."""
+    """The search space, checked, for a run: multiples of what that has are choices."""
     name = run.sweep.space
     path = JOBS / "spaces" / f"{name}.yaml"
     if name.endswith((".yaml", ".yml")):
         path = registry.own_file(name)
-    space = config.read_yaml(path)
+    space = _own_multiples(run, name, config.read_yaml(path))
     check_space(space, name)
     for param in space:
         if not param.startswith(SEARCHED) or param in FIXED:

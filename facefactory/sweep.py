@@ -89,7 +89,8 @@ def check_space(space: Space, name: str) -> None:
         except (AttributeError, TypeError, ValueError):
             raise UserError(
                 f"space {name}: {param} is {entry!r}; allowed are {{choice: [a, b, …]}}, {{uniform: [low, high]}}, "
-                "{log_uniform: [low, high]}, {int: [low, high]}, each with an optional when: {other.key: value}."
+                "{log_uniform: [low, high]}, {int: [low, high]}, {times: [0.5, 1, …]} of the run's own number, "
+                "each with an optional when: {other.key: value}."
             ) from None
         for other in sorted(conditions - seen):
             raise UserError(

@@ -12,13 +12,11 @@ import torch
 from conftest import Faces
 from PIL import Image
 from safetensors.torch import load_file
-from test_walks import home
 
 from facefactory import Failed, command, load
 from facefactory.stages import export
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
-assert home  # a fixture
 TOLD = ["model.name=gan/facegen", "model.conditions=[Glasses,Beard]"]
 VAE = ["model.name=vae/conv", "objective.name=elbo", "model.depth=2"]
 
@@ -31,12 +29,12 @@ def trained(faces: Faces, *more: str) -> None:
 
 @pytest.mark.parametrize("model", [[], TOLD, VAE], ids=["plain", "told", "vae"])
 def test_the_files_draw_what_the_run_draws_and_come_back(
-    faces: Faces, home: Path, model: list[str]
+    faces: Faces, tmp_path: Path, model: list[str]
 ) -> None:
     trained(faces, *model)
     command.start("export", ("export",), None, ["run=r"])
-    folder = home / "runs" / "r" / "export"
-    own = load(home / "runs" / "r").model
+    folder = tmp_path / "runs" / "r" / "export"
+    own = load(tmp_path / "runs" / "r").model
     columns = 2 if model is TOLD else 0
 
     # TorchScript and safetensors
@@ -52,25 +50,25 @@ def test_the_files_draw_what_the_run_draws_and_come_back(
     # the loader knows nothing of this project
     alone = [sys.executable, "-P", "-W", "ignore", str(folder / "draw.py"), "2"]
     assert "facefactory" not in (folder / "draw.py").read_text()
-    subprocess.run(alone, check=True, cwd=home)
+    subprocess.run(alone, check=True, cwd=tmp_path)
     drawn = torch.randn(2, own.z_dim, generator=torch.Generator().manual_seed(0))
     shown = own.sample(drawn, torch.zeros(2, columns))
-    with Image.open(home / "0001.png") as picture:
+    with Image.open(tmp_path / "0001.png") as picture:
         difference = np.array(picture) / 127.5 - 1 - shown[1, 0].numpy()
     assert abs(difference).max() <= 1.01 / 255
 
     # and it comes back
     back = [f"config={folder / 'foreign.yaml'}", "run=back", "cluster=local"]
     command.start("adopt", ("pack", "adopt"), "foreign", back)
-    adopted = load(home / "runs" / "back").sample(4).int()
-    assert (adopted - load(home / "runs" / "r").sample(4).int()).abs().max() <= 1
+    adopted = load(tmp_path / "runs" / "back").sample(4).int()
+    assert (adopted - load(tmp_path / "runs" / "r").sample(4).int()).abs().max() <= 1
 
 
 def test_files_that_draw_something_else_are_not_left_as_done(
-    faces: Faces, home: Path, monkeypatch: pytest.MonkeyPatch
+    faces: Faces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained(faces)
     monkeypatch.setattr(export, "_compare", lambda *_: 0.5)
     with pytest.raises(Failed, match=r"differ by 0\.5 from those of the run"):
         command.start("export", ("export",), None, ["run=r"])
-    assert not (home / "runs" / "r" / "export" / "DONE.json").exists()
+    assert not (tmp_path / "runs" / "r" / "export" / "DONE.json").exists()

@@ -17,8 +17,10 @@ import pytest
 
 from facefactory import UserError, command, config, registry, rundir, sweep, trials
 from facefactory.facts import Facts
+from facefactory.models.gan.stylegan2 import Component
 from facefactory.results import Goal
 from facefactory.run import Run, resolve, space_of, with_params
+from facefactory.stages._networks import rules_of
 from facefactory.sweep import Sweep
 from facefactory.trials import Rung, State, Trial
 
@@ -402,17 +404,23 @@ def presets_of(space: str) -> list[str]:
     return [name for name, tree in presets.items() if tree.get("sweep", {}).get("space") == space]
 
 
+def run_of(preset: str) -> Run:
+    return resolve(config.load(Run, [], [config.read_yaml(JOBS / "presets" / f"{preset}.yaml")]))
+
+
 @pytest.mark.parametrize("name", SPACES)
 def test_every_space_is_right_and_used_by_a_preset(name: str) -> None:
-    sweep.check_space(config.read_yaml(JOBS / "spaces" / f"{name}.yaml"), name)
-    assert presets_of(name)
+    presets = presets_of(name)
+    assert presets
+    for preset in presets:
+        assert space_of(run_of(preset))
 
 
 @pytest.mark.parametrize(
     ("space", "preset"), [(space, preset) for space in SPACES for preset in presets_of(space)]
 )
 def test_every_example_of_a_space_becomes_the_config_of_a_trial(space: str, preset: str) -> None:
-    run = resolve(config.load(Run, [], [config.read_yaml(JOBS / "presets" / f"{preset}.yaml")]))
+    run = run_of(preset)
     for params in sweep.examples(space_of(run), 16):
         made = with_params(run, params, total_kimg=run.sweep.max_kimg)
         for dotted, value in params.items():
@@ -423,6 +431,50 @@ def test_every_example_of_a_space_becomes_the_config_of_a_trial(space: str, pres
         assert made.training.total_kimg == run.sweep.max_kimg
         assert made.training.batch_size == run.training.batch_size
         assert made.model["name"] == params.get("model.name", run.model["name"])
+
+
+def test_the_probe_is_five_gammas_a_factor_of_two_apart_around_the_rule() -> None:
+    run = run_of("sweep-gamma-drawn32")
+    [rule] = Component.rules(Facts(32, 32, 3, {}), run.training.batch_size)
+    points = sweep.grid(space_of(run))
+    gammas = [point["objective.terms.r1.gamma"] for point in points]
+    assert gammas == pytest.approx([rule.value * factor for factor in (0.25, 0.5, 1, 2, 4)])
+    assert run.sweep.trials == len(gammas)
+    trial = with_params(run, points[3])
+    assert trial.objective["terms"]["r1"]["gamma"] == gammas[3]
+
+
+def test_only_a_number_can_be_multiplied(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("objective.terms.r1.gamma: {times: [1, 2]}\n")
+    schedule = "objective.terms={r1: {gamma: {0: 1, 5: 2}}}"
+    for given, shown in ((schedule, "'0': 1"), ("objective.name=elbo", "None")):
+        run = resolve(config.load(Run, [f"sweep.space={path}", given], []))
+        with pytest.raises(UserError, match=rf"mine.yaml: .*gamma is .*times.*has .*{shown}"):
+            space_of(run)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (
+            [],
+            "gamma is 0.0128; 0.0002 · 32 · 32 pixels / batch 16 (Karras et al. 2020, ADA) is 0.0128",
+        ),
+        (
+            ["training.batch_size=64"],
+            "gamma is 0.0128; 0.0002 · 32 · 32 pixels / batch 64 (Karras et al. 2020, ADA) is 0.0032",
+        ),
+        (["objective.critic=hinge"], None),
+        (["model.name=gan/dcgan"], None),
+    ],
+)
+def test_a_rule_is_told_where_it_was_meant(more: list[str], words: str | None) -> None:
+    tree = config.read_yaml(JOBS / "presets" / "stylegan2-orl32.yaml")
+    layers = command.without_foreign_options([tree], more)
+    run = resolve(config.load(Run, more, layers))
+    found = rules_of(run, Facts(32, 32, 1, {}))
+    assert found == ([] if words is None else [f"objective.terms.r1.{words}"])
 
 
 def test_a_trial_of_another_model_starts_from_that_models_defaults() -> None:

@@ -13,8 +13,18 @@ from conftest import Faces
 from PIL import Image
 from torch import Tensor
 
-from facefactory import command, sampling
+from facefactory import UserError, command, sampling
+from facefactory.data import Pack
+from facefactory.data.packing import pack, recipes
+from facefactory.data.sets import pixels
+from facefactory.data.sets.index import Index
+from facefactory.data.sets.loader import Shards
 from facefactory.draws import normal
+from facefactory.evaluation import Evaluation, references
+from facefactory.evaluation.subjects import Context, generator
+from facefactory.rundir import RunDir
+from facefactory.stages import _scores
+from facefactory.stages._sets import index_of
 
 NONE = torch.empty(1, 0)
 
@@ -98,14 +108,15 @@ def forget(identity: Path, *keys: str) -> None:
     identity.write_text(json.dumps(known))
 
 
-def test_the_job_writes_them(
-    faces: Faces, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def train(faces: Faces) -> None:
     tiny = ["training.total_kimg=0.12", "training.batch_size=12", "training.lr=0.01"]
     told = ["model.name=gan/facegen", "model.conditions=[Glasses]", "pack.resolution=16"]
     given = ["run=r", "cluster=local", f"pack.recipe={faces.recipe}", *tiny, *told]
     command.start("train_gan", ("pack", "train"), "dcgan-orl32", given)
 
+
+def test_the_job_writes_them(faces: Faces, tmp_path: Path) -> None:
+    train(faces)
     images = tmp_path / "runs" / "r" / "generate" / "images"
     for kind in ("gif", "webp"):
         generate(f"format={kind}", "images=10", "stops=2")
@@ -114,11 +125,8 @@ def test_the_job_writes_them(
             assert walk.info["loop"] == 0
     generate("format=truncation", "images=3")
     with Image.open(images / "truncation.png") as grid:
-        assert grid.size == (3 * 16, 5 * 16)
-        last = np.array(grid)[64:, :16]
-    capsys.readouterr()
-    generate("format=truncation", "images=3")
-    assert "generate: complete" in capsys.readouterr().err
+        assert grid.width > 3 * 16 and grid.height == 5 * 16
+        last = np.array(grid)[64:, -48:-32]
 
     # the row of psi = 1 is what is drawn otherwise
     generate("images=2")
@@ -128,3 +136,88 @@ def test_the_job_writes_them(
     generate("images=2", "psi=0")
     with Image.open(images / "00000000.png") as picture:
         assert not np.array_equal(np.array(picture), last)
+
+
+# -- precision and recall ----------------------------------------------------------------------------
+
+FEW = Evaluation(
+    networks=["lite0"],
+    goal="kd_lite0",
+    quick_fakes=24,
+    reals=2000,
+)
+
+
+def quick_context(index: Index) -> Context:
+    goal = generator.goal(None, FEW)
+    return Context(index, FEW, 0, goal, torch.device("cpu"))
+
+
+def look(index: Index) -> None:
+    """At the real images, as scores do."""
+    context = quick_context(index)
+    extractor = generator.load("lite0", context)
+    protocol = generator.protocol("lite0", extractor, context, 0)
+    references.of(index, protocol, extractor, ["sample"])
+
+
+class Copying:
+    """Draws faces of the set, always the same one where z is 0."""
+
+    z_dim = 1
+
+    def __init__(self, index: Index) -> None:
+        self.faces = pixels.to_model(Shards(index, "train").some(45))
+
+    def sample(self, z: Tensor, c: Tensor) -> Tensor:
+        places = (z[:, 0].abs() * 45).long() % 45
+        return self.faces[places]
+
+
+@pytest.fixture
+def own_index(faces: Faces, tmp_path: Path) -> Index:
+    """A set beside which statistics may be kept."""
+    plan = recipes.plan(Pack(recipe=str(faces.recipe), resolution=16))
+    return pack.pack(plan, tmp_path / "shards")
+
+
+def test_one_face_has_precision_and_no_recall_and_many_have_both(own_index: Index) -> None:
+    context = quick_context(own_index)
+    with pytest.raises(UserError, match="no scores on lite0 were computed on this set yet"):
+        generator.truncated(Copying(own_index), context, (0.0, 1.0))
+    look(own_index)
+    found = generator.truncated(Copying(own_index), context, (0.0, 1.0))
+    one, many = found.rows
+    assert (one.psi, one.precision) == (0.0, 1.0)
+    assert one.recall < 0.1
+    assert many.precision == 1.0
+    assert many.recall > 0.5
+    assert (found.protocol["features"], found.protocol["fakes"]) == ("lite0", 24)
+
+
+def test_a_grid_has_them_once_the_set_was_scored(
+    faces: Faces,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_scores, "quick_options", lambda: FEW)
+    train(faces)
+    images = tmp_path / "runs" / "r" / "generate" / "images"
+    generate("format=truncation", "images=2")
+    assert "evaluate.py run=r evaluation.protocol=quick" in capsys.readouterr().err
+    assert not (images / "truncation.json").exists()
+    with Image.open(images / "truncation.png") as grid:
+        narrow = grid.width
+
+    # the same command, when it is known what real faces look like
+    look(index_of(RunDir(tmp_path / "runs" / "r")))
+    generate("format=truncation", "images=2")
+    found = json.loads((images / "truncation.json").read_text())
+    assert [row["psi"] for row in found["rows"]] == [0, 0.25, 0.5, 0.75, 1]
+    assert all(0 <= row[name] <= 1 for row in found["rows"] for name in ("precision", "recall"))
+    with Image.open(images / "truncation.png") as grid:
+        assert grid.width > narrow
+    capsys.readouterr()
+    generate("format=truncation", "images=2")
+    assert "generate: complete" in capsys.readouterr().err

@@ -37,7 +37,7 @@ def alone(place: Path) -> Iterator[None]:
 def of(index: Index, protocol: Protocol, extractor: Extractor, names: Collection[str]) -> Kept:
     """The statistics of a protocol's real images: `protocol.reals` of `protocol.split`, always the same ones."""
     place = folder(index)
-    paths = {name: place / f"{protocol.reference().id()}-{name}.npz" for name in names}
+    paths = _paths(place, protocol, names)
     kept = _read(paths)
     if len(kept) < len(paths):
         with alone(place):
@@ -52,6 +52,15 @@ def of(index: Index, protocol: Protocol, extractor: Extractor, names: Collection
                     write(paths[name], functools.partial(_save, made[name].state()))
                 kept |= made
     return kept
+
+
+def known(index: Index, protocol: Protocol, names: Collection[str]) -> Kept:
+    """Those of them that were computed before."""
+    return _read(_paths(folder(index), protocol, names))
+
+
+def _paths(place: Path, protocol: Protocol, names: Collection[str]) -> dict[str, Path]:
+    return {name: place / f"{protocol.reference().id()}-{name}.npz" for name in names}
 
 
 def write(path: Path, save: Callable[[Path], object]) -> None:

@@ -12,10 +12,13 @@ weights moves it in `follow()`, which the training loop calls once an iteration;
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from facefactory.facts import Facts
 
 
 class Generative(Protocol):
@@ -70,6 +73,23 @@ class Remembers(Protocol):
 
     # once an iteration, on all ranks: `total` sums over ranks
     def after(self, kimg: float, total: Callable[[Tensor], Tensor]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a paper says an option of a training should be."""
+
+    key: str  # of the config tree
+    value: float
+    words: str  # the formula and the paper
+    where: dict[str, str]  # key -> name of the component there for which it was said
+
+
+class Ruled(Protocol):
+    """A model for which such rules are known. They are told when a training is planned, and nothing is set by them."""
+
+    @staticmethod
+    def rules(facts: Facts, batch_size: int) -> list[Rule]: ...
 
 
 class Starts(Protocol):

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from facefactory.report import scores
+from facefactory.results import Selection
 from facefactory.rundir import (
     read_json,
     read_ledger,
@@ -31,6 +32,7 @@ EMPTY: dict[str, Any] = {
     "labels": {},
 }
 EMPTY |= {"copied": [], "absent": {}, "not_staged": {}, "goal": {}}
+EMPTY |= {"snapshot": "last", "selection": None}
 EMPTY |= {"strips": [], "reconstructions": [], "priors": [], "priors_absent": {}}
 UNWELL = ("failed", "interrupted")
 
@@ -91,7 +93,8 @@ def gather(folder: Path, repeat: dict[str, str]) -> dict[str, Any]:
         lines = metrics(folder / entry["folder"] / "train")
         health = lines[-1].get("health", []) if lines else []
         setbacks = lines[-1].get("setbacks", 0) if lines else 0
-        more = {"latent": latent, "health": health, "setbacks": setbacks}
+        selection = results(f"{entry['folder']}/train").get("selection")
+        more = {"latent": latent, "health": health, "setbacks": setbacks, "selection": selection}
         runs.append({**EMPTY, **evaluated, **entry, **more})
 
     # by what they are compared
@@ -284,6 +287,11 @@ def verdict(facts: dict[str, Any]) -> list[str]:
                 "each time other numbers were drawn and learning rates halved."
             )
 
+    # which snapshot it is
+    for run in facts["runs"]:
+        whose = f" of {run['name']}" if sweeping else ""
+        sentences += selection_verdict(run["selection"], run["snapshot"], whose)
+
     # what was asked for
     for run in facts["runs"]:
         whose = f" of {run['name']}" if sweeping else ""
@@ -351,6 +359,14 @@ def score_verdict(facts: dict[str, Any]) -> str:
         else "No other has a score."
     )
     return f"Finalist {best['name']} won: {where}. {behind}"
+
+
+def selection_verdict(selection: dict[str, Any] | None, snapshot: str, whose: str) -> list[str]:
+    """How the best snapshot was chosen, what it is worth, and which one the scores are of."""
+    if selection is None:
+        return []
+    words = Selection(**selection).words()
+    return [f"{words} Scores and images{whose} are of the {snapshot} one."]
 
 
 def condition_verdict(agreement: dict[str, Any], whose: str) -> list[str]:

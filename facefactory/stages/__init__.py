@@ -102,6 +102,17 @@ class Stage(Protocol):
         """The class of what it makes to be scored."""
         return object
 
+    def output(self, run: Run, what: str) -> str:
+        """The output `checkpoint` or `kimg` of the snapshot that is scored and drawn from.
+
+        UserError: the run asks for one that this stage does not keep.
+        """
+        if run.snapshot != "last":
+            raise UserError(
+                f"snapshot={run.snapshot}: the stage {self.name} keeps no snapshots; leave it out."
+            )
+        return f"{self.name}.{what}"
+
     def average(self, run: Run) -> str:
         """Which averaged weights that has, as protocols name them."""
         return ""
@@ -162,6 +173,10 @@ def outputs_of(folder: RunDir, *names: str) -> dict[str, Any]:
         if done is None:
             raise UserError(
                 f"{folder.path.name} has no finished stage {stage!r}; run its job first (train_… or sweep_…)."
+            )
+        if output not in done["outputs"]:
+            raise UserError(
+                f"{folder.path.name} has no {output.replace('_', ' ')}: its stage {stage!r} left none."
             )
         found[name] = done["outputs"][output]
     return found

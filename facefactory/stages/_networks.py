@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from facefactory import UserError, registry, rundir, say, surroundings
-from facefactory.run import Judge, Run
+from facefactory.run import Judge, Run, value_at
 from facefactory.rundir import RunDir
 from facefactory.runner import Interrupted, stop
 from facefactory.stages import FaceSet, Outputs, Plan, of, outputs_of
@@ -112,26 +112,31 @@ def _other(run: Run, folder: RunDir) -> RunDir:
 
 
 def checkpoint_of(folder: RunDir) -> Outputs:
-    """Digest, clock and path of the newest checkpoint of the stage `train`."""
+    """Digest, clock and path of the newest checkpoint of the stage `train`, and of its best snapshot, if it keeps one."""
     from facefactory import checkpoint
 
     newest = checkpoint.latest(folder.stage("train") / "checkpoints")
     assert newest is not None
     found = checkpoint.load(newest)
-    relative = str(newest.relative_to(folder.path))
-    return {
+    outputs = {
         "checkpoint": checkpoint.digest(found),
         "kimg": found.clock / 1000,
-        "path": relative,
-    }, [newest]
+        "path": str(newest.relative_to(folder.path)),
+    }
+    best = checkpoint.best_snapshot(found)
+    if best is not None:
+        outputs |= {"best_checkpoint": checkpoint.digest(best), "best_kimg": best.clock / 1000}
+    return outputs, [newest]
 
 
-def network_of(run: Run, folder: RunDir, stage: str) -> Any:
+def network_of(
+    run: Run, folder: RunDir, stage: str, snapshot: Literal["last", "best"] = "last"
+) -> Any:
     """The averaged networks that the stage `train` or `judge` made, where this process computes."""
     from facefactory import checkpoint
 
     path = folder.path / outputs_of(folder, f"{stage}.path")[f"{stage}.path"]
-    return checkpoint.rebuild(path)[0].to(device_of(run.training))
+    return checkpoint.rebuild(path, snapshot)[0].to(device_of(run.training))
 
 
 def likelihood_of(run: Run, folder: RunDir, model: Any) -> Any:
@@ -140,7 +145,7 @@ def likelihood_of(run: Run, folder: RunDir, model: Any) -> Any:
     from facefactory.data.sets import pixels
 
     path = folder.path / outputs_of(folder, "train.path")["train.path"]
-    found = checkpoint.load(path)
+    found = checkpoint.at_snapshot(path, run.snapshot)
     objective = registry.build("objectives", found.objective, checkpoint.facts_of(found), model)
     objective.load_state_dict(found.own)
     return getattr(objective.to(pixels.like(model).device), "likelihood", None)
@@ -183,6 +188,29 @@ def say_doubts(run: Run, trainings: list[Run], found: FaceSet, plan: Plan) -> No
     held_out = run.evaluation.held_out if "judge" in plan.names else None
     for doubt in enough.doubts(found.faces, batch_size, held_out, classifies):
         say(f"note: {doubt}.")
+    for rule in rules_of(run, found.facts):
+        say(f"note: {rule}.")
+
+
+def rules_of(run: Run, facts: Facts) -> list[str]:
+    """A sentence for each rule of a paper that speaks of an option of this run: what it is, and what it would be."""
+    component = registry.module("models", run.model["name"]).Component
+    if not hasattr(component, "rules"):
+        return []
+    sentences = []
+    for rule in component.rules(facts, run.training.batch_size):
+        applies = all(_name_at(run, key) == name for key, name in rule.where.items())
+        own = value_at(run, rule.key)
+        if applies and own is not None:
+            shown = f"{own:g}" if isinstance(own, int | float) else own
+            sentences.append(f"{rule.key} is {shown}; {rule.words} is {rule.value:g}")
+    return sentences
+
+
+def _name_at(run: Run, key: str) -> Any:
+    """Of the component at a key."""
+    found = value_at(run, key)
+    return found.get("name") if isinstance(found, dict) else found
 
 
 def _require_memory(one: Run | Judge, facts: Facts, profile: Profile | None) -> None:

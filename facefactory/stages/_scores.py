@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from facefactory import UserError, say
 from facefactory.evaluation import subjects
 from facefactory.evaluation.extractors import Judge
 from facefactory.evaluation.subjects import Context
-from facefactory.results import Goal
-from facefactory.run import Run, needs_judge
+from facefactory.results import Goal, Truncations
+from facefactory.run import Run, needs_judge, quick_options
 from facefactory.rundir import RunDir
 from facefactory.stages import of, outputs_of
 from facefactory.stages._networks import device_of, network_of
+from facefactory.stages._sets import index_of
 
 if TYPE_CHECKING:
     from facefactory.data.sets.index import Index
@@ -53,6 +56,27 @@ def context_of(run: Run, folder: RunDir, index: Index, goal: Goal) -> Context:
         judge=judge,
         average=of(run.subject).average(run),
     )
+
+
+def truncated(run: Run, folder: RunDir, model: Any, psis: Sequence[float]) -> Truncations | None:
+    """Precision and recall at truncations, by the quick protocol or the run's own; None: a line has said why there are none."""
+    quick = quick_options()
+    reasons: dict[str, None] = {}
+    for options in (quick, dataclasses.replace(quick, reals=run.evaluation.reals)):
+        try:
+            scoring = subjects.file(options.scoring)
+            goal = scoring.goal(None, options)
+            device = device_of(run.training)
+            average = of(run.subject).average(run)
+            context = Context(index_of(folder), options, run.seed, goal, device, average=average)
+            return scoring.truncated(model, context, psis)
+        except UserError as error:
+            reasons[str(error)] = None
+    again = f"python jobs/evaluate.py run={folder.path.name} evaluation.protocol=quick"
+    say(
+        f"generate: no precision and recall at each psi: {'; '.join(reasons)}; {again}, then this command again."
+    )
+    return None
 
 
 def say_protocols(found: dict[str, Any]) -> None:

@@ -27,7 +27,7 @@ class Component(Stage):
 
     def asks(self, run: Run) -> tuple[str, ...]:
         """What is scored, and the judge, where the protocol asks for one."""
-        return (f"{run.subject}.checkpoint", *self.needs, *judge_needed(run))
+        return (of(run.subject).output(run, "checkpoint"), *self.needs, *judge_needed(run))
 
     def check(self, run: Run, folder: RunDir, plan: Plan) -> None:
         """The protocol and its splits exist, and it is one for such a model."""
@@ -41,14 +41,14 @@ class Component(Stage):
         from facefactory.evaluation import autoencoders
 
         target = folder.stage(self.name)
-        subject = run.subject
-        model = of(subject).made(run, folder)
+        subject = of(run.subject)
+        model = subject.made(run, folder)
         context = context_of(run, folder, index_of(folder), headline_of(run))
         if autoencoders.reconstructs(model):
             likelihood = likelihood_of(run, folder, model)
             context = dataclasses.replace(context, likelihood=likelihood)
         found = subjects.file(run.evaluation.scoring).full(model, context, target)
         say_protocols(found)
-        return results(
-            target, {**found, "kimg": outputs_of(folder, f"{subject}.kimg")[f"{subject}.kimg"]}
-        )
+        clock = subject.output(run, "kimg")
+        kimg = outputs_of(folder, clock)[clock]
+        return results(target, {**found, "kimg": kimg, "snapshot": run.snapshot})

@@ -1,14 +1,16 @@
-"""The averaged generator for other programs: TorchScript, safetensors, a loader that needs torch alone, and YAML for jobs/adopt.py."""
+"""The averaged generator for other programs: TorchScript, safetensors, a loader that needs torch alone, YAML for jobs/adopt.py, and ONNX."""
 
 import dataclasses
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from facefactory import Failed, UserError, rundir, say
 from facefactory.run import Run
 from facefactory.rundir import RunDir
-from facefactory.stages import Outputs, Stage, of
+from facefactory.stages import Outputs, Plan, Stage, _onnx, of
 from facefactory.stages._sets import index_of
 
 TOLERANCE = 1e-5  # between an image of the model and the same of the file, in units of -1…1
@@ -59,13 +61,19 @@ if __name__ == "__main__":
 class Component(Stage):
     """Leaves `weights`: the digest of generator.pt."""
 
-    sections = ()
+    sections = ("export.",)
+    late = True
     kind = "cpu"
     share = "scores"
 
     def asks(self, run: Run) -> tuple[str, ...]:
         """The model, and the set whose labels it may be told."""
-        return (f"{run.subject}.checkpoint", "pack.folder")
+        return (of(run.subject).output(run, "checkpoint"), "pack.folder")
+
+    def check(self, run: Run, folder: RunDir, plan: Plan) -> None:
+        """What writes the format is here."""
+        if run.export.format == "onnx":
+            _onnx.require()
 
     def work(self, run: Run, folder: RunDir) -> Outputs:
         """Write it, read it back, and compare.
@@ -100,12 +108,8 @@ class Component(Stage):
             traced = torch.jit.trace(_drawing(model), shown, check_trace=False)
             with rundir.atomic(script) as temporary:
                 traced.save(str(temporary))
-            worst = _compare(script, model, columns, generator)
-        if worst > TOLERANCE:
-            raise Failed(
-                f"export: images of {script} differ by {worst:.2g} from those of the run (allowed is {TOLERANCE:g}): "
-                f"{run.model['name']} does something that torch.jit.trace cannot follow."
-            )
+            worst = _compare(_of_script(script), model, columns, generator)
+        _require_equal(script, worst, run)
         weights = {name: value.contiguous().clone() for name, value in model.state_dict().items()}
         with rundir.atomic(tensors) as temporary:
             save_file(weights, temporary)
@@ -129,7 +133,17 @@ class Component(Stage):
             told = {"foreign": foreign, "pack": dataclasses.asdict(run.pack)}
             temporary.write_text(yaml.safe_dump(told, sort_keys=False))
         say(f"export: {script}, equal to {worst:.1g}; draw.py beside it draws from it")
-        return {"weights": digest}, [script, tensors, loader, recipe]
+        files = [script, tensors, loader, recipe]
+        if run.export.format == "onnx":
+            graph = target / "generator.onnx"
+            _onnx.write(_drawing(model), shown, graph)
+            worst = _compare(partial(_onnx.draw, graph), model, columns, generator)
+            _require_equal(graph, worst, run)
+            say(
+                f"export: {graph}, equal to {worst:.1g}; {', '.join(_onnx.NAMES[: len(shown)])} -> images"
+            )
+            files.append(graph)
+        return {"weights": digest}, files
 
 
 def _inputs(count: int, z_dim: int, columns: int, generator: Any) -> tuple[Any, ...]:
@@ -158,14 +172,32 @@ def _drawing(model: Any) -> Any:  # a class that needs torch
     return Drawing().eval()
 
 
-def _compare(script: Path, model: Any, columns: int, generator: Any) -> float:
-    """The largest difference of an image drawn by the file from the model's own, for another number of images."""
+def _of_script(script: Path) -> Callable[[tuple[Any, ...]], Any]:
+    """What draws by a file of TorchScript."""
+    import torch
+
+    read = torch.jit.load(str(script), map_location="cpu")
+    return lambda inputs: read(*inputs)
+
+
+def _compare(
+    drawn: Callable[[tuple[Any, ...]], Any], model: Any, columns: int, generator: Any
+) -> float:
+    """The largest difference of an image drawn by a file from the model's own, for another number of images."""
     import torch
 
     inputs = _inputs(CHECKED, model.z_dim, columns, generator)
-    read = torch.jit.load(str(script), map_location="cpu")
     with torch.no_grad():
-        return float((read(*inputs) - _drawing(model)(*inputs)).abs().max())
+        return float((drawn(inputs) - _drawing(model)(*inputs)).abs().max())
+
+
+def _require_equal(path: Path, worst: float, run: Run) -> None:
+    """Failed: images of a file differ from those of the run."""
+    if worst > TOLERANCE:
+        raise Failed(
+            f"export: images of {path} differ by {worst:.2g} from those of the run (allowed is {TOLERANCE:g}): "
+            f"{run.model['name']} does something that what writes such files cannot follow."
+        )
 
 
 def _words(names: tuple[str, ...], labels: Any) -> list[str]:

@@ -10,10 +10,12 @@ from facefactory.facts import Size
 from facefactory.run import Run
 from facefactory.rundir import RunDir
 from facefactory.stages import Outputs, Plan, Stage, of, outputs_of
+from facefactory.stages._scores import truncated
 from facefactory.stages._sets import index_of
 
 ONE_FILE = {"gif": "walk.gif", "webp": "walk.webp", "truncation": "truncation.png"}
-LAST = {"shards": "index.json", **ONE_FILE}  # format -> the file that is written last
+SCORED = "truncation.json"  # beside a grid, where the set's own features are known
+LAST = {"shards": "index.json", **ONE_FILE, "truncation": SCORED}  # format -> what is written last
 PSIS = (0.0, 0.25, 0.5, 0.75, 1.0)
 ANIMATED: dict[str, Any] = {"duration": 50, "loop": 0, "lossless": True}  # milliseconds a frame
 
@@ -27,7 +29,7 @@ class Component(Stage):
 
     def asks(self, run: Run) -> tuple[str, ...]:
         """The model."""
-        return (f"{run.subject}.checkpoint",)
+        return (of(run.subject).output(run, "checkpoint"),)
 
     def check(self, run: Run, folder: RunDir, plan: Plan) -> None:
         """A folder that was named holds no other pictures."""
@@ -95,6 +97,8 @@ class Component(Stage):
 
 def _one_file(run: Run, folder: RunDir, model: Any, target: Path) -> Outputs:
     """A walk through images, or the same images at several truncations, row by row."""
+    import dataclasses
+
     import torch
 
     from facefactory import conditions, sampling
@@ -116,7 +120,14 @@ def _one_file(run: Run, folder: RunDir, model: Any, target: Path) -> Outputs:
         with rundir.naming(path):
             first.save(path, save_all=True, append_images=others, **ANIMATED)
     else:
-        pixels.write(pixels.grid(sampling.truncations(model, asked, run.seed, PSIS), count), path)
+        grid = pixels.grid(sampling.truncations(model, asked, run.seed, PSIS), count)
+        scored = truncated(run, folder, model, PSIS)
+        captions = (
+            [row.words() for row in scored.rows] if scored else [f"psi {psi:g}" for psi in PSIS]
+        )
+        pixels.write(pixels.captioned(grid, captions), path)
+        if scored:
+            rundir.write_json(target / SCORED, dataclasses.asdict(scored))
     say(f"generate: {path}")
     return {"images": options.images, "folder": str(target)}, []
 
@@ -130,7 +141,7 @@ def _target(run: Run, folder: RunDir) -> tuple[Path, dict[str, Any]]:
         options["psi"] = told.psi
     if told.format in ("gif", "webp"):
         options["stops"] = told.stops
-    checkpoint = outputs_of(folder, f"{run.subject}.checkpoint")
+    checkpoint = outputs_of(folder, of(run.subject).output(run, "checkpoint"))
     made = {"run": folder.path.name, **checkpoint, **options}
     finished = [(target / name).exists() for name in LAST.values()]
     used = any(finished) or any(target.glob("*.png"))

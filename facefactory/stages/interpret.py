@@ -19,7 +19,7 @@ class Component(Stage):
 
     def asks(self, run: Run) -> tuple[str, ...]:
         """The model too."""
-        return (f"{run.subject}.checkpoint", *self.needs)
+        return (of(run.subject).output(run, "checkpoint"), *self.needs)
 
     def check(self, run: Run, folder: RunDir, plan: Plan) -> None:
         """The set has the labels that codes shall be held against."""

@@ -26,6 +26,7 @@ from facefactory.stages._networks import (
 )
 from facefactory.stages._scores import context_of, judge_needed
 from facefactory.stages._sets import index_of, require_different, require_splits
+from facefactory.stages._snapshots import require_snapshots
 from facefactory.stages._trials import open_training
 from facefactory.trials import Rung, TrialFolder
 
@@ -50,6 +51,7 @@ class Component(Stage):
         if run.sweep.sampler == "grid":
             sweep.grid(space)
         run.sweep.rungs()
+        require_snapshots(run)
         if plan.faces is None:
             return
         require_splits(run, plan.faces)

@@ -1,5 +1,6 @@
 """One training, by as many ranks as asked for."""
 
+import dataclasses
 from typing import Any
 
 from facefactory import Failed, registry, rundir, surroundings
@@ -22,10 +23,14 @@ from facefactory.stages._networks import (
     trained,
 )
 from facefactory.stages._sets import index_of, require_different, require_splits
+from facefactory.stages._snapshots import require_kept, require_snapshots, scored_again, scorer_of
 
 
 class Component(Stage):
-    """Leaves `checkpoint`, `kimg` and `path`: digest of the weights, clock, and the newest file."""
+    """Leaves `checkpoint`, `kimg` and `path`: digest of the weights, clock, and the newest file.
+
+    Where snapshots are scored, `best_checkpoint` and `best_kimg` too: the same of the best of them.
+    """
 
     sections = TRAINS
     resumes = True
@@ -36,6 +41,7 @@ class Component(Stage):
 
         if plan.faces is None:
             return
+        require_snapshots(run)
         require_splits(run, plan.faces)
         enough.require_images(plan.faces.faces, {"train": 2})
         require_different(run, folder)
@@ -72,28 +78,38 @@ class Component(Stage):
                 raise Failed(
                     f"a rank of the training ended with exit code {code}; its message stands above."
                 )
-        return checkpoint_of(folder)
+        outputs, files = checkpoint_of(folder)
+        return outputs, [*files, *scored_again(run, folder)]
 
     def follow(self, run: Run, folder: RunDir) -> None:
         """One rank."""
         surroundings.check_network()
         world = join(run.training)
         world.barrier()  # the first rank may have had stages to do before this one
-        trained(task_of(run, folder, index_of(folder), self.name), world)
+        index = index_of(folder)
+        task = task_of(run, folder, index, self.name)
+        trained(dataclasses.replace(task, scorer=scorer_of(run, index)), world)
 
     def product(self, run: Run) -> Any:
         """The model's class."""
         return registry.module("models", run.model["name"]).Component
 
+    def output(self, run: Run, what: str) -> str:
+        """Of the last weights, or of the best snapshot."""
+        require_kept(run)
+        return f"{self.name}.{'best_' if run.snapshot == 'best' else ''}{what}"
+
     def average(self, run: Run) -> str:
-        """The half-life of the first average [kimg], or its schedule."""
+        """The half-life of the first average [kimg], or its schedule, and which snapshot of it, if not the last."""
         from facefactory.schedule import word
 
-        return word(run.training.ema_half_lives_kimg[0])
+        half_life = word(run.training.ema_half_lives_kimg[0])
+        return half_life if run.snapshot == "last" else f"{half_life}, {run.snapshot} snapshot"
 
     def made(self, run: Run, folder: RunDir) -> Any:
         """The averaged networks."""
-        return network_of(run, folder, self.name)
+        require_kept(run)
+        return network_of(run, folder, self.name, run.snapshot)
 
     def job(self, run: Run, folder: RunDir, options: Any = (), **more: Any) -> Job:
         """A process a rank."""

@@ -81,6 +81,12 @@ class Training:
         20.0, "thousands of images between sample grids; 0 = none", low=0.0, identity=False
     )
     sample_s: float = key(10.0, "and at least so many seconds", low=0.0, identity=False)
+    snapshot_kimg: float = key(
+        0.0,
+        "thousands of images between snapshots that protocol quick scores, the best kept; 0 = none",
+        low=0.0,
+        resumes=True,
+    )
     freeze_d: int = key(
         0, "layers of the discriminator, from the image on, that stay as they begin", low=0
     )

@@ -95,6 +95,7 @@ class Log:
         self.sums = Sums()
         self.also = tuple(also)
         self.always: dict[str, Any] = {}  # stands in every line
+        self.once: dict[str, Any] = {}  # stands in the next line
         self.began = time.monotonic()
         self.first_clock = clock
         self.bar = Progress(label, "kimg")
@@ -126,7 +127,8 @@ class Log:
         line["images_per_s"] = round(self.rate(clock), 1)
         if ill:
             line["health"] = ill
-        line |= self.always
+        line |= self.always | self.once
+        self.once.clear()
         self.sums.clear()
         if self.world.rank == 0:
             rundir.append_json(self.path, line)

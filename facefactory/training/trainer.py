@@ -27,6 +27,7 @@ from facefactory.training import (
     health,
 )
 from facefactory.training.log import Log
+from facefactory.training.snapshots import Scorer, Snapshots
 from facefactory.training.step import Step, trained_modules
 
 
@@ -51,6 +52,7 @@ class Task:
     should_stop: Callable[[], bool] = lambda: False
     draw_samples: Callable[[nn.Module, int], None] = lambda model, clock: None
     initial: Path | None = None  # a checkpoint whose weights it starts from
+    scorer: Scorer | None = None  # of snapshots
 
 
 def check(
@@ -72,6 +74,10 @@ def check(
     _require(loss.needs, made, model, objective)
     conditions.width(getattr(made, "conditions", ()), facts.labels)
     options.check(trained_modules(loss))
+    if options.snapshot_kimg and not hasattr(made, "sample"):
+        raise UserError(
+            f"training.snapshot_kimg={options.snapshot_kimg:g} scores what a model draws; {model['name']} draws nothing, leave it out."
+        )
     if options.freeze_d:
         finetune.freeze(made.get_submodule(FROZEN), options.freeze_d)
     if initial is not None:
@@ -134,6 +140,7 @@ class Trainer:
         # how it fares
         acts = task.options.on_collapse != "continue"
         self.watch = health.Watch(self.objective, world, task.options.health_kimg, acts)
+        self.snapshots = Snapshots(task.scorer, task.options.snapshot_kimg)
 
         # what the clock counts: which images, in which order
         self.order, order = task.shards.order(task.data, task.seed)
@@ -181,6 +188,7 @@ class Trainer:
             segments=self.segments,
             scalers={name: one.scaler.state_dict() for name, one in self.step.players.items()},
             watched=self.watch.sums.state(),
+            snapshots=self.snapshots.state(),
         )
 
     def save(self) -> None:
@@ -204,6 +212,17 @@ class Trainer:
         self._require_finite()
         if self.task.options.on_collapse == "rollback" and self.world.rank == 0:
             health.keep(self.task, self.state())
+
+    def snapshot(self, log: Log) -> None:
+        """Score the averaged weights where that is due (rank 0): before a checkpoint of the same clock is written."""
+        due = self.snapshots.due(self.clock, self.task.options.batch_size)
+        if not due or self.world.rank:
+            return
+        words = self.snapshots.take(
+            self.clock, self.step.averages[0], dict(self.objective.state_dict())
+        )
+        log.tell([words])
+        log.once[f"snapshot_{self.snapshots.name}"] = self.snapshots.scored[-1][1]
 
     def _require_finite(self) -> None:
         finite = [weights.isfinite().all() for weights in self.model.parameters()]
@@ -233,6 +252,7 @@ class Trainer:
         for name, state in found.scalers.items():
             self.step.players[name].scaler.load_state_dict(state)
         self.watch.sums.load(found.watched, self.world)
+        self.snapshots.load(found.snapshots, self.task.label)
         self.step.set_back(self.setbacks)
         self.clock = self.saved = found.clock
         self.step.tell(self.clock)
@@ -415,11 +435,13 @@ def _loop(trainer: Trainer, loaded: Any, log: Log, total: int) -> None:
     vote = Vote(trainer.world)
     if trainer.clock == 0:
         trainer.look()
+    trainer.snapshot(log)  # a set-back may lead to where one is due
     stop = act(vote(wishes()))
     while trainer.clock < total and not stop:
         log.progress(trainer.clock, total)
         trainer.clock = trainer.step(next(loaded), trainer.clock, log)
         trainer.look()
+        trainer.snapshot(log)
         stop = act(vote(wishes()))
     unheard = vote.last()
     if unheard:

@@ -3,13 +3,17 @@
 Stored ones are uint8, sRGB, NHWC; those of models are float, NCHW, -1…1.
 """
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from facefactory import rundir
+
+CAPTION = 12  # pixels, of the letters beside a row
 
 
 def to_model(images: torch.Tensor) -> torch.Tensor:
@@ -64,6 +68,20 @@ def grid(images: torch.Tensor, columns: int) -> Image.Image:
     picture = tiles.transpose(1, 2).reshape(rows * height, columns * width, channels)
     array = picture.numpy()
     return Image.fromarray(array[..., 0] if channels == 1 else array)
+
+
+def captioned(picture: Image.Image, captions: Sequence[str]) -> Image.Image:
+    """A picture of as many rows, each with a line of text to its left, black on white."""
+    font = ImageFont.load_default(CAPTION)
+    room = CAPTION + math.ceil(max(font.getlength(caption) for caption in captions))
+    canvas = Image.new(picture.mode, (room + picture.width, picture.height), "white")
+    canvas.paste(picture, (room, 0))
+    pen = ImageDraw.Draw(canvas)
+    row = picture.height / len(captions)
+    for number, caption in enumerate(captions):
+        place = (CAPTION / 2, (number + 0.5) * row)
+        pen.text(place, caption, fill="black", font=font, anchor="lm")
+    return canvas
 
 
 def write(picture: Image.Image, path: Path) -> None:

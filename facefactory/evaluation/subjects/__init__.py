@@ -9,11 +9,13 @@ goal(name, options)  -> `Goal` of a score's name, or (None) the one that a searc
                      UserError: no such score, or one that must not rank; Missing: weights that it takes are not here
 admit(context)          UserError: the goal does not see on this set what everybody sees
 quick(model, context)   -> name -> value, at a rung of a trial: the goal among them
+truncated(model, context, psis) -> `Truncations`; subjects that are drawn from z alone have it
 full(model, context, folder) -> what results.json of the stage evaluate holds; pictures are written into the folder
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -21,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from facefactory import registry
 from facefactory.evaluation import Evaluation
 from facefactory.evaluation.extractors import Judge
-from facefactory.results import Goal
+from facefactory.results import Goal, Truncations
 
 if TYPE_CHECKING:
     import torch
@@ -41,6 +43,7 @@ class Context:
     judge: Judge | None = None  # where the scoring needs one
     average: str = ""  # half-life of the weights that are scored, as the checkpoint names it
     likelihood: Any = None  # p(x|z) that a model with an encoder was trained with
+    purpose: str = "evaluation"  # of the random numbers that images are drawn from
 
 
 class Scoring(Protocol):
@@ -55,6 +58,8 @@ class Scoring(Protocol):
     def admit(self, context: Context) -> None: ...
 
     def quick(self, model: Any, context: Context) -> dict[str, float]: ...
+
+    def truncated(self, model: Any, context: Context, psis: Sequence[float]) -> Truncations: ...
 
     def full(self, model: Any, context: Context, folder: Path) -> dict[str, Any]: ...
 

@@ -1,7 +1,7 @@
 """Models that draw images: scores on every feature network, their scale, and the nearest training faces."""
 
 import dataclasses
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from facefactory import conditions, registry
+from facefactory import UserError, conditions, registry
 from facefactory.data.sets import labels, pixels
 from facefactory.data.sets.loader import CHUNK, Shards
 from facefactory.data.sets.order import Ids
@@ -28,7 +28,16 @@ from facefactory.evaluation import (
 from facefactory.evaluation.extractors import Extractor
 from facefactory.evaluation.features import Kept
 from facefactory.evaluation.subjects import Context
-from facefactory.results import Drawn, Goal, Protocol, Score, Sight, Strip
+from facefactory.results import (
+    Drawn,
+    Goal,
+    Protocol,
+    Score,
+    Sight,
+    Strip,
+    Truncated,
+    Truncations,
+)
 from facefactory.sampling import SHOWN, draws
 
 TAKES = ("sample",)
@@ -36,6 +45,7 @@ GOAL = Goal("kd_lite0", "lower")
 MOST_PIXELS = (
     10_000  # real images of a split that are searched for the nearest one, and held in memory
 )
+TRUNCATED = "precision_recall"  # the metric by which truncations are told apart
 PAIRS = 12  # faces in a row of reconstructions
 
 
@@ -129,7 +139,7 @@ def quick(model: Any, context: Context) -> dict[str, float]:
             model,
             conditions.asked(model, reference, options.quick_fakes),
             context.seed,
-            "evaluation",
+            context.purpose,
         )
     )
     names = [scoring.files()[goal.file].STATISTICS]
@@ -143,6 +153,32 @@ def quick(model: Any, context: Context) -> dict[str, float]:
             values = scoring.score(goal.file, real, features.keep(extractor, fakes, names))
             found[scoring.called(goal.kind, network)] = values[goal.kind]
     return found
+
+
+def truncated(model: Any, context: Context, psis: Sequence[float]) -> Truncations:
+    """Precision and recall of `quick_fakes` images at each psi (Kynkäänniemi et al., NeurIPS 2019), on the goal's network.
+
+    Towards psi = 0 images become more typical (precision) and more alike (recall). UserError: statistics of the
+    real images were not computed yet: they are looked at by scores alone.
+    """
+    network = _metric_of(context).features
+    extractor = load(network, context)
+    ours = protocol(network, extractor, context, context.options.quick_fakes)
+    names = [scoring.files()[TRUNCATED].STATISTICS]
+    real = references.known(context.index, ours, names)
+    if len(real) < len(names):
+        raise UserError(f"no scores on {network} were computed on this set yet")
+
+    # the same noise at each
+    reference = Shards(context.index, context.options.reference)
+    asked = conditions.asked(model, reference, ours.fakes)
+    rows = []
+    for psi in psis:
+        fakes = draws(model, asked, context.seed, context.purpose, psi)
+        kept = features.keep(extractor, fakes, names)
+        values = scoring.score(TRUNCATED, real, kept)
+        rows.append(Truncated(psi, values["precision"], values["recall"]))
+    return Truncations(dataclasses.asdict(ours), rows)
 
 
 class Parts:
@@ -191,7 +227,7 @@ def full(model: Any, context: Context, folder: Path) -> dict[str, Any]:
     """Scores, scale, blind spots, protocols and pictures of a generative model; pictures are written into `folder`."""
     reference = Shards(context.index, context.options.reference)
     asked = conditions.asked(model, reference, context.options.fakes)
-    drawn: Iterable[torch.Tensor] = draws(model, asked, context.seed, "evaluation")
+    drawn: Iterable[torch.Tensor] = draws(model, asked, context.seed, context.purpose)
     watched = classes.Watched(context.judge.network) if context.judge else None
     if watched is not None:
         drawn = watched.through(drawn)
@@ -422,7 +458,7 @@ def _scores_under(
     networks = {name: load(name, context) for name in sides}
     parts = Parts(networks, len(asked), [module.STATISTICS])
     shown = []
-    for chunk in draws(model, asked, context.seed, "evaluation"):
+    for chunk in draws(model, asked, context.seed, context.purpose):
         if parts.count < SHOWN:
             shown.append(chunk[: SHOWN - parts.count])
         parts.add(chunk)

@@ -18,6 +18,7 @@ from facefactory import UserError
 from facefactory.conditions import width as columns_of
 from facefactory.draws import Draws
 from facefactory.facts import Facts, Size
+from facefactory.models import Rule
 from facefactory.models._equalised import MinibatchDeviation, PixelNorm
 from facefactory.models._layers import smallest
 from facefactory.models._style import (
@@ -165,7 +166,7 @@ class Generator(nn.Module):
         noise = self._noise(draws, purpose)
         each = w if w.ndim == 3 else w[:, None].expand(-1, len(self.sizes) + 1, -1)
         styles = each.unbind(1)
-        x = self.start.expand(len(w), -1, -1, -1)
+        x = self.start.expand(w.shape[0], -1, -1, -1)
         image: Tensor | None = None
         place = 0
         for number, level in enumerate(self.levels):
@@ -256,6 +257,14 @@ class Component(nn.Module):
     """
 
     stochastic = True  # its generator takes draws
+
+    @staticmethod
+    def rules(facts: Facts, batch_size: int) -> list[Rule]:
+        """R1's γ, where the loss is the paper's."""
+        gamma = 0.0002 * facts.height * facts.width / batch_size
+        words = f"0.0002 · {facts.height} · {facts.width} pixels / batch {batch_size} (Karras et al. 2020, ADA)"
+        critic = {"objective.critic": "non_saturating"}
+        return [Rule("objective.terms.r1.gamma", gamma, words, critic)]
 
     def __init__(
         self,

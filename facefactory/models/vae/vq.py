@@ -40,7 +40,7 @@ class Prior(nn.Module):
 
     def forward(self, words: Tensor, c: Tensor) -> Tensor:
         """Words [N, T], [N, columns] -> logits [N, T, codes] of each by those before it."""
-        none = words.new_full((len(words), self.row), self.codes)
+        none = words.new_full((words.shape[0], self.row), self.codes)
         before = torch.cat([none, words], 1)
         left = self.left(before[:, self.row - 1 : -1])
         above = self.above(before[:, : words.shape[1]])
@@ -53,7 +53,7 @@ class Prior(nn.Module):
 
     def draw(self, u: Tensor, c: Tensor) -> Tensor:
         """Uniform numbers [N, T] in 0…1 -> words [N, T]."""
-        words = torch.full((len(u), self.row + u.shape[1]), self.codes, device=u.device)
+        words = torch.full((u.shape[0], self.row + u.shape[1]), self.codes, device=u.device)
         state = self.begin(c)
         for place in range(u.shape[1]):
             now = self.row + place  # in `words`, which begin with a row of none
