@@ -1,0 +1,240 @@
+"""Presets of GANs at equal processor seconds, on two sets, from several seeds: scores and faces.
+
+python tests/bench_presets.py FOLDER [PRESET …]; without names all of `COURSES`, one after the other:
+hours of one core. What is there already is skipped. FOLDER gets `table.md`, `faces/*.png`, and a
+config file for each training, which can be given again as `config=…`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from PIL import Image
+
+from facefactory import command, config, rundir
+from facefactory.run import JOBS
+from facefactory.rundir import RunDir
+from facefactory.stages._sets import index_of
+from facefactory.training import trainer  # noqa: F401  # what is imported takes no time from a training
+
+SEEDS = (0, 1, 2)
+LEAST_KIMG = 0.064  # of the first of the trainings that tell a preset's speed
+PROBE_S = 3.0  # processor seconds that the last of them takes longer at least
+SCORES = ("kd_lite0", "clipped_density_lite0", "clipped_coverage_lite0", "vendi_lite0")
+FACES_HIGH = 64  # pixels of a picture
+COLOURS = 64  # of it
+STUDENTS = ("fc-gan-celeba", "progressive-celeba", "facegen-dcgan3", "dcgan-celeba64")
+
+
+@dataclass(frozen=True)
+class Course:
+    """A set, and what runs on it."""
+
+    pack: dict[str, Any]
+    seconds: float  # of a processor, for each training
+    scoring: tuple[str, ...]  # how the protocol `quick` is changed
+    presets: tuple[str, ...]
+
+
+COURSES = {
+    "orl32": Course(
+        pack={"recipe": "orl", "resolution": 32, "color": "gray"},
+        seconds=30,
+        scoring=("evaluation.fakes=1000",),
+        presets=("dcgan-orl32", *STUDENTS, "fer-gan1", "fer-gan5", "r3-orl32", "stylegan2-orl32"),
+    ),
+    "drawn64": Course(
+        pack={"recipe": "drawn", "resolution": 64, "color": "rgb"},
+        seconds=30,
+        scoring=("evaluation.fakes=500", "evaluation.reals=500", "evaluation.held_out="),
+        presets=("dcgan-drawn64", *STUDENTS, "r3-drawn64", "stylegan2-drawn64"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A training and its scores."""
+
+    seed: int
+    kimg: float
+    seconds: float  # of a processor
+    scores: dict[str, float]
+
+
+def budgeted(part: Any, share: float, name: str = "") -> Any:
+    """A preset's tree, or a part of it below `name`, with all that is counted in kimg times `share`.
+
+    These are keys that end in `_kimg`, their elements, and the points of schedules.
+    """
+    if isinstance(part, dict):
+        scaled = {}
+        for key, value in part.items():
+            if isinstance(key, str):
+                scaled[key] = budgeted(value, share, key)
+            else:
+                scaled[key * share] = budgeted(value, share, name)
+        return scaled
+    if isinstance(part, list):
+        return [budgeted(value, share, name) for value in part]
+    if "_kimg" in name and not isinstance(part, str):
+        return part * share
+    return part
+
+
+class Bench:
+    """A course's trainings, in a folder that is gone on with."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.name = name
+        self.course = COURSES[name]
+        self.folder = folder
+        self.place = folder / name
+        self.place.mkdir(parents=True, exist_ok=True)
+        own = {"pack": self.course.pack}
+        self._start("set", own, 0, ("pack",))
+        labels = index_of(RunDir(self.place / "runs" / "set")).content.labels
+        self.labels = [key for key, label in labels.items() if label.kind == "binary"]
+
+    def all_of(self, preset: str) -> Iterator[Trained]:
+        """Its trainings from every seed; one that diverges is told and left out."""
+        for seed in SEEDS:
+            record = self.place / f"{Path(preset).stem}-{seed}.json"
+            if not record.exists():
+                try:
+                    done = self._one(preset, seed)
+                except FloatingPointError as error:
+                    print(f"{self.name}, {preset}, seed {seed}: {error}", flush=True)
+                    continue
+                rundir.write_json(record, dataclasses.asdict(done))
+            yield Trained(**rundir.read_json(record))
+
+    def _one(self, preset: str, seed: int) -> Trained:
+        """Train and score one, whatever a broken-off command left of it."""
+        fixed, per_kimg = self._speed(preset)
+        kimg = round((self.course.seconds - fixed) / per_kimg, 3)
+        name = f"{Path(preset).stem}-{seed}"
+        shutil.rmtree(self.place / "runs" / name, ignore_errors=True)
+        seconds = self._train(preset, kimg, seed, name)
+
+        # scores by the project's own protocol, and the first faces
+        words = [f"run={name}", f"paths.runs={self.place / 'runs'}", "cluster=local"]
+        protocol = ["evaluation.protocol=quick", *self.course.scoring]
+        command.start("evaluate", ("pack", "judge", "evaluate"), None, [*words, *protocol])
+        evaluated = self.place / "runs" / name / "evaluate"
+        found = rundir.read_json(evaluated / "results.json")["scores"]
+        scores = {score["name"]: score["value"] for score in found}
+        if seed == SEEDS[0]:
+            self._show(preset, evaluated / "samples.png")
+        return Trained(seed, kimg, seconds, {key: scores[key] for key in SCORES})
+
+    def _speed(self, preset: str) -> tuple[float, float]:
+        """Processor seconds that any training takes, and those of a thousand images, by short ones."""
+        record = self.place / f"{Path(preset).stem}-speed.json"
+        if not record.exists():
+            kimg = LEAST_KIMG
+            first = self._train(preset, kimg, 0, "probe")
+            last = first
+            while last - first < PROBE_S:
+                faster = 8 if last - first < PROBE_S / 16 else 2
+                kimg *= faster
+                last = self._train(preset, kimg, 0, "probe")
+            per_kimg = (last - first) / (kimg - LEAST_KIMG)
+            rundir.write_json(record, [first - LEAST_KIMG * per_kimg, per_kimg])
+        fixed, per_kimg = rundir.read_json(record)
+        return fixed, per_kimg
+
+    def _train(self, preset: str, kimg: float, seed: int, name: str) -> float:
+        """Processor seconds of the whole command, from a plan to the last checkpoint."""
+        if name == "probe":
+            shutil.rmtree(self.place / "runs" / name, ignore_errors=True)
+        return self._start(name, self.tree(preset, kimg), seed, ("pack", "train"))
+
+    def tree(self, preset: str, kimg: float) -> dict[str, Any]:
+        """Its config for this set and a budget; labels are those that the set has."""
+        own = preset.endswith(".yaml")
+        path = Path(preset) if own else JOBS / "presets" / f"{preset}.yaml"
+        whole = config.read_yaml(path)
+        tree = budgeted(whole, kimg / whole["training"]["total_kimg"])
+        tree["pack"] = self.course.pack
+        tree["training"]["sample_kimg"] = 0
+        if "conditions" in tree["model"]:
+            tree["model"]["conditions"] = self.labels
+        return tree
+
+    def _start(self, name: str, tree: dict[str, Any], seed: int, stages: tuple[str, ...]) -> float:
+        """Processor seconds of stages, as a job runs them."""
+        path = self.place / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(tree, sort_keys=False))
+        words = [f"config={path}", f"run={name}", f"seed={seed}", "cluster=local"]
+        places = [f"paths.runs={self.place / 'runs'}", f"paths.data={self.folder / 'packed'}"]
+        before = time.process_time()
+        command.start("train_gan", stages, "dcgan-orl32", [*words, *places])
+        return time.process_time() - before
+
+    def _show(self, preset: str, samples: Path) -> None:
+        """The first rows of the grid that scores leave, which have the same z for all presets of one z_dim."""
+        target = self.folder / "faces" / f"{self.name}-{Path(preset).stem}.png"
+        target.parent.mkdir(exist_ok=True)
+        with Image.open(samples) as grid:
+            top = grid.crop((0, 0, grid.width, FACES_HIGH))
+            top.quantize(COLOURS).save(target, optimize=True)
+
+
+def spread(values: list[float]) -> str:
+    """Mean and standard deviation."""
+    mean = statistics.mean(values)
+    digits = 1 if abs(mean) >= 2 else 2
+    return f"{mean:.{digits}f} ± {statistics.stdev(values):.{digits}f}"
+
+
+def row(preset: str, runs: list[Trained]) -> str:
+    """A line of a table."""
+    kimg = statistics.mean([run.kimg for run in runs])
+    seconds = statistics.mean([run.seconds for run in runs])
+    cells = [f"`{preset}`", f"{kimg:.3g}", f"{seconds:.0f}"]
+    cells += [spread([run.scores[name] for run in runs]) for name in SCORES]
+    return f"| {' | '.join(cells)} |"
+
+
+def table(name: str, rows: dict[str, list[Trained]]) -> str:
+    """A course's rows, the least kernel distance first."""
+    whole = {preset: runs for preset, runs in rows.items() if len(runs) == len(SEEDS)}
+
+    def distance(preset: str) -> float:
+        return statistics.mean([run.scores[SCORES[0]] for run in whole[preset]])
+
+    seconds = COURSES[name].seconds
+    title = f"`{name}`: {seconds:g} processor seconds a training, {len(SEEDS)} seeds"
+    columns = f"| preset | kimg | processor seconds | {' | '.join(SCORES)} |"
+    lines = [row(preset, whole[preset]) for preset in sorted(whole, key=distance)]
+    return "\n".join([title, "", columns, f"|{' --- |' * (3 + len(SCORES))}", *lines, ""])
+
+
+def main() -> None:
+    """All courses; the table is written anew after every preset."""
+    folder = Path(sys.argv[1]).absolute()
+    asked = sys.argv[2:]
+    tables: dict[str, str] = {}
+    for name, course in COURSES.items():
+        bench = Bench(folder, name)
+        rows: dict[str, list[Trained]] = {}
+        for preset in course.presets:
+            if not asked or preset in asked:
+                rows[preset] = list(bench.all_of(preset))
+                tables[name] = table(name, rows)
+                (folder / "table.md").write_text("\n".join(tables.values()))
+    print((folder / "table.md").read_text())
+
+
+if __name__ == "__main__":
+    main()
