@@ -101,6 +101,20 @@ def test_conditions_reach_every_output(name: str, chosen: list[str]) -> None:
             assert not torch.allclose(logits[0], logits[1])
 
 
+@with_option("conditions")
+def test_features_that_a_discriminator_shows_know_no_labels(name: str) -> None:
+    model = build(name, facts(16, 3, 32), conditions=["Glasses"])
+    if not hasattr(model, "feature_dim"):
+        return
+    images = torch.rand(2, 3, 16, 32) * 2 - 1
+    c = conditions(model, 2)
+    with torch.no_grad():
+        logits, features = model.discriminator(images, c, True)
+        assert features.shape == (2, model.feature_dim)
+        assert torch.equal(features, model.discriminator(images, c + 1, True)[1])
+        assert torch.equal(logits, model.discriminator(images, c))
+
+
 @pytest.mark.parametrize(
     ("place", "pairs"),
     [

@@ -74,6 +74,52 @@ def test_images_with_the_labels_of_others_count_as_fakes() -> None:
     torch.testing.assert_close(term(None, model, batch), wanted)
 
 
+def test_auxiliary_heads_read_labels_of_real_images_and_of_generated_ones() -> None:
+    schema = {
+        "Glasses": Label("binary", ("0", "1")),
+        "Hair": Label("categorical", ("a", "b", "c")),
+    }
+    model = SimpleNamespace(z_dim=3, conditions=("Glasses", "Hair"), feature_dim=2)
+    spec = {"name": "auxiliary", "weight": 0.5}
+    term = registry.build(TERMS, spec, Facts(4, 4, 2, schema), model)
+    assert (term.trains, term.weight(1.0)) == ("both", 0.5)
+
+    # logits of the two labels: 2 | 1, 0, -1
+    with torch.no_grad():
+        term.heads.weight.copy_(torch.tensor([[2.0, 0], [1.0, 0], [0, 0], [-1.0, 0]]))
+        term.heads.bias.zero_()
+    seen = Seen(IMAGES, IMAGES, IMAGES, IMAGES, features=torch.tensor([[1.0, 7.0]] * 3))
+    told = torch.tensor(
+        [
+            [1.0, 0, 0, 1.0],  # with glasses, of the third hair
+            [-1.0, 1.0, 0, 0],
+            [0, 0, 1.0, 0],  # nobody knows about glasses
+        ]
+    )
+    batch = dataclasses.replace(batch_of(IMAGES[:3]), c=told)
+    total = math.log(math.exp(1) + 1 + math.exp(-1))
+    wanted = [softplus(-2) + total + 1, softplus(2) + total - 1, total]
+    torch.testing.assert_close(term(seen, model, batch), torch.tensor(wanted))
+
+
+def test_what_a_term_learns_learns_with_the_discriminator_alone() -> None:
+    facts = Facts(16, 16, 1, {"Glasses": Label("binary", ("0", "1"))})
+    spec = {"name": "gan/resnet", "width": 4, "depth": 2, "conditions": ["Glasses"]}
+    model = registry.build("models", spec, facts)
+    wanted = {"name": "adversarial", "terms": {"auxiliary": {}}}
+    made = registry.build("objectives", wanted, facts, model)
+    assert [phase.modules for phase in made.phases] == [
+        ("discriminator", "objective.remembering.auxiliary.heads"),
+        ("generator",),
+    ]
+    images = torch.rand(4, 1, 16, 16) * 2 - 1
+    none = dataclasses.replace(batch_of(images, iteration=0), c=torch.zeros(4, 1))
+    told = dataclasses.replace(none, c=torch.ones(4, 1))
+    for phase in ("discriminator", "generator"):
+        assert made.loss(phase, model, none)[1]["auxiliary"] == 0
+        assert made.loss(phase, model, told)[1]["auxiliary"] > 0
+
+
 def test_a_term_for_conditions_is_refused_where_there_are_none() -> None:
     facts = Facts(16, 16, 1, {"Glasses": Label("binary", ("0", "1"))})
     spec = {"name": "adversarial", "terms": {"mismatch": {}}}
@@ -485,7 +531,7 @@ def test_the_strength_reaches_every_image_that_is_judged() -> None:
 @pytest.mark.parametrize(("name", "option"), WEIGHTS)
 def test_a_term_refuses_a_weight_below_zero(name: str, option: str, value: Any) -> None:
     with pytest.raises(UserError, match=rf"{name}: .*{option}="):
-        registry.build(TERMS, {"name": name, option: value})
+        registry.build(TERMS, {"name": name, option: value}, Facts(4, 4, 2, {}), LinearGAN())
 
 
 def test_each_phase_trains_only_its_own_network() -> None:

@@ -52,8 +52,8 @@ def test_defaults_resolve_and_build(package: str, name: str) -> None:
         *registry.options(package, name),
     }
     assert registry.resolve(package, resolved) == resolved
-    model = [trained_by(name)] if package == "objectives" else []
-    made = registry.build(package, resolved, FACTS, *model)
+    objective = name if package == "objectives" else "adversarial"
+    made = registry.build(package, resolved, FACTS, trained_by(objective))
     assert type(made).__name__ == "Component"
 
 

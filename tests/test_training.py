@@ -336,6 +336,27 @@ def test_a_step_whose_gradients_overflow_is_left_out_and_the_scale_halved(
     assert not same(dict(before), dict(made.model.state_dict()))
 
 
+def test_hidden_labels_look_missing_and_are_the_same_however_a_batch_is_cut(
+    index: Index, tmp_path: Path
+) -> None:
+    told = {}
+    for parts in (1, 3):
+        options = {"data": Data(label_dropout=0.5), "accumulate": parts}
+        kind = "gan/resnet adversarial terms mismatch"
+        made = Trainer(make_task(index, tmp_path, kind, **options), ALONE)
+        seen = made.step.parts(next(stream_of(made)), 0)
+        told[parts] = [
+            torch.cat([getattr(part, name) for part in seen]) for name in ("c", "wrong")
+        ]
+    c, wrong = told[1]
+    assert torch.equal(c, told[3][0])
+    assert torch.equal(wrong, told[3][1])
+    hidden = (c == 0).all(1)
+    assert 0 < hidden.sum() < BATCH
+    assert torch.equal(hidden, (wrong == 0).all(1))
+    assert c[~hidden].abs().min() == 1
+
+
 def test_float16_is_refused_where_no_step_can_be_left_out() -> None:
     with pytest.raises(
         UserError, match=r"float16 cannot train generator by rmsprop.*give adam, adamw or sgd"

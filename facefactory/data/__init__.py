@@ -118,6 +118,12 @@ class Data:
         "random crops: move training images by up to so many pixels, mirrored at the edge",
         low=0,
     )
+    label_dropout: float = key(
+        0.0,
+        "share of the training images whose labels a conditional model is not told, as if missing",
+        low=0.0,
+        high=1.0,
+    )
     verify: Literal["first", "full"] = key(
         "first", "check SHA-256 at first use, or every time", identity=False
     )

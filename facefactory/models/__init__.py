@@ -38,6 +38,15 @@ class GAN(Generative, Protocol):
     discriminator: Any  # ([N, C, H, W], c) -> logits [N]
 
 
+class Shows(GAN, Protocol):
+    """A GAN whose discriminator also gives what it makes of images before it judges them, or knows their labels."""
+
+    feature_dim: int
+
+    # (images, c, True) -> logits [N], features [N, feature_dim], which do not depend on c
+    discriminator: Any
+
+
 class Clocked(Protocol):
     """A model that changes with the clock, and by nothing else: no checkpoint holds it. One that is told no clock is finished."""
 

@@ -26,7 +26,6 @@ class Component(nn.Module, Objective):
         strength: how likely each of training.augment is applied: a name of objectives/strengths, or {name: …, its options}.
     """
 
-    phases = (Phase("discriminator", ("discriminator",)), Phase("generator", ("generator",)))
     needs: tuple[str, ...] = ("generator", "discriminator", "z_dim")
     averaged: tuple[str, ...] = ("generator",)
 
@@ -41,11 +40,17 @@ class Component(nn.Module, Objective):
         self.critic: Critic = critic
         self.terms: dict[str, Term] = terms
         self.strength: Strength = strength
-        self.remembering = nn.ModuleList()  # for checkpoints to keep
-        for term in self.terms.values():
+        self.remembering = nn.ModuleDict()  # for checkpoints to keep
+        learning = ["discriminator"]
+        for name, term in self.terms.items():
             self.needs = (*self.needs, *term.needs)
             if isinstance(term, nn.Module):
-                self.remembering.append(term)
+                self.remembering[name] = term
+            learning += [f"objective.remembering.{name}.{path}" for path in term.learns]
+        self.phases = (
+            Phase("discriminator", tuple(learning)),
+            Phase("generator", ("generator",)),
+        )
 
     def loss(self, phase: str, model: GAN, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of `discriminator` or `generator`."""
@@ -56,7 +61,7 @@ class Component(nn.Module, Objective):
         due = {
             name: term
             for name, term in self.terms.items()
-            if term.trains == phase and batch.iteration % term.interval == 0
+            if term.trains in (phase, "both") and batch.iteration % term.interval == 0
         }
         player = self._discriminator if phase == "discriminator" else self._generator
 
@@ -98,9 +103,9 @@ class Component(nn.Module, Objective):
         real = batch.images.detach().requires_grad_("real" in needed)
 
         # images of one kind at a time: a batch norm must not mix them
-        real_logits = model.discriminator(batch.augment(real, "real"), batch.c)
+        real_logits, features = said(model, batch.augment(real, "real"), batch.c, due)
         fake_logits = model.discriminator(batch.augment(fake, "fake_discriminator"), batch.c)
-        seen = Seen(real, fake, real_logits, fake_logits)
+        seen = Seen(real, fake, real_logits, fake_logits, features)
         value = self.critic.discriminator(seen).mean()
         shown = {
             "loss_d": value,
@@ -115,16 +120,27 @@ class Component(nn.Module, Objective):
         self, model: GAN, batch: Batch, due: dict[str, Term]
     ) -> tuple[Seen, Tensor, dict[str, Tensor]]:
         fake = generated(model, batch, "generator")
-        fake_logits = model.discriminator(batch.augment(fake, "fake_generator"), batch.c)
+        augmented = batch.augment(fake, "fake_generator")
+        fake_logits, features = said(model, augmented, batch.c, due)
         real_logits = fake_logits.new_empty(0)
         if self.critic.pairs:
             with torch.no_grad():
                 real_logits = model.discriminator(
                     batch.augment(batch.images, "real_generator"), batch.c
                 )
-        seen = Seen(batch.images, fake, real_logits, fake_logits)
+        seen = Seen(batch.images, fake, real_logits, fake_logits, features)
         value = self.critic.generator(seen).mean()
         return seen, value, {"loss_g": value}
+
+
+def said(
+    model: GAN, images: Tensor, c: Tensor, due: dict[str, Term]
+) -> tuple[Tensor, Tensor | None]:
+    """Logits [b], and the discriminator's features [b, D] where a term reads them."""
+    if any(term.reads for term in due.values()):
+        logits, features = model.discriminator(images, c, True)
+        return logits, features
+    return model.discriminator(images, c), None
 
 
 def generated(model: GAN, batch: Batch, purpose: str) -> Tensor:

@@ -240,11 +240,19 @@ class Step:
         if hasattr(model, "shown"):
             images = model.shown(images)
 
+        # what a conditional model is told
+        c = self._condition(loaded.labels, start, end, dtype)
+        wrong = self._condition(loaded.before, start, end, dtype)
+        if self.data.label_dropout:
+            told = draws.uniform("label_dropout", 1) >= self.data.label_dropout
+            c = c * told
+            wrong = wrong * told
+
         return Batch(
             images=images.contiguous(memory_format=arithmetic.memory_format(options)),
             labels={name: column[start:end] for name, column in loaded.labels.items()},
-            c=self._condition(loaded.labels, start, end, dtype),
-            wrong=self._condition(loaded.before, start, end, dtype),
+            c=c,
+            wrong=wrong,
             iteration=clock // options.batch_size,
             kimg=clock / 1000,
             draws=draws,

@@ -155,14 +155,18 @@ class Discriminator(nn.Module):
         out = 1 if self.code is None else code_dim
         self.head = weighted(nn.Linear(last, out, bias=False))
 
-    def forward(self, images: Tensor, c: Tensor) -> Tensor:
-        """[N, C, H, W], [N, columns] -> logits [N]."""
+    def forward(
+        self, images: Tensor, c: Tensor, shows: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """[N, C, H, W], [N, columns] -> logits [N]; and, if it shows them, features [N, D]."""
         features = self.basis(self.trunk(self.image(images))).flatten(1)
         seen: Tensor = self.head(features)
         if self.code is None:
-            return seen.flatten(0)
-        code = self.code(c)
-        return (seen * code).sum(1) / math.sqrt(code.shape[1])
+            logits = seen.flatten(0)
+        else:
+            code = self.code(c)
+            logits = (seen * code).sum(1) / math.sqrt(code.shape[1])
+        return (logits, features) if shows else logits
 
 
 class Component(nn.Module):
@@ -211,6 +215,7 @@ class Component(nn.Module):
         )
         self.generator = Generator(plan, z_dim)
         self.discriminator = Discriminator(plan, z_dim)
+        self.feature_dim = widths[0]
 
     def sample(self, z: Tensor, c: Tensor) -> Tensor:
         """[N, z_dim], [N, columns] -> images [N, C, H, W] in -1…1."""

@@ -132,13 +132,15 @@ class Discriminator(nn.Module):
         self.head = _spectral.Linear(widths[-1], 1)
         self.told = _spectral.Linear(columns, widths[-1], bias=False) if columns else None
 
-    def forward(self, images: Tensor, c: Tensor) -> Tensor:
-        """Logits [N]."""
+    def forward(
+        self, images: Tensor, c: Tensor, shows: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Logits [N]; and, if it shows them, features [N, D]."""
         features = F.relu(self.blocks(images)).sum((2, 3))
         logits: Tensor = self.head(features).flatten(0)
         if self.told is not None:
             logits = logits + (self.told(c) * features).sum(1)
-        return logits
+        return (logits, features) if shows else logits
 
 
 class Component(nn.Module):
@@ -179,6 +181,7 @@ class Component(nn.Module):
 
         self.generator = Generator(sizes, widths, facts.channels, z_dim, g_norm, columns)
         self.discriminator = Discriminator(d_widths, facts.channels, columns)
+        self.feature_dim = d_widths[-1]
 
     def sample(self, z: Tensor, c: Tensor) -> Tensor:
         """[N, z_dim], [N, columns] -> images [N, C, H, W] in -1…1."""

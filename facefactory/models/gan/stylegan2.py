@@ -228,15 +228,17 @@ class Discriminator(nn.Module):
         self.head = Linear(top, 1)
         self.labels = Linear(plan.columns, top) if plan.columns else None
 
-    def forward(self, images: Tensor, c: Tensor) -> Tensor:
-        """Logits [N]."""
+    def forward(
+        self, images: Tensor, c: Tensor, shows: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Logits [N]; and, if it shows them, features [N, D]."""
         x = self.deviation(self.down(activated(self.image(images))))
         x = activated(self.last(x)).flatten(1)
         x = activated(self.features(x))
         logits: Tensor = self.head(x).flatten(0)
         if self.labels is not None:
             logits = logits + (x * self.labels(c)).sum(1) * x.shape[1] ** -0.5
-        return logits
+        return (logits, x) if shows else logits
 
 
 class Component(nn.Module):
@@ -314,6 +316,7 @@ class Component(nn.Module):
         )
         self.generator = Generator(plan, mapping_layers, mapping_speed, output, mixing)
         self.discriminator = Discriminator(plan, deviation_group)
+        self.feature_dim = plan.widths[0]
 
     def sample(self, z: Tensor, c: Tensor) -> Tensor:
         """[N, z_dim], [N, columns] -> images [N, C, H, W] in -1…1, with the noise that is the same for all."""

@@ -20,6 +20,9 @@ class Seen:
     fake: Tensor  # [b, C, H, W]
     real_logits: Tensor  # [b]; in the generator's phase only for critics that pair, else empty
     fake_logits: Tensor  # [b]
+    # [b, D] the discriminator's, of the images that the phase learns from: real ones in its own, else generated ones; None unless a
+    # term reads them
+    features: Tensor | None = None
 
 
 class Critic(Protocol):
