@@ -44,22 +44,24 @@ class Discriminator(nn.Module):
         self.down = halving(channels + at_input, width, depth, 4, norm)
         self.head = nn.Linear(width * 2 ** (depth - 1) * area + at_head, 1)
 
-    def forward(self, images: Tensor, c: Tensor) -> Tensor:
-        """Logits [N]."""
+    def forward(
+        self, images: Tensor, c: Tensor, shows: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Logits [N]; and, if it shows them, features [N, D]."""
         if self.place != "head":
             maps = c[:, :, None, None].expand(-1, -1, *images.shape[2:])
             images = torch.cat([images, maps], 1)
         features = self.down(images).flatten(1)
-        if self.place != "input":
-            features = torch.cat([features, c], 1)
-        return self.head(features).flatten(0)
+        told = features if self.place == "input" else torch.cat([features, c], 1)
+        logits = self.head(told).flatten(0)
+        return (logits, features) if shows else logits
 
 
 class Component(nn.Module):
     """Generator (z [N, z_dim], c) -> images [N, C, H, W] in -1…1, discriminator (images, c) -> logits [N].
 
     Attributes at the one linear layer of the discriminator alone (`head`) are added to the logit: it then tells how
-    likely attributes are, and not whether they are those of this image.
+    likely attributes are, and not whether they are those of this image, if no term `auxiliary` or `mismatch` does.
 
     Args:
         facts: size and channels of the images, and the set's labels.
@@ -99,6 +101,8 @@ class Component(nn.Module):
         self.discriminator = Discriminator(
             facts.channels, width, depth, area, columns, attributes, d_norm
         )
+        # features of images beside which attributes stood tell nothing of the images
+        self.feature_dim = top * area if attributes == "head" else ()
         init_normal(self.generator)
 
     def sample(self, z: Tensor, c: Tensor) -> Tensor:

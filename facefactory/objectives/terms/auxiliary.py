@@ -42,7 +42,7 @@ class Component(nn.Module, Term):
         self.scale = weight
         # what has neither is refused by `needs`
         told = getattr(model, "conditions", ())
-        inputs = getattr(model, "feature_dim", 1)
+        inputs = getattr(model, "feature_dim", ()) or 1
         self.columns = [facts.labels[name].columns for name in told]
         self.heads = nn.Linear(inputs, sum(self.columns) or 1)
 
