@@ -115,7 +115,7 @@ class Truncated:
 
 @dataclass(frozen=True)
 class Truncations:
-    """The same at several; `protocol` but for its truncation."""
+    """The same at several; `protocol`: all of it but the truncation."""
 
     protocol: dict[str, Any]
     rows: list[Truncated]

@@ -301,7 +301,7 @@ def test_the_words_have_both_numbers_and_how_many_there_were() -> None:
     ("more", "words"),
     [
         (["snapshot=best"], "this training scores none"),
-        (["training.snapshot_kimg=5"], "lies beyond training.total_kimg=0.072"),
+        (["snapshot=best", "training.snapshot_kimg=5"], "lies beyond training.total_kimg=0.072"),
     ],
 )
 def test_what_cannot_be_chosen_is_said_before_anything_starts(
@@ -312,7 +312,11 @@ def test_what_cannot_be_chosen_is_said_before_anything_starts(
     assert not (tmp_path / "runs" / "r").exists()
 
 
-def test_a_run_without_snapshots_has_no_best_one(faces: Faces, tmp_path: Path) -> None:
+def test_a_run_without_snapshots_has_no_best_one(
+    faces: Faces, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(faces, "dry_run=true", "training.snapshot_kimg=5")
+    assert "total_kimg=0.072: no snapshot is scored" in capsys.readouterr().err
     train(faces)
     with pytest.raises(UserError, match="this training scores none"):
         facefactory.load(tmp_path / "runs" / "r", snapshot="best").sample(1)

@@ -193,6 +193,7 @@ def test_one_face_has_precision_and_no_recall_and_many_have_both(own_index: Inde
     assert many.precision == 1.0
     assert many.recall > 0.5
     assert (found.protocol["features"], found.protocol["fakes"]) == ("lite0", 24)
+    assert "truncation" not in found.protocol
 
 
 def test_a_grid_has_them_once_the_set_was_scored(

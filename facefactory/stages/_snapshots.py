@@ -37,14 +37,15 @@ def require_snapshots(run: Run) -> None:
     """UserError: one is asked for that is not kept, or none could be scored; Missing: weights that score them."""
     require_kept(run)
     every = run.training.snapshot_kimg
+    if not every:
+        return
     if every > run.training.total_kimg:
-        raise UserError(
-            f"training.snapshot_kimg={every:g} lies beyond training.total_kimg={run.training.total_kimg:g}; "
-            "give less, or 0 for none."
-        )
-    if every:
-        options = quick_options()
-        subjects.file(options.scoring).goal(None, options)  # its weights are here
+        words = f"training.snapshot_kimg={every:g} lies beyond training.total_kimg={run.training.total_kimg:g}"
+        if run.snapshot == "best":
+            raise UserError(f"snapshot=best, but {words}: give less.")
+        say(f"note: {words}: no snapshot is scored.")
+    options = quick_options()
+    subjects.file(options.scoring).goal(None, options)  # its weights are here
 
 
 def _context(run: Run, index: "Index", purpose: str) -> Context:

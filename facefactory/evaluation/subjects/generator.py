@@ -178,7 +178,9 @@ def truncated(model: Any, context: Context, psis: Sequence[float]) -> Truncation
         kept = features.keep(extractor, fakes, names)
         values = scoring.score(TRUNCATED, real, kept)
         rows.append(Truncated(psi, values["precision"], values["recall"]))
-    return Truncations(dataclasses.asdict(ours), rows)
+    shared = dataclasses.asdict(ours)
+    del shared["truncation"]
+    return Truncations(shared, rows)
 
 
 class Parts:
