@@ -95,8 +95,8 @@ class Selection:
         if self.best_kimg == self.last_kimg:
             last = "it is the last one"
         return (
-            f"Snapshot of {self.best_kimg:g} kimg: best of {len(self.scored)}, scored again on fresh noise: "
-            f"{self.metric} {chosen:.3g} when it was chosen, {self.again:.3g} then; {last}."
+            f"Snapshot of {self.best_kimg:g} kimg, the best of {len(self.scored)}, scored again on fresh noise: "
+            f"{self.metric} {self.again:.3g} ({chosen:.3g} when it was chosen); {last}."
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -290,11 +290,21 @@ def test_the_words_have_both_numbers_and_how_many_there_were() -> None:
     ]
     chosen = Selection("kd_lite0", "lower", scored, 20.0, 10.5, 30.0, 11.5)
     assert chosen.words() == (
-        "Snapshot of 20 kimg: best of 3, scored again on fresh noise: kd_lite0 9 when it was chosen, "
-        "10.5 then; the last, of 30 kimg, has 11.5."
+        "Snapshot of 20 kimg, the best of 3, scored again on fresh noise: kd_lite0 10.5 "
+        "(9 when it was chosen); the last, of 30 kimg, has 11.5."
     )
     last = Selection("kd_lite0", "lower", scored[:2], 20.0, 10.5, 20.0, 10.5)
-    assert last.words().endswith("10.5 then; it is the last one.")
+    assert last.words().endswith("(9 when it was chosen); it is the last one.")
+
+
+@pytest.mark.parametrize("snapshot", ["last", "best"])
+def test_the_report_says_which_one_scores_are_of(snapshot: str) -> None:
+    chosen = Selection("kd_lite0", "lower", [(10.0, 30.0)], 10.0, 31.0, 20.0, 32.0)
+    run: dict[str, Any] = {"selection": asdict(chosen), "snapshot": snapshot, "scores": []}
+    assert facts.selection_verdict(run, "") == [chosen.words()]
+    [words] = facts.selection_verdict({**run, "scores": [1]}, " of a")
+    assert words.endswith(f"Scores and images of a are of the {snapshot} one.")
+    assert facts.selection_verdict({**run, "selection": None}, "") == []
 
 
 @pytest.mark.parametrize(

@@ -290,7 +290,7 @@ def verdict(facts: dict[str, Any]) -> list[str]:
     # which snapshot it is
     for run in facts["runs"]:
         whose = f" of {run['name']}" if sweeping else ""
-        sentences += selection_verdict(run["selection"], run["snapshot"], whose)
+        sentences += selection_verdict(run, whose)
 
     # what was asked for
     for run in facts["runs"]:
@@ -361,12 +361,14 @@ def score_verdict(facts: dict[str, Any]) -> str:
     return f"Finalist {best['name']} won: {where}. {behind}"
 
 
-def selection_verdict(selection: dict[str, Any] | None, snapshot: str, whose: str) -> list[str]:
+def selection_verdict(run: dict[str, Any], whose: str) -> list[str]:
     """How the best snapshot was chosen, what it is worth, and which one the scores are of."""
-    if selection is None:
+    if run["selection"] is None:
         return []
-    words = Selection(**selection).words()
-    return [f"{words} Scores and images{whose} are of the {snapshot} one."]
+    words = Selection(**run["selection"]).words()
+    if run["scores"]:
+        words += f" Scores and images{whose} are of the {run['snapshot']} one."
+    return [words]
 
 
 def condition_verdict(agreement: dict[str, Any], whose: str) -> list[str]:
