@@ -28,9 +28,11 @@ def score(codes: Array, factors: Array) -> dict[str, float]:
     needs("dci", codes, varying, dimensions=2, count=2)
     importance = np.zeros((codes.shape[1], varying.shape[1]))
     informed = np.zeros(varying.shape[1])
-    for number, factor in enumerate(varying.T):
-        known = np.isfinite(factor)
-        importance[:, number], informed[number] = predict(codes[known], factor[known])
+    known = np.isfinite(varying)
+    for rows in np.unique(known, axis=1).T:  # factors that the same faces have go together
+        members = np.flatnonzero((known == rows[:, None]).all(0))
+        found = predict(codes[rows], varying[np.ix_(rows, members)])
+        importance[:, members], informed[members] = found
 
     # how far the importances of a dimension, or of a factor, lie on one place
     weights = importance.sum(1)
@@ -52,26 +54,41 @@ def _concentration(rows: Array) -> Array:
     return np.where(total[:, 0] > 0, found, 0.0)
 
 
-def predict(codes: Array, factor: Array) -> tuple[Array, float]:
-    """(importance of each dimension [D], share of the variance of faces left out that is predicted)."""
+def predict(codes: Array, factors: Array) -> tuple[Array, Array]:
+    """(importance of each dimension for each factor [D, F], share of the variance of faces left out that is predicted [F])."""
     inputs = _standardised(codes)
-    several = len(np.unique(factor)) > 2 and not is_number(factor)
-    targets = (factor[:, None] == np.unique(factor)) if several else factor[:, None]
-    targets = _standardised(targets.astype(np.float64))
+    columns = [_columns(factor) for factor in factors.T]
+    targets = _standardised(np.hstack(columns))
+    owners = np.repeat(np.arange(len(columns)), [column.shape[1] for column in columns])
 
-    # the strongest one that predicts as well as the best, but for a standard error
-    held_out = np.arange(len(factor)) % HELD_OUT == 0
+    # how far each strength misses, by face left out and column
+    held_out = np.arange(len(codes)) % HELD_OUT == 0
     wanted = targets[held_out]
     paths = lasso(inputs[~held_out], targets[~held_out])
-    misses = [np.square(wanted - inputs[held_out] @ path).mean(1) for path in paths]
-    errors = np.array([miss.mean() for miss in misses])
-    best = int(np.argmin(errors))
-    chance = misses[best].std() / np.sqrt(held_out.sum())
-    chosen = int(np.flatnonzero(errors <= errors[best] + chance)[0])
+    misses = np.stack([np.square(wanted - inputs[held_out] @ path) for path in paths])
+    spread = np.square(wanted - targets[~held_out].mean(0))
 
-    spread = np.square(wanted - targets[~held_out].mean(0)).mean()
-    predicted = 1 - errors[chosen] / max(spread, 1e-12)
-    return np.abs(paths[chosen]).mean(1), float(np.clip(predicted, 0, 1))
+    # for each factor the strongest one that predicts as well as the best, but for a standard error
+    importance = np.zeros((codes.shape[1], len(columns)))
+    informed = np.zeros(len(columns))
+    for number in range(len(columns)):
+        mine = owners == number
+        by_face = misses[:, :, mine].mean(2)
+        errors = by_face.mean(1)
+        best = int(np.argmin(errors))
+        chance = by_face[best].std() / np.sqrt(held_out.sum())
+        chosen = int(np.flatnonzero(errors <= errors[best] + chance)[0])
+        importance[:, number] = np.abs(paths[chosen][:, mine]).mean(1)
+        informed[number] = 1 - errors[chosen] / max(spread[:, mine].mean(), 1e-12)
+    return importance, informed.clip(0, 1)
+
+
+def _columns(factor: Array) -> Array:
+    """What is predicted of a factor [n]: itself, or each of its classes, where there are more than two."""
+    several = len(np.unique(factor)) > 2 and not is_number(factor)
+    if several:
+        return (factor[:, None] == np.unique(factor)).astype(np.float64)
+    return factor[:, None]
 
 
 def _standardised(columns: Array) -> Array:
