@@ -1,4 +1,4 @@
-"""Presets of GANs at equal processor seconds, on two sets, from several seeds: scores and faces.
+"""Presets at equal processor seconds, from several seeds: scores and faces of GANs on two sets, of VAEs on one.
 
 python tests/bench_presets.py FOLDER [PRESET …]; without names all of `COURSES`, one after the other:
 hours of one core. What is there already is skipped. FOLDER gets `table.md`, `faces/*.png`, and a
@@ -12,11 +12,12 @@ import shutil
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import bench_vaes
 import yaml
 from PIL import Image
 
@@ -32,31 +33,68 @@ PROBE_S = 3.0  # processor seconds that the last of them takes longer at least
 SCORES = ("kd_lite0", "clipped_density_lite0", "clipped_coverage_lite0", "vendi_lite0")
 FACES_HIGH = 64  # pixels of a picture
 COLOURS = 64  # of it
+VAE_PRESETS = ("beta-vae", "tc", "factor", "two-stage", "vq", "vae")  # decisive ones first
 STUDENTS = ("fc-gan-celeba", "progressive-celeba", "facegen-dcgan3", "dcgan-celeba64")
+
+
+@dataclass(frozen=True)
+class Family:
+    """How presets of one kind are trained and measured."""
+
+    job: str
+    preset: str  # its default
+    scores: tuple[str, ...]  # the first one ranks
+    measure: Callable[[RunDir], dict[str, float]]  # of a run that was evaluated
+    picture: Callable[[dict[str, Any]], str] | None = None  # an SVG of all rows
 
 
 @dataclass(frozen=True)
 class Course:
     """A set, and what runs on it."""
 
+    family: Family
     pack: dict[str, Any]
     seconds: float  # of a processor, for each training
     scoring: tuple[str, ...]  # how the protocol `quick` is changed
     presets: tuple[str, ...]
 
 
+def of_samples(folder: RunDir) -> dict[str, float]:
+    """The scores of what a run draws."""
+    found = rundir.read_json(folder.path / "evaluate" / "results.json")["scores"]
+    scores = {score["name"]: score["value"] for score in found}
+    return {key: scores[key] for key in SCORES}
+
+
+GANS = Family("train_gan", "dcgan-orl32", SCORES, of_samples)
+VAES = Family(
+    job="train_vae",
+    preset="conv-orl32",
+    scores=bench_vaes.SCORES,
+    measure=bench_vaes.measure,
+    picture=bench_vaes.picture,
+)
 COURSES = {
     "orl32": Course(
+        family=GANS,
         pack={"recipe": "orl", "resolution": 32, "color": "gray"},
         seconds=30,
         scoring=("evaluation.fakes=1000",),
         presets=("dcgan-orl32", *STUDENTS, "fer-gan1", "fer-gan5", "r3-orl32", "stylegan2-orl32"),
     ),
     "drawn64": Course(
+        family=GANS,
         pack={"recipe": "drawn", "resolution": 64, "color": "rgb"},
         seconds=30,
         scoring=("evaluation.fakes=500", "evaluation.reals=500", "evaluation.held_out="),
         presets=("dcgan-drawn64", *STUDENTS, "r3-drawn64", "stylegan2-drawn64"),
+    ),
+    "vaes64": Course(
+        family=VAES,
+        pack={"recipe": "drawn", "resolution": 64, "color": "rgb"},
+        seconds=20,
+        scoring=("evaluation.fakes=400", "evaluation.reals=500"),
+        presets=tuple(f"{name}-drawn64" for name in VAE_PRESETS),
     ),
 }
 
@@ -131,11 +169,10 @@ class Bench:
         protocol = ["evaluation.protocol=quick", *self.course.scoring]
         command.start("evaluate", ("pack", "judge", "evaluate"), None, [*words, *protocol])
         evaluated = self.place / "runs" / name / "evaluate"
-        found = rundir.read_json(evaluated / "results.json")["scores"]
-        scores = {score["name"]: score["value"] for score in found}
+        scores = self.course.family.measure(RunDir(self.place / "runs" / name))
         if seed == SEEDS[0]:
             self._show(preset, evaluated / "samples.png")
-        return Trained(seed, kimg, seconds, {key: scores[key] for key in SCORES})
+        return Trained(seed, kimg, seconds, scores)
 
     def _speed(self, preset: str) -> tuple[float, float]:
         """Processor seconds that any training takes, and those of a thousand images, by short ones."""
@@ -178,7 +215,8 @@ class Bench:
         words = [f"config={path}", f"run={name}", f"seed={seed}", "cluster=local"]
         places = [f"paths.runs={self.place / 'runs'}", f"paths.data={self.folder / 'packed'}"]
         before = time.process_time()
-        command.start("train_gan", stages, "dcgan-orl32", [*words, *places])
+        family = self.course.family
+        command.start(family.job, stages, family.preset, [*words, *places])
         return time.process_time() - before
 
     def _show(self, preset: str, samples: Path) -> None:
@@ -193,31 +231,41 @@ class Bench:
 def spread(values: list[float]) -> str:
     """Mean and standard deviation."""
     mean = statistics.mean(values)
-    digits = 1 if abs(mean) >= 2 else 2
+    digits = 1
+    for least in (2, 0.1):
+        digits += abs(mean) < least
     return f"{mean:.{digits}f} ± {statistics.stdev(values):.{digits}f}"
 
 
-def row(preset: str, runs: list[Trained]) -> str:
+def row(preset: str, runs: list[Trained], scores: tuple[str, ...]) -> str:
     """A line of a table."""
     kimg = statistics.mean([run.kimg for run in runs])
     seconds = statistics.mean([run.seconds for run in runs])
     cells = [f"`{preset}`", f"{kimg:.3g}", f"{seconds:.0f}"]
-    cells += [spread([run.scores[name] for run in runs]) for name in SCORES]
+    for name in scores:
+        values = [run.scores[name] for run in runs if name in run.scores]
+        cells.append(spread(values) if values else "–")
     return f"| {' | '.join(cells)} |"
+
+
+def complete(rows: dict[str, list[Trained]]) -> dict[str, list[Trained]]:
+    """The presets that were trained from every seed."""
+    return {preset: runs for preset, runs in rows.items() if len(runs) == len(SEEDS)}
 
 
 def table(name: str, rows: dict[str, list[Trained]]) -> str:
     """A course's rows, the least kernel distance first."""
-    whole = {preset: runs for preset, runs in rows.items() if len(runs) == len(SEEDS)}
+    scores = COURSES[name].family.scores
+    whole = complete(rows)
 
     def distance(preset: str) -> float:
-        return statistics.mean([run.scores[SCORES[0]] for run in whole[preset]])
+        return statistics.mean([run.scores[scores[0]] for run in whole[preset]])
 
     seconds = COURSES[name].seconds
     title = f"`{name}`: {seconds:g} processor seconds a training, {len(SEEDS)} seeds"
-    columns = f"| preset | kimg | processor seconds | {' | '.join(SCORES)} |"
-    lines = [row(preset, whole[preset]) for preset in sorted(whole, key=distance)]
-    return "\n".join([title, "", columns, f"|{' --- |' * (3 + len(SCORES))}", *lines, ""])
+    columns = f"| preset | kimg | processor seconds | {' | '.join(scores)} |"
+    lines = [row(preset, whole[preset], scores) for preset in sorted(whole, key=distance)]
+    return "\n".join([title, "", columns, f"|{' --- |' * (3 + len(scores))}", *lines, ""])
 
 
 def main() -> None:
@@ -233,6 +281,9 @@ def main() -> None:
                 rows[preset] = list(bench.all_of(preset))
                 tables[name] = table(name, rows)
                 (folder / "table.md").write_text("\n".join(tables.values()))
+        whole = complete(rows)
+        if course.family.picture and whole:
+            (folder / f"{name}.svg").write_text(course.family.picture(whole))
     print((folder / "table.md").read_text())
 
 
