@@ -157,11 +157,10 @@ class Bench:
             yield Trained(**rundir.read_json(record))
 
     def _one(self, preset: str, seed: int) -> Trained:
-        """Train and score one, whatever a broken-off command left of it."""
+        """Train and score one."""
         fixed, per_kimg = self._speed(preset)
         kimg = round((self.course.seconds - fixed) / per_kimg, 3)
         name = f"{Path(preset).stem}-{seed}"
-        shutil.rmtree(self.place / "runs" / name, ignore_errors=True)
         seconds = self._train(preset, kimg, seed, name)
 
         # scores by the project's own protocol, and the first faces
@@ -180,20 +179,19 @@ class Bench:
         if not record.exists():
             kimg = LEAST_KIMG
             first = self._train(preset, kimg, 0, "probe")
+            speed = (0.0, first / kimg)
             last = first
-            while last - first < PROBE_S:
-                faster = 8 if last - first < PROBE_S / 16 else 2
-                kimg *= faster
+            while first < PROBE_S and last - first < PROBE_S:
+                kimg *= 8 if last - first < PROBE_S / 16 else 2
                 last = self._train(preset, kimg, 0, "probe")
-            per_kimg = (last - first) / (kimg - LEAST_KIMG)
-            rundir.write_json(record, [first - LEAST_KIMG * per_kimg, per_kimg])
+                per_kimg = (last - first) / (kimg - LEAST_KIMG)
+                speed = (first - LEAST_KIMG * per_kimg, per_kimg)
+            rundir.write_json(record, list(speed))
         fixed, per_kimg = rundir.read_json(record)
         return fixed, per_kimg
 
     def _train(self, preset: str, kimg: float, seed: int, name: str) -> float:
         """Processor seconds of the whole command, from a plan to the last checkpoint."""
-        if name == "probe":
-            shutil.rmtree(self.place / "runs" / name, ignore_errors=True)
         return self._start(name, self.tree(preset, kimg), seed, ("pack", "train"))
 
     def tree(self, preset: str, kimg: float) -> dict[str, Any]:
@@ -209,7 +207,8 @@ class Bench:
         return tree
 
     def _start(self, name: str, tree: dict[str, Any], seed: int, stages: tuple[str, ...]) -> float:
-        """Processor seconds of stages, as a job runs them."""
+        """Processor seconds of stages, as a job runs them, whatever a broken-off command left of that run."""
+        shutil.rmtree(self.place / "runs" / name, ignore_errors=True)
         path = self.place / f"{name}.yaml"
         path.write_text(yaml.safe_dump(tree, sort_keys=False))
         words = [f"config={path}", f"run={name}", f"seed={seed}", "cluster=local"]
