@@ -192,7 +192,7 @@ def test_a_toy_goes_on_as_if_nothing_had_happened(
         not torch.equal(start[name], whole.networks[name]) for name in start if "bias" not in name
     )
     if kind == "remembering":
-        assert bool((whole.own["remembering.0.averages"] != 0).all())
+        assert bool((whole.own["remembering.lecam.averages"] != 0).all())
     if kind == "stateful":
         assert whole.own["level"] != 0
         assert not torch.equal(whole.own["critic.weight"], torch.full((1, 4), 0.1))

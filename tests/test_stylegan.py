@@ -233,7 +233,7 @@ def test_what_it_remembers_survives_a_break_and_is_that_of_any_ranks(
     one = newest(tmp_path / "one")
     assert same(vars(one), vars(newest(tmp_path / "broken")))
     assert one.own["strength.probability"] != 0
-    assert one.own["remembering.0.average"] > 0
+    assert one.own["remembering.path_length.average"] > 0
     assert one.networks["generator.w_mean"].any()
 
     run_ranks(2, tmp_path, index, [], False, (adaptive, None, ""))
