@@ -23,7 +23,7 @@ FACTORS = (*drawn.COLORED, *drawn.ATTRIBUTES, *drawn.FREE, "background")
 CODES = ("mig", "disentanglement", "tad_nashae", "tad_infodiffusion")
 SCORES = ("nats", "psnr", *(f"kd_{name}" for name in PRIORS), *CODES)
 AXES = (
-    Axis("PSNR of people never seen [dB]", "higher"),
+    Axis("PSNR of faces never seen [dB]", "higher"),
     Axis("kernel distance of samples, best prior", "lower"),
     Axis("MIG of codes", "higher"),
 )
