@@ -15,12 +15,14 @@ import torchvision
 from conftest import Faces as Files
 from test_metrics_sanity import PURPOSES
 from torch import Tensor
+from torch.nn import functional as F
 
 from facefactory import UserError, registry, rundir
 from facefactory.data import Pack
 from facefactory.data.packing import pack, recipes
 from facefactory.data.sets.index import Index
 from facefactory.data.sets.loader import Shards
+from facefactory.data.sources.drawn import Options, draw, factors
 from facefactory.evaluation import (
     Evaluation,
     blindness,
@@ -40,6 +42,7 @@ from facefactory.evaluation.extractors import (
 from facefactory.evaluation.subjects import Context, generator
 from facefactory.facts import Size
 from facefactory.metrics import moments
+from facefactory.metrics.features import kernel_distance
 from facefactory.results import Goal, Sight, kendall_tau, rank_correlation
 from facefactory.weights import efficientnet_lite
 
@@ -121,15 +124,37 @@ def test_features_are_finite_and_the_same_whatever_the_chunks(
     ("side", "seen"),
     [
         (16, 64),
-        (64, 64),
-        (65, 96),
-        (128, 128),
+        (64, 128),
+        (65, 160),
+        (128, 224),
         (1024, 224),
     ],
 )
 def test_small_images_are_enlarged_and_the_rule_is_in_the_protocol(side: int, seen: int) -> None:
     eye = lite0.Lite0(Size(side, side), CPU, str(lite0.WEIGHTS.find()))
     assert eye.resize == f"to {seen}x{seen}, antialiased bilinear"
+
+
+def test_a_grain_that_is_hardly_seen_costs_less_than_a_face_that_is_gone() -> None:
+    rows = factors(Options(), 0, 160).to_dict("records")
+    faces = torch.from_numpy(np.stack([np.asarray(draw(row, 64)) for row in rows]))
+    real, others = faces.split(80)
+    eye = lite0.Lite0(Size(64, 64), CPU, str(lite0.WEIGHTS.find()))
+
+    # each fourth pixel brighter by 20 of 255; means of 9 x 9 pixels
+    grain = torch.full((1, 64, 64, 1), -10)
+    grain[:, 1::2, 1::2] = 10
+    grainy = (others + grain).clamp(0, 255).to(torch.uint8)
+    maps = others.permute(0, 3, 1, 2).float()
+    smeared = F.avg_pool2d(F.pad(maps, (4, 4, 4, 4), mode="replicate"), 9, 1)
+    gone = smeared.permute(0, 2, 3, 1).to(torch.uint8)
+
+    known = features.look(eye, real).features.double().numpy()
+    distances = []
+    for shown in (grainy, gone):
+        seen = features.look(eye, shown).features.double().numpy()
+        distances.append(kernel_distance.score(known, seen)["kd"])
+    assert distances[0] < distances[1]
 
 
 def test_gray_and_colour_images_that_look_alike_have_the_same_features(eye: lite0.Lite0) -> None:

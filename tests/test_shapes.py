@@ -206,7 +206,12 @@ def test_distortions_keep_the_shape(name: str, oblong: Index) -> None:
 
 
 def test_an_image_network_sees_pictures_in_their_shape() -> None:
-    sizes = {Size(32, 32): (64, 64), Size(48, 32): (96, 64), Size(218, 178): (224, 183)}
+    sizes = {
+        Size(32, 32): (64, 64),
+        Size(48, 32): (96, 64),
+        Size(64, 64): (128, 128),
+        Size(218, 178): (224, 183),
+    }
     assert {size: enlarged(size) for size in sizes} == sizes
     device = torch.device("cpu")
     assert lite0.load(Size(32, 32), device, None).resize == "to 64x64, antialiased bilinear"
