@@ -143,6 +143,18 @@ class Dimension:
 
 
 @dataclass(frozen=True)
+class Sheet:
+    """A picture made of equal tiles: blocks from top to bottom, some lines of tiles a block."""
+
+    file: str  # PNG beside results.json
+    title: str  # what it shows, e.g. "walk", "difference", "lowest real faces"
+    blocks: list[int | str]  # the dimension of each, or what it shows in words
+    lines: int  # of tiles in a block: one a face that walks
+    columns: list[str]  # what each tile of a line is, e.g. "-3 deviations"
+    walks: bool  # whether a line is one face that changes from tile to tile
+
+
+@dataclass(frozen=True)
 class Sight:
     """What the scores on one network's features see of real faces that are spoilt; the gentlest severity comes first."""
 

@@ -302,6 +302,9 @@ def test_traversals_walk_from_minus_3_to_3_along_the_strongest_dimensions(
     model.mu[:, 1] *= 2  # now the noise carries most nats
     found = interpret(model, index, tmp_path, traversed=2)
     assert found["traversed"] == [1, 0]
+    (sheet,) = found["sheets"]
+    assert (sheet["file"], sheet["blocks"]) == ("traversals.png", [1, 0])
+    assert sheet["columns"][::4] == ["-3 deviations", "+0 deviations", "+3 deviations"]
     picture = np.array(Image.open(tmp_path / "traversals.png"))
     assert picture.shape == (2 * 16, 9 * 16)
     brightness = np.round((np.linspace(-3, 3, 9) / 4 + 1) * 127.5)

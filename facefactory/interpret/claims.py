@@ -17,7 +17,7 @@ from facefactory.data.sets.loader import Shards
 from facefactory.data.sets.order import Ids
 from facefactory.interpret import Context, Interpret, Space, factors_of
 from facefactory.metrics import Array, cliffs_delta, intervals
-from facefactory.results import Dimension, Effect
+from facefactory.results import Dimension, Effect, Sheet
 
 PACKAGE = "interpret.spaces"
 METRICS = "metrics.codes"
@@ -159,11 +159,14 @@ def interpret(
         shown = [number for number in strongest if number in reported][: options.traversed]
         picture = folder / ("traversals.png" if name == names[0] else f"traversals-{name}.png")
         pixels.write(pixels.grid(walks(space, shown), len(WALK)), picture)
+        columns = [f"{deviations:+.2g} deviations" for deviations in WALK.tolist()]
+        sheet = Sheet(picture.name, "walk", [*shown], 1, columns, walks=True)
         found[name] = {
             "method": f"{space.method} {TESTED}",
             "dimensions": [dataclasses.asdict(row) for row in rows],
             "listed": reported,
             "traversed": shown,
+            "sheets": [dataclasses.asdict(sheet)],
             "codes": whole(space),
         }
     reasons = {
