@@ -43,6 +43,7 @@ setup(
             "pytest-xdist",  # most of the time goes into starting processes that use one core
             "ruff>=0.8",
             "mypy>=1.13",
+            "matplotlib>=3.9",  # pictures of `tests/bench_presets.py`
             "types-PyYAML",
             "pandas-stubs",
         ],

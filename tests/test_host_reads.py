@@ -134,9 +134,9 @@ def test_on_a_device_apart_nothing_crosses_but_the_batch(
     made = Trainer(make_task(index, tmp_path, kind, data=data), META)
     log = Log(tmp_path, META, "", 0)
     stream = stream_of(made)
-    for number in range(6):
+    for number in range(4):
         loaded = moved(next(stream))
-        if number < 3:  # purposes are met, optimisers make their state
+        if number < 2:  # purposes are met, optimisers make their state
             made.step(loaded, number * BATCH, log)
         else:
             with Apart():
