@@ -122,13 +122,138 @@ class Truncations:
 
 
 @dataclass(frozen=True)
-class Effect:
-    """How far the codes of a dimension tell the two classes of a label apart."""
+class Estimate:
+    """A figure with its 95 % interval."""
 
-    effect: float  # Cliff's δ, -1…1
-    low: float  # 95 % interval
+    value: float
+    low: float
     high: float
-    q: float  # Benjamini-Hochberg over all dimensions and labels
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A column of the matrix of effects: what of a label the codes are held against."""
+
+    label: str
+    against: (
+        str  # the class that is held against the rest; "": a label of two classes, or of numbers
+    )
+    measure: Literal["auroc", "spearman"]
+    prevalence: float  # share of the faces that are of the class; 1 for numbers
+    faces: int  # whose label is known
+
+    @property
+    def name(self) -> str:
+        """`Glasses`, `hair = blond`, `yaw`."""
+        return f"{self.label} = {self.against}" if self.against else self.label
+
+    def size(self, value: float) -> float:
+        """A value of the measure as a rank correlation, -1…1: 2 AUROC - 1, or Spearman's as it is."""
+        return 2 * value - 1 if self.measure == "auroc" else value
+
+
+@dataclass(frozen=True)
+class Effect:
+    """How far the codes of a dimension go with a contrast, in the contrast's measure."""
+
+    value: float  # AUROC 0…1, 0.5 = nothing; or Spearman's correlation
+    low: float  # 95 % interval, by person
+    high: float
+    q: float  # Benjamini-Hochberg over all dimensions and contrasts
+    nats: float  # mutual information
+    given: Estimate | None = None  # the same among faces that are alike in the other labels
+    given_q: float | None = None  # of that, Benjamini-Hochberg over the same matrix
+    absent: str = ""  # why there is none
+    explained_by: str = ""  # the label that takes the effect away, where faces are alike in it
+
+
+@dataclass(frozen=True)
+class Control:
+    """What walking along a dimension does to the contrast that it goes with."""
+
+    dimension: int
+    contrast: str  # its name
+    deviations: list[float]  # where on the walk the faces were looked at
+    judged: list[float]  # the judge's mean answer there: chance of the class, or the number
+    judged_low: list[float]  # 95 % interval over faces
+    judged_high: list[float]
+    slope: Estimate  # of the judge's answer, a deviation
+    embedded: Estimate | None  # the same of an answer fitted to another network's features
+    composition: float  # what coding a face anew does to it (2403.20287)
+    effectiveness: float  # share of faces whose answer becomes what the walk goes to
+    minimality: float  # largest side effect on another label, as a share of the effect on this one
+    identity: float  # how much features stay themselves, as the cosine between the walk's ends
+    others: dict[str, Estimate]  # slopes of the judge's answer to the other contrasts
+    reliability: Estimate | None  # AUROC of the judge for this label on real faces held out
+    holds: bool  # whether that is control: monotone, clear of 0, and minimal
+    absent: str = ""  # why it is not, or cannot be told
+
+
+Verdict = Literal["controls", "goes with", "unnamed", "inactive"]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What is said of a dimension, in fields; `words` makes the sentence of them."""
+
+    space: str
+    dimension: int
+    verdict: Verdict
+    attribute: str = ""  # synonyms have one; "" of a dimension without a name
+    low: str = ""  # what small codes show, in a word; "": there is none
+    high: str = ""  # what large codes show
+    contrast: Contrast | None = None  # that the name rests on
+    effect: Effect | None = None
+    exclusive: bool = (
+        False  # it goes with no other attribute, and no other dimension with this one
+    )
+    control: Control | None = None  # None: nothing was walked
+    seeds: int = 0  # trainings in which a dimension like it has this name, this one among them
+    runs: int = 0  # that were looked at; 0: this one alone
+
+    @property
+    def named(self) -> bool:
+        """Whether it has a name."""
+        return bool(self.attribute)
+
+    def words(self) -> str:
+        """By the fixed grammar: `dim 23 = hair colour (dark → blond), AUROC .91 [.90, .92] given the rest, …`."""
+        if self.contrast is None or self.effect is None or not self.attribute:
+            return f"dim {self.dimension}: {self._without_name()}"
+        ends = f" ({self.low} → {self.high})" if self.low and self.high else ""
+        parts = [f"dim {self.dimension} = {self.attribute}{ends}"]
+
+        # what speaks for the name
+        shown = self.effect.given or self.effect
+        condition = " given the rest" if self.effect.given else ""
+        measure = {"auroc": "AUROC", "spearman": "Spearman"}[self.contrast.measure]
+        interval = f"[{_short(shown.low)}, {_short(shown.high)}]"
+        parts.append(f"{measure} {_short(shown.value)} {interval}{condition}")
+        q = self.effect.q if self.effect.given_q is None else self.effect.given_q
+        parts.append("q < 1e-99" if q < 1e-99 else f"q = {q:.0e}")
+
+        # what a walk does, who else has it, and which other trainings
+        controlled = "does not control" if self.control else "control not tested"
+        parts.append("controls" if self.verdict == "controls" else f"goes with, {controlled}")
+        if self.exclusive:
+            parts.append("exclusive")
+        if self.runs:
+            parts.append(f"in {self.seeds} of {self.runs} seeds")
+        return ", ".join(parts)
+
+    def _without_name(self) -> str:
+        """What is said of one that has none, and of what it seemed to be."""
+        if self.verdict == "inactive":
+            return "inactive"
+        if self.contrast is None or self.effect is None or not self.effect.explained_by:
+            return "unnamed, active"
+        explained = f"{self.contrast.name} is explained by {self.effect.explained_by}"
+        return f"unnamed, active; {explained}"
+
+
+def _short(value: float) -> str:
+    """Two digits without the zero before the point."""
+    return f"{value:.2f}".replace("0.", ".", 1) if abs(value) < 0.995 else f"{value:.2f}"
 
 
 @dataclass(frozen=True)
@@ -137,9 +262,9 @@ class Dimension:
 
     dimension: int
     kl_nats: float | None  # None: the model has no posterior
-    effects: dict[str, Effect]
-    verdict: Literal["goes with", "unnamed", "inactive"]
-    labels: tuple[str, ...]  # those that it goes with
+    effects: dict[str, Effect]  # by their contrasts' names
+    verdict: Verdict
+    labels: tuple[str, ...]  # names of the contrasts that it goes with
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ def meaning(folder: RunDir) -> Scores:
         labels=[],
         factors=list(FACTORS),
     )
-    scores: Scores = claims.whole(mu.of(model, context))["scores"]
+    scores: Scores = claims.whole(mu.of(model, context), context.factors)["scores"]
     return {name: scores[name] for name in CODES}
 
 

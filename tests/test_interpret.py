@@ -19,6 +19,7 @@ from facefactory.data.sets.index import Index
 from facefactory.data.sets.loader import Shards
 from facefactory.interpret import Context, Interpret, Space, claims
 from facefactory.interpret.spaces import mu
+from facefactory.metrics import Array
 
 PEOPLE = np.repeat(np.arange(30), 6)
 
@@ -26,19 +27,23 @@ PEOPLE = np.repeat(np.arange(30), 6)
 def codes_of(codes: Any, labels: Any, groups: Any = PEOPLE) -> Space:
     found = np.asarray(codes, np.float64)
     columns = found.shape[1]
-    known = np.asarray(labels, np.float64)
+    known = np.where(np.asarray(labels) < 0, np.nan, labels)
+    names = map(str, range(known.shape[1]))
     start = torch.zeros(columns)
     return Space(
         found,
-        known,
+        dict(zip(names, known.T, strict=True)),
         np.asarray(groups),
         np.ones(columns),
         start,
         None,
         "made up",
-        {},
         lambda codes: codes,
     )
+
+
+def measured(space: Space) -> tuple[Array, Array, Array]:
+    return claims.effects(space, list(space.labels))
 
 
 # -- effects ---------------------------------------------------------------------------------------------------------
@@ -49,7 +54,7 @@ def test_a_planted_dimension_is_found_and_noise_is_not() -> None:
     labels = rng.integers(0, 2, (180, 2)).astype(float)
     codes = rng.normal(size=(180, 5))
     codes[:, 3] += 1.5 * labels[:, 1]
-    delta, bounds, q = claims.effects(codes_of(codes, labels))
+    delta, bounds, q = measured(codes_of(codes, labels))
     assert delta.shape == q.shape == (5, 2)
     assert bounds.shape == (2, 5, 2)
     assert q[3, 1] < 0.05
@@ -64,7 +69,7 @@ def test_a_planted_dimension_is_found_and_noise_is_not() -> None:
 
 def test_a_perfect_code_has_effect_1_its_mirror_minus_1_and_a_constant_none() -> None:
     labels = (np.arange(180) % 2).astype(float)
-    delta, bounds, q = claims.effects(
+    delta, bounds, q = measured(
         codes_of(np.stack([labels, -labels, np.full(180, 0.3)], 1), labels[:, None])
     )
     assert delta[:, 0].tolist() == [1, -1, 0]
@@ -77,10 +82,10 @@ def test_q_values_are_the_larger_the_more_is_tested() -> None:
     rng = np.random.default_rng(1)
     labels = rng.integers(0, 2, (180, 1)).astype(float)
     planted = rng.normal(size=(180, 1)) + 0.6 * labels
-    alone = claims.effects(codes_of(planted, labels))[2][0, 0]
-    among_noise = claims.effects(
-        codes_of(np.hstack([planted, rng.normal(size=(180, 40))]), labels)
-    )[2][0, 0]
+    alone = measured(codes_of(planted, labels))[2][0, 0]
+    among_noise = measured(codes_of(np.hstack([planted, rng.normal(size=(180, 40))]), labels))[2][
+        0, 0
+    ]
     assert alone < among_noise
 
 
@@ -91,7 +96,7 @@ def test_intervals_are_wider_by_person_than_by_image_when_faces_of_a_person_are_
     widths = []
     chances = []
     for groups in (PEOPLE, np.arange(180)):
-        _, bounds, q = claims.effects(codes_of(codes, labels, groups))
+        _, bounds, q = measured(codes_of(codes, labels, groups))
         widths.append(np.ptp(bounds[:, 0, 0]))
         chances.append(q[0, 0])
     assert widths[0] > 1.5 * widths[1]
@@ -104,19 +109,19 @@ def test_a_missing_label_leaves_out_the_image_for_that_label_only() -> None:
     codes = np.stack([labels[:, 0], labels[:, 1]], 1)
     labels[:60, 0] = -1
     codes[:60, 0] = rng.normal(size=60) * 100  # would spoil the effect
-    delta, _, _ = claims.effects(codes_of(codes, labels))
+    delta, _, _ = measured(codes_of(codes, labels))
     assert delta[0, 0] == delta[1, 1] == 1
 
 
 def test_without_labels_there_are_no_effects() -> None:
-    delta, bounds, q = claims.effects(codes_of(np.zeros((180, 3)), np.zeros((180, 0))))
+    delta, bounds, q = measured(codes_of(np.zeros((180, 3)), np.zeros((180, 0))))
     assert delta.shape == q.shape == (3, 0)
     assert bounds.shape == (2, 3, 0)
 
 
 def test_a_label_that_no_face_has_does_not_spoil_the_others() -> None:
     labels = np.stack([np.arange(180) % 2, np.zeros(180)], 1)
-    delta, _, q = claims.effects(codes_of(labels[:, :1], labels))
+    delta, _, q = measured(codes_of(labels[:, :1], labels))
     assert delta[0].tolist() == [1, 0]
     assert q[0, 0] < 0.05
     assert q[0, 1] == 1
@@ -193,7 +198,8 @@ def test_a_vae_gets_a_status_per_dimension(index: Index, tmp_path: Path) -> None
         [0.5, 0.5, 0, 0.045], abs=1e-5
     )
     planted = found["dimensions"][0]["effects"]["Glasses"]
-    assert planted["effect"] == planted["low"] == planted["high"] == 1
+    assert planted["value"] == planted["low"] == planted["high"] == 1
+    assert planted["nats"] > 0.3
     assert planted["q"] < 0.05
 
 
@@ -255,7 +261,7 @@ def test_codes_do_not_depend_on_the_chunks(index: Index, monkeypatch: pytest.Mon
         )
     np.testing.assert_array_equal(found[0].codes, found[1].codes)
     assert found[0].activity == found[1].activity
-    assert len(found[0].codes) == len(found[0].labels) == 60
+    assert len(found[0].codes) == len(found[0].labels["Person"]) == 60
 
 
 def test_a_model_that_draws_nothing_is_refused(index: Index, tmp_path: Path) -> None:
@@ -274,9 +280,8 @@ def test_labels_of_too_few_people_are_listed_with_the_reason(index: Index, tmp_p
 def test_an_association_below_the_min_effect_is_not_named(index: Index, tmp_path: Path) -> None:
     model = FakeVAE(index)
     model.mu[:, 0] += 3 * torch.randn(len(model.mu), generator=torch.Generator().manual_seed(1))
-    effect = interpret(model, index, tmp_path, min_effect=0.0)["dimensions"][0]["effects"][
-        "Glasses"
-    ]["effect"]
+    first = interpret(model, index, tmp_path, min_effect=0.0)["dimensions"][0]
+    effect = 2 * first["effects"]["Glasses"]["value"] - 1
     assert 0.2 < effect < 0.9
     statuses = [
         words(interpret(model, index, tmp_path, min_effect=least)["dimensions"][0])
@@ -289,7 +294,7 @@ def test_a_gan_is_named_by_what_the_judge_sees(index: Index, tmp_path: Path) -> 
     found = interpret(FakeGAN(), index, tmp_path)
     first, *others = found["dimensions"]
     assert words(first) == "goes with Glasses"
-    assert first["effects"]["Glasses"]["effect"] > 0.99
+    assert first["effects"]["Glasses"]["value"] > 0.99
     assert [words(row) for row in others] == ["unnamed"] * 2
     assert all(row["kl_nats"] is None for row in found["dimensions"])
     assert found["traversed"][0] == 0

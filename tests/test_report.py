@@ -94,14 +94,14 @@ def put_run(
 
     # what its dimensions mean
     put_picture(folder / "interpret/traversals.png", rows=2)
-    effect = {"effect": 0.31, "low": 0.1, "high": 0.5, "q": 0.01}
+    effect = {"value": 0.31, "low": 0.1, "high": 0.5, "q": 0.01}
     dimensions = [
         {
             "dimension": number,
             "kl_nats": 0.2,
             "verdict": "inactive",
             "labels": [],
-            "effects": {"Eyeglasses": {**effect, "effect": -0.05}, evil: effect},
+            "effects": {"Eyeglasses": {**effect, "value": 0.55}, evil: effect},
         }
         for number in range(4)
     ]

@@ -43,7 +43,7 @@ class Interpret:
         [], "labels that scores of whole codes (MIG, DCI, TAD) are about; [] = all but people"
     )
     min_effect: float = key(
-        0.3, "size of Cliff's delta from which an association is named", low=0.0, high=1.0
+        0.3, "size of 2 AUROC - 1 from which an association is named", low=0.0, high=1.0
     )
 
 
@@ -76,11 +76,10 @@ class Space:
     """
 
     codes: Array  # [N, D]
-    labels: Array  # [N, L] in {0, 1}, -1 = missing
+    labels: dict[str, Array]  # name -> [N] class numbers, or numbers as they are, NaN = missing
     groups: npt.NDArray[np.int64]  # [N] whose each row is: people, or the row itself
     scale: Array  # [D] one standard deviation: what a walk of ±3 means
     start: Tensor  # [D] where walks start from
     activity: list[float] | None  # KL of each dimension [nats]; None: nothing tells
     method: str  # in words, how labels and codes were found
-    factors: dict[str, Array]  # name -> [N] class numbers, or numbers as they are, NaN = missing
     decode: Callable[[Tensor], Tensor]  # codes [n, D] -> images [n, C, H, W] in -1…1

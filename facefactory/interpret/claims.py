@@ -17,6 +17,7 @@ from facefactory.data.sets.loader import Shards
 from facefactory.data.sets.order import Ids
 from facefactory.interpret import Context, Interpret, Space, factors_of
 from facefactory.metrics import Array, cliffs_delta, intervals
+from facefactory.metrics.codes._factors import binned, classes, information
 from facefactory.results import Dimension, Effect, Sheet
 
 PACKAGE = "interpret.spaces"
@@ -31,14 +32,15 @@ def _delta(codes: Array, labels: Array, ids: Ids) -> Array:
     return cliffs_delta.score(codes[ids], labels[ids])[:, 0]
 
 
-def effects(space: Space) -> tuple[Array, Array, Array]:
+def effects(space: Space, labels: list[str]) -> tuple[Array, Array, Array]:
     """(δ [D, L], 95 % intervals by person [2, D, L], q [D, L])."""
-    shape = (space.codes.shape[1], space.labels.shape[1])
+    shape = (space.codes.shape[1], len(labels))
     delta = np.zeros(shape)
     reach = np.zeros(shape)
     p = np.ones(shape)
-    for number, label in enumerate(space.labels.T):
-        kept = np.flatnonzero(label >= 0)
+    for number, name in enumerate(labels):
+        label = space.labels[name]
+        kept = np.flatnonzero(np.isfinite(label))
         if (
             len(np.unique(label[kept])) != 2
         ):  # a generator that draws one face only: nothing to tell apart
@@ -50,15 +52,29 @@ def effects(space: Space) -> tuple[Array, Array, Array]:
     return delta, np.clip([delta - reach, delta + reach], -1, 1), q
 
 
+def nats(space: Space, labels: list[str]) -> Array:
+    """Mutual information of each dimension, in bins, and each label [D, L], nats."""
+    found = np.zeros((space.codes.shape[1], len(labels)))
+    bins = binned(space.codes)
+    for number, name in enumerate(labels):
+        known = np.isfinite(space.labels[name])
+        wanted = classes(space.labels[name][known])
+        found[:, number] = [information(column, wanted) for column in bins[known].T]
+    return found
+
+
 def dimensions(space: Space, labels: list[str], min_effect: float) -> list[Dimension]:
     """What each dimension goes with: effects that are large enough and no accident."""
-    delta, bounds, q = effects(space)
-    cells = np.stack([delta, *bounds, q], 2).tolist()
+    delta, bounds, q = effects(space, labels)
+    aurocs = 0.5 + 0.5 * np.stack([delta, *bounds])
+    cells = np.stack([*aurocs, q, nats(space, labels)], 2).tolist()
     found = []
     for number, row in enumerate(cells):
         table = {name: Effect(*cell) for name, cell in zip(labels, row, strict=True)}
         named = [
-            name for name, one in table.items() if one.q < MOST_Q and abs(one.effect) >= min_effect
+            name
+            for name, one in table.items()
+            if one.q < MOST_Q and abs(2 * one.value - 1) >= min_effect
         ]
         activity = space.activity[number] if space.activity else None
         inactive = activity is not None and activity < ACTIVE_NATS
@@ -81,23 +97,21 @@ def listed(rows: list[Dimension], options: Interpret) -> list[int]:
     return [row.dimension for row in shown]
 
 
-def whole(space: Space) -> dict[str, Any]:
-    """Scores of the whole code by every metric of metrics/codes, and why there is none."""
-    factors = (
-        np.stack([*space.factors.values()], 1)
-        if space.factors
-        else np.empty((len(space.codes), 0))
-    )
+def whole(space: Space, factors: list[str]) -> dict[str, Any]:
+    """Scores of the whole code against these labels by every metric of metrics/codes, and why there is none."""
+    names = [name for name in factors if name in space.labels]
+    columns = [space.labels[name] for name in names]
+    held = np.stack(columns, 1) if columns else np.empty((len(space.codes), 0))
     scores: dict[str, float] = {}
     absent: dict[str, str] = {}
     for name in registry.names(METRICS):
         try:
-            scores |= registry.module(METRICS, name).score(space.codes, factors)
+            scores |= registry.module(METRICS, name).score(space.codes, held)
         except ValueError as error:
             absent[name] = str(error)
     return {
         "faces": len(space.codes),
-        "factors": list(space.factors),
+        "factors": names,
         "scores": scores,
         "absent": absent,
     }
@@ -152,7 +166,7 @@ def interpret(
         space = registry.module(PACKAGE, name).of(model, context)
         rows = dimensions(space, labels, options.min_effect)
         strength = space.activity or [
-            max((abs(one.effect) for one in row.effects.values()), default=0) for row in rows
+            max((abs(one.value - 0.5) for one in row.effects.values()), default=0) for row in rows
         ]
         reported = listed(rows, options)
         strongest = np.argsort(-np.array(strength), kind="stable").tolist()
@@ -167,7 +181,7 @@ def interpret(
             "listed": reported,
             "traversed": shown,
             "sheets": [dataclasses.asdict(sheet)],
-            "codes": whole(space),
+            "codes": whole(space, factors),
         }
     reasons = {
         name: fact.get("reason", "has more than two classes") for name, fact in counted.items()

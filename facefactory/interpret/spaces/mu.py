@@ -12,7 +12,7 @@ from facefactory.data.sets.loader import Shards
 from facefactory.interpret import Context, Space
 
 METHOD = (
-    "Cliff's delta of the posterior mean between real faces (of all splits) with and without the label. "
+    "AUROC of the posterior mean for the label, over real faces of all splits. "
     "An association is no proof that the dimension draws the attribute."
 )
 
@@ -43,23 +43,22 @@ def of(model: Any, context: Context) -> Space:
     kl = 0.5 * (mu.square() + logvar.exp() - 1 - logvar).mean(0)
 
     table = everyone.table
-    factors = {}
-    for name in context.factors:
+    labels = {}
+    for name in dict.fromkeys([*context.labels, *context.factors]):
         column = table[name].to_numpy(np.float64)
         if index.content.labels[name].classes:
             column = np.where(column < 0, np.nan, column)
-        factors[name] = column
+        labels[name] = column
 
     # one face's labels for all walks: what changes is the code
     asked = conditions.asked(model, everyone, 1).to(like)
     return Space(
         codes=mu.numpy(),
-        labels=table[context.labels].to_numpy(np.float64),
+        labels=labels,
         groups=people(table, index.content.group),
         scale=np.ones(mu.shape[1]),
         start=torch.zeros(mu.shape[1]),
         activity=kl.tolist(),
-        factors=factors,
         method=METHOD,
         decode=lambda codes: model.decode(codes.to(like), asked.expand(len(codes), -1)),
     )

@@ -10,7 +10,7 @@ from facefactory.data.sets import pixels
 from facefactory.data.sets.loader import CHUNK, Shards
 from facefactory.draws import normal
 from facefactory.interpret import Context, Space
-from facefactory.interpret.spaces._judged import METHOD, judged, labels_of
+from facefactory.interpret.spaces._judged import METHOD, labels_of
 
 
 def fits(model: Any) -> bool:
@@ -37,7 +37,6 @@ def of(model: Any, context: Context) -> Space:
         scale=w.double().std(0).cpu().numpy(),
         start=w.mean(0).cpu(),
         activity=None,
-        factors=judged(context, labels),
         method=METHOD.format(code="w"),
         decode=lambda codes: model.from_w(codes.to(like)),
     )

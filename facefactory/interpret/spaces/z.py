@@ -9,7 +9,7 @@ from facefactory.data.sets import pixels
 from facefactory.data.sets.loader import Shards
 from facefactory.draws import normal
 from facefactory.interpret import Context, Space
-from facefactory.interpret.spaces._judged import METHOD, judged, labels_of
+from facefactory.interpret.spaces._judged import METHOD, labels_of
 
 
 def fits(model: Any) -> bool:
@@ -33,7 +33,6 @@ def of(model: Any, context: Context) -> Space:
         scale=np.ones(model.z_dim),
         start=normal(context.seed, 0, "traversal", 1, model.z_dim)[0],
         activity=None,
-        factors=judged(context, labels),
         method=METHOD.format(code="z"),
         decode=lambda codes: model.sample(codes.to(like), asked[:1].expand(len(codes), -1)),
     )
