@@ -77,6 +77,14 @@ def stream_of(made: Trainer) -> Iterator[Batch]:
     )
 
 
+def augmentations_of(kind: str) -> list[str]:
+    """All for one training of each sort; one for each of the others, by turns: they cost more than small networks do."""
+    if kind in {GAN, VAE, CLASSIFIER}:
+        return AUGMENTATIONS
+    turn = list(TRAININGS).index(kind)
+    return [AUGMENTATIONS[turn % len(AUGMENTATIONS)]]
+
+
 def make_task(
     index: Index, folder: Path, kind: str = GAN, batch_norm: bool = True, **changes: Any
 ) -> Task:
@@ -85,7 +93,7 @@ def make_task(
         "total_kimg": 0.072,
         "batch_size": BATCH,
         "lr": 0.01,
-        "augment": AUGMENTATIONS,
+        "augment": augmentations_of(kind),
         "checkpoint_kimg": 0.024,
         "log_kimg": 0.0,
         "sample_kimg": 0.0,
