@@ -108,10 +108,15 @@ class Cluster:
 
 def reopen(cluster: Cluster) -> None:
     """Let nodes that Slurm has closed take jobs again, as those who run a cluster do."""
-    for line in cluster.run("sinfo", "-hNo", "%N %T").splitlines():
-        node, state = line.split()
-        if "drain" in state:
-            cluster.run("scontrol", "update", f"nodename={node}", "state=resume")
+
+    def opened() -> bool:
+        lines = [line.split() for line in cluster.run("sinfo", "-hNo", "%N %T").splitlines()]
+        closed = {node for node, state in lines if "drain" in state}
+        for node in closed:  # refused while a job's end is still told there
+            cluster.run("scontrol", "update", f"nodename={node}", "state=resume", check=False)
+        return not closed
+
+    cluster.until(opened, 60, "nodes that take jobs again")
 
 
 def slowness() -> float:

@@ -506,11 +506,16 @@ def test_the_controller_restarts_while_a_sweep_starts_ray(
 
 
 def held_or_over(place: Place, run: str, job: str) -> bool:
-    """Wait until a sweep is over, or Slurm holds its job; whether it does."""
+    """Wait until a sweep is over, or Slurm holds its job; whether it does.
+
+    The reason is there a moment before the job has left its nodes.
+    """
     end = place.path(run) / "sweep" / "DONE.json"
 
     def held() -> bool:
-        return place.cluster.job(job).get("Reason") == "launch_failed_requeued_held"
+        known = place.cluster.job(job)
+        reason = known.get("Reason")
+        return reason == "launch_failed_requeued_held" and known["JobState"] == "PENDING"
 
     place.cluster.until(lambda: end.exists() or held(), 300, place.logs(run))
     return not end.exists()
