@@ -9,7 +9,7 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=find_packages(include=["facefactory", "facefactory.*"]),
-    package_data={"facefactory": ["py.typed", "report/templates/*.html", "weights/*.yaml"]},
+    package_data={"facefactory": ["py.typed", "report/templates/*", "weights/*.yaml"]},
     install_requires=[
         "torch>=2.6",
         "torchvision>=0.21",

@@ -61,10 +61,15 @@ class Judge:
 
 @dataclass(frozen=True)
 class Compare:
-    """What jobs/evaluate.py data=… reference=… scores, in place of what a model draws."""
+    """With what a run is compared, or what is scored in place of what a model draws."""
 
     data: str | None = key(
         None, "pictures: a folder, zip, tar or packed set; data=… of jobs/evaluate.py sets it"
+    )
+    claims: str | None = key(
+        None,
+        "another run (name or folder), whose claims about latent dimensions jobs/report.py sets beside this one's",
+        late=True,
     )
 
 
@@ -253,11 +258,11 @@ def resolve(run: Run) -> Run:
         data=replace(run.data, shards=_absolute_or_none(run.data.shards)),
         evaluation=replace(run.evaluation, protocol=_named(run.evaluation.protocol)),
         generate=replace(run.generate, out=_absolute_or_none(run.generate.out)),
-        compare=Compare(_absolute_or_none(run.compare.data)),
+        compare=Compare(_absolute_or_none(run.compare.data), _run_folder(run, run.compare.claims)),
         foreign=_foreign(run.foreign),
         model=_component("models", run.model),
         objective=_component("objectives", run.objective),
-        init_from=_run_folder(run),
+        init_from=_run_folder(run, run.init_from),
         training=run.training.resolved(),
         judge=judge,
     )
@@ -275,13 +280,13 @@ def _absolute_or_none(path: str | None) -> str | None:
     return None if path is None else _absolute(path)
 
 
-def _run_folder(run: Run) -> str | None:
-    """The folder of the run to start from: a name below paths.runs, or a path, which has a slash."""
-    if run.init_from is None:
+def _run_folder(run: Run, name: str | None) -> str | None:
+    """The folder of another run: a name below paths.runs, or a path, which has a slash."""
+    if name is None:
         return None
-    if "/" in run.init_from:
-        return _absolute(run.init_from)
-    return str(Path(_absolute(run.paths.runs)) / run.init_from)
+    if "/" in name:
+        return _absolute(name)
+    return str(Path(_absolute(run.paths.runs)) / name)
 
 
 def _named(name: str) -> str:

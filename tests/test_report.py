@@ -14,7 +14,7 @@ from PIL import Image
 from facefactory.report import pages, plots
 from facefactory.report.facts import condition_verdict, metrics, rounded, tried
 from facefactory.report.scores import place
-from facefactory.results import Better, Protocol, Score
+from facefactory.results import Better, Claim, Contrast, Effect, Protocol, Score
 from facefactory.rundir import write_sealed
 
 EVIL = "<script>alert(1)</script>"
@@ -94,7 +94,7 @@ def put_run(
 
     # what its dimensions mean
     put_picture(folder / "interpret/traversals.png", rows=2)
-    effect = {"value": 0.31, "low": 0.1, "high": 0.5, "q": 0.01}
+    effect = {"value": 0.31, "low": 0.1, "high": 0.5, "q": 0.01, "nats": 0.1}
     dimensions = [
         {
             "dimension": number,
@@ -111,10 +111,20 @@ def put_run(
         "labels": ["Eyeglasses"],
         "effects": {"Eyeglasses": effect, evil: effect},
     }
-    codes = {"method": "cross-validated", "labels": ["Eyeglasses", evil], "dimensions": dimensions}
+    contrast = Contrast("Eyeglasses", "", "auroc", 0.3, 400)
+    named = Claim("mu", 3, "goes with", "glasses", "", "", contrast, Effect(**effect))
+    space = {
+        "method": "cross-validated",
+        "dimensions": dimensions,
+        "listed": [0, 1, 2, 3],
+        "traversed": [3, 1],
+        "codes": {"faces": 400, "factors": ["Eyeglasses"], "scores": {}, "absent": {}},
+        "claims": [dataclasses.asdict(named)],
+    }
+    whole = {"labels": ["Eyeglasses", evil], "not_scored": {"Male": "4 people have 0"}}
     put(
         folder / "interpret/results.json",
-        {**codes, "traversed": [3, 1], "not_scored": {"Male": "4 people have 0"}},
+        {"space": "mu", **whole, "spaces": {"mu": space}, **space},
     )
 
 
@@ -433,9 +443,10 @@ def test_a_single_generative_run(tmp_path: Path, kind: str) -> None:
     mark = "between new people (0.002) and blurred faces (0.31)"
     assert data["verdict"][0] == f"This run has kd_lite0 0.05 [0.045, 0.055], {mark}."
     assert not any("Caution" in one for one in data["verdict"])
-    assert (
-        "1 of 4 latent dimensions are associated with a label: 3 (Eyeglasses)." in data["verdict"]
-    )
+    claim = "dim 3 = glasses, AUROC .31 [.10, .50], q = 1e-02, goes with, control not tested"
+    assert claim in data["verdict"]
+    assert f"<p>{claim}</p>" in text
+    assert "older version" not in text
     rows = re.findall(r"<tr><td>(\d)</td><td>([\w ]+)</td><td>", text)
     assert [int(number) for number, _ in rows] == [3, 1, 0, 1, 2, 3]  # as in the strips, then all
     assert rows[0][1] == "goes with Eyeglasses"

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from facefactory.report import scores
+from facefactory.report import claims, scores
 from facefactory.results import Selection
 from facefactory.rundir import (
     read_json,
@@ -35,6 +35,7 @@ EMPTY |= {"copied": [], "absent": {}, "not_staged": {}, "goal": {}}
 EMPTY |= {"snapshot": "last", "selection": None}
 EMPTY |= {"strips": [], "reconstructions": [], "priors": [], "priors_absent": {}}
 UNWELL = ("failed", "interrupted")
+TOLD = 4  # sentences about dimensions that stand at the top
 
 
 def rounded(value: Any) -> str:
@@ -94,7 +95,9 @@ def gather(folder: Path, repeat: dict[str, str]) -> dict[str, Any]:
         health = lines[-1].get("health", []) if lines else []
         setbacks = lines[-1].get("setbacks", 0) if lines else 0
         selection = results(f"{entry['folder']}/train").get("selection")
+        known = claims.read(latent)
         more = {"latent": latent, "health": health, "setbacks": setbacks, "selection": selection}
+        more |= {"claims": claims.sentences(known) if known else []}
         runs.append({**EMPTY, **evaluated, **entry, **more})
 
     # by what they are compared
@@ -299,20 +302,8 @@ def verdict(facts: dict[str, Any]) -> list[str]:
 
     # what dimensions go with
     for run in facts["runs"]:
-        dimensions = run["latent"].get("dimensions")
-        if dimensions:
-            claims = [
-                f"{row['dimension']} ({', '.join(row['labels'])})"
-                for row in dimensions
-                if row["labels"]
-            ]
-            shown = (f": {', '.join(claims[:6])}" if claims else "") + (
-                " …" if len(claims) > 6 else ""
-            )
-            whose = f" of {run['name']}" if sweeping else ""
-            sentences.append(
-                f"{len(claims)} of {len(dimensions)} latent dimensions{whose} are associated with a label{shown}."
-            )
+        whose = f"Of {run['name']}: " if sweeping else ""
+        sentences += [f"{whose}{words}" for words in run["claims"][:TOLD]]
 
     # what one seed can say
     if facts["kind"] == "pictures":

@@ -29,9 +29,11 @@ class Component(Stage):
     def work(self, run: Run, folder: RunDir) -> Outputs:
         """Look at its spaces."""
         from facefactory.interpret import claims
+        from facefactory.report import latent
 
         target = folder.stage(self.name)
         model = of(run.subject).made(run, folder)
         judge = network_of(run, folder, "judge")
         found = claims.interpret(model, judge, index_of(folder), run.interpret, run.seed, target)
-        return results(target, found)
+        outputs, files = results(target, found)
+        return outputs, [*files, *latent.write(target, folder.path.name)]
