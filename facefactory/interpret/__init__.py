@@ -42,6 +42,9 @@ class Interpret:
     factors: list[str] = key(
         [], "labels that scores of whole codes (MIG, DCI, TAD) are about; [] = all but people"
     )
+    joint: list[str] = key(
+        [], "labels whose combinations are counted among drawn faces, e.g. [race,gender,age]"
+    )
     min_effect: float = key(
         0.3, "size of 2 AUROC - 1 from which an association is named", low=0.0, high=1.0
     )
@@ -73,6 +76,7 @@ class Space:
 
     fits(model) -> bool           whether a model of this kind is looked at in it, unless told otherwise
     of(model, context) -> Space
+    DIRECTIONS                    (may be left out) True: its columns are directions of another space, which comes first
     """
 
     codes: Array  # [N, D]
@@ -82,4 +86,6 @@ class Space:
     start: Tensor  # [D] where walks start from
     activity: list[float] | None  # KL of each dimension [nats]; None: nothing tells
     method: str  # in words, how labels and codes were found
+    # rows -> the faces that they are the codes of, [n, H, W, C] uint8
+    faces: Callable[[npt.NDArray[np.int64]], Tensor]
     decode: Callable[[Tensor], Tensor]  # codes [n, D] -> images [n, C, H, W] in -1…1

@@ -141,6 +141,8 @@ def spaces_of(model: Any, options: Interpret) -> list[str]:
         raise UserError(
             "interpret: this model draws no faces to look at; give run=… of a GAN or a VAE."
         )
+    # axes come before directions among them
+    fitting.sort(key=lambda name: getattr(registry.module(PACKAGE, name), "DIRECTIONS", False))
     return options.spaces or fitting
 
 

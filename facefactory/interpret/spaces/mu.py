@@ -60,5 +60,6 @@ def of(model: Any, context: Context) -> Space:
         start=torch.zeros(mu.shape[1]),
         activity=kl.tolist(),
         method=METHOD,
+        faces=everyone.images,
         decode=lambda codes: model.decode(codes.to(like), asked.expand(len(codes), -1)),
     )

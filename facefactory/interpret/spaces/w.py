@@ -4,10 +4,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from facefactory import conditions
 from facefactory.data.sets import pixels
 from facefactory.data.sets.loader import CHUNK, Shards
+from facefactory.data.sets.order import Ids
 from facefactory.draws import normal
 from facefactory.interpret import Context, Space
 from facefactory.interpret.spaces._judged import METHOD, labels_of
@@ -29,6 +31,10 @@ def of(model: Any, context: Context) -> Space:
         parts = zip(z.split(CHUNK), asked.split(CHUNK), strict=True)
         w = torch.cat([model.to_w(part, c) for part, c in parts])
 
+    def faces(rows: Ids) -> Tensor:
+        with torch.inference_mode():
+            return pixels.to_uint8(model.from_w(w[rows])).cpu()
+
     labels = labels_of(context, w, asked, lambda codes, c: model.from_w(codes))
     return Space(
         codes=w.double().cpu().numpy(),
@@ -38,5 +44,6 @@ def of(model: Any, context: Context) -> Space:
         start=w.mean(0).cpu(),
         activity=None,
         method=METHOD.format(code="w"),
+        faces=faces,
         decode=lambda codes: model.from_w(codes.to(like)),
     )

@@ -3,10 +3,13 @@
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from facefactory import conditions
 from facefactory.data.sets import pixels
 from facefactory.data.sets.loader import Shards
+from facefactory.data.sets.order import Ids
 from facefactory.draws import normal
 from facefactory.interpret import Context, Space
 from facefactory.interpret.spaces._judged import METHOD, labels_of
@@ -25,6 +28,10 @@ def of(model: Any, context: Context) -> Space:
     asked = conditions.asked(model, everyone, count).to(like)
     z = normal(context.seed, 0, "interpret", count, model.z_dim)
 
+    def faces(rows: Ids) -> Tensor:
+        with torch.inference_mode():
+            return pixels.to_uint8(model.sample(z[rows].to(like), asked[rows])).cpu()
+
     labels = labels_of(context, z.to(like), asked, model.sample)
     return Space(
         codes=z.double().numpy(),
@@ -34,5 +41,6 @@ def of(model: Any, context: Context) -> Space:
         start=normal(context.seed, 0, "traversal", 1, model.z_dim)[0],
         activity=None,
         method=METHOD.format(code="z"),
+        faces=faces,
         decode=lambda codes: model.sample(codes.to(like), asked[:1].expand(len(codes), -1)),
     )
