@@ -280,6 +280,26 @@ class Sheet:
 
 
 @dataclass(frozen=True)
+class Share:
+    """How many of the faces are of one class, or of one combination of classes; all shares 0…1."""
+
+    classes: dict[str, str]  # label -> class
+    drawn: Estimate | None  # of the faces that a model draws, the judge's errors taken out
+    judged: float  # of the same, as the judge counts them
+    trained: float  # of the training set, by its labels
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Who a model draws, by one label or several at once."""
+
+    labels: list[str]
+    faces: int  # drawn
+    rows: list[Share]
+    absent: str = ""  # why the judge's errors are not taken out
+
+
+@dataclass(frozen=True)
 class Sight:
     """What the scores on one network's features see of real faces that are spoilt; the gentlest severity comes first."""
 

@@ -158,6 +158,7 @@ ALLOWED = {  # package -> what its files import of ours, beside their own packag
         "config",
         "data",
         "draws",
+        "evaluation",
         "facts",
         "metrics",
         "registry",

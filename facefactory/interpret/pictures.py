@@ -1,0 +1,149 @@
+"""What a dimension looks like: walks of several faces, where they change, who lies at its ends, and the way between two classes.
+
+Walks go through quantiles of the codes themselves: no tile is farther out than faces are. Everything is written to the run
+folder, as sheets of equal tiles.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from facefactory.data.sets import pixels
+from facefactory.data.sets.order import Ids
+from facefactory.interpret import Space
+from facefactory.interpret.control import walkers
+from facefactory.metrics import Array
+from facefactory.results import Sheet
+
+LINES = 4  # faces that walk
+QUANTILES = (0.01, 0.05, 0.15, 0.3, 0.5, 0.7, 0.85, 0.95, 0.99)
+CHANGED = (1, -2)  # tiles whose difference is shown: quantiles .05 and .95
+ENDS = 8  # faces at either end of a dimension
+STEPS = 9  # from one class to the other
+LEAST = 8  # faces of a class whose mean is taken
+
+
+def written(
+    space: Space,
+    dimensions: Sequence[int],
+    between: dict[str, Sequence[str]],
+    folder: Path,
+    suffix: str,
+) -> list[Sheet]:
+    """Draw all sheets of a space into a folder, their file names ending in `suffix`.
+
+    Args:
+        space: codes, and the faces that they are of.
+        dimensions: that are drawn, in this order.
+        between: label -> its classes, of those whose classes are walked between.
+        folder: of results.json.
+        suffix: e.g. "-w".
+    """
+    sheets = []
+
+    def keep(
+        images: Tensor,
+        title: str,
+        blocks: list[int | str],
+        lines: int,
+        columns: list[str],
+        walks: bool,
+    ) -> None:
+        file = f"{title.replace(' ', '-')}{suffix}.png"
+        pixels.write(pixels.grid(images, len(columns)), folder / file)
+        sheets.append(Sheet(file, title, blocks, lines, columns, walks))
+
+    blocks: list[int | str] = [*dimensions]
+    if blocks:
+        drawn = walks(space, dimensions)
+        keep(drawn, "quantiles", blocks, LINES, [f"quantile {one:g}" for one in QUANTILES], True)
+        heat = differences(drawn, len(blocks))
+        keep(
+            heat,
+            "difference",
+            blocks,
+            1,
+            [f"quantiles {QUANTILES[1]:g} and {QUANTILES[-2]:g}"],
+            False,
+        )
+        for title, rows in zip(
+            ("lowest faces", "highest faces"), ends(space, dimensions), strict=True
+        ):
+            columns = [f"number {number + 1}" for number in range(rows.shape[1])]
+            keep(space.faces(rows.ravel()), title, blocks, 1, columns, False)
+    ways = arithmetic(space, between)
+    if ways:
+        columns = [f"{step / (STEPS - 1):.0%}" for step in range(STEPS)]
+        keep(torch.cat(list(ways.values())), "between", [*ways], LINES, columns, True)
+    return sheets
+
+
+def walks(space: Space, dimensions: Sequence[int]) -> Tensor:
+    """Faces while one coordinate goes through the quantiles of all codes: [dimensions · LINES · 9, H, W, C] uint8."""
+    rows = _rows(space, np.arange(len(space.codes)))
+    values = np.quantile(space.codes, QUANTILES, axis=0)  # [9, D]
+    codes = np.repeat(space.codes[rows][None, :, None], len(dimensions), 0)
+    codes = np.repeat(codes, len(QUANTILES), 2)  # [dimensions, LINES, 9, D]
+    for block, dimension in enumerate(dimensions):
+        codes[block, :, :, dimension] = values[:, dimension]
+    return _drawn(space, codes)
+
+
+def differences(drawn: Tensor, blocks: int) -> Tensor:
+    """Where walks change most, mean over faces and channels: [blocks, H, W, 3] uint8, one scale for all.
+
+    From nothing (black) over red and yellow to the largest change of any block (white).
+    """
+    tiles = drawn.unflatten(0, (blocks, -1, len(QUANTILES))).float()
+    low, high = CHANGED
+    change = (tiles[:, :, high] - tiles[:, :, low]).abs().mean((1, 4))  # [blocks, H, W]
+    share = change / change.max().clamp(min=1)
+    ramp = 3 * share[..., None] - torch.arange(3.0)
+    return ramp.clamp(0, 1).mul(255).round().to(torch.uint8)
+
+
+def ends(space: Space, dimensions: Sequence[int]) -> tuple[Ids, Ids]:
+    """Rows of the faces with the lowest codes and those with the highest, the outermost first: [dimensions, 8] each."""
+    order = np.argsort(space.codes[:, list(dimensions)], axis=0, kind="stable")
+    return order[:ENDS].T, order[::-1][:ENDS].T
+
+
+def arithmetic(space: Space, between: dict[str, Sequence[str]]) -> dict[str, Tensor]:
+    """Faces of a class on their way by the difference of the classes' mean codes: name -> [LINES · 9, H, W, C] uint8.
+
+    Radford et al. (ICLR 2016, §6.3.2). Of more than two classes it is the two that most faces have.
+    """
+    found = {}
+    for name, classes in between.items():
+        if name not in space.labels or len(classes) < 2:
+            continue
+        values = space.labels[name]
+        members = [np.flatnonzero(values == code) for code in range(len(classes))]
+        common = np.argsort([-len(rows) for rows in members], kind="stable")[:2]
+        first, second = sorted(common.tolist())
+        if min(len(members[first]), len(members[second])) < LEAST:
+            continue
+        way = space.codes[members[second]].mean(0) - space.codes[members[first]].mean(0)
+        start = space.codes[_rows(space, members[first])][:, None]
+        codes = start + np.linspace(0, 1, STEPS)[:, None] * way
+        found[f"{name}: {classes[first]} → {classes[second]}"] = _drawn(space, codes)
+    return found
+
+
+def _rows(space: Space, rows: Ids) -> Ids:
+    """LINES of these, of different people where there are as many; again and again where there are fewer."""
+    chosen = walkers(space.groups[rows], LINES)
+    return rows[np.resize(chosen, LINES)]
+
+
+def _drawn(space: Space, codes: Array) -> Tensor:
+    """Codes [..., D] -> [n, H, W, C] uint8."""
+    flat = torch.from_numpy(codes.reshape(-1, codes.shape[-1]))
+    with torch.inference_mode():
+        parts = [
+            pixels.to_uint8(space.decode(part.to(space.start))).cpu() for part in flat.split(256)
+        ]
+    return torch.cat(parts)
