@@ -21,7 +21,17 @@ from test_interpret import FakeGAN, FakeVAE, interpret
 from facefactory import UserError
 from facefactory.data.sets.index import Index
 from facefactory.report import claims, compared, heatmaps, latent, pages, sheets
-from facefactory.results import Claim, Contrast, Control, Dimension, Effect, Estimate, Sheet
+from facefactory.results import (
+    Claim,
+    Contrast,
+    Control,
+    Dimension,
+    Effect,
+    Estimate,
+    Share,
+    Shares,
+    Sheet,
+)
 from facefactory.run import Compare, Paths, Run, resolve
 from facefactory.rundir import RunDir, read_json, write_json
 from facefactory.stages import Plan, of
@@ -115,7 +125,9 @@ def put_results(
             for contrast, one in zip(contrasts, row, strict=True)
         }
         verdict = "inactive" if not any(row) else "unnamed"
-        dimensions.append(Dimension(number, 0.1 * number, effects, verdict, ()))  # type: ignore[arg-type]
+        dimensions.append(dimension_of(number, effects, verdict))
+
+    # what else is known of the space
     pictured = put_sheets(folder, len(dimensions), size, mode)
     space = claims.Space(
         method="made up",
@@ -127,10 +139,19 @@ def put_results(
         sheets=pictured,
     )
     space = dataclasses.replace(space, **changed)
+    if contrasts == CONTRASTS:
+        among = {"Glasses": {"yaw": 0.4}, "hair = blond": {}, "yaw": {"Glasses": 0.4}}
+        space = dataclasses.replace(space, among_labels=among)
     labels = [contrast.label for contrast in contrasts]
     found = claims.Latent("mu", labels, {"Bald": "3 people have 1"}, {"mu": space})
     write_json(folder / "results.json", dataclasses.asdict(found))
     return folder
+
+
+def dimension_of(number: int, effects: dict[str, Effect], verdict: str) -> Dimension:
+    known = {"dimension": number, "kl_nats": 0.1 * number, "effects": effects, "verdict": verdict}
+    whole = {one.name: 0.0 for one in dataclasses.fields(Dimension)}
+    return Dimension(**{**whole, **known, "labels": ()})  # type: ignore[arg-type]
 
 
 # -- in a browser ----------------------------------------------------------------------------------
@@ -285,6 +306,7 @@ def test_a_click_on_the_matrix_shows_the_dimension(chrome: Page, tmp_path: Path)
         f"dim {dimension}"
     )
     assert ("AUROC" in told) or ("Spearman" in told)
+    assert page.ask("document.querySelectorAll('.heatmap').length") == 2  # the labels' own too
     assert_quiet(page)
 
 
@@ -383,6 +405,27 @@ def test_sentences_say_how_many_and_the_strongest_first(tmp_path: Path) -> None:
         "dim 0 = hair colour (dark → blond), AUROC .88 [.85, .91] given the rest"
     )
     assert "does not control" in second
+
+
+def test_who_is_drawn_is_told_beside_the_training_set_and_what_differs_is_marked(
+    tmp_path: Path,
+) -> None:
+    folder = put_results(tmp_path)
+    results = read_json(folder / "results.json")
+    rows = [
+        Share({"Male": "0"}, Estimate(0.4, 0.35, 0.45), 0.45, 0.6),
+        Share({"Male": "1"}, Estimate(0.6, 0.35, 0.65), 0.55, 0.4),
+    ]
+    guessed = Shares(["hair"], 500, [Share({"hair": "blond"}, None, 0.2, 0.1)], "3 are blond")
+    told = [dataclasses.asdict(one) for one in (Shares(["Male"], 500, rows), guessed)]
+    write_json(folder / "results.json", {**results, "shares": told})
+    page, _, schema = latent.write(folder, "demo")
+    jsonschema.validate(read_json(folder / "results.json"), read_json(schema))
+    text = " ".join(page.read_text().split())
+    assert '<tr class="off"><td>0</td><td>60.0 %</td><td>45.0 %</td>' in text
+    assert "<tr><td>1</td>" in text
+    assert "40.0 % <small>[35.0, 45.0]</small>" in text
+    assert "Errors are not taken out: 3 are blond." in text
 
 
 # -- pictures and matrices -------------------------------------------------------------------------

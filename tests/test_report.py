@@ -99,6 +99,8 @@ def put_run(
         {
             "dimension": number,
             "kl_nats": 0.2,
+            "variance": 1.0,
+            "levels": 2.0,
             "verdict": "inactive",
             "labels": [],
             "effects": {"Eyeglasses": {**effect, "value": 0.55}, evil: effect},

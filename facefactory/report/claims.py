@@ -7,7 +7,16 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from facefactory.results import Claim, Contrast, Dimension, Effect, Estimate, Sheet, Verdict
+from facefactory.results import (
+    Claim,
+    Contrast,
+    Dimension,
+    Effect,
+    Estimate,
+    Shares,
+    Sheet,
+    Verdict,
+)
 
 ORDER: tuple[Verdict, ...] = ("controls", "goes with", "unnamed", "inactive")
 SHOWN = 12  # claims that a report has as sentences
@@ -34,6 +43,7 @@ class Space:
     contrasts: list[Contrast] = field(default_factory=list)
     claims: list[Claim] = field(default_factory=list)
     sheets: list[Sheet] = field(default_factory=list)
+    among_labels: dict[str, dict[str, float]] = field(default_factory=dict)  # their correlations
 
 
 @dataclass(frozen=True)
@@ -44,6 +54,7 @@ class Latent:
     labels: list[str]
     not_scored: dict[str, str]  # label -> why
     spaces: dict[str, Space]
+    shares: list[Shares] = field(default_factory=list)  # who is drawn
 
     @property
     def claims(self) -> list[Claim]:
@@ -86,7 +97,7 @@ def sentences(latent: Latent) -> list[str]:
     dimensions = (
         "1 latent dimension" if counts.total() == 1 else f"{counts.total()} latent dimensions"
     )
-    named = [claim.words() for claim in latent.claims if claim.named]
+    named = [claim.words() for claim in latent.claims if claim.attribute]
     total = (
         f"{dimensions}: {', '.join(parts)}." if parts else "Nothing is known of its dimensions."
     )

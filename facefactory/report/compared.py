@@ -56,7 +56,7 @@ def strongest(latent: Latent) -> dict[str, Claim]:
     """Attribute -> the claim about it that says most."""
     found: dict[str, Claim] = {}
     for claim in latent.claims:
-        if claim.named:
+        if claim.attribute:
             found.setdefault(claim.attribute, claim)
     return found
 

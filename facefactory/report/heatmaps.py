@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.cluster import hierarchy
+from scipy.spatial import distance
 
 Matrix = npt.NDArray[np.float64]
 Joint = tuple[list[float], list[float]]  # four places in rows, four heights in 0…1
@@ -52,8 +53,8 @@ def _tree(vectors: Matrix) -> tuple[list[int], list[Joint]]:
     """The order of the vectors [N, C], and the joints of their tree."""
     if len(vectors) < 3 or not vectors.shape[1]:
         return list(range(len(vectors))), []
-    known = np.nan_to_num(vectors)
-    links = hierarchy.linkage(known, "average", optimal_ordering=True)
+    apart = distance.pdist(np.nan_to_num(vectors))
+    links = hierarchy.linkage(apart, "average", optimal_ordering=True)
     if len(vectors) > MOST or not links[-1, 2]:
         return hierarchy.leaves_list(links).tolist(), []
     drawn = hierarchy.dendrogram(links, no_plot=True)

@@ -134,11 +134,17 @@ def page_of(latent: Latent, folder: Path, name: str) -> str:
     for title, space in latent.spaces.items():
         if space.contrasts and space.dimensions:
             maps[f"effects of {title}"] = effects_map(title, space, places)
+    labels_maps = {}
+    for title, space in latent.spaces.items():
+        if len(space.among_labels) > 1:
+            labels_maps[f"labels of {title}"] = labels_map(space)
 
     # what scripts need
     facts = {
         "dimensions": [dataclasses.asdict(view) for view in views],
-        "heatmaps": {title: dataclasses.asdict(one) for title, one in maps.items()},
+        "heatmaps": {
+            title: dataclasses.asdict(one) for title, one in (maps | labels_maps).items()
+        },
     }
     rows = rows_of(latent, places)
     return pages.rendered(
@@ -155,6 +161,7 @@ def page_of(latent: Latent, folder: Path, name: str) -> str:
         views=views,
         notes=" ".join(dict.fromkeys(filter(None, notes))),
         maps=maps,
+        labels_maps=labels_maps,
         axes=AXES,
         measures=MEASURES,
         curve=curve,
@@ -224,6 +231,17 @@ def effects_map(title: str, space: Space, places: dict[tuple[str, int], int]) ->
     measured = [MEASURES[contrast.measure] for contrast in space.contrasts]
     views = [places.get((title, row.dimension)) for row in space.dimensions]
     return heatmaps.clustered(values, rows, columns, measured, views)
+
+
+def labels_map(space: Space) -> heatmaps.Heatmap:
+    """The correlations of the labels that dimensions are held against, those of classes of one label left out."""
+    names = list(space.among_labels)
+    values = np.full((len(names), len(names)), np.nan)
+    for row, one in enumerate(names):
+        for column, other in enumerate(names):
+            values[row, column] = space.among_labels[one].get(other, np.nan)
+    nowhere = [None] * len(names)
+    return heatmaps.clustered(values, names, names, ["correlation"] * len(names), nowhere)
 
 
 def curve(control: Control) -> dict[str, Any]:
