@@ -305,6 +305,8 @@ def test_a_sweep_names_its_winner_and_where_the_score_lies(sweep: Path) -> None:
         for sentence in others
     )
     assert any("one seed" in sentence for sentence in others)
+    assert "Of 0-004-ab12cd34: 1 latent dimension: 1 goes with." in others
+    assert text.count("<p>dim 3 = glasses, AUROC .31") == 2  # of either finalist that ended well
     assert first in text
 
 

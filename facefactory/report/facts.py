@@ -303,7 +303,8 @@ def verdict(facts: dict[str, Any]) -> list[str]:
     # what dimensions go with
     for run in facts["runs"]:
         whose = f"Of {run['name']}: " if sweeping else ""
-        sentences += [f"{whose}{words}" for words in run["claims"][:TOLD]]
+        told = run["claims"][: 2 if sweeping else TOLD]
+        sentences += [f"{whose}{words}" for words in told]
 
     # what one seed can say
     if facts["kind"] == "pictures":

@@ -18,7 +18,7 @@ from markupsafe import Markup
 from facefactory.report import claims, heatmaps, pages, sheets
 from facefactory.report.claims import Latent, Space
 from facefactory.report.sheets import Sprite
-from facefactory.results import Claim, Control
+from facefactory.results import Claim, Control, Estimate
 from facefactory.rundir import atomic, read_json, write_json
 
 PAGE = "latent.html"
@@ -165,6 +165,7 @@ def page_of(latent: Latent, folder: Path, name: str) -> str:
         axes=AXES,
         measures=MEASURES,
         curve=curve,
+        effects_beside=effects_beside,
         facts=in_script(facts),
     )
 
@@ -262,3 +263,11 @@ def curve(control: Control) -> dict[str, Any]:
         "least": least,
         "most": most,
     }
+
+
+def effects_beside(control: Control) -> list[tuple[str, Estimate]]:
+    """Slopes of other answers whose intervals are clear of 0, the steepest first."""
+    clear = [
+        (name, slope) for name, slope in control.others.items() if slope.low > 0 or slope.high < 0
+    ]
+    return sorted(clear, key=lambda pair: -abs(pair[1].value))

@@ -110,11 +110,6 @@
     byId("amount").textContent = dimension.steps[place] ?? "";
     byId("step").setAttribute("aria-valuetext", byId("amount").textContent);
     const faces = canvases(byId("walk"), dimension.walk ? dimension.walk.lines : 0, 132);
-    for (const marker of byId("curves").querySelectorAll(".now")) {
-      const x = 100 * place / Math.max(1, dimension.steps.length - 1);
-      marker.setAttribute("x1", x);
-      marker.setAttribute("x2", x);
-    }
     const drawn = faces.map((canvas, line) => draw(canvas, dimension.walk, place, line));
     await Promise.all(drawn);
     viewer.dataset.drawn = `${current} ${place}`;
@@ -194,7 +189,7 @@
     for (const end of ["pointerup", "pointercancel"]) {
       faces.addEventListener(end, () => { held = null; });
     }
-    show(0);
+    show(Math.max(0, facts.dimensions.findIndex((dimension) => dimension.walk)));
   }
 
   // -- heat maps ---------------------------------------------------------------------------------
