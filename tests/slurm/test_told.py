@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -267,3 +270,51 @@ def test_the_same_command_from_two_login_nodes_is_one_chain(place: Place) -> Non
     assert {row["state"] for row in place.status("twice").values() if isinstance(row, dict)} == {
         "COMPLETED"
     }
+
+
+KILLING = """\
+#!/bin/sh
+case "$*" in *--test-only*) exec {sbatch} "$@";; esac
+echo job >>{calls}
+second() {{ [ "$(wc -l <{calls})" -eq 2 ]; }}
+if [ {moment} = before ] && second; then kill -9 $PPID; exit 1; fi
+{sbatch} "$@"
+if [ {moment} = after ] && second; then kill -9 $PPID; fi
+"""
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_submission_that_was_killed_half_way_is_withdrawn_by_the_next(
+    place: Place, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second of two jobs: before Slurm has it, and before its id is known to us."""
+    run = f"half-{moment}"
+    usual = [
+        "config=tiny",
+        "cluster=slurm",
+        f"run={run}",
+        f"pack.recipe={place.recipe}",
+        "training.total_kimg=0.5",
+        place.profile(),
+    ]
+
+    # sbatch that kills who calls it
+    killing = place.folder / "bin" / "sbatch"
+    killing.parent.mkdir()
+    real = shutil.which("sbatch")
+    killing.write_text(KILLING.format(sbatch=real, calls=place.folder / "calls", moment=moment))
+    killing.chmod(0o755)
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", str(killing.parent), prepend=os.pathsep)
+        place.job("train_gan", *usual, code=-signal.SIGKILL)
+    queued = place.cluster.run("squeue", "-h", "-o", "%A %r").split("\n")[:-1]
+    assert len(queued) == (1 if moment == "before" else 2)
+    assert all(line.endswith("JobHeldUser") for line in queued)
+
+    # the same command again
+    place.job("train_gan", *usual, "wait=true")
+    old = [line.split()[0] for line in queued]
+    assert not set(old) & set(place.ids(run).values())
+    states = place.cluster.run("sacct", "-nXP", "-j", ",".join(old), "-o", "State").split("\n")
+    assert all(state.startswith("CANCELLED") for state in states[:-1])
+    assert place.status(run)["train"]["state"] == "COMPLETED"
