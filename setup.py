@@ -9,7 +9,14 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=find_packages(include=["facefactory", "facefactory.*"]),
-    package_data={"facefactory": ["py.typed", "report/templates/*", "weights/*.yaml"]},
+    package_data={
+        "facefactory": [
+            "py.typed",
+            "report/templates/*",
+            "weights/*.yaml",
+            "interpret/names/*.yaml",
+        ]
+    },
     install_requires=[
         "torch>=2.6",
         "torchvision>=0.21",
@@ -41,6 +48,7 @@ setup(
             "pytest>=8",
             "pytest-timeout",
             "pytest-xdist",  # most of the time goes into starting processes that use one core
+            "scikit-learn>=1.6",  # what make bench measures codes against
             "ruff>=0.8",
             "mypy>=1.13",
             "matplotlib>=3.9",  # pictures of `tests/bench_presets.py`

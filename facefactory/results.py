@@ -130,6 +130,9 @@ class Estimate:
     high: float
 
 
+Measure = Literal["auroc", "spearman"]
+
+
 @dataclass(frozen=True)
 class Contrast:
     """A column of the matrix of effects: what of a label the codes are held against."""
@@ -138,7 +141,7 @@ class Contrast:
     against: (
         str  # the class that is held against the rest; "": a label of two classes, or of numbers
     )
-    measure: Literal["auroc", "spearman"]
+    measure: Measure
     prevalence: float  # share of the faces that are of the class; 1 for numbers
     faces: int  # whose label is known
 
@@ -165,6 +168,11 @@ class Effect:
     given_q: float | None = None  # of that, Benjamini-Hochberg over the same matrix
     absent: str = ""  # why there is none
     explained_by: str = ""  # the label that takes the effect away, where faces are alike in it
+
+    @property
+    def estimate(self) -> Estimate:
+        """Among all faces."""
+        return Estimate(self.value, self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -210,6 +218,7 @@ class Claim:
     control: Control | None = None  # None: nothing was walked
     seeds: int = 0  # trainings in which a dimension like it has this name, this one among them
     runs: int = 0  # that were looked at; 0: this one alone
+    unstable: str = ""  # the attribute that too few of them have
 
     @property
     def named(self) -> bool:
@@ -245,6 +254,8 @@ class Claim:
         """What is said of one that has none, and of what it seemed to be."""
         if self.verdict == "inactive":
             return "inactive"
+        if self.unstable:
+            return f"unnamed, active; {self.unstable} in {self.seeds} of {self.runs} seeds only"
         if self.contrast is None or self.effect is None or not self.effect.explained_by:
             return "unnamed, active"
         explained = f"{self.contrast.name} is explained by {self.effect.explained_by}"
@@ -262,6 +273,8 @@ class Dimension:
 
     dimension: int
     kl_nats: float | None  # None: the model has no posterior
+    variance: float  # of the codes
+    levels: float  # root mean square that pixels move by, a standard deviation, of 255
     effects: dict[str, Effect]  # by their contrasts' names
     verdict: Verdict
     labels: tuple[str, ...]  # names of the contrasts that it goes with

@@ -17,34 +17,29 @@ from facefactory import UserError
 from facefactory.data.sets import loader
 from facefactory.data.sets.index import Index
 from facefactory.data.sets.loader import Shards
-from facefactory.interpret import Context, Interpret, Space, claims
+from facefactory.facts import Label
+from facefactory.interpret import Context, Interpret, claims, effects
+from facefactory.interpret.effects import Table
 from facefactory.interpret.spaces import mu
-from facefactory.metrics import Array
 
 PEOPLE = np.repeat(np.arange(30), 6)
 
 
-def codes_of(codes: Any, labels: Any, groups: Any = PEOPLE) -> Space:
-    found = np.asarray(codes, np.float64)
-    columns = found.shape[1]
-    known = np.where(np.asarray(labels) < 0, np.nan, labels)
-    names = map(str, range(known.shape[1]))
-    start = torch.zeros(columns)
-    return Space(
-        found,
-        dict(zip(names, known.T, strict=True)),
-        np.asarray(groups),
-        np.ones(columns),
-        start,
-        None,
-        "made up",
-        lambda rows: torch.zeros(len(rows), 1, 1, 1, dtype=torch.uint8),
-        lambda codes: codes,
+BINARY = Label("binary", ("0", "1"))
+
+
+def table_of(codes: Any, labels: dict[str, Any], groups: Any = PEOPLE, **options: Any) -> Table:
+    """The effects on labels of two classes."""
+    known = {name: np.asarray(values, np.float64) for name, values in labels.items()}
+    schema = dict.fromkeys(labels, BINARY)
+    return effects.table(
+        np.asarray(codes, np.float64), known, schema, np.asarray(groups), **options
     )
 
 
-def measured(space: Space) -> tuple[Array, Array, Array]:
-    return claims.effects(space, list(space.labels))
+def two(labels: Any) -> dict[str, Any]:
+    """Columns, called by their numbers."""
+    return {str(number): column for number, column in enumerate(np.asarray(labels).T)}
 
 
 # -- effects ---------------------------------------------------------------------------------------------------------
@@ -55,77 +50,74 @@ def test_a_planted_dimension_is_found_and_noise_is_not() -> None:
     labels = rng.integers(0, 2, (180, 2)).astype(float)
     codes = rng.normal(size=(180, 5))
     codes[:, 3] += 1.5 * labels[:, 1]
-    delta, bounds, q = measured(codes_of(codes, labels))
-    assert delta.shape == q.shape == (5, 2)
-    assert bounds.shape == (2, 5, 2)
-    assert q[3, 1] < 0.05
-    assert 0 < bounds[0, 3, 1] < delta[3, 1] < bounds[1, 3, 1]
-    others = np.ones((5, 2), bool)
-    others[3, 1] = False
-    assert (q[others] > 0.05).all()
-    assert ((bounds[0] < 0) & (bounds[1] > 0))[
-        others
-    ].sum() >= 8  # of 9: intervals are not corrected for testing
+    rows = table_of(codes, two(labels)).rows
+    planted = rows[3][1]
+    assert planted.q < 0.05
+    assert 0.5 < planted.low < planted.value < planted.high
+    others = [effect for row in rows for effect in row if effect is not planted]
+    assert all(effect.q > 0.05 for effect in others)
+    around = [effect.low < 0.5 < effect.high for effect in others]
+    assert sum(around) >= 8  # of 9: intervals are not corrected for testing
 
 
-def test_a_perfect_code_has_effect_1_its_mirror_minus_1_and_a_constant_none() -> None:
-    labels = (np.arange(180) % 2).astype(float)
-    delta, bounds, q = measured(
-        codes_of(np.stack([labels, -labels, np.full(180, 0.3)], 1), labels[:, None])
-    )
-    assert delta[:, 0].tolist() == [1, -1, 0]
-    assert bounds[:, :, 0].T.tolist() == [[1, 1], [-1, -1], [0, 0]]
-    assert q[0, 0] == q[1, 0] < 1e-6
-    assert q[2, 0] == 1
+def test_a_perfect_code_has_1_its_mirror_0_and_a_constant_a_half() -> None:
+    labels = np.arange(180) % 2
+    codes = np.stack([labels, -labels, np.full(180, 0.3)], 1)
+    (perfect,), (mirror,), (constant,) = table_of(codes, {"A": labels}).rows
+    assert (perfect.low, perfect.value, perfect.high) == (1, 1, 1)
+    assert (mirror.low, mirror.value, mirror.high) == pytest.approx((0, 0, 0), abs=1e-9)
+    assert (constant.low, constant.value, constant.high) == pytest.approx((0.5, 0.5, 0.5))
+    assert perfect.q == mirror.q < 1e-6
+    assert constant.q == 1
+    assert perfect.nats == pytest.approx(np.log(2))
+    assert constant.nats == 0
 
 
 def test_q_values_are_the_larger_the_more_is_tested() -> None:
     rng = np.random.default_rng(1)
-    labels = rng.integers(0, 2, (180, 1)).astype(float)
-    planted = rng.normal(size=(180, 1)) + 0.6 * labels
-    alone = measured(codes_of(planted, labels))[2][0, 0]
-    among_noise = measured(codes_of(np.hstack([planted, rng.normal(size=(180, 40))]), labels))[2][
-        0, 0
-    ]
-    assert alone < among_noise
+    label = rng.integers(0, 2, 180)
+    planted = rng.normal(size=(180, 1)) + 0.6 * label[:, None]
+    alone = table_of(planted, {"A": label}).rows[0][0]
+    noise = rng.normal(size=(180, 40))
+    among_noise = table_of(np.hstack([planted, noise]), {"A": label}).rows[0][0]
+    assert alone.q < among_noise.q
 
 
 def test_intervals_are_wider_by_person_than_by_image_when_faces_of_a_person_are_alike() -> None:
     rng = np.random.default_rng(0)
-    labels = (PEOPLE % 2).astype(float)[:, None]
+    label = PEOPLE % 2
     codes = rng.normal(size=(30, 1))[PEOPLE] + 0.2 * rng.normal(size=(180, 1))
-    widths = []
-    chances = []
-    for groups in (PEOPLE, np.arange(180)):
-        _, bounds, q = measured(codes_of(codes, labels, groups))
-        widths.append(np.ptp(bounds[:, 0, 0]))
-        chances.append(q[0, 0])
-    assert widths[0] > 1.5 * widths[1]
-    assert chances[0] > chances[1]
+    by_person = table_of(codes, {"A": label}).rows[0][0]
+    by_image = table_of(codes, {"A": label}, np.arange(180)).rows[0][0]
+    assert by_person.high - by_person.low > 1.5 * (by_image.high - by_image.low)
+    assert by_person.q > by_image.q
 
 
 def test_a_missing_label_leaves_out_the_image_for_that_label_only() -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, (180, 2)).astype(float)
-    codes = np.stack([labels[:, 0], labels[:, 1]], 1)
-    labels[:60, 0] = -1
+    codes = labels.copy()
+    labels[:60, 0] = np.nan
     codes[:60, 0] = rng.normal(size=60) * 100  # would spoil the effect
-    delta, _, _ = measured(codes_of(codes, labels))
-    assert delta[0, 0] == delta[1, 1] == 1
+    rows = table_of(codes, two(labels)).rows
+    assert rows[0][0].value == rows[1][1].value == 1
 
 
 def test_without_labels_there_are_no_effects() -> None:
-    delta, bounds, q = measured(codes_of(np.zeros((180, 3)), np.zeros((180, 0))))
-    assert delta.shape == q.shape == (3, 0)
-    assert bounds.shape == (2, 3, 0)
+    assert table_of(np.zeros((180, 3)), {}).rows == [[], [], []]
 
 
-def test_a_label_that_no_face_has_does_not_spoil_the_others() -> None:
-    labels = np.stack([np.arange(180) % 2, np.zeros(180)], 1)
-    delta, _, q = measured(codes_of(labels[:, :1], labels))
-    assert delta[0].tolist() == [1, 0]
-    assert q[0, 0] < 0.05
-    assert q[0, 1] == 1
+def test_a_label_that_no_face_has_is_left_out_with_the_reason_and_does_not_spoil_the_others() -> (
+    None
+):
+    label = np.arange(180) % 2
+    table = table_of(label[:, None], {"A": label, "B": np.zeros(180)})
+    assert [contrast.name for contrast in table.contrasts] == ["A"]
+    assert "0 people" in table.left_out["B"]
+    assert table.rows[0][0].q < 0.05
+    rare = np.arange(180) < 60
+    found = table_of(label[:, None], {"A": label, "B": rare}, np.arange(180), min_prevalence=0.4)
+    assert found.left_out == {"B": "33.3% of the faces are on its rarer side"}
 
 
 # -- interpret -------------------------------------------------------------------------------------------------------
@@ -200,6 +192,7 @@ def test_a_vae_gets_a_status_per_dimension(index: Index, tmp_path: Path) -> None
     )
     planted = found["dimensions"][0]["effects"]["Glasses"]
     assert planted["value"] == planted["low"] == planted["high"] == 1
+    assert planted["absent"] == effects.ALONE
     assert planted["nats"] > 0.3
     assert planted["q"] < 0.05
 
@@ -225,11 +218,14 @@ def test_reports_list_dimensions_by_kl_or_number_with_or_without_those_that_carr
     assert found["traversed"] == [number for number in (1, 0, 3, 2) if number in wanted]
 
 
-def test_codes_without_a_kl_are_listed_by_number_and_none_of_them_is_left_out(
+def test_codes_without_a_kl_are_inactive_where_they_draw_nothing(
     index: Index, tmp_path: Path
 ) -> None:
-    found = interpret(FakeGAN(), index, tmp_path, order="kl", inactive=False)
+    found = interpret(FakeGAN(), index, tmp_path, order="kl")
     assert found["listed"] == [0, 1, 2]
+    assert [row["levels"] for row in found["dimensions"]] == pytest.approx([32, 0, 0], abs=1)
+    found = interpret(FakeGAN(), index, tmp_path, inactive=False)
+    assert found["listed"] == [0]
 
 
 def test_whole_codes_are_scored_against_the_factors_that_are_asked_for(
@@ -282,8 +278,8 @@ def test_an_association_below_the_min_effect_is_not_named(index: Index, tmp_path
     model = FakeVAE(index)
     model.mu[:, 0] += 3 * torch.randn(len(model.mu), generator=torch.Generator().manual_seed(1))
     first = interpret(model, index, tmp_path, min_effect=0.0)["dimensions"][0]
-    effect = 2 * first["effects"]["Glasses"]["value"] - 1
-    assert 0.2 < effect < 0.9
+    effect = 2 * first["effects"]["Glasses"]["low"] - 1  # the interval's end counts
+    assert 0.05 < effect < 0.9
     statuses = [
         words(interpret(model, index, tmp_path, min_effect=least)["dimensions"][0])
         for least in (effect - 0.01, effect + 0.01)
@@ -296,7 +292,7 @@ def test_a_gan_is_named_by_what_the_judge_sees(index: Index, tmp_path: Path) -> 
     first, *others = found["dimensions"]
     assert words(first) == "goes with Glasses"
     assert first["effects"]["Glasses"]["value"] > 0.99
-    assert [words(row) for row in others] == ["unnamed"] * 2
+    assert [words(row) for row in others] == ["inactive"] * 2  # they draw nothing
     assert all(row["kl_nats"] is None for row in found["dimensions"])
     assert found["traversed"][0] == 0
 
@@ -347,7 +343,7 @@ def test_a_set_without_scorable_labels_still_has_walks_and_activity(
         "inactive",
     ]
     found = interpret(FakeGAN(), bare, tmp_path)
-    assert [words(row) for row in found["dimensions"]] == ["unnamed"] * 3
+    assert [words(row) for row in found["dimensions"]] == ["unnamed", "inactive", "inactive"]
     assert (tmp_path / "traversals.png").is_file()
 
 
@@ -355,4 +351,4 @@ def test_a_collapsed_generator_has_no_effects(index: Index, tmp_path: Path) -> N
     model = FakeGAN()
     model.sample = lambda z, c: torch.zeros(len(z), 1, 16, 16)  # type: ignore[method-assign]
     found = interpret(model, index, tmp_path)
-    assert [words(row) for row in found["dimensions"]] == ["unnamed"] * 3
+    assert [words(row) for row in found["dimensions"]] == ["inactive"] * 3

@@ -12,7 +12,7 @@ import scipy.stats
 import torch
 from torch_fidelity import metric_fid, metric_kid, metric_prc
 
-from facefactory.metrics import Array, cliffs_delta, intervals, moments
+from facefactory.metrics import Array, auroc, intervals, moments
 from facefactory.metrics.features import (
     _kernel,
     _neighbours,
@@ -241,32 +241,33 @@ def pair_counting_auroc(codes: Array, labels: Array) -> float:
     )
 
 
-def test_cliffs_delta_is_twice_the_auroc_less_1_with_ties() -> None:
+def test_the_matrix_counts_pairs_with_ties_and_without_faces_whose_label_is_missing() -> None:
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 5, (40, 3)).astype(float)  # many ties
-    labels = (rng.random((40, 2)) < [0.3, 0.6]).astype(float)
-    wanted = [
-        [2 * pair_counting_auroc(codes[:, d], labels[:, n]) - 1 for n in range(2)]
-        for d in range(3)
-    ]
-    np.testing.assert_allclose(cliffs_delta.score(codes, labels), wanted, atol=1e-12)
+    labels = (rng.random((40, 3)) < [0.3, 0.6, 0.5]).astype(float)
+    labels[:9, 2] = np.nan
+    found = auroc.score(codes, labels)
+    for number, label in enumerate(labels.T):
+        known = np.isfinite(label)
+        wanted = [pair_counting_auroc(code[known], label[known]) for code in codes.T]
+        np.testing.assert_allclose(found[:, number], wanted, atol=1e-12)
 
 
-def test_a_perfect_code_scores_1_its_mirror_minus_1_and_a_constant_code_0() -> None:
+def test_a_perfect_code_scores_1_its_mirror_0_and_a_constant_code_a_half() -> None:
     labels = np.array([0.0, 0, 1, 1, 1])
     codes = np.stack([labels, -labels, np.full(5, 0.1)], 1)
-    assert cliffs_delta.score(codes, labels[:, None]).tolist() == [[1], [-1], [0]]
+    assert auroc.score(codes, labels[:, None]).tolist() == [[1], [0], [0.5]]
 
 
 def test_a_duplicated_code_scores_the_same_and_order_is_all_that_counts() -> None:
     code = drawn(30, 1)
     labels = (drawn(30, 1, seed=1) > 0).astype(float)
-    found = cliffs_delta.score(np.hstack([code, code, np.exp(3 * code)]), labels)
-    assert found[0] == found[1] == found[2] != 0
+    found = auroc.score(np.hstack([code, code, np.exp(3 * code)]), labels)
+    assert found[0] == found[1] == found[2] != 0.5
 
 
-def test_a_label_with_one_class_has_no_delta() -> None:
-    assert np.isnan(cliffs_delta.score(drawn(6, 2), np.ones((6, 1)))).all()
+def test_a_label_with_one_class_has_no_auroc() -> None:
+    assert np.isnan(auroc.score(drawn(6, 2), np.ones((6, 1)))).all()
 
 
 # -- bootstrap -------------------------------------------------------------------------------------------------------

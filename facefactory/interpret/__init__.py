@@ -46,7 +46,17 @@ class Interpret:
         [], "labels whose combinations are counted among drawn faces, e.g. [race,gender,age]"
     )
     min_effect: float = key(
-        0.3, "size of 2 AUROC - 1 from which an association is named", low=0.0, high=1.0
+        0.2,
+        "size of 2 AUROC - 1, or of Spearman's correlation, beyond which an interval must lie for a name",
+        low=0.0,
+        high=1.0,
+    )
+    min_prevalence: float = key(
+        0.01, "share of faces on the rarer side of a class below which it is left out", high=0.5
+    )
+    runs: list[str] = key(
+        [],
+        "other runs, interpreted, whose dimensions are looked for: names below paths.runs, or folders",
     )
 
 

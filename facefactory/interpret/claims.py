@@ -1,91 +1,202 @@
-"""Codes x labels: effects with intervals and q values, a verdict a dimension, and walks along single dimensions."""
+"""What is said of latent dimensions: effects on labels, a claim a dimension, and walks along single dimensions.
+
+A dimension has a name when the interval of an effect given the other labels lies beyond `interpret.min_effect` (0.2 of
+2 AUROC - 1 is an AUROC of 0.6), its q value over the whole matrix is 0.05 at most, and, where other trainings are given, two
+thirds of all have a dimension like it with the same name.
+"""
 
 import dataclasses
-import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.stats
 import torch
 
 from facefactory import UserError, registry
 from facefactory.data.sets import pixels
 from facefactory.data.sets.index import Index
-from facefactory.data.sets.labels import countable, people
+from facefactory.data.sets.labels import people
 from facefactory.data.sets.loader import Shards
-from facefactory.data.sets.order import Ids
-from facefactory.interpret import Context, Interpret, Space, factors_of
-from facefactory.metrics import Array, cliffs_delta, intervals
-from facefactory.metrics.codes._factors import binned, classes, information
-from facefactory.results import Dimension, Effect, Sheet
+from facefactory.interpret import Context, Interpret, Space, effects, factors_of, names, stability
+from facefactory.interpret.effects import MOST_Q, Table
+from facefactory.interpret.names import Names
+from facefactory.metrics import Array
+from facefactory.results import Claim, Contrast, Control, Dimension, Effect, Sheet, Verdict
 
 PACKAGE = "interpret.spaces"
 METRICS = "metrics.codes"
 ACTIVE_NATS = 0.05  # a dimension with less KL than this carries nothing
-TESTED = "95 % intervals: bootstrap by person (a generated face is one), Student's t; q: Benjamini-Hochberg over all cells."
-MOST_Q = 0.05
+ACTIVE_LEVELS = 0.05  # and one that moves pixels by less than this, of 255 levels a deviation
+MOVED = 16  # faces whose pixels are moved
+MOST_BESIDE = 0.5  # of an effect, that another may have beside one that is exclusive
+TESTED = (
+    "Effects: AUROC, of numbers Spearman's correlation; 95 % intervals and p by person (a generated face is one), "
+    "DeLong's variances, Student's t; q: Benjamini-Hochberg over all cells; given the rest: among faces alike in all other "
+    "labels, where an effect is large enough and no accident."
+)
 WALK = torch.linspace(-3, 3, 9)  # standard deviations
 
 
-def _delta(codes: Array, labels: Array, ids: Ids) -> Array:
-    return cliffs_delta.score(codes[ids], labels[ids])[:, 0]
+# -- what is active ------------------------------------------------------------------------
 
 
-def effects(space: Space, labels: list[str]) -> tuple[Array, Array, Array]:
-    """(δ [D, L], 95 % intervals by person [2, D, L], q [D, L])."""
-    shape = (space.codes.shape[1], len(labels))
-    delta = np.zeros(shape)
-    reach = np.zeros(shape)
-    p = np.ones(shape)
-    for number, name in enumerate(labels):
-        label = space.labels[name]
-        kept = np.flatnonzero(np.isfinite(label))
-        if (
-            len(np.unique(label[kept])) != 2
-        ):  # a generator that draws one face only: nothing to tell apart
-            continue
-        measure = functools.partial(_delta, space.codes[kept], label[kept, None])
-        found = intervals.student(measure, space.groups[kept], label[kept])
-        delta[:, number], reach[:, number], p[:, number] = found
-    q = scipy.stats.false_discovery_control(p.ravel()).reshape(shape)
-    return delta, np.clip([delta - reach, delta + reach], -1, 1), q
+@dataclass(frozen=True)
+class Activity:
+    """What a dimension does, label or no label."""
+
+    kl_nats: float | None  # None: the model has no posterior
+    variance: float  # of the codes
+    levels: float  # root mean square that pixels move by, a deviation, of 255
+
+    @property
+    def inactive(self) -> bool:
+        """Whether nothing is coded in it, or nothing drawn of it."""
+        silent = self.kl_nats is not None and self.kl_nats < ACTIVE_NATS
+        return silent or self.levels < ACTIVE_LEVELS
 
 
-def nats(space: Space, labels: list[str]) -> Array:
-    """Mutual information of each dimension, in bins, and each label [D, L], nats."""
-    found = np.zeros((space.codes.shape[1], len(labels)))
-    bins = binned(space.codes)
-    for number, name in enumerate(labels):
-        known = np.isfinite(space.labels[name])
-        wanted = classes(space.labels[name][known])
-        found[:, number] = [information(column, wanted) for column in bins[known].T]
+def activities(space: Space) -> list[Activity]:
+    """Of each dimension; pixels are those of a few faces, half a deviation to either side."""
+    rows = np.linspace(0, len(space.codes) - 1, min(MOVED, len(space.codes))).astype(np.int64)
+    codes = torch.from_numpy(space.codes[rows]).to(space.start)
+    found = []
+    with torch.inference_mode():
+        for dimension, variance in enumerate(space.codes.var(0).tolist()):
+            ends = []
+            for side in (-0.5, 0.5):
+                moved = codes.clone()
+                moved[:, dimension] += side * float(space.scale[dimension])
+                ends.append(space.decode(moved).double())
+            levels = 127.5 * float((ends[1] - ends[0]).square().mean().sqrt())
+            kl = space.activity[dimension] if space.activity else None
+            found.append(Activity(kl, variance, levels))
     return found
 
 
-def dimensions(space: Space, labels: list[str], min_effect: float) -> list[Dimension]:
-    """What each dimension goes with: effects that are large enough and no accident."""
-    delta, bounds, q = effects(space, labels)
-    aurocs = 0.5 + 0.5 * np.stack([delta, *bounds])
-    cells = np.stack([*aurocs, q, nats(space, labels)], 2).tolist()
+# -- what goes with what -------------------------------------------------------------------
+
+
+def passes(contrast: Contrast, effect: Effect, min_effect: float) -> bool:
+    """Whether an effect is large enough and no accident, also among faces that are alike in the other labels."""
+    if effect.given is None:
+        alone = effect.absent == effects.ALONE
+        size = effects.beyond(effect.estimate, contrast)
+        return alone and size >= min_effect and effect.q <= MOST_Q
+    size = effects.beyond(effect.given, contrast)
+    q = max(effect.q, effect.given_q or 0.0)
+    return size >= min_effect and q <= MOST_Q
+
+
+def claim(space: str, dimension: int, table: Table, known: Names, min_effect: float) -> Claim:
+    """What is said of an active dimension by what it goes with."""
+    cells = list(zip(table.contrasts, table.rows[dimension], strict=True))
+    passing = [cell for cell in cells if passes(*cell, min_effect)]
+    if not passing:
+        explained = [cell for cell in cells if cell[1].explained_by]
+        if not explained:
+            return Claim(space, dimension, "unnamed")
+        contrast, effect = max(explained, key=_strength)
+        return Claim(space, dimension, "unnamed", contrast=contrast, effect=effect)
+
+    # the strongest has the word; its synonyms may have one for the other end
+    contrast, effect = max(passing, key=_strength)
+    attribute = known.attribute(contrast.label)
+    low, high = known.ends(contrast)
+    opposite = [
+        cell[0].against
+        for cell in sorted(passing, key=_strength, reverse=True)
+        if cell[0].label == contrast.label and _signed(*cell) * _signed(contrast, effect) < 0
+    ]
+    if contrast.against and opposite:
+        low = opposite[0]
+    if _signed(contrast, effect) < 0:
+        low, high = high, low
+    return Claim(
+        space,
+        dimension,
+        "goes with",
+        attribute,
+        low,
+        high,
+        contrast,
+        effect,
+        exclusive=_exclusive(dimension, contrast, effect, passing, table, known),
+    )
+
+
+def _exclusive(
+    dimension: int,
+    contrast: Contrast,
+    effect: Effect,
+    passing: Sequence[tuple[Contrast, Effect]],
+    table: Table,
+    known: Names,
+) -> bool:
+    """Whether no other attribute, and no other dimension, has half as large an effect."""
+    most = MOST_BESIDE * abs(_signed(contrast, effect))
+    mine = known.attribute(contrast.label)
+    column = table.contrasts.index(contrast)
+    attributes = [cell for cell in passing if known.attribute(cell[0].label) != mine]
+    dimensions = [
+        (contrast, row[column]) for number, row in enumerate(table.rows) if number != dimension
+    ]
+    return all(_strength(cell) < most for cell in [*attributes, *dimensions])
+
+
+def _signed(contrast: Contrast, effect: Effect) -> float:
+    """An effect as a rank correlation, given the rest where that is known."""
+    return contrast.size((effect.given or effect.estimate).value)
+
+
+def _strength(cell: tuple[Contrast, Effect]) -> float:
+    return abs(_signed(*cell))
+
+
+def controlled(one: Claim, control: Control | None) -> Claim:
+    """A claim with what walks have shown."""
+    verdict: Verdict = "controls" if control and control.holds else one.verdict
+    return dataclasses.replace(one, control=control, verdict=verdict)
+
+
+def claims_of(
+    space: str, table: Table, active: Sequence[Activity], known: Names, min_effect: float
+) -> list[Claim]:
+    """A claim a dimension, before anything is walked."""
     found = []
-    for number, row in enumerate(cells):
-        table = {name: Effect(*cell) for name, cell in zip(labels, row, strict=True)}
-        named = [
-            name
-            for name, one in table.items()
-            if one.q < MOST_Q and abs(2 * one.value - 1) >= min_effect
-        ]
-        activity = space.activity[number] if space.activity else None
-        inactive = activity is not None and activity < ACTIVE_NATS
-        if inactive:
-            found.append(Dimension(number, activity, table, "inactive", ()))
+    for dimension, activity in enumerate(active):
+        if activity.inactive:
+            found.append(Claim(space, dimension, "inactive"))
         else:
-            found.append(
-                Dimension(
-                    number, activity, table, "goes with" if named else "unnamed", tuple(named)
-                )
+            found.append(claim(space, dimension, table, known, min_effect))
+    return found
+
+
+def dimensions(
+    table: Table, active: Sequence[Activity], claims: Sequence[Claim], min_effect: float
+) -> list[Dimension]:
+    """All that is known of each dimension."""
+    found = []
+    for row, activity, one in zip(table.rows, active, claims, strict=True):
+        cells = zip(table.contrasts, row, strict=True)
+        by_name = {contrast.name: effect for contrast, effect in cells}
+        labels = [
+            contrast.name
+            for contrast, effect in zip(table.contrasts, row, strict=True)
+            if one.attribute and passes(contrast, effect, min_effect)
+        ]
+        found.append(
+            Dimension(
+                dimension=one.dimension,
+                kl_nats=activity.kl_nats,
+                variance=activity.variance,
+                levels=activity.levels,
+                effects=by_name,
+                verdict=one.verdict,
+                labels=tuple(labels),
             )
+        )
     return found
 
 
@@ -99,8 +210,8 @@ def listed(rows: list[Dimension], options: Interpret) -> list[int]:
 
 def whole(space: Space, factors: list[str]) -> dict[str, Any]:
     """Scores of the whole code against these labels by every metric of metrics/codes, and why there is none."""
-    names = [name for name in factors if name in space.labels]
-    columns = [space.labels[name] for name in names]
+    present = [name for name in factors if name in space.labels]
+    columns = [space.labels[name] for name in present]
     held = np.stack(columns, 1) if columns else np.empty((len(space.codes), 0))
     scores: dict[str, float] = {}
     absent: dict[str, str] = {}
@@ -111,7 +222,8 @@ def whole(space: Space, factors: list[str]) -> dict[str, Any]:
             absent[name] = str(error)
     return {
         "faces": len(space.codes),
-        "factors": names,
+        "dimensions": space.codes.shape[1],
+        "factors": present,
         "scores": scores,
         "absent": absent,
     }
@@ -147,52 +259,83 @@ def spaces_of(model: Any, options: Interpret) -> list[str]:
 
 
 def interpret(
-    model: Any, judge: Any, index: Index, options: Interpret, seed: int, folder: Path
+    model: Any,
+    judge: Any,
+    index: Index,
+    options: Interpret,
+    seed: int,
+    folder: Path,
+    others: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What the dimensions of each latent space go with, and `traversals.png` (of the first space) in `folder`.
 
+    `others`: run -> its results.json, of other trainings whose dimensions are looked for.
+
     UserError: the model has no latent space.
     """
-    names = spaces_of(model, options)
+    chosen = spaces_of(model, options)
+    schema = index.content.labels
+    known = names.of(index.content.dataset)
+
+    # labels that enough people have
     everyone = Shards(index, list(index.content.splits))
     groups = people(everyone.table, index.content.group)
-    counted = countable(everyone.table, index.content.labels, groups)
-    labels = [
-        name for name, fact in counted.items() if fact["scored"] and len(fact["classes"]) == 2
-    ]
-    factors = factors_of(index.content.labels, options)
+    of_set = {
+        name: _numbers(everyone.table[name].to_numpy(np.float64), bool(label.classes))
+        for name, label in schema.items()
+        if label.kind != "identity"
+    }
+    contrasts, not_scored = effects.columns(of_set, schema, groups, options.min_prevalence)
+    labels = list(dict.fromkeys(column.contrast.label for column in contrasts))
+    factors = factors_of(schema, options)
     context = Context(index, judge, options, seed, labels, factors)
 
-    found = {}
-    for name in names:
+    found: dict[str, dict[str, Any]] = {}
+    for name in chosen:
         space = registry.module(PACKAGE, name).of(model, context)
-        rows = dimensions(space, labels, options.min_effect)
+        table = effects.table(
+            space.codes,
+            {label: space.labels[label] for label in labels if label in space.labels},
+            schema,
+            space.groups,
+            attribute=known.attribute,
+            min_effect=options.min_effect,
+            min_prevalence=options.min_prevalence,
+            threads=torch.get_num_threads(),
+        )
+        active = activities(space)
+        claims = claims_of(name, table, active, known, options.min_effect)
+        claims = stability.agreed(claims, table, others or {})
+        rows = dimensions(table, active, claims, options.min_effect)
+
+        # the strongest are shown
         strength = space.activity or [
-            max((abs(one.value - 0.5) for one in row.effects.values()), default=0) for row in rows
+            max(map(_strength, zip(table.contrasts, row, strict=True)), default=0.0)
+            for row in table.rows
         ]
         reported = listed(rows, options)
         strongest = np.argsort(-np.array(strength), kind="stable").tolist()
         shown = [number for number in strongest if number in reported][: options.traversed]
-        picture = folder / ("traversals.png" if name == names[0] else f"traversals-{name}.png")
+        picture = folder / ("traversals.png" if name == chosen[0] else f"traversals-{name}.png")
         pixels.write(pixels.grid(walks(space, shown), len(WALK)), picture)
         columns = [f"{deviations:+.2g} deviations" for deviations in WALK.tolist()]
         sheet = Sheet(picture.name, "walk", [*shown], 1, columns, walks=True)
         found[name] = {
             "method": f"{space.method} {TESTED}",
+            "labels": [contrast.name for contrast in table.contrasts],
+            "contrasts": [dataclasses.asdict(contrast) for contrast in table.contrasts],
+            "not_scored": {**not_scored, **table.left_out},
+            "among_labels": table.among_labels,
             "dimensions": [dataclasses.asdict(row) for row in rows],
+            "claims": [dataclasses.asdict(one) for one in claims],
             "listed": reported,
             "traversed": shown,
             "sheets": [dataclasses.asdict(sheet)],
             "codes": whole(space, factors),
         }
-    reasons = {
-        name: fact.get("reason", "has more than two classes") for name, fact in counted.items()
-    }
-    not_scored = {name: reason for name, reason in reasons.items() if name not in labels}
-    return {
-        "space": names[0],
-        "labels": labels,
-        "not_scored": not_scored,
-        "spaces": found,
-        **found[names[0]],
-    }
+    return {"space": chosen[0], "spaces": found, **found[chosen[0]]}
+
+
+def _numbers(column: Array, has_classes: bool) -> Array:
+    """Of a table's column; NaN = missing."""
+    return np.where(column < 0, np.nan, column) if has_classes else column

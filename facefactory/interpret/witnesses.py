@@ -22,7 +22,7 @@ from facefactory.data.sets.labels import LEAST_PEOPLE, people
 from facefactory.data.sets.loader import Shards
 from facefactory.evaluation import extractors, features
 from facefactory.evaluation.extractors import Extractor
-from facefactory.metrics import Array, cliffs_delta, intervals
+from facefactory.metrics import Array, auroc, intervals
 from facefactory.results import Contrast, Estimate
 
 FITTED = 2000  # real faces that linear answers are fitted to
@@ -208,8 +208,7 @@ def trust(answers: Array, truths: Array, groups: Any, measure: str) -> Estimate 
 
 
 def _auroc(answers: Array, truths: Array, ids: Any) -> float:
-    delta = cliffs_delta.score(answers[ids, None], truths[ids, None])
-    return float(0.5 + 0.5 * delta[0, 0])
+    return float(auroc.score(answers[ids, None], truths[ids, None])[0, 0])
 
 
 def _spearman(answers: Array, truths: Array, ids: Any) -> float:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,15 +11,15 @@ from facefactory.interpret import Context
 from facefactory.metrics import Array
 
 METHOD = (
-    "AUROC of {code} for the half of the generated faces with the higher logits of the judge for "
-    "the label against the other half. The judge's own errors are in the figures."
+    "AUROC of {code} for what the judge sees in generated faces: of a label with two classes, the half of them with the "
+    "higher logits; of others, the most likely class, or the expected one of an order. The judge's own errors are in the figures."
 )
 
 
 def labels_of(
     context: Context, codes: Tensor, asked: Tensor, draw: Callable[[Tensor, Tensor], Tensor]
 ) -> dict[str, Array]:
-    """Which faces are in the upper half of the judge's logits: label -> [N] in {0, 1}.
+    """What the judge sees: label -> [N] in {0, 1}, whether a face is in the upper half of its logits, or class numbers.
 
     `draw`: codes [n, D] and conditions [n, columns] -> images [n, C, H, W] in -1…1.
     """
@@ -34,6 +33,19 @@ def labels_of(
             )
     labels = {}
     for name in context.labels:
-        margin = torch.cat([part[name][:, 1] - part[name][:, 0] for part in seen]).cpu()
-        labels[name] = (margin > margin.median()).numpy().astype(np.float64)
+        if name not in seen[0]:  # numbers have no logits
+            continue
+        logits = torch.cat([part[name] for part in seen]).double().cpu()
+        ordered = context.index.content.labels[name].kind == "ordinal"
+        labels[name] = _answers(logits, ordered).double().numpy()
     return labels
+
+
+def _answers(logits: Tensor, ordered: bool) -> Tensor:
+    """Of a label's classes [N, K] -> [N]."""
+    if logits.shape[1] == 2:
+        margin = logits[:, 1] - logits[:, 0]
+        return margin > margin.median()
+    if ordered:
+        return logits.softmax(1) @ torch.arange(logits.shape[1]).to(logits)
+    return logits.argmax(1)

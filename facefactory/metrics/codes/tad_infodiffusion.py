@@ -6,7 +6,7 @@ AUROCs and no word on how far a dimension spans. It is a sum over captured attri
 
 import numpy as np
 
-from facefactory.metrics import Array, cliffs_delta
+from facefactory.metrics import Array, auroc
 from facefactory.metrics.codes._attributes import binary, gaps
 from facefactory.metrics.codes._factors import needs
 
@@ -30,14 +30,7 @@ def score(codes: Array, factors: Array) -> dict[str, float]:
     scored = []
     for left_out in np.array_split(order, FOLDS):
         kept = np.setdiff1d(np.arange(count), left_out)
-        auroc = np.stack([_aurocs(codes[kept], label[kept]) for label in labels.T], 1)
-        scored.append(gaps(auroc, labels[kept]))
+        exact = np.nan_to_num(auroc.score(codes[kept], labels[kept]), nan=0.5)
+        scored.append(gaps(np.maximum(exact, 1 - exact), labels[kept]))
     total, captured = np.mean(scored, 0).tolist()
     return {"tad_infodiffusion": total, "tad_infodiffusion_captured": captured}
-
-
-def _aurocs(codes: Array, label: Array) -> Array:
-    """Of each dimension, by the better sign [D]; ½ where the label has one class."""
-    known = np.isfinite(label)
-    delta = cliffs_delta.score(codes[known], label[known, None])[:, 0]
-    return 0.5 + 0.5 * np.abs(np.nan_to_num(delta))
