@@ -12,7 +12,7 @@ import scipy.stats
 import torch
 from torch_fidelity import metric_fid, metric_kid, metric_prc
 
-from facefactory.metrics import Array, auroc, intervals, moments
+from facefactory.metrics import Array, auroc, delong, intervals, moments, spearman
 from facefactory.metrics.features import (
     _kernel,
     _neighbours,
@@ -268,6 +268,100 @@ def test_a_duplicated_code_scores_the_same_and_order_is_all_that_counts() -> Non
 
 def test_a_label_with_one_class_has_no_auroc() -> None:
     assert np.isnan(auroc.score(drawn(6, 2), np.ones((6, 1)))).all()
+
+
+# -- DeLong ----------------------------------------------------------------------------------------------------------
+
+# S100B of 113 patients after a subarachnoid haemorrhage, hundredths, by outcome (Turck et al., Intensive Care Medicine 2010, as in the R package pROC)
+GOOD = """13 14 10 4 47 18 10 10 4 8 4 9 11 7 17 7 11 13 19 5 16 14 34 9 50 46 16 7 43 45 11 8 8 6 13 10 14 15 6 5 9 4 9 8
+16 9 8 33 11 28 7 10 32 7 5 24 38 10 15 8 14 10 7 4 19 56 15 47 17 15 50 48"""
+POOR = """13 10 16 12 44 71 49 7 33 9 7 7 41 35 48 96 25 86 52 207 7 77 30 3 9 23 70 27 71 8 26 13 10 11 22 14 58 32 82 74 44"""
+
+
+def test_the_interval_by_delong_is_that_of_proc() -> None:
+    good = np.array(GOOD.split(), float)
+    poor = np.array(POOR.split(), float)
+    assert (len(good), len(poor)) == (72, 41)
+    codes = np.concatenate([good, poor])
+    found = delong.compare(delong.order(codes), np.repeat([0.0, 1.0], [72, 41]))
+    reach = 1.959964 * found.variance**0.5
+    interval = (found.auroc, found.auroc - reach, found.auroc + reach)
+    assert interval == pytest.approx((0.7314, 0.6301, 0.8326), abs=5e-5)
+
+
+def by_pairs(codes: Array, cases: Array) -> tuple[float, float]:
+    """AUROC and variance from all pairs, as they are defined."""
+    wins = np.subtract.outer(codes[cases == 1], codes[cases == 0])
+    kernel = 0.5 * (np.sign(wins) + 1)
+    above = kernel.mean(1)
+    below = kernel.mean(0)
+    return kernel.mean(), above.var(ddof=1) / len(above) + below.var(ddof=1) / len(below)
+
+
+@pytest.mark.parametrize("levels", [4, 10**6])
+def test_delong_counts_pairs_with_and_without_ties_and_alone_everybody_is_a_person(
+    levels: int,
+) -> None:
+    rng = np.random.default_rng(0)
+    codes = np.floor(levels * rng.random(90))
+    cases = rng.integers(0, 2, 90).astype(float)
+    wanted = by_pairs(codes, cases)
+    for groups in (None, np.arange(90)):
+        found = delong.compare(delong.order(codes), cases, groups)
+        assert (found.auroc, found.variance) == pytest.approx(wanted, abs=1e-12)
+
+
+def test_within_strata_it_is_the_mean_over_cases_of_the_strata() -> None:
+    rng = np.random.default_rng(1)
+    codes = np.floor(20 * rng.random(120))
+    cases = rng.integers(0, 2, 120).astype(float)
+    strata = rng.integers(0, 3, 120)
+    cases[strata == 2] = 1  # nobody to be compared with
+    parts = [by_pairs(codes[strata == one], cases[strata == one])[0] for one in (0, 1)]
+    counts = [cases[strata == one].sum() for one in (0, 1)]
+    found = delong.compare(delong.order(codes, strata), cases)
+    assert found.auroc == pytest.approx(np.average(parts, weights=counts), abs=1e-12)
+    assert found.cases == sum(counts)
+
+
+def test_variances_are_those_of_many_samples_also_by_person_and_within_strata() -> None:
+    rng = np.random.default_rng(2)
+    groups = np.repeat(np.arange(60), 4)
+    values, variances = [], []
+    for _ in range(200):
+        cases = (rng.random(240) < 0.4).astype(float)
+        strata = rng.integers(0, 3, 240)
+        codes = rng.normal(size=60)[groups] + cases + strata + 0.5 * rng.normal(size=240)
+        found = delong.compare(delong.order(codes, strata), cases, groups)
+        values.append(found.auroc)
+        variances.append(found.variance)
+    assert np.mean(variances) == pytest.approx(np.var(values), rel=0.25)
+
+
+# -- Spearman --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.6, 0.9])
+def test_spearman_is_scipys_and_its_variance_that_of_many_samples(rho: float) -> None:
+    rng = np.random.default_rng(0)
+    values, variances = [], []
+    for _ in range(150):
+        first, second = rng.normal(size=(2, 200))
+        second = rho * first + (1 - rho**2) ** 0.5 * second
+        value, variance = spearman.compare(spearman.ranks(first), spearman.ranks(second))
+        values.append(value)
+        variances.append(variance)
+    assert value == pytest.approx(scipy.stats.spearmanr(first, second)[0], abs=1e-12)
+    assert np.mean(variances) == pytest.approx(np.var(values), rel=0.3)
+
+
+def test_ranks_within_strata_are_blind_to_what_strata_differ_by() -> None:
+    strata = np.repeat([0, 1, 2], 50)
+    first, second = np.random.default_rng(0).normal(size=(2, 150)) + 5 * strata
+    value, _ = spearman.compare(spearman.ranks(first), spearman.ranks(second))
+    within, _ = spearman.compare(spearman.ranks(first, strata), spearman.ranks(second, strata))
+    assert value > 0.8
+    assert abs(within) < 0.3
 
 
 # -- bootstrap -------------------------------------------------------------------------------------------------------

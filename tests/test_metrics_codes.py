@@ -15,6 +15,8 @@ from facefactory.metrics.codes import _attributes, _factors, dci
 FOLDER = "metrics.codes"
 EVERY = registry.names(FOLDER)
 MAIN = {"mig": "mig", "dci": "disentanglement"}  # others: the first that they name
+MIND_NO_COPIES = {"dci", "dci_trees", "dci_es", "modularity", "factor_vae"}
+MIND_NO_ROTATION = {"dci_es", "dci_trees", "factor_vae"}
 every_metric = pytest.mark.parametrize("name", EVERY)
 N = 3000
 
@@ -86,12 +88,11 @@ def test_perfect_beats_duplicated_and_rotated_and_a_constant_code_has_nothing(na
     assert main(name, constant, factors) == 0
     assert main(name, noise(8), factors) < 0.1 * best
     mixed = main(name, rotated(perfect), factors)
-    assert mixed < 0.6 * best
+    assert (mixed < 0.7 * best) == (name not in MIND_NO_ROTATION)
 
-    # DCI's disentanglement does not mind two dimensions for one factor; its completeness does
+    # some do not mind two dimensions for one factor
     twice = np.hstack([perfect, perfect])
-    if name != "dci":
-        assert main(name, twice, factors) < 0.1 * best
+    assert (main(name, twice, factors) < 0.1 * best) == (name not in MIND_NO_COPIES)
 
 
 @every_metric
@@ -165,7 +166,7 @@ def test_information_of_a_noisy_channel_is_the_one_in_closed_form(p: float) -> N
     number = np.arange(1000)
     sent = number % 2
     flips = number // 2 < 500 * (1 - p)  # as many of either
-    found = _factors.information(sent, sent ^ flips)
+    (found,) = _factors.informations((sent ^ flips)[:, None], sent)
     kept = p * math.log(p)
     turned = (1 - p) * math.log(1 - p)
     wanted = math.log(2) + kept + turned
@@ -230,6 +231,71 @@ def test_the_lasso_is_the_soft_threshold_on_inputs_that_do_not_correlate() -> No
         np.testing.assert_allclose(found, shrunk, atol=1e-9)
 
 
+def test_trees_see_what_lies_at_both_ends_and_a_line_does_not() -> None:
+    factors = noise(2)
+    middle = (np.abs(factors) < 0.7).astype(float)
+    lines = score("dci", factors, middle)
+    trees = score("dci_trees", factors, middle)
+    assert lines["informativeness"] < 0.05
+    assert trees["informativeness_trees"] > 0.9
+    assert trees["disentanglement_trees"] > 0.9
+
+
+def test_trees_of_numbers_that_are_mixed_do_not_lie_on_one_place() -> None:
+    factors = noise(4)
+    straight = score("dci_trees", factors, factors)
+    mixed = score("dci_trees", rotated(factors), factors)
+    assert straight["disentanglement_trees"] > 0.9
+    assert mixed["disentanglement_trees"] < 0.5 * straight["disentanglement_trees"]
+
+
+def test_a_factor_that_needs_a_curve_is_less_explicit_than_one_that_a_line_predicts() -> None:
+    factors = noise(3)
+    line = score("dci_es", factors, factors)
+    curve = score("dci_es", factors, np.square(factors))
+    assert line["explicitness"] == pytest.approx(1, abs=0.01)
+    assert curve["explicitness"] < 0.8
+    assert line["size"] == 1
+
+
+# -- one dimension against the others --------------------------------------------------------------
+
+
+def test_sap_of_numbers_is_the_gap_between_squared_correlations() -> None:
+    factor = noise(1)
+    codes = np.hstack([factor, factor + noise(1, 5)])  # the second shares half of the variance
+    assert main("sap", codes, factor) == pytest.approx(0.5, abs=0.03)
+
+
+def test_sap_of_classes_is_the_gap_between_accuracies() -> None:
+    label = attributes(1)
+    flips = np.arange(N)[:, None] % 10 == 0  # wrong in a tenth
+    codes = np.hstack([label, np.where(flips, 1 - label, label)])
+    assert main("sap", codes, label) == pytest.approx(0.2, abs=0.01)
+
+
+def test_modularity_falls_with_what_a_dimension_tells_of_a_second_factor() -> None:
+    factors = attributes(3)
+    both = 2 * factors[:, :1] + factors[:, 1:2]
+    wanted = 1 - 0.5 * (_nats(factors[:, 0], factors[:, 1]) ** 2)
+    assert main("modularity", both, factors) == pytest.approx(wanted, abs=0.02)
+
+
+def _nats(first: Array, second: Array) -> float:
+    """The smaller entropy of two coins by the larger: what a dimension that knows both tells of each."""
+    entropies = [
+        _factors.entropy(np.bincount(one.astype(int)).astype(float)) for one in (first, second)
+    ]
+    return min(entropies) / max(entropies)
+
+
+def test_factor_vae_is_the_share_of_votes_that_hit_above_guessing() -> None:
+    factors = attributes(2)
+    codes = np.hstack([factors[:, :1], noise(1, 3)])  # the second factor has no dimension
+    assert 0.4 < main("factor_vae", np.hstack([codes, noise(1, 4)]), factors) < 1
+    assert main("factor_vae", planted(factors), factors) == 1
+
+
 # -- total AUROC difference ------------------------------------------------------------------------
 
 TADS = ["tad_nashae", "tad_infodiffusion"]
@@ -268,6 +334,18 @@ def test_an_attribute_known_by_less_than_three_quarters_is_not_captured(
     codes[:, 0] += shift * label[:, 0]
     found = score(name, codes, label)
     assert found[f"{name}_captured"] == captured
+
+
+def test_the_interval_of_tad_holds_that_of_all_faces_and_chance_has_none() -> None:
+    label = attributes(1)
+    codes = noise(4)
+    codes[:, 0] += 1.2 * label[:, 0]
+    whole = score("tad", codes, label)["tad"]
+    few = score("tad", codes[:400], label[:400])
+    assert few["tad_low"] < whole < few["tad_high"]
+    assert few["tad_null"] == 0
+    exact = main("tad_infodiffusion", codes, label)
+    assert whole == pytest.approx(exact, abs=0.01)
 
 
 def test_nashae_gives_nothing_for_a_dimension_that_hardly_spans() -> None:

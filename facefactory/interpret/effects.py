@@ -17,7 +17,7 @@ import scipy.stats
 
 from facefactory.facts import Label
 from facefactory.metrics import Array, delong, spearman
-from facefactory.metrics.codes._factors import binned, classes, information
+from facefactory.metrics.codes._factors import binned, classes, informations
 from facefactory.results import Contrast, Effect, Estimate, Measure
 
 Ids = npt.NDArray[np.int64]
@@ -169,7 +169,7 @@ def nats(codes: Array, contrasts: Sequence[Column]) -> Array:
     for number, column in enumerate(contrasts):
         wanted = classes(column.values[column.known])
         kept = bins if column.known.all() else bins[column.known]
-        found[:, number] = [information(of_code, wanted) for of_code in kept.T]
+        found[:, number] = informations(kept, wanted)
     return found
 
 

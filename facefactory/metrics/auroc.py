@@ -13,8 +13,13 @@ def score(codes: Array, labels: Array) -> Array:
     """Codes [N, D], labels [N, L] in {0, 1}, NaN = missing -> AUROC [D, L]; NaN where a label has one class only."""
     found = np.empty((codes.shape[1], labels.shape[1]))
     known = np.isfinite(labels)
-    for faces in np.unique(known, axis=1).T:
-        members = np.flatnonzero((known == faces[:, None]).all(0))
+    alike: dict[bytes, list[int]] = {}
+    for number, faces in enumerate(known.T):
+        alike.setdefault(faces.tobytes(), []).append(number)
+
+    # labels that the same faces have go together
+    for members in alike.values():
+        faces = known[:, members[0]]
         cases = labels[np.ix_(faces, members)]
         ones = cases.sum(0)
         pairs = ones * (len(cases) - ones)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from facefactory.metrics import Array
-from facefactory.metrics.codes._factors import classes, entropy, information
+from facefactory.metrics.codes._factors import classes, entropy, informations
 
 CAPTURED = 0.75  # AUROC of the best dimension
 FOLLOWS = 0.2  # share of an attribute's entropy that another one takes
@@ -30,7 +30,8 @@ def followed(labels: Array) -> Array:
             first = classes(labels[known, one])
             whole = entropy(np.bincount(first).astype(np.float64))
             if one != other and whole > 0:
-                shares[one, other] = information(first, classes(labels[known, other])) / whole
+                told = informations(classes(labels[known, other])[:, None], first)
+                shares[one, other] = float(told[0]) / whole
     return shares.max(1, initial=0)
 
 

@@ -51,9 +51,27 @@ def entropy(counts: Array) -> float:
     return float(-(shares * np.log(shares)).sum())
 
 
-def information(first: Classes, second: Classes) -> float:
-    """Mutual information of two columns of class numbers, nats, from their counts."""
-    columns = int(second.max()) + 1
-    pairs = np.bincount(first * columns + second, minlength=(int(first.max()) + 1) * columns)
-    table = pairs.reshape(-1, columns).astype(np.float64)
-    return entropy(table.sum(1)) + entropy(table.sum(0)) - entropy(table.ravel())
+def tables(bins: Classes, wanted: Classes) -> Array:
+    """How many faces of each class are in each bin of every dimension: bins [n, D] and classes [n] -> [D, bins, classes]."""
+    rows = int(bins.max(initial=0)) + 1
+    columns = int(wanted.max(initial=0)) + 1
+    found = np.empty((bins.shape[1], rows * columns))
+    for dimension, column in enumerate(bins.T):
+        found[dimension] = np.bincount(column * columns + wanted, minlength=rows * columns)
+    return found.reshape(-1, rows, columns)
+
+
+def informations(bins: Classes, wanted: Classes) -> Array:
+    """Mutual information of every dimension's bins [n, D] and classes [n], nats [D], from their counts."""
+    counts = tables(bins, wanted)
+    return (
+        _entropies(counts.sum(2))
+        + _entropies(counts.sum(1))
+        - _entropies(counts.reshape(len(counts), -1))
+    )
+
+
+def _entropies(counts: Array) -> Array:
+    """Of rows of counts [D, …], nats [D]."""
+    shares = counts / counts.sum(1, keepdims=True)
+    return -(shares * np.log(np.where(shares > 0, shares, 1))).sum(1)

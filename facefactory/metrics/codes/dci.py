@@ -10,6 +10,7 @@ import numpy as np
 
 from facefactory.metrics import Array
 from facefactory.metrics.codes._factors import is_number, needs
+from facefactory.metrics.codes._importance import summarised
 
 SCORES = {"disentanglement": "higher", "completeness": "higher", "informativeness": "higher"}
 STRENGTHS = np.logspace(-0.5, -3.5, 13)  # of the lasso, in deviations of the factor
@@ -34,24 +35,7 @@ def score(codes: Array, factors: Array) -> dict[str, float]:
         found = predict(codes[rows], varying[np.ix_(rows, members)])
         importance[:, members], informed[members] = found
 
-    # how far the importances of a dimension, or of a factor, lie on one place
-    weights = importance.sum(1)
-    disentangled = _concentration(importance)
-    complete = _concentration(importance.T)
-    return {
-        "disentanglement": float((disentangled * weights).sum() / max(weights.sum(), 1e-12)),
-        "completeness": float(complete.mean()),
-        "informativeness": float(informed.mean()),
-    }
-
-
-def _concentration(rows: Array) -> Array:
-    """1 - entropy of each row's shares, in the base of their number; 0 for a row of zeros."""
-    total = rows.sum(1, keepdims=True)
-    shares = rows / np.where(total > 0, total, 1)
-    logs = np.log(np.where(shares > 0, shares, 1))
-    found = 1 + (shares * logs).sum(1) / np.log(rows.shape[1])
-    return np.where(total[:, 0] > 0, found, 0.0)
+    return summarised(importance, informed)
 
 
 def predict(codes: Array, factors: Array) -> tuple[Array, Array]:

@@ -8,7 +8,7 @@ mind one dimension that tells several factors.
 import numpy as np
 
 from facefactory.metrics import Array
-from facefactory.metrics.codes._factors import binned, classes, entropy, information, needs
+from facefactory.metrics.codes._factors import binned, classes, entropy, informations, needs
 
 SCORES = {"mig": "higher"}
 
@@ -27,7 +27,7 @@ def score(codes: Array, factors: Array) -> dict[str, float]:
         wanted = classes(factor[known])
         whole = entropy(np.bincount(wanted).astype(np.float64))
         if whole > 0:
-            told = [information(column, wanted) for column in bins[known].T]
+            told = informations(bins[known], wanted)
             second, first = np.sort(told)[-2:]
             gaps.append((first - second) / whole)
     if not gaps:
