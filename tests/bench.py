@@ -1,6 +1,6 @@
 """`make bench`: how fast sets are read, packed and scored here, every figure beside its measure.
 
-python tests/bench.py [loader] [pack] [step] [scores] [million]; without arguments all but `million`,
+python tests/bench.py [loader] [pack] [step] [scores] [meaning] [million]; without arguments all but `million`,
 which takes many minutes. torch is imported where it is used: a packing process imports this file
 too.
 """
@@ -560,9 +560,17 @@ def step(folder: Path) -> None:
     bench_step.main()
 
 
+def meaning(folder: Path) -> None:
+    """What latent dimensions mean; in a file of its own, because it imports torch and scikit-learn."""
+    import bench_meaning
+
+    bench_meaning.main()
+
+
 def main() -> None:
     """Run the parts that the command line names."""
-    parts = {"loader": loader, "pack": packing, "million": million, "scores": scores, "step": step}
+    parts = {"loader": loader, "pack": packing, "million": million, "scores": scores}
+    parts |= {"step": step, "meaning": meaning}
     for name in sys.argv[1:] or ("loader", "pack", "step", "scores"):
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             parts[name](Path(folder))

@@ -162,9 +162,16 @@ class FakeGAN:
 class BrightnessJudge:
     """Sees glasses in bright faces."""
 
+    def __init__(self, *labels: str) -> None:
+        self.labels = labels or ("Glasses", "Beard")
+
     def logits(self, images: Tensor) -> dict[str, Tensor]:
         bright = images.mean((1, 2, 3))
-        return {"Glasses": torch.stack([-bright, bright], 1), "Beard": torch.zeros(len(images), 2)}
+        said = {"Glasses": torch.stack([-bright, bright], 1), "Beard": torch.zeros(len(images), 2)}
+        return {name: said[name] for name in self.labels}
+
+    def features(self, images: Tensor) -> Tensor:
+        return images.mean((2, 3))
 
 
 def words(row: dict[str, Any]) -> str:
@@ -174,7 +181,8 @@ def words(row: dict[str, Any]) -> str:
 
 def interpret(model: Any, index: Index, folder: Path, **options: Any) -> dict[str, Any]:
     asked = Interpret(**{"samples": 300, **options})
-    found = claims.interpret(model, BrightnessJudge(), index, asked, 0, folder)
+    judge = BrightnessJudge(*(index.content.labels.keys() - {"Person"}))
+    found = claims.interpret(model, judge, index, asked, 0, folder)
     assert json.loads(json.dumps(found, allow_nan=False))["labels"] == found["labels"]
     return found
 
@@ -304,7 +312,8 @@ def test_traversals_walk_from_minus_3_to_3_along_the_strongest_dimensions(
     model.mu[:, 1] *= 2  # now the noise carries most nats
     found = interpret(model, index, tmp_path, traversed=2)
     assert found["traversed"] == [1, 0]
-    (sheet,) = found["sheets"]
+    sheet, *others = found["sheets"]
+    assert {one["title"] for one in others} >= {"quantiles", "lowest faces", "highest faces"}
     assert (sheet["file"], sheet["blocks"]) == ("traversals.png", [1, 0])
     assert sheet["columns"][::4] == ["-3 deviations", "+0 deviations", "+3 deviations"]
     picture = np.array(Image.open(tmp_path / "traversals.png"))

@@ -19,7 +19,21 @@ from facefactory.data.sets import pixels
 from facefactory.data.sets.index import Index
 from facefactory.data.sets.labels import people
 from facefactory.data.sets.loader import Shards
-from facefactory.interpret import Context, Interpret, Space, effects, factors_of, names, stability
+from facefactory.evaluation.extractors import Extractor
+from facefactory.interpret import (
+    Context,
+    Interpret,
+    Space,
+    control,
+    effects,
+    factors_of,
+    names,
+    pictures,
+    shares,
+    stability,
+    witnesses,
+)
+from facefactory.interpret.control import Cell
 from facefactory.interpret.effects import MOST_Q, Table
 from facefactory.interpret.names import Names
 from facefactory.metrics import Array
@@ -154,10 +168,33 @@ def _strength(cell: tuple[Contrast, Effect]) -> float:
     return abs(_signed(*cell))
 
 
-def controlled(one: Claim, control: Control | None) -> Claim:
+def walked(
+    claims: Sequence[Claim],
+    space: Space,
+    known: Names,
+    index: Index,
+    judge: Any,
+    network: Extractor | None,
+) -> list[Claim]:
+    """Claims with a name, each with what the judge and the other network say of walks along its dimension."""
+    cells = [
+        Cell(one.dimension, one.contrast, one.effect)
+        for one in claims
+        if one.attribute and one.contrast and one.effect
+    ]
+    if not cells:
+        return list(claims)
+    contrasts = list(dict.fromkeys(cell.contrast for cell in cells))
+    asked = witnesses.called(index, judge, contrasts, network)
+    attributes = {contrast.name: known.attribute(contrast.label) for contrast in contrasts}
+    controls = {one.dimension: one for one in control.controls(space, cells, asked, attributes)}
+    return [controlled(one, controls.get(one.dimension)) for one in claims]
+
+
+def controlled(one: Claim, shown: Control | None) -> Claim:
     """A claim with what walks have shown."""
-    verdict: Verdict = "controls" if control and control.holds else one.verdict
-    return dataclasses.replace(one, control=control, verdict=verdict)
+    verdict: Verdict = "controls" if shown and shown.holds else one.verdict
+    return dataclasses.replace(one, control=shown, verdict=verdict)
 
 
 def claims_of(
@@ -266,10 +303,12 @@ def interpret(
     seed: int,
     folder: Path,
     others: Mapping[str, Any] | None = None,
+    network: Extractor | None = None,
 ) -> dict[str, Any]:
     """What the dimensions of each latent space go with, and `traversals.png` (of the first space) in `folder`.
 
-    `others`: run -> its results.json, of other trainings whose dimensions are looked for.
+    `others`: run -> its results.json, of other trainings whose dimensions are looked for. `network`: who is asked beside the judge
+    what walks change; None: nobody.
 
     UserError: the model has no latent space.
     """
@@ -306,6 +345,7 @@ def interpret(
         active = activities(space)
         claims = claims_of(name, table, active, known, options.min_effect)
         claims = stability.agreed(claims, table, others or {})
+        claims = walked(claims, space, known, index, judge, network)
         rows = dimensions(table, active, claims, options.min_effect)
 
         # the strongest are shown
@@ -319,7 +359,10 @@ def interpret(
         picture = folder / ("traversals.png" if name == chosen[0] else f"traversals-{name}.png")
         pixels.write(pixels.grid(walks(space, shown), len(WALK)), picture)
         columns = [f"{deviations:+.2g} deviations" for deviations in WALK.tolist()]
-        sheet = Sheet(picture.name, "walk", [*shown], 1, columns, walks=True)
+        sheets = [Sheet(picture.name, "walk", [*shown], 1, columns, walks=True)]
+        between = {label: schema[label].classes for label in space.labels if schema[label].classes}
+        suffix = "" if name == chosen[0] else f"-{name}"
+        sheets += pictures.written(space, shown, between, folder, suffix)
         found[name] = {
             "method": f"{space.method} {TESTED}",
             "labels": [contrast.name for contrast in table.contrasts],
@@ -330,10 +373,12 @@ def interpret(
             "claims": [dataclasses.asdict(one) for one in claims],
             "listed": reported,
             "traversed": shown,
-            "sheets": [dataclasses.asdict(sheet)],
+            "sheets": [dataclasses.asdict(sheet) for sheet in sheets],
             "codes": whole(space, factors),
         }
-    return {"space": chosen[0], "spaces": found, **found[chosen[0]]}
+    counted = shares.of(model, judge, index, options, seed)
+    drawn = [dataclasses.asdict(one) for one in counted]
+    return {"space": chosen[0], "spaces": found, "shares": drawn, **found[chosen[0]]}
 
 
 def _numbers(column: Array, has_classes: bool) -> Array:

@@ -60,7 +60,8 @@ def columns(
     groups: Ids,
     min_prevalence: float = 0.0,
 ) -> tuple[list[Column], dict[str, str]]:
-    """The contrasts of labels [N], and why some are left out: a class is rare, or few people are on a side."""
+    """The contrasts of labels [N] of people `groups` [N], and why some are left out: a class is rare, or few people are on a side."""
+    groups = np.unique(groups, return_inverse=True)[1]
     made = []
     left_out = {}
     for name, values in labels.items():
@@ -93,8 +94,13 @@ def _contrasts(values: Array, label: Label) -> list[tuple[str, Measure, Array]]:
 def _people(column: Array, groups: Ids, measure: Measure) -> int:
     """On the rarer side of a contrast; of numbers, half of all."""
     if measure == "spearman":
-        return len(np.unique(groups[np.isfinite(column)])) // 2
-    return min(len(np.unique(groups[column == side])) for side in (0, 1))
+        return _counted(groups[np.isfinite(column)]) // 2
+    return min(_counted(groups[column == 0]), _counted(groups[column == 1]))
+
+
+def _counted(groups: Ids) -> int:
+    """Different ones."""
+    return int(np.count_nonzero(np.bincount(groups)))
 
 
 def _lacking(column: Array, groups: Ids, contrast: Contrast, least: float) -> str:
@@ -103,7 +109,7 @@ def _lacking(column: Array, groups: Ids, contrast: Contrast, least: float) -> st
     people = _people(column, groups, contrast.measure)
     if people < LEAST_PEOPLE:
         return f"{people} people are on its rarer side; it needs {LEAST_PEOPLE}"
-    if len(np.unique(known)) < 2:
+    if np.ptp(known) == 0:
         return "all faces are alike in it"
     rarer = min(contrast.prevalence, 1 - contrast.prevalence)
     rare = contrast.measure == "auroc" and rarer < least
@@ -392,18 +398,23 @@ def _size(cell: Found, column: Column) -> float:
 
 def correlations(contrasts: Sequence[Column]) -> dict[str, dict[str, float]]:
     """Spearman's correlation of each two contrasts of unlike labels (phi of two classes), among faces that have both."""
-    ranked = []
-    for column in contrasts:
-        ranks = np.zeros(len(column.values))
-        ranks[column.known] = spearman.ranks(column.values[column.known])
-        ranked.append(ranks)
+    ranked = np.zeros((len(contrasts), len(contrasts[0].values) if contrasts else 0))
+    for row, column in zip(ranked, contrasts, strict=True):
+        row[column.known] = spearman.ranks(column.values[column.known])
+    known = np.array([column.known for column in contrasts], np.float64).reshape(ranked.shape)
+    squares = np.square(ranked) @ known.T
+    spread = np.sqrt(squares * squares.T)
+    alike = ranked @ ranked.T / np.where(spread > 0, spread, 1)
+
+    # of unlike labels: the classes of one exclude each other
     found: dict[str, dict[str, float]] = {}
-    for one, first in zip(contrasts, ranked, strict=True):
-        row = {}
-        for other, second in zip(contrasts, ranked, strict=True):
-            if one.contrast.label != other.contrast.label:
-                both = one.known & other.known
-                spread = float((first[both] @ first[both]) * (second[both] @ second[both])) ** 0.5
-                row[other.contrast.name] = float(first @ second) / max(spread, 1e-12)
-        found[one.contrast.name] = row
+    for column, values in zip(contrasts, alike.tolist(), strict=True):
+        one = column.contrast
+        pairs = zip(contrasts, values, strict=True)
+        others = {
+            other.contrast.name: value
+            for other, value in pairs
+            if other.contrast.label != one.label
+        }
+        found[one.name] = others
     return found

@@ -4,7 +4,7 @@ Walks go through quantiles of the codes themselves: no tile is farther out than 
 folder, as sheets of equal tiles.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ LEAST = 8  # faces of a class whose mean is taken
 def written(
     space: Space,
     dimensions: Sequence[int],
-    between: dict[str, Sequence[str]],
+    between: Mapping[str, Sequence[str]],
     folder: Path,
     suffix: str,
 ) -> list[Sheet]:
@@ -111,7 +111,7 @@ def ends(space: Space, dimensions: Sequence[int]) -> tuple[Ids, Ids]:
     return order[:ENDS].T, order[::-1][:ENDS].T
 
 
-def arithmetic(space: Space, between: dict[str, Sequence[str]]) -> dict[str, Tensor]:
+def arithmetic(space: Space, between: Mapping[str, Sequence[str]]) -> dict[str, Tensor]:
     """Faces of a class on their way by the difference of the classes' mean codes: name -> [LINES · 9, H, W, C] uint8.
 
     Radford et al. (ICLR 2016, §6.3.2). Of more than two classes it is the two that most faces have.

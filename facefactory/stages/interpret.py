@@ -41,7 +41,8 @@ class Component(Stage):
 
     def work(self, run: Run, folder: RunDir) -> Outputs:
         """Look at its spaces."""
-        from facefactory.interpret import claims
+        from facefactory.data.sets import pixels
+        from facefactory.interpret import claims, witnesses
         from facefactory.report import latent
 
         target = folder.stage(self.name)
@@ -51,7 +52,9 @@ class Component(Stage):
             str(other.path): rundir.read_results(other.stage(self.name)) for other in _others(run)
         }
         index = index_of(folder)
-        found = claims.interpret(model, judge, index, run.interpret, run.seed, target, others)
+        network = witnesses.network_here(index, pixels.like(judge).device)
+        options = run.interpret
+        found = claims.interpret(model, judge, index, options, run.seed, target, others, network)
         outputs, files = results(target, found)
         return outputs, [*files, *latent.write(target, folder.path.name)]
 

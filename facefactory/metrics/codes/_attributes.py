@@ -35,11 +35,11 @@ def followed(labels: Array) -> Array:
     return shares.max(1, initial=0)
 
 
-def gaps(auroc: Array, labels: Array) -> tuple[float, int]:
+def gaps(auroc: Array, follows: Array) -> tuple[float, int]:
     """(Σ over captured attributes of the best dimension's AUROC less the second best's, how many are captured).
 
-    `auroc`: of each dimension for each attribute [D, L], the better of its two signs.
+    `auroc`: of each dimension for each attribute [D, L], the better of its two signs. `follows`: what `followed` says of them [L].
     """
     second, first = np.sort(auroc, 0)[-2:]
-    captured = (first >= CAPTURED) & (followed(labels) <= FOLLOWS)
+    captured = (first >= CAPTURED) & (follows <= FOLLOWS)
     return float((first - second)[captured].sum()), int(captured.sum())

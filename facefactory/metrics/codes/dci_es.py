@@ -22,10 +22,10 @@ def score(codes: Array, factors: Array) -> dict[str, float]:
     """Explicitness -1…1, the mean over factors; size above 0.
 
     Raises:
-        ValueError: fewer than 20 faces, 1 dimension or 1 factor that varies.
+        ValueError: fewer than 20 faces, 2 dimensions or 1 factor that varies.
     """
     varying = factors[:, np.nanstd(factors, 0) > 0]
-    needs("dci_es", codes, varying)
+    needs("dci_es", codes, varying, dimensions=2)
     deviation = codes.std(0)
     standard = (codes - codes.mean(0)) / np.where(deviation > 1e-9, deviation, np.inf)
     rng = np.random.default_rng(0)

@@ -21,7 +21,7 @@ def score(codes: Array, factors: Array) -> dict[str, float]:
     """0…1, 0 for guessing; the same for the same faces.
 
     Raises:
-        ValueError: fewer than 20 faces, 1 dimension or 2 factors that vary.
+        ValueError: fewer than 20 faces, 2 dimensions or 2 factors that vary.
     """
     varying = factors[:, np.nanstd(factors, 0) > 0]
     needs("factor_vae", codes, varying, dimensions=2, count=2)

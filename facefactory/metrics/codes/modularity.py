@@ -17,7 +17,7 @@ def score(codes: Array, factors: Array) -> dict[str, float]:
     """0…1; 0 where no dimension tells anything.
 
     Raises:
-        ValueError: fewer than 20 faces, 1 dimension or 2 factors that vary.
+        ValueError: fewer than 20 faces, 2 dimensions or 2 factors that vary.
     """
     varying = factors[:, np.nanstd(factors, 0) > 0]
     needs("modularity", codes, varying, dimensions=2, count=2)

@@ -7,7 +7,7 @@ were dealt out to other faces: what as many dimensions have by chance. Sums over
 import numpy as np
 
 from facefactory.metrics import Array, auroc
-from facefactory.metrics.codes._attributes import binary, gaps
+from facefactory.metrics.codes._attributes import binary, followed, gaps
 from facefactory.metrics.codes._factors import needs
 
 SCORES = {
@@ -33,12 +33,13 @@ def score(codes: Array, factors: Array) -> dict[str, float]:
     codes = codes[:FACES]
     labels = labels[:FACES]
     rng = np.random.default_rng(0)
-    value, captured = total(codes, labels)
+    follows = followed(labels)
+    value, captured = total(codes, labels, follows)
     resampled = []
     for _ in range(RESAMPLES):
         rows = rng.integers(0, len(codes), len(codes))
-        resampled.append(total(codes[rows], labels[rows])[0])
-    shuffled = [total(rng.permutation(codes), labels)[0] for _ in range(SHUFFLES)]
+        resampled.append(total(codes[rows], labels[rows], follows)[0])
+    shuffled = [total(rng.permutation(codes), labels, follows)[0] for _ in range(SHUFFLES)]
     reach = 1.96 * float(np.std(resampled, ddof=1))
     return {
         "tad": value,
@@ -49,7 +50,7 @@ def score(codes: Array, factors: Array) -> dict[str, float]:
     }
 
 
-def total(codes: Array, labels: Array) -> tuple[float, int]:
+def total(codes: Array, labels: Array, follows: Array) -> tuple[float, int]:
     """(sum over captured attributes, how many they are)."""
     exact = np.nan_to_num(auroc.score(codes, labels), nan=0.5)
-    return gaps(np.maximum(exact, 1 - exact), labels)
+    return gaps(np.maximum(exact, 1 - exact), follows)

@@ -7,7 +7,7 @@ AUROCs and no word on how far a dimension spans. It is a sum over captured attri
 import numpy as np
 
 from facefactory.metrics import Array, auroc
-from facefactory.metrics.codes._attributes import binary, gaps
+from facefactory.metrics.codes._attributes import binary, followed, gaps
 from facefactory.metrics.codes._factors import needs
 
 SCORES = {"tad_infodiffusion": "higher", "tad_infodiffusion_captured": "higher"}
@@ -31,6 +31,6 @@ def score(codes: Array, factors: Array) -> dict[str, float]:
     for left_out in np.array_split(order, FOLDS):
         kept = np.setdiff1d(np.arange(count), left_out)
         exact = np.nan_to_num(auroc.score(codes[kept], labels[kept]), nan=0.5)
-        scored.append(gaps(np.maximum(exact, 1 - exact), labels[kept]))
+        scored.append(gaps(np.maximum(exact, 1 - exact), followed(labels[kept])))
     total, captured = np.mean(scored, 0).tolist()
     return {"tad_infodiffusion": total, "tad_infodiffusion_captured": captured}

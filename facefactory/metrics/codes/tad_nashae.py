@@ -7,7 +7,7 @@ captured attributes, so their number stands beside it; it depends on how many di
 import numpy as np
 
 from facefactory.metrics import Array
-from facefactory.metrics.codes._attributes import binary, gaps
+from facefactory.metrics.codes._attributes import binary, followed, gaps
 from facefactory.metrics.codes._factors import needs
 
 SCORES = {"tad_nashae": "higher", "tad_nashae_captured": "higher"}
@@ -29,7 +29,7 @@ def score(codes: Array, factors: Array) -> dict[str, float]:
             above = code[:, None] >= np.linspace(code.min(), code.max(), THRESHOLDS)
             for number, label in enumerate(labels.T):
                 auroc[dimension, number] = _area(above, label)
-    total, captured = gaps(auroc, labels)
+    total, captured = gaps(auroc, followed(labels))
     return {"tad_nashae": total, "tad_nashae_captured": float(captured)}
 
 
