@@ -63,7 +63,13 @@ def whole_matrix(codes: Array, factors: Array) -> None:
     threads = max(2, torch.get_num_threads())
     start = time.perf_counter()
     used = time.process_time()
-    table = effects.table(codes, labels, schema, np.arange(len(codes)), threads=threads)
+    table = effects.table(
+        codes,
+        labels,
+        schema,
+        np.arange(len(codes)),
+        threads=threads,
+    )
     clock = time.perf_counter() - start
     used = time.process_time() - used
     shape = f"{len(codes):,} x {codes.shape[1]} x {factors.shape[1]}"
@@ -85,7 +91,12 @@ def main() -> None:
         return np.array(rows)
 
     ours, theirs, found, wanted = by_turns(lambda: auroc.score(few, factors), loop_of_aurocs)
-    say(f"AUROC, {FACES:,} x {FEW} x {LABELS}", ours, theirs, float(np.abs(found - wanted).max()))
+    say(
+        f"AUROC, {FACES:,} x {FEW} x {LABELS}",
+        ours,
+        theirs,
+        float(np.abs(found - wanted).max()),
+    )
 
     # MIG
     def loop_of_information() -> float:
@@ -100,7 +111,12 @@ def main() -> None:
     ours, theirs, found, wanted = by_turns(
         lambda: mig.score(few, factors)["mig"], loop_of_information
     )
-    say(f"MIG, {FACES:,} x {FEW} x {LABELS}", ours, theirs, abs(found - wanted))
+    say(
+        f"MIG, {FACES:,} x {FEW} x {LABELS}",
+        ours,
+        theirs,
+        abs(found - wanted),
+    )
 
     # DCI by trees
     codes, factors = planted(dci_trees.FACES, 10, 6)
@@ -122,7 +138,12 @@ def main() -> None:
 
     ours, theirs, found, wanted = by_turns(lambda: dci_trees.score(codes, factors), exact_trees)
     off = {name: abs(value - wanted[name.removesuffix("_trees")]) for name, value in found.items()}
-    say(f"DCI by trees, {len(codes):,} x 10 x 6", ours, theirs, max(off.values()))
+    say(
+        f"DCI by trees, {len(codes):,} x 10 x 6",
+        ours,
+        theirs,
+        max(off.values()),
+    )
     for name, value in found.items():
         exact = wanted[name.removesuffix("_trees")]
         print(f"    {name:26s} {value:.4f}, exact trees {exact:.4f}")

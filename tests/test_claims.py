@@ -33,9 +33,21 @@ def said(
     columns = {name: np.asarray(values, np.float64) for name, values in labels.items()}
     kinds = {name: schema.get(name, BINARY) for name in labels}
     alone = np.arange(len(codes))
-    table = effects.table(codes, columns, kinds, alone, attribute=words.attribute)
+    table = effects.table(
+        codes,
+        columns,
+        kinds,
+        alone,
+        attribute=words.attribute,
+    )
     active = [Activity(1.0, 1.0, 10.0)] * codes.shape[1]
-    return claims.claims_of("mu", table, active, words, LEAST), table
+    return claims.claims_of(
+        "mu",
+        table,
+        active,
+        words,
+        LEAST,
+    ), table
 
 
 def attributes(found: tuple[list[Claim], effects.Table]) -> list[str]:
@@ -60,14 +72,40 @@ def follower(cause: Array, phi: float, seed: int = 2) -> Array:
 
 
 def test_the_sentence_is_that_of_the_grammar() -> None:
-    contrast = Contrast("hair_color", "blond", "auroc", 0.2, 5000)
-    effect = Effect(0.93, 0.92, 0.94, 1e-12, 0.3, Estimate(0.91, 0.9, 0.92), 1e-9)
-    one = Claim("mu", 23, "controls", "hair colour", "dark", "blond", contrast, effect, True)
+    contrast = Contrast(
+        "hair_color",
+        "blond",
+        "auroc",
+        0.2,
+        5000,
+    )
+    effect = Effect(
+        0.93,
+        0.92,
+        0.94,
+        1e-12,
+        0.3,
+        Estimate(0.91, 0.9, 0.92),
+        1e-9,
+    )
+    one = Claim(
+        "mu",
+        23,
+        "controls",
+        "hair colour",
+        "dark",
+        "blond",
+        contrast,
+        effect,
+        True,
+    )
     repeated = dataclasses.replace(one, seeds=3, runs=3)
     assert repeated.words() == (
         "dim 23 = hair colour (dark → blond), AUROC .91 [.90, .92] given the rest, q = 1e-09, "
         "controls, exclusive, in 3 of 3 seeds"
     )
+
+    # of one training, where nothing was walked
     alone = dataclasses.replace(one, verdict="goes with", exclusive=False)
     assert alone.words().endswith("q = 1e-09, goes with, control not tested")
 
@@ -75,7 +113,14 @@ def test_the_sentence_is_that_of_the_grammar() -> None:
 def test_what_has_no_name_is_said_too() -> None:
     assert Claim("mu", 4, "unnamed").words() == "dim 4: unnamed, active"
     assert Claim("mu", 4, "inactive").words() == "dim 4: inactive"
-    once = Claim("mu", 4, "unnamed", unstable="glasses", seeds=1, runs=3)
+    once = Claim(
+        "mu",
+        4,
+        "unnamed",
+        unstable="glasses",
+        seeds=1,
+        runs=3,
+    )
     assert once.words() == "dim 4: unnamed, active; glasses in 1 of 3 seeds only"
 
 
@@ -98,6 +143,8 @@ def test_a_claim_is_the_same_after_it_was_written_and_read() -> None:
         reliability=estimate,
         holds=True,
     )
+
+    # of a planted dimension
     label = coins(400, 1)
     found = said(label + 0.1 * noise(400, 1), {"A": label[:, 0]})[0][0]
     whole = claims.controlled(found, control)
@@ -158,7 +205,11 @@ def test_synonyms_are_one_attribute_whose_strongest_has_the_word_for_both_ends()
 def test_what_another_label_explains_is_said_and_has_no_name() -> None:
     male = coins(5000, 1)[:, 0]
     beard = follower(male, 0.6)
-    labels = {"Male": male, "Beard": beard, "Hat": coins(5000, 1, 5)[:, 0]}
+    labels = {
+        "Male": male,
+        "Beard": beard,
+        "Hat": coins(5000, 1, 5)[:, 0],
+    }
     codes = noise(5000, 2)
     codes[:, 0] += 2 * male
     found, table = said(codes, labels, Names())
@@ -189,7 +240,14 @@ def test_two_numbers_correlated_at_08_are_told_apart() -> None:
     numbers[:, 1] = 0.8 * numbers[:, 0] + 0.6 * numbers[:, 1]
     codes = numbers + 0.5 * noise(5000, 2, 4)
     labels = {"A": numbers[:, 0], "B": numbers[:, 1]}
-    assert attributes(said(codes, labels, A=NUMBER, B=NUMBER)) == ["A", "B"]
+    assert attributes(
+        said(
+            codes,
+            labels,
+            A=NUMBER,
+            B=NUMBER,
+        )
+    ) == ["A", "B"]
 
 
 def test_labels_that_are_one_and_the_same_name_nothing_unless_they_are_synonyms() -> None:
@@ -319,6 +377,8 @@ def recovered(seeds: range) -> float:
         ]
         kinds = {name: NUMBER for name in shown if name not in {*drawn.ATTRIBUTES, *drawn.COLORED}}
         labels = {name: table[name].to_numpy(np.float64) for name in shown}
+
+        # a dimension each, in another order
         standard = [(column - column.mean()) / column.std() for column in labels.values()]
         order = np.random.default_rng(seed).permutation(len(shown))
         codes = np.stack(standard, 1)[:, order] + noise(5000, len(shown), seed)

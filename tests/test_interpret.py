@@ -116,7 +116,12 @@ def test_a_label_that_no_face_has_is_left_out_with_the_reason_and_does_not_spoil
     assert "0 people" in table.left_out["B"]
     assert table.rows[0][0].q < 0.05
     rare = np.arange(180) < 60
-    found = table_of(label[:, None], {"A": label, "B": rare}, np.arange(180), min_prevalence=0.4)
+    found = table_of(
+        label[:, None],
+        {"A": label, "B": rare},
+        np.arange(180),
+        min_prevalence=0.4,
+    )
     assert found.left_out == {"B": "33.3% of the faces are on its rarer side"}
 
 
@@ -143,7 +148,12 @@ class FakeVAE:
 
     def sample(self, z: Tensor, c: Tensor) -> Tensor:
         """The first code is the brightness, the second that of the lower half."""
-        images = (z[:, :1, None, None] / 4).repeat(1, 1, 16, 16)
+        images = (z[:, :1, None, None] / 4).repeat(
+            1,
+            1,
+            16,
+            16,
+        )
         images[:, :, 8:] += z[:, 1, None, None, None] / 8
         return images.clamp(-1, 1)
 
@@ -156,7 +166,16 @@ class FakeGAN:
     z_dim = 3
 
     def sample(self, z: Tensor, c: Tensor) -> Tensor:
-        return (z[:, :1, None, None] / 4).clamp(-1, 1).repeat(1, 1, 16, 16)
+        return (
+            (z[:, :1, None, None] / 4)
+            .clamp(-1, 1)
+            .repeat(
+                1,
+                1,
+                16,
+                16,
+            )
+        )
 
 
 class BrightnessJudge:
@@ -182,7 +201,14 @@ def words(row: dict[str, Any]) -> str:
 def interpret(model: Any, index: Index, folder: Path, **options: Any) -> dict[str, Any]:
     asked = Interpret(**{"samples": 300, **options})
     judge = BrightnessJudge(*(index.content.labels.keys() - {"Person"}))
-    found = claims.interpret(model, judge, index, asked, 0, folder)
+    found = claims.interpret(
+        model,
+        judge,
+        index,
+        asked,
+        0,
+        folder,
+    )
     assert json.loads(json.dumps(found, allow_nan=False))["labels"] == found["labels"]
     return found
 
@@ -220,7 +246,12 @@ def test_reports_list_dimensions_by_kl_or_number_with_or_without_those_that_carr
 ) -> None:
     model = FakeVAE(index)
     model.mu[:, 1] *= 2  # now the noise carries most nats
-    found = interpret(model, index, tmp_path, **options)
+    found = interpret(
+        model,
+        index,
+        tmp_path,
+        **options,
+    )
     assert found["listed"] == wanted
     assert len(found["dimensions"]) == 4  # the results keep all
     assert found["traversed"] == [number for number in (1, 0, 3, 2) if number in wanted]
@@ -229,17 +260,32 @@ def test_reports_list_dimensions_by_kl_or_number_with_or_without_those_that_carr
 def test_codes_without_a_kl_are_inactive_where_they_draw_nothing(
     index: Index, tmp_path: Path
 ) -> None:
-    found = interpret(FakeGAN(), index, tmp_path, order="kl")
+    found = interpret(
+        FakeGAN(),
+        index,
+        tmp_path,
+        order="kl",
+    )
     assert found["listed"] == [0, 1, 2]
     assert [row["levels"] for row in found["dimensions"]] == pytest.approx([32, 0, 0], abs=1)
-    found = interpret(FakeGAN(), index, tmp_path, inactive=False)
+    found = interpret(
+        FakeGAN(),
+        index,
+        tmp_path,
+        inactive=False,
+    )
     assert found["listed"] == [0]
 
 
 def test_whole_codes_are_scored_against_the_factors_that_are_asked_for(
     index: Index, tmp_path: Path
 ) -> None:
-    found = interpret(FakeVAE(index), index, tmp_path, factors=["Glasses"])["codes"]
+    found = interpret(
+        FakeVAE(index),
+        index,
+        tmp_path,
+        factors=["Glasses"],
+    )["codes"]
     assert (found["faces"], found["factors"]) == (60, ["Glasses"])
     assert found["scores"]["mig"] > 0.4  # 60 faces in 20 bins: noise tells something too
     assert found["scores"]["tad_nashae_captured"] == 1
@@ -247,7 +293,12 @@ def test_whole_codes_are_scored_against_the_factors_that_are_asked_for(
     whole = interpret(FakeVAE(index), index, tmp_path)["codes"]
     assert whole["factors"] == ["Glasses", "Beard"]  # people are no factor
     with pytest.raises(UserError, match=r"interpret.factors: no label 'glasses'.*'Glasses'"):
-        interpret(FakeVAE(index), index, tmp_path, factors=["glasses"])
+        interpret(
+            FakeVAE(index),
+            index,
+            tmp_path,
+            factors=["glasses"],
+        )
 
 
 def test_codes_do_not_depend_on_the_chunks(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,7 +312,15 @@ def test_codes_do_not_depend_on_the_chunks(index: Index, monkeypatch: pytest.Mon
         monkeypatch.setattr(loader, "CHUNK", chunk)
         found.append(
             mu.of(
-                Pixels(), Context(index, None, Interpret(), 0, ["Glasses"], ["Glasses", "Person"])
+                Pixels(),
+                Context(
+                    index,
+                    None,
+                    Interpret(),
+                    0,
+                    ["Glasses"],
+                    ["Glasses", "Person"],
+                ),
             )
         )
     np.testing.assert_array_equal(found[0].codes, found[1].codes)
@@ -271,7 +330,14 @@ def test_codes_do_not_depend_on_the_chunks(index: Index, monkeypatch: pytest.Mon
 
 def test_a_model_that_draws_nothing_is_refused(index: Index, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"draws no faces .* run="):
-        claims.interpret(BrightnessJudge(), BrightnessJudge(), index, Interpret(), 0, tmp_path)
+        claims.interpret(
+            BrightnessJudge(),
+            BrightnessJudge(),
+            index,
+            Interpret(),
+            0,
+            tmp_path,
+        )
 
 
 def test_labels_of_too_few_people_are_listed_with_the_reason(index: Index, tmp_path: Path) -> None:
@@ -285,11 +351,23 @@ def test_labels_of_too_few_people_are_listed_with_the_reason(index: Index, tmp_p
 def test_an_association_below_the_min_effect_is_not_named(index: Index, tmp_path: Path) -> None:
     model = FakeVAE(index)
     model.mu[:, 0] += 3 * torch.randn(len(model.mu), generator=torch.Generator().manual_seed(1))
-    first = interpret(model, index, tmp_path, min_effect=0.0)["dimensions"][0]
+    first = interpret(
+        model,
+        index,
+        tmp_path,
+        min_effect=0.0,
+    )["dimensions"][0]
     effect = 2 * first["effects"]["Glasses"]["low"] - 1  # the interval's end counts
     assert 0.05 < effect < 0.9
     statuses = [
-        words(interpret(model, index, tmp_path, min_effect=least)["dimensions"][0])
+        words(
+            interpret(
+                model,
+                index,
+                tmp_path,
+                min_effect=least,
+            )["dimensions"][0]
+        )
         for least in (effect - 0.01, effect + 0.01)
     ]
     assert statuses == ["goes with Glasses", "unnamed"]
@@ -310,7 +388,12 @@ def test_traversals_walk_from_minus_3_to_3_along_the_strongest_dimensions(
 ) -> None:
     model = FakeVAE(index)
     model.mu[:, 1] *= 2  # now the noise carries most nats
-    found = interpret(model, index, tmp_path, traversed=2)
+    found = interpret(
+        model,
+        index,
+        tmp_path,
+        traversed=2,
+    )
     assert found["traversed"] == [1, 0]
     sheet, *others = found["sheets"]
     assert {one["title"] for one in others} >= {"quantiles", "lowest faces", "highest faces"}
@@ -327,7 +410,12 @@ def test_traversals_walk_from_minus_3_to_3_along_the_strongest_dimensions(
 
 
 def test_a_gans_walk_starts_from_a_face_not_from_the_mean(index: Index, tmp_path: Path) -> None:
-    found = interpret(FakeGAN(), index, tmp_path, traversed=5)
+    found = interpret(
+        FakeGAN(),
+        index,
+        tmp_path,
+        traversed=5,
+    )
     assert sorted(found["traversed"]) == [0, 1, 2]  # no more than there are
     picture = np.array(Image.open(tmp_path / "traversals.png"))
     assert picture.shape == (3 * 16, 9 * 16)
@@ -358,6 +446,11 @@ def test_a_set_without_scorable_labels_still_has_walks_and_activity(
 
 def test_a_collapsed_generator_has_no_effects(index: Index, tmp_path: Path) -> None:
     model = FakeGAN()
-    model.sample = lambda z, c: torch.zeros(len(z), 1, 16, 16)  # type: ignore[method-assign]
+    model.sample = lambda z, c: torch.zeros(
+        len(z),
+        1,
+        16,
+        16,
+    )  # type: ignore[method-assign]
     found = interpret(model, index, tmp_path)
     assert [words(row) for row in found["dimensions"]] == ["inactive"] * 3
