@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.optimize
 import yaml
 from pydantic import TypeAdapter
 
@@ -18,6 +19,7 @@ from facefactory.interpret import claims, effects, names, stability
 from facefactory.interpret.claims import Activity
 from facefactory.interpret.names import Names
 from facefactory.metrics import Array
+from facefactory.metrics.codes import dci, mig
 from facefactory.results import Claim, Contrast, Control, Effect, Estimate
 
 BINARY = Label("binary", ("0", "1"))
@@ -260,6 +262,65 @@ def test_labels_that_are_one_and_the_same_name_nothing_unless_they_are_synonyms(
     assert attributes(said(codes, {"A": label, "B": label}, synonyms)) == ["hat"]
 
 
+# -- where figures of whole codes mislead (Joshi et al., arXiv 2602.24278): what is said there -------
+
+
+def mean_best_correlation(codes: Array, factors: Array) -> float:
+    """MCC: each factor's correlation with the dimension that is paired with it."""
+    count = factors.shape[1]
+    whole = np.abs(np.corrcoef(factors, codes, rowvar=False))[:count, count:]
+    rows, columns = scipy.optimize.linear_sum_assignment(-whole)
+    return float(whole[rows, columns].mean())
+
+
+def test_a_factor_that_follows_another_has_a_correlation_and_no_name() -> None:
+    first = noise(4000, 1)[:, 0]
+    second = 0.9 * first + 0.19**0.5 * noise(4000, 1, 2)[:, 0]
+    factors = np.stack([first, second], 1)
+    codes = first[:, None] + 0.1 * noise(4000, 2, 3)  # the second factor is in neither dimension
+    assert mean_best_correlation(codes, factors) > 0.9
+    found = said(codes, {"A": first, "B": second}, A=NUMBER, B=NUMBER)
+    assert attributes(found) == ["A", "A"]
+    assert not any(one.exclusive for one in found[0])
+
+
+def test_a_mixture_is_predicted_in_full_and_nothing_of_it_is_exclusive() -> None:
+    factors = noise(4000, 2)
+    codes = factors @ np.array([[1, 1], [1, -1]]) / 2**0.5
+    assert dci.score(codes, factors)["informativeness"] > 0.99
+    labels = {"A": factors[:, 0], "B": factors[:, 1]}
+    found, table = said(codes, labels, A=NUMBER, B=NUMBER)
+    assert not any(one.exclusive for one in found)
+    sizes = [abs(effect.value) for row in table.rows for effect in row]
+    assert max(sizes) < 0.75
+
+
+def test_many_dimensions_of_few_faces_correlate_by_chance_and_have_no_name() -> None:
+    factors = noise(60, 3)
+    codes = noise(60, 200, 5)
+    assert mean_best_correlation(codes, factors) > 0.3
+    labels = dict(zip("ABC", factors.T, strict=True))
+    assert set(attributes(said(codes, labels, A=NUMBER, B=NUMBER, C=NUMBER))) == {""}
+
+
+def test_a_factor_in_two_dimensions_has_no_gap_and_both_have_its_name() -> None:
+    label = coins(4000, 1)
+    codes = np.hstack([label, label]) + 0.1 * noise(4000, 2)
+    assert mig.score(codes, label)["mig"] < 0.05
+    found = said(codes, {"A": label[:, 0], "B": coins(4000, 1, 4)[:, 0]})
+    assert attributes(found) == ["A", "A"]
+    assert not any(one.exclusive for one in found[0])
+
+
+def test_a_code_that_folds_a_factor_has_no_name_though_it_tells_of_it_in_nats() -> None:
+    """What ranks do not see, mutual information does; a name needs a direction."""
+    factor = noise(4000, 1)
+    found, table = said(np.abs(factor), {"A": factor[:, 0]}, A=NUMBER)
+    assert found[0].verdict == "unnamed"
+    assert abs(table.rows[0][0].value) < 0.05
+    assert table.rows[0][0].nats > 0.5
+
+
 # -- other trainings -----------------------------------------------------------------------
 
 
@@ -299,6 +360,16 @@ def test_a_name_is_said_if_two_of_three_trainings_have_a_dimension_like_it() -> 
         "dim 2: unnamed, active",
     ]
     assert stability.agreed(found, table, {}) == found
+
+
+def test_the_matrix_does_not_depend_on_threads() -> None:
+    labels = coins(500, 3)
+    kinds = {"0": BINARY, "1": BINARY, "2": BINARY}
+    columns = {str(number): column for number, column in enumerate(labels.T)}
+    codes = labels[:, :1] + noise(500, 5)
+    alone = np.arange(500)
+    one, two = (effects.table(codes, columns, kinds, alone, threads=count) for count in (1, 2))
+    assert one == two
 
 
 def test_dimensions_are_matched_one_to_one_whatever_their_sign() -> None:

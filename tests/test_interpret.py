@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from facefactory import UserError
+from facefactory import UserError, rundir, stages
 from facefactory.data.sets import loader
 from facefactory.data.sets.index import Index
 from facefactory.data.sets.loader import Shards
@@ -21,6 +21,9 @@ from facefactory.facts import Label
 from facefactory.interpret import Context, Interpret, claims, effects
 from facefactory.interpret.effects import Table
 from facefactory.interpret.spaces import mu
+from facefactory.run import Paths, Run
+from facefactory.rundir import RunDir
+from facefactory.stages import Plan
 
 PEOPLE = np.repeat(np.arange(30), 6)
 
@@ -454,3 +457,23 @@ def test_a_collapsed_generator_has_no_effects(index: Index, tmp_path: Path) -> N
     )  # type: ignore[method-assign]
     found = interpret(model, index, tmp_path)
     assert [words(row) for row in found["dimensions"]] == ["inactive"] * 3
+
+
+def test_runs_that_are_none_or_have_no_claims_are_refused_before_anything_starts(
+    tmp_path: Path,
+) -> None:
+    stage = stages.of("interpret")
+    plan = Plan(("interpret",), None, None)
+    own = RunDir(tmp_path / "own")
+    run = replace(Run(), paths=Paths(str(tmp_path)), interpret=Interpret(runs=["scond"]))
+    (tmp_path / "second").mkdir()
+    (tmp_path / "second" / "config.yaml").write_text("seed: 1")
+    with pytest.raises(UserError, match=r"scond is no run folder.*second"):
+        stage.check(run, own, plan)
+
+    # one that was not interpreted
+    other = replace(run, interpret=Interpret(runs=["second"]))
+    with pytest.raises(UserError, match=r"second has no claims yet; .*run=second"):
+        stage.check(other, own, plan)
+    rundir.write_json(tmp_path / "second" / "interpret" / "results.json", {"claims": [1]})
+    stage.check(other, own, plan)

@@ -21,12 +21,13 @@ def score(codes: Array, labels: Array) -> Array:
     # labels that the same faces have go together
     for members in alike.values():
         faces = known[:, members[0]]
-        cases = labels[faces][:, members]
+        cases = labels if known.all() else labels[faces][:, members]
+        there = codes if known.all() else codes[faces]
         ones = cases.sum(0)
         pairs = ones * (len(cases) - ones)
         for start in range(0, codes.shape[1], TOGETHER):
             part = slice(start, start + TOGETHER)
-            ranks = np.stack([midranks(code) for code in codes[faces, part].T])
+            ranks = np.stack([midranks(code) for code in there[:, part].T])
             wins = ranks @ cases - ones * (ones + 1) / 2
             found[part, members] = wins / np.where(pairs > 0, pairs, np.nan)
     return found
