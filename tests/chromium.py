@@ -21,7 +21,7 @@ FLAGS = (
     "--remote-debugging-pipe",
     "--no-first-run",
 )
-WAIT_S = 60.0
+WAIT_S = 180.0
 
 
 class Page:

@@ -310,6 +310,25 @@ def test_a_click_on_the_matrix_shows_the_dimension(chrome: Page, tmp_path: Path)
     assert_quiet(page)
 
 
+def test_several_spaces_are_told_apart(chrome: Page, tmp_path: Path) -> None:
+    folder = put_results(tmp_path)
+    results = read_json(folder / "results.json")
+    other = json.loads(
+        json.dumps(results["spaces"]["mu"]).replace('"space": "mu"', '"space": "w"')
+    )
+    write_json(folder / "results.json", {**results, "spaces": {**results["spaces"], "w": other}})
+    page = opened(chrome, folder)
+    assert sorted(shown(page)) == sorted([*range(5), *range(5)])
+    chosen(page, "space-filter", "w")
+    assert shown(page) == [0, 1, 3, 2, 4]
+    clicked(page, "tr[data-space=w] button.claim")
+    assert brightness(page)
+    assert page.ask("document.getElementById('sentence').textContent").startswith("w dim 0 = hair")
+    titles = page.ask("[...document.querySelectorAll('.heatmap')].map(map => map.dataset.name)")
+    assert titles == ["effects of mu", "effects of w", "labels of mu", "labels of w"]
+    assert_quiet(page)
+
+
 CASES: dict[str, dict[str, Any]] = {
     "no labels": {"sizes": [()] * 3, "contrasts": []},
     "no claims": {"claims": []},

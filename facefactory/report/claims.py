@@ -62,6 +62,10 @@ class Latent:
         found = [claim for space in self.spaces.values() for claim in space.claims]
         return sorted(found, key=lambda claim: (ORDER.index(claim.verdict), -strength(claim)))
 
+    def said(self, claim: Claim) -> str:
+        """A claim in words, with its space where there are several."""
+        return f"{claim.space} {claim.words()}" if len(self.spaces) > 1 else claim.words()
+
 
 @cache
 def adapter() -> TypeAdapter[Latent]:
@@ -97,7 +101,7 @@ def sentences(latent: Latent) -> list[str]:
     dimensions = (
         "1 latent dimension" if counts.total() == 1 else f"{counts.total()} latent dimensions"
     )
-    named = [claim.words() for claim in latent.claims if claim.attribute]
+    named = [latent.said(claim) for claim in latent.claims if claim.attribute]
     total = (
         f"{dimensions}: {', '.join(parts)}." if parts else "Nothing is known of its dimensions."
     )

@@ -31,8 +31,8 @@ def claims(here: Latent, there: Latent) -> dict[str, Any]:
     for attribute in dict.fromkeys([*ours, *theirs]):
         one = ours.get(attribute)
         other = theirs.get(attribute)
-        here_words = one.words() if one else ""
-        there_words = other.words() if other else ""
+        here_words = here.said(one) if one else ""
+        there_words = there.said(other) if other else ""
         pairs.append(Pair(attribute, here_words, there_words, _apart(one, other)))
 
     # all dimensions together

@@ -199,7 +199,9 @@ def views_of(latent: Latent, sprites: dict[str, list[Sprite]]) -> list[View]:
     for claim in latent.claims:
         own = [sprite for sprite in sprites[claim.space] if sprite.block == claim.dimension]
         title = f"{claim.space} {claim.dimension}" if several else f"dim {claim.dimension}"
-        views.append(_view(f"{title}: {claim.attribute or claim.verdict}", claim.words(), own))
+        views.append(
+            _view(f"{title}: {claim.attribute or claim.verdict}", latent.said(claim), own)
+        )
 
     # the way between two classes, or dimensions that nothing was held against
     claimed = {(claim.space, claim.dimension) for claim in latent.claims}

@@ -35,13 +35,15 @@
   }
 
   function filter() {
-    const [verdict, label] = [byId("verdict-filter").value, byId("label-filter").value];
+    const [verdict, space, label] =
+      ["verdict", "space", "label"].map((name) => byId(`${name}-filter`).value);
     const words = byId("text-filter").value.toLowerCase().split(/\s+/).filter(Boolean);
     let shown = 0;
     for (const row of rows) {
       const text = row.dataset.text;
       const labels = row.dataset.labels.split("\n");
       const fits = (!verdict || row.dataset.verdict === verdict) &&
+        (!space || row.dataset.space === space) &&
         (!label || labels.includes(label)) && words.every((word) => text.includes(word));
       row.hidden = !fits;
       shown += fits;
@@ -60,7 +62,7 @@
       const [key, way] = event.target.value.split(" ");
       if (key) sort(key, way === "down");
     });
-    for (const id of ["verdict-filter", "label-filter"]) byId(id).addEventListener("change", filter);
+    for (const id of ["verdict-filter", "space-filter", "label-filter"]) byId(id).addEventListener("change", filter);
     byId("text-filter").addEventListener("input", filter);
     table.tBodies[0].addEventListener("click", (event) => {
       const row = event.target.closest("tr");
