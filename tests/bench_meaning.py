@@ -95,7 +95,7 @@ def main() -> None:
         f"AUROC, {FACES:,} x {DIMENSIONS} x {LABELS}",
         ours,
         theirs * DIMENSIONS / FEW,
-        float(np.abs(found - wanted).max()),
+        float(np.abs(found[:FEW] - wanted).max()),
     )
 
     # MIG
