@@ -462,6 +462,8 @@ def test_pictures_that_do_not_fit_are_made_smaller_then_left_out_and_it_is_said(
     monkeypatch.setattr(sheets, "ROOM", sum(len(one.src) for one in sprites) // 3)
     fewer, words = sheets.embedded(tmp_path, [sheet])
     assert "quality 90" not in words
+    monkeypatch.setattr(sheets, "ROOM", 2 * sheets.ROOM)
+    assert sheets.embedded(tmp_path, [sheet], spaces=2)[1] == words
     monkeypatch.setattr(sheets, "ROOM", len(fewer[0].src) // 2)
     fewer, words = sheets.embedded(tmp_path, [sheet])
     assert len(fewer) < 2 and "room for" in words

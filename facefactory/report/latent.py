@@ -126,7 +126,7 @@ def page_of(latent: Latent, folder: Path, name: str) -> str:
     sprites = {}
     notes = []
     for title, space in latent.spaces.items():
-        sprites[title], note = sheets.embedded(folder, space.sheets)
+        sprites[title], note = sheets.embedded(folder, space.sheets, len(latent.spaces))
         notes.append(note)
     views = views_of(latent, sprites)
     places = {(claim.space, claim.dimension): place for place, claim in enumerate(latent.claims)}

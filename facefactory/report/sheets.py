@@ -28,9 +28,10 @@ class Sprite:
     walks: bool
 
 
-def embedded(folder: Path, wanted: Sequence[Sheet]) -> tuple[list[Sprite], str]:
+def embedded(folder: Path, wanted: Sequence[Sheet], spaces: int = 1) -> tuple[list[Sprite], str]:
     """All blocks of the sheets in a folder, and what a reader must know of them.
 
+    `spaces`: how many share the room of the page; these sheets are of one.
     Sheets whose file is missing or no picture are left out, and named.
     """
     blocks = []
@@ -46,10 +47,10 @@ def embedded(folder: Path, wanted: Sequence[Sheet]) -> tuple[list[Sprite], str]:
     coded: list[bytes] = []
     for quality in QUALITIES:
         coded = [_webp(tiles, quality) for _, _, tiles in blocks]
-        if sum(map(len, coded)) <= ROOM:
+        if sum(map(len, coded)) <= ROOM // spaces:
             break
     sprites = []
-    room = ROOM
+    room = ROOM // spaces
     for (sheet, block, tiles), content in zip(blocks, coded, strict=True):
         room -= len(content)
         if room < 0:
