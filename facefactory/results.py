@@ -187,12 +187,13 @@ class Control:
     judged_high: list[float]
     slope: Estimate  # of the judge's answer, a deviation
     embedded: Estimate | None  # the same of an answer fitted to another network's features
-    composition: float  # what coding a face anew does to it (2403.20287)
-    effectiveness: float  # share of faces whose answer becomes what the walk goes to
-    minimality: float  # largest side effect on another label, as a share of the effect on this one
-    identity: float  # how much features stay themselves, as the cosine between the walk's ends
+    # the four of arXiv 2403.20287, as defined here
+    composition: float  # mean difference of pixels, 0…1, of faces that are only coded and drawn
+    effectiveness: float  # share of faces whose answer is what the walk went to, mean of its ends
+    minimality: float  # largest side effect on another attribute, as a share of the effect on this
+    identity: float  # of features at the walk's ends: 1 = as they were, 0 = as another face's
     others: dict[str, Estimate]  # slopes of the judge's answer to the other contrasts
-    reliability: Estimate | None  # AUROC of the judge for this label on real faces held out
+    reliability: Estimate | None  # AUROC or Spearman of the judge on held-out faces
     holds: bool  # whether that is control: monotone, clear of 0, and minimal
     absent: str = ""  # why it is not, or cannot be told
 

@@ -159,7 +159,7 @@ def test_side_effects_on_other_labels_are_no_control() -> None:
         ({"trust": [None, sure(), sure()]}, "cannot tell it on held-out faces"),
         (
             {"ask": lambda images: np.abs(ask(images) - 0.5)},
-            "up and down|sees no change|less than",
+            "up and down|sees no change",
         ),
         ({"ask": lambda images: ask(images) / 100}, "less than 0.5 deviations"),
     ],
@@ -183,6 +183,20 @@ def test_the_other_network_has_to_see_it_too_where_it_can() -> None:
     (found,) = walked(cell(3), told=witnesses_of(network=None))
     assert found.holds
     assert found.embedded is None
+
+
+def test_a_side_effect_that_the_judge_alone_sees_is_its_own_error() -> None:
+    def confuses(images: Tensor) -> Array:
+        answers = ask(images)
+        answers[:, 1] = answers[:, 0]
+        return answers
+
+    judge = witness("judge", ask=confuses)
+    (found,) = walked(cell(3), told=witnesses_of(judge=judge))
+    assert found.holds
+    assert found.others["Left"].value > 0.1
+    (found,) = walked(cell(3), told=witnesses_of(judge=judge, network=None))
+    assert found.absent == "Left changes 100% as much"
 
 
 def test_a_walk_the_other_way_than_the_codes_is_no_control() -> None:

@@ -21,6 +21,7 @@ from facefactory.facts import Label
 from facefactory.interpret import Context, Interpret, claims, effects
 from facefactory.interpret.effects import Table
 from facefactory.interpret.spaces import mu
+from facefactory.interpret.witnesses import Witnesses
 from facefactory.run import Paths, Run
 from facefactory.rundir import RunDir
 from facefactory.stages import Plan
@@ -376,10 +377,21 @@ def test_an_association_below_the_min_effect_is_not_named(index: Index, tmp_path
     assert statuses == ["goes with Glasses", "unnamed"]
 
 
-def test_a_gan_is_named_by_what_the_judge_sees(index: Index, tmp_path: Path) -> None:
+def test_a_gan_is_not_named_by_a_judge_that_cannot_tell(index: Index, tmp_path: Path) -> None:
+    found = interpret(FakeGAN(), index, tmp_path)
+    first = found["dimensions"][0]
+    assert words(first) == "unnamed"
+    assert first["effects"]["Glasses"]["value"] > 0.99
+    assert found["claims"][0]["control"] is None
+
+
+def test_a_gan_is_named_by_what_the_judge_sees(
+    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Witnesses, "trusts", lambda *of: True)
     found = interpret(FakeGAN(), index, tmp_path)
     first, *others = found["dimensions"]
-    assert words(first) == "goes with Glasses"
+    assert words(first) == "controls Glasses"
     assert first["effects"]["Glasses"]["value"] > 0.99
     assert [words(row) for row in others] == ["inactive"] * 2  # they draw nothing
     assert all(row["kl_nats"] is None for row in found["dimensions"])

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from facefactory import UserError
 from facefactory.data.sets.index import Index
-from facefactory.interpret import Interpret, shares
+from facefactory.facts import Label
+from facefactory.interpret import Interpret, combinations_of, shares
 
 
 def test_two_classes_are_corrected_as_rogan_and_gladen_do() -> None:
@@ -126,6 +127,9 @@ def test_shares_stand_beside_those_of_the_training_set(index: Index) -> None:
 def test_combinations_of_what_has_no_classes_are_refused(index: Index) -> None:
     schema = index.content.labels
     with pytest.raises(UserError, match=r"no label with classes 'glasses'.*'Glasses'"):
-        shares.wanted(schema, Interpret(joint=["glasses", "Beard"]))
+        combinations_of(schema, Interpret(joint=["glasses", "Beard"]))
+    many = {str(number): Label("categorical", tuple("abcdefgh")) for number in range(3)}
+    with pytest.raises(UserError, match=r"512 combinations of classes; at most 200"):
+        combinations_of(many, Interpret(joint=list(many)))
     with pytest.raises(UserError, match="no label with classes 'Person'"):
-        shares.wanted(schema, Interpret(joint=["Person"]))
+        combinations_of(schema, Interpret(joint=["Person"]))

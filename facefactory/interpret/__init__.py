@@ -5,11 +5,12 @@ This file is torch-free: it holds the section of the config tree, and the contra
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from facefactory import registry
+from facefactory import UserError, registry
 from facefactory.config import key
 from facefactory.facts import Label
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
     from facefactory.data.sets.index import Index
     from facefactory.metrics import Array
+
+MOST_CELLS = 200  # of a table of several labels
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,25 @@ def factors_of(schema: Mapping[str, Label], options: Interpret) -> list[str]:
     return options.factors or [name for name, label in schema.items() if label.kind != "identity"]
 
 
+def combinations_of(schema: Mapping[str, Label], options: Interpret) -> list[tuple[str, ...]]:
+    """Labels whose classes are counted among drawn faces: each alone, and the combination that is asked for.
+
+    UserError: one that is asked for has no classes or names people, or there are too many combinations.
+    """
+    alone = [name for name, one in schema.items() if one.classes and one.kind != "identity"]
+    for name in options.joint:
+        if name not in alone:
+            raise registry.unknown(f"interpret.joint: no label with classes {name!r}", name, alone)
+    cells = math.prod(len(schema[name].classes) for name in options.joint)
+    if cells > MOST_CELLS:
+        raise UserError(
+            f"interpret.joint={options.joint} has {cells} combinations of classes; at most {MOST_CELLS} are counted: "
+            "give fewer labels."
+        )
+    together = [tuple(options.joint)] if len(options.joint) > 1 else []
+    return [(name,) for name in alone] + together
+
+
 @dataclass(frozen=True)
 class Context:
     """What a space is looked at with."""
@@ -78,6 +100,7 @@ class Context:
     seed: int
     labels: list[str]  # those with two classes and enough people
     factors: list[str]  # those that whole codes are held against
+    witnesses: Any = None  # `witnesses.Witnesses`, who are asked for numbers; None: nobody
 
 
 @dataclass(frozen=True)
@@ -99,3 +122,4 @@ class Space:
     # rows -> the faces that they are the codes of, [n, H, W, C] uint8
     faces: Callable[[npt.NDArray[np.int64]], Tensor]
     decode: Callable[[Tensor], Tensor]  # codes [n, D] -> images [n, C, H, W] in -1…1
+    judged: bool = False  # whether labels are answers, and no better than who gives them

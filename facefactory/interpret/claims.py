@@ -36,6 +36,7 @@ from facefactory.interpret import (
 from facefactory.interpret.control import Cell
 from facefactory.interpret.effects import MOST_Q, Table
 from facefactory.interpret.names import Names
+from facefactory.interpret.witnesses import Witnesses
 from facefactory.metrics import Array
 from facefactory.results import Claim, Contrast, Control, Dimension, Effect, Sheet, Verdict
 
@@ -169,26 +170,29 @@ def _strength(cell: tuple[Contrast, Effect]) -> float:
 
 
 def walked(
-    claims: Sequence[Claim],
-    space: Space,
-    known: Names,
-    index: Index,
-    judge: Any,
-    network: Extractor | None,
+    claims: Sequence[Claim], space: Space, known: Names, asked: Witnesses | None
 ) -> list[Claim]:
-    """Claims with a name, each with what the judge and the other network say of walks along its dimension."""
+    """Claims with a name, each with what those who are asked say of walks along its dimension.
+
+    Where labels are the judge's own answers, one that it cannot tell on held-out faces names nothing.
+    """
     cells = [
         Cell(one.dimension, one.contrast, one.effect)
         for one in claims
         if one.attribute and one.contrast and one.effect
     ]
-    if not cells:
+    if not cells or asked is None:
         return list(claims)
-    contrasts = list(dict.fromkeys(cell.contrast for cell in cells))
-    asked = witnesses.called(index, judge, contrasts, network)
-    attributes = {contrast.name: known.attribute(contrast.label) for contrast in contrasts}
+    attributes = {contrast.name: known.attribute(contrast.label) for contrast in asked.contrasts}
     controls = {one.dimension: one for one in control.controls(space, cells, asked, attributes)}
-    return [controlled(one, controls.get(one.dimension)) for one in claims]
+    found = []
+    for one in claims:
+        shown = controls.get(one.dimension)
+        if shown is not None and space.judged and shown.absent == control.CANNOT_TELL:
+            found.append(Claim(one.space, one.dimension, "unnamed"))
+        else:
+            found.append(controlled(one, shown))
+    return found
 
 
 def controlled(one: Claim, shown: Control | None) -> Claim:
@@ -327,7 +331,10 @@ def interpret(
     contrasts, not_scored = effects.columns(of_set, schema, groups, options.min_prevalence)
     labels = list(dict.fromkeys(column.contrast.label for column in contrasts))
     factors = factors_of(schema, options)
-    context = Context(index, judge, options, seed, labels, factors)
+    asked = None
+    if contrasts:
+        asked = witnesses.called(index, judge, [one.contrast for one in contrasts], network)
+    context = Context(index, judge, options, seed, labels, factors, asked)
 
     found: dict[str, dict[str, Any]] = {}
     for name in chosen:
@@ -345,7 +352,7 @@ def interpret(
         active = activities(space)
         claims = claims_of(name, table, active, known, options.min_effect)
         claims = stability.agreed(claims, table, others or {})
-        claims = walked(claims, space, known, index, judge, network)
+        claims = walked(claims, space, known, asked)
         rows = dimensions(table, active, claims, options.min_effect)
 
         # the strongest are shown

@@ -29,6 +29,7 @@ DOSES = np.linspace(-3, 3, 9)  # standard deviations
 FACES = 64  # that walk
 # From one end to the other, in standard deviations of the answers to real faces
 LEAST_CHANGE = 0.5
+CANNOT_TELL = "the judge cannot tell it on held-out faces"
 MOST_BESIDE = 0.5  # of the change in the contrast, that others may show
 
 
@@ -169,6 +170,23 @@ def slopes(answers: Array, groups: Ids) -> list[Estimate]:
     return [Estimate(*map(float, row)) for row in zip(mean, low, high, strict=True)]
 
 
+def changes(walk: Walk, witnesses: Witnesses, people: Ids) -> list[float]:
+    """How much contrasts change a deviation, in standard deviations of the answers to real faces [K].
+
+    Where both witnesses can be trusted it is the smaller of what the two see, and nothing where they see opposites: a judge
+    that takes dark skin for a beard is found out by the other one.
+    """
+    judged = [one.value for one in slopes(walk.judge, people)] / witnesses.judge.spread
+    network = witnesses.network
+    if walk.network is None or network is None:
+        return np.abs(judged).tolist()
+    embedded = [one.value for one in slopes(walk.network, people)] / network.spread
+    both = np.where(judged * embedded > 0, np.minimum(np.abs(judged), np.abs(embedded)), 0.0)
+    trusted = [witnesses.trusts(network, place) for place in range(len(judged))]
+    found: list[float] = np.where(trusted, both, np.abs(judged)).tolist()
+    return found
+
+
 def _clear(slope: Estimate) -> bool:
     return slope.low > 0 or slope.high < 0
 
@@ -186,18 +204,20 @@ def _control(cell: Cell, walk: Walk, base: _Base, attributes: Mapping[str, str])
     if walk.network is not None and witnesses.network is not None:
         embedded = slopes(walk.network, base.people)[number]
 
-    # what else changes, in deviations of the answers to real faces
+    # the largest change in any contrast of this attribute, and of others
     own = attributes.get(cell.contrast.name, cell.contrast.label)
-    others = {
-        name: judged[place]
-        for place, name in enumerate(names)
-        if attributes.get(name, witnesses.contrasts[place].label) != own
-        and witnesses.trusts(judge, place)
-    }
-    change = abs(slope.value) / judge.spread[number]
-    beside = {
-        name: abs(one.value) / judge.spread[names.index(name)] for name, one in others.items()
-    }
+    changed = changes(walk, witnesses, base.people)
+    mine = [0.0]
+    beside = {}
+    for place, contrast in enumerate(witnesses.contrasts):
+        if not witnesses.trusts(judge, place):
+            continue
+        if attributes.get(contrast.name, contrast.label) == own:
+            mine.append(changed[place])
+        else:
+            beside[contrast.name] = changed[place]
+    others = {name: judged[names.index(name)] for name in beside}
+    change = max(mine)
     most = max(beside, key=lambda name: beside[name], default="")
     minimality = beside[most] / change if most and change else 0.0
 
@@ -251,12 +271,8 @@ class _Told(NamedTuple):
 
         # by the judge
         checks: list[tuple[bool, str]] = [
-            (witnesses.trusts(judge, number), "the judge cannot tell it on held-out faces"),
+            (witnesses.trusts(judge, number), CANNOT_TELL),
             (_clear(self.slope), "the judge sees no change"),
-            (
-                bool(self.change * np.ptp(DOSES) >= LEAST_CHANGE),
-                f"the judge's answer moves by less than {LEAST_CHANGE:g} deviations",
-            ),
             (
                 abs(rank_correlation(self.curve.tolist())) >= SEEN,
                 "the judge's answer goes up and down",
@@ -274,11 +290,15 @@ class _Told(NamedTuple):
                 (_clear(self.embedded) and bool(same), "the other network does not see it")
             )
 
-        # and little else
-        checks.append(
+        # by enough, and little else
+        checks += [
+            (
+                bool(self.change * np.ptp(DOSES) >= LEAST_CHANGE),
+                f"answers move by less than {LEAST_CHANGE:g} deviations",
+            ),
             (
                 self.minimality < MOST_BESIDE,
                 f"{self.most} changes {self.minimality:.0%} as much",
-            )
-        )
+            ),
+        ]
         return next((words for holds, words in checks if not holds), "")

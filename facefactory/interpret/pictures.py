@@ -44,40 +44,37 @@ def written(
     """
     sheets = []
 
-    def keep(
-        images: Tensor,
-        title: str,
-        blocks: list[int | str],
-        lines: int,
-        columns: list[str],
-        walks: bool,
-    ) -> None:
-        file = f"{title.replace(' ', '-')}{suffix}.png"
-        pixels.write(pixels.grid(images, len(columns)), folder / file)
-        sheets.append(Sheet(file, title, blocks, lines, columns, walks))
+    def keep(images: Tensor, sheet: Sheet) -> None:
+        pixels.write(pixels.grid(images, len(sheet.columns)), folder / sheet.file)
+        sheets.append(sheet)
 
+    # of each dimension
     blocks: list[int | str] = [*dimensions]
     if blocks:
         drawn = walks(space, dimensions)
-        keep(drawn, "quantiles", blocks, LINES, [f"quantile {one:g}" for one in QUANTILES], True)
+        steps = [f"quantile {one:g}" for one in QUANTILES]
+        file = f"quantiles{suffix}.png"
+        keep(drawn, Sheet(file, "quantiles", blocks, LINES, steps, walks=True))
+
+        between_them = [" to ".join(steps[step] for step in CHANGED)]
+        file = f"difference{suffix}.png"
         heat = differences(drawn, len(blocks))
-        keep(
-            heat,
-            "difference",
-            blocks,
-            1,
-            [f"quantiles {QUANTILES[1]:g} and {QUANTILES[-2]:g}"],
-            False,
-        )
-        for title, rows in zip(
-            ("lowest faces", "highest faces"), ends(space, dimensions), strict=True
-        ):
-            columns = [f"number {number + 1}" for number in range(rows.shape[1])]
-            keep(space.faces(rows.ravel()), title, blocks, 1, columns, False)
+        keep(heat, Sheet(file, "difference", blocks, 1, between_them, walks=False))
+
+        for end, rows in zip(("lowest", "highest"), ends(space, dimensions), strict=True):
+            places = [f"number {place + 1}" for place in range(rows.shape[1])]
+            faces = space.faces(rows.ravel())
+            file = f"{end}{suffix}.png"
+            keep(faces, Sheet(file, f"{end} faces", blocks, 1, places, walks=False))
+
+    # between classes
     ways = arithmetic(space, between)
     if ways:
-        columns = [f"{step / (STEPS - 1):.0%}" for step in range(STEPS)]
-        keep(torch.cat(list(ways.values())), "between", [*ways], LINES, columns, True)
+        steps = [f"{step / (STEPS - 1):.0%} of the way" for step in range(STEPS)]
+        file = f"between{suffix}.png"
+        keep(
+            torch.cat([*ways.values()]), Sheet(file, "between", [*ways], LINES, steps, walks=True)
+        )
     return sheets
 
 

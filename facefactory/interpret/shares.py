@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from facefactory import UserError, conditions, registry
+from facefactory import conditions
 from facefactory.data.sets import pixels
 from facefactory.data.sets.index import Index
 from facefactory.data.sets.labels import LEAST_PEOPLE, people
@@ -23,14 +23,13 @@ from facefactory.data.sets.loader import CHUNK, Shards
 from facefactory.data.sets.order import Ids
 from facefactory.draws import normal
 from facefactory.evaluation import features
-from facefactory.interpret import Interpret
+from facefactory.interpret import Interpret, combinations_of
 from facefactory.metrics import Array
 from facefactory.results import Estimate, Share, Shares
 
 TRIED = 5000  # held-out faces that confusion is counted on
 RESAMPLES = 500
 TELLS = 0.3  # least singular value of a confusion matrix that is turned round: 1 = no errors, 0 = guessing
-MOST = 200  # cells of a table of several labels
 
 
 @dataclass(frozen=True)
@@ -123,24 +122,6 @@ def estimated(
 # -- a model's -------------------------------------------------------------------------
 
 
-def wanted(schema: Any, options: Interpret) -> list[tuple[str, ...]]:
-    """Each label with classes that are no people, and the combination that is asked for.
-
-    UserError: one that is asked for has no classes, or there are too many combinations.
-    """
-    alone = [name for name, one in schema.items() if one.classes and one.kind != "identity"]
-    for name in options.joint:
-        if name not in alone:
-            raise registry.unknown(f"interpret.joint: no label with classes {name!r}", name, alone)
-    cells = int(np.prod([len(schema[name].classes) for name in options.joint]))
-    if cells > MOST:
-        raise UserError(
-            f"interpret.joint={options.joint} has {cells} combinations of classes; {MOST} are possible: give fewer labels."
-        )
-    together = [tuple(options.joint)] if len(options.joint) > 1 else []
-    return [(name,) for name in alone] + together
-
-
 def of(model: Any, judge: Any, index: Index, options: Interpret, seed: int) -> list[Shares]:
     """Shares among `options.samples` faces that a model draws, beside those of the training set; [] if it draws none."""
     if not hasattr(model, "sample"):
@@ -163,7 +144,7 @@ def of(model: Any, judge: Any, index: Index, options: Interpret, seed: int) -> l
             confusions[name] = confused(true, values.argmax(1).numpy(), groups, values.shape[1])
 
     found = []
-    for labels in wanted(schema, options):
+    for labels in combinations_of(schema, options):
         present = [name for name in labels if name in verdicts]
         if len(present) < len(labels):
             continue

@@ -1,7 +1,7 @@
 """Who is asked what a face shows: the set's judge, and answers read off the features of another network.
 
 Both answer every contrast, and what an answer is worth is measured on real faces that neither was fitted to. For labels with
-classes the judge gives the chance of the class. For labels that are numbers, and for all labels where the other network is
+classes the judge gives the chance of the class, for those with an order the class that it expects. For labels that are numbers, and for all labels where the other network is
 asked, the answer is a linear one of the features ("linear probe": Alain & Bengio 2016): ridge regression on at most 2,000
 faces of the train split, of 0 / 1 or of the number.
 """
@@ -22,7 +22,7 @@ from facefactory.data.sets.labels import LEAST_PEOPLE, people
 from facefactory.data.sets.loader import Shards
 from facefactory.evaluation import extractors, features
 from facefactory.evaluation.extractors import Extractor
-from facefactory.metrics import Array, auroc, intervals
+from facefactory.metrics import Array, delong, spearman
 from facefactory.results import Contrast, Estimate
 
 FITTED = 2000  # real faces that linear answers are fitted to
@@ -66,11 +66,11 @@ def truth(contrast: Contrast, labels: Array, classes: Sequence[str]) -> Array:
         labels: [N] class numbers (below 0 or NaN = missing), or numbers (NaN = missing).
         classes: of the label, none if it is numbers.
     """
-    if not classes:
-        return labels.astype(np.float64)
-    asked = code_of(contrast, classes)
-    known = np.isfinite(labels) & (labels >= 0)
-    return np.where(known, labels == asked, np.nan)
+    known = np.isfinite(labels) & ((labels >= 0) | (not classes))
+    asked = labels
+    if contrast.measure == "auroc":
+        asked = labels == code_of(contrast, classes)
+    return np.where(known, asked, np.nan)
 
 
 def code_of(contrast: Contrast, classes: Sequence[str]) -> int:
@@ -138,9 +138,13 @@ class Judging:
         answers = np.zeros((len(images), len(self.contrasts)))
         for number, contrast in enumerate(self.contrasts):
             classes = self.labels[contrast.label].classes
-            if classes:
-                chances = logits[contrast.label].double().softmax(1).cpu()
-                answers[:, number] = chances[:, code_of(contrast, classes)].numpy()
+            if not classes:
+                continue
+            chances = logits[contrast.label].double().softmax(1).cpu().numpy()
+            if contrast.measure == "auroc":
+                answers[:, number] = chances[:, code_of(contrast, classes)]
+            else:  # of an order the expected class
+                answers[:, number] = chances @ np.arange(len(classes))
         if self.numbers is not None:
             answers[:, self.columns] = self.numbers(self.features(images))
         return answers
@@ -192,30 +196,29 @@ def trust(answers: Array, truths: Array, groups: Any, measure: str) -> Estimate 
     The interval is by person.
     """
     kept = np.flatnonzero(np.isfinite(truths))
-    kinds = truths[kept] if measure == "auroc" else np.zeros(len(kept))
-    whose = groups[kept]
-    sides = [len(np.unique(whose[kinds == kind])) for kind in np.unique(kinds)]
-    least = LEAST_PEOPLE if measure == "auroc" else 2 * LEAST_PEOPLE
-    if len(sides) < (2 if measure == "auroc" else 1) or min(sides) < least:
+    whose = np.unique(groups[kept], return_inverse=True)[1]
+    seen = answers[kept]
+    asked = truths[kept]
+
+    # enough people, on either side of a class
+    if measure == "auroc":
+        sides = [len(np.unique(whose[asked == side])) for side in (0, 1)]
+    else:
+        sides = [len(np.unique(whose)) // 2] * 2
+    if min(sides) < LEAST_PEOPLE:
         return None
 
-    score = functools.partial(
-        _auroc if measure == "auroc" else _spearman, answers[kept], truths[kept]
-    )
-    value, reach, _ = intervals.student(score, whose, kinds)
-    low, high = np.clip([value - reach, value + reach], 0 if measure == "auroc" else -1, 1)
-    return Estimate(float(value), float(low), float(high))
-
-
-def _auroc(answers: Array, truths: Array, ids: Any) -> float:
-    return float(auroc.score(answers[ids, None], truths[ids, None])[0, 0])
-
-
-def _spearman(answers: Array, truths: Array, ids: Any) -> float:
-    ranks = scipy.stats.rankdata(np.stack([answers[ids], truths[ids]]), axis=1)
-    if np.ptp(ranks, axis=1).min() == 0:
-        return 0.0
-    return float(np.corrcoef(ranks)[0, 1])
+    if measure == "auroc":
+        compared = delong.compare(delong.order(seen), asked, whose)
+        value = compared.auroc
+        variance = compared.variance
+    else:
+        value, variance = spearman.compare(spearman.ranks(seen), spearman.ranks(asked), whose)
+    if not np.isfinite(value):
+        return None
+    reach = float(scipy.stats.t.ppf(0.975, min(sides) - 1)) * variance**0.5
+    least = 0.0 if measure == "auroc" else -1.0
+    return Estimate(value, max(least, value - reach), min(1.0, value + reach))
 
 
 # -- linear answers --------------------------------------------------------------------

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from facefactory import UserError, registry, rundir
-from facefactory.interpret import factors_of
+from facefactory.interpret import combinations_of, factors_of
 from facefactory.run import Run
 from facefactory.rundir import RunDir
 from facefactory.stages import Outputs, Plan, Stage, of, outputs_of
@@ -29,6 +29,7 @@ class Component(Stage):
         """The set has the labels that codes shall be held against."""
         if plan.faces is not None:
             factors_of(plan.faces.facts.labels, run.interpret)
+            combinations_of(plan.faces.facts.labels, run.interpret)
         _others(run)
 
     def inputs(self, run: Run, folder: RunDir) -> dict[str, Any]:

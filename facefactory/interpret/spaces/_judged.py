@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,7 +13,8 @@ from facefactory.metrics import Array
 
 METHOD = (
     "AUROC of {code} for what the judge sees in generated faces: of a label with two classes, the half of them with the "
-    "higher logits; of others, the most likely class, or the expected one of an order. The judge's own errors are in the figures."
+    "higher logits; of others, the most likely class, or the expected one of an order; numbers are read off its features, where "
+    "that works on held-out faces. The judge's own errors are in the figures."
 )
 
 
@@ -23,15 +25,27 @@ def labels_of(
 
     `draw`: codes [n, D] and conditions [n, columns] -> images [n, C, H, W] in -1…1.
     """
+    # numbers that it can tell, by their columns
+    told = context.witnesses
+    columns = {}
+    if told is not None:
+        for number, contrast in enumerate(told.contrasts):
+            is_number = not context.index.content.labels[contrast.label].classes
+            if is_number and told.trusts(told.judge, number):
+                columns[contrast.label] = number
+
     # the judge looks at what people would see: 8 bits
     seen = []
+    answers = []
     with torch.inference_mode():
         for part, c in zip(codes.split(CHUNK), asked.split(CHUNK), strict=True):
-            faces = pixels.to_uint8(draw(part, c))
+            faces = pixels.to_uint8(draw(part, c)).cpu()
             seen.append(
                 context.judge.logits(pixels.to_model(faces).to(pixels.like(context.judge)))
             )
-    labels = {}
+            if told is not None and columns:
+                answers.append(told.judge.ask(faces))
+    labels = {name: np.concatenate(answers)[:, number] for name, number in columns.items()}
     for name in context.labels:
         if name not in seen[0]:  # numbers have no logits
             continue

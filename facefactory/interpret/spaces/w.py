@@ -45,5 +45,6 @@ def of(model: Any, context: Context) -> Space:
         activity=None,
         method=METHOD.format(code="w"),
         faces=faces,
+        judged=True,
         decode=lambda codes: model.from_w(codes.to(like)),
     )

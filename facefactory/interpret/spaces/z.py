@@ -42,5 +42,6 @@ def of(model: Any, context: Context) -> Space:
         activity=None,
         method=METHOD.format(code="z"),
         faces=faces,
+        judged=True,
         decode=lambda codes: model.sample(codes.to(like), asked[:1].expand(len(codes), -1)),
     )
