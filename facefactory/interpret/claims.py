@@ -355,14 +355,15 @@ def interpret(
         claims = walked(claims, space, known, asked)
         rows = dimensions(table, active, claims, options.min_effect)
 
-        # the strongest are shown
+        # those with a name are shown, then the strongest
         strength = space.activity or [
             max(map(_strength, zip(table.contrasts, row, strict=True)), default=0.0)
             for row in table.rows
         ]
         reported = listed(rows, options)
-        strongest = np.argsort(-np.array(strength), kind="stable").tolist()
-        shown = [number for number in strongest if number in reported][: options.traversed]
+        named = {one.dimension for one in claims if one.named}
+        first = sorted(reported, key=lambda number: (number not in named, -strength[number]))
+        shown = first[: options.traversed]
         picture = folder / ("traversals.png" if name == chosen[0] else f"traversals-{name}.png")
         pixels.write(pixels.grid(walks(space, shown), len(WALK)), picture)
         columns = [f"{deviations:+.2g} deviations" for deviations in WALK.tolist()]

@@ -94,10 +94,22 @@ def strength(claim: Claim) -> float:
     return abs(claim.contrast.size(found.value))
 
 
+SEVERAL: dict[Verdict, str] = {"controls": "control", "goes with": "go with"}
+
+
+def said(verdict: Verdict, count: int) -> str:
+    """What so many dimensions do."""
+    return verdict if count == 1 else SEVERAL.get(verdict, verdict)
+
+
 def sentences(latent: Latent) -> list[str]:
     """How many dimensions have which verdict, then the strongest claims."""
     counts = Counter(claim.verdict for claim in latent.claims)
-    parts = [f"{counts[verdict]} {verdict}" for verdict in ORDER if counts[verdict]]
+    parts = [
+        f"{counts[verdict]} {said(verdict, counts[verdict])}"
+        for verdict in ORDER
+        if counts[verdict]
+    ]
     dimensions = (
         "1 latent dimension" if counts.total() == 1 else f"{counts.total()} latent dimensions"
     )
