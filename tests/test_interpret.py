@@ -258,7 +258,8 @@ def test_reports_list_dimensions_by_kl_or_number_with_or_without_those_that_carr
     )
     assert found["listed"] == wanted
     assert len(found["dimensions"]) == 4  # the results keep all
-    assert found["traversed"] == [number for number in (1, 0, 3, 2) if number in wanted]
+    # the one with a name first
+    assert found["traversed"] == [number for number in (0, 1, 3, 2) if number in wanted]
 
 
 def test_codes_without_a_kl_are_inactive_where_they_draw_nothing(
@@ -398,7 +399,7 @@ def test_a_gan_is_named_by_what_the_judge_sees(
     assert found["traversed"][0] == 0
 
 
-def test_traversals_walk_from_minus_3_to_3_along_the_strongest_dimensions(
+def test_traversals_walk_from_minus_3_to_3_along_named_and_then_the_strongest_dimensions(
     index: Index, tmp_path: Path
 ) -> None:
     model = FakeVAE(index)
@@ -409,19 +410,18 @@ def test_traversals_walk_from_minus_3_to_3_along_the_strongest_dimensions(
         tmp_path,
         traversed=2,
     )
-    assert found["traversed"] == [1, 0]
+    assert found["traversed"] == [0, 1]
     sheet, *others = found["sheets"]
     assert {one["title"] for one in others} >= {"quantiles", "lowest faces", "highest faces"}
-    assert (sheet["file"], sheet["blocks"]) == ("traversals.png", [1, 0])
+    assert (sheet["file"], sheet["blocks"]) == ("traversals.png", [0, 1])
     assert sheet["columns"][::4] == ["-3 deviations", "+0 deviations", "+3 deviations"]
     picture = np.array(Image.open(tmp_path / "traversals.png"))
     assert picture.shape == (2 * 16, 9 * 16)
     brightness = np.round((np.linspace(-3, 3, 9) / 4 + 1) * 127.5)
-    np.testing.assert_allclose(
-        picture[16, ::16], brightness, atol=1
-    )  # row 2: dimension 0, from the prior's mean
-    assert (picture[0] == 128).all()
-    assert len(set(picture[15, ::16])) == 9
+    # dimension 0, from the prior's mean
+    np.testing.assert_allclose(picture[0, ::16], brightness, atol=1)
+    assert (picture[16] == 128).all()
+    assert len(set(picture[31, ::16])) == 9
 
 
 def test_a_gans_walk_starts_from_a_face_not_from_the_mean(index: Index, tmp_path: Path) -> None:
