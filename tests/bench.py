@@ -60,7 +60,11 @@ def make(folder: Path, side: int, per_shard: int) -> list[Index]:
         ) as tar:
             for i, picture in enumerate(pictures(number, per_shard, side, side)):
                 arrays.append(np.asarray(picture))
-                picture.save(buffer := io.BytesIO(), "JPEG", quality=90)
+                picture.save(
+                    buffer := io.BytesIO(),
+                    "JPEG",
+                    quality=90,
+                )
                 member = tarfile.TarInfo(f"{i:08d}.jpg")
                 member.size = buffer.tell()
                 buffer.seek(0)
@@ -158,7 +162,14 @@ def warm(raw: Index, encoded: Index) -> None:
     print(
         f"  FaceFactory                  {mine:12,.0f} images/s   {ratio:.2f} of the gather (quartiles {low:.2f}, {high:.2f})"
     )
-    jpegs = batches(Shards(encoded, "train"), order, 0, BATCH, 0, BATCH)
+    jpegs = batches(
+        Shards(encoded, "train"),
+        order,
+        0,
+        BATCH,
+        0,
+        BATCH,
+    )
     for _ in range(4096 // BATCH):  # until the decoding processes have started
         next(jpegs)
     decoded = rate(lambda: len(next(jpegs).images), 4)
@@ -197,7 +208,14 @@ def cold(index: Index) -> None:
     def epoch(options: Data) -> None:
         shards = Shards(index, "train")
         shards.stage(options.stage)
-        stream = batches(shards, shards.order(options, 0)[0], 0, BATCH, 0, BATCH)
+        stream = batches(
+            shards,
+            shards.order(options, 0)[0],
+            0,
+            BATCH,
+            0,
+            BATCH,
+        )
         for _ in range(count // BATCH):
             next(stream)
         stream.close()

@@ -166,7 +166,12 @@ class Bench:
         # scores by the project's own protocol, and the first faces
         words = [f"run={name}", f"paths.runs={self.place / 'runs'}", "cluster=local"]
         protocol = ["evaluation.protocol=quick", *self.course.scoring]
-        command.start("evaluate", ("pack", "judge", "evaluate"), None, [*words, *protocol])
+        command.start(
+            "evaluate",
+            ("pack", "judge", "evaluate"),
+            None,
+            [*words, *protocol],
+        )
         evaluated = self.place / "runs" / name / "evaluate"
         scores = self.course.family.measure(RunDir(self.place / "runs" / name))
         if seed == SEEDS[0]:
@@ -192,7 +197,12 @@ class Bench:
 
     def _train(self, preset: str, kimg: float, seed: int, name: str) -> float:
         """Processor seconds of the whole command, from a plan to the last checkpoint."""
-        return self._start(name, self.tree(preset, kimg), seed, ("pack", "train"))
+        return self._start(
+            name,
+            self.tree(preset, kimg),
+            seed,
+            ("pack", "train"),
+        )
 
     def tree(self, preset: str, kimg: float) -> dict[str, Any]:
         """Its config for this set and a budget; labels are those that the set has."""
@@ -215,7 +225,12 @@ class Bench:
         places = [f"paths.runs={self.place / 'runs'}", f"paths.data={self.folder / 'packed'}"]
         before = time.process_time()
         family = self.course.family
-        command.start(family.job, stages, family.preset, [*words, *places])
+        command.start(
+            family.job,
+            stages,
+            family.preset,
+            [*words, *places],
+        )
         return time.process_time() - before
 
     def _show(self, preset: str, samples: Path) -> None:

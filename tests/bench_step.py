@@ -74,7 +74,11 @@ def bare_gan(model: Any, images: Tensor, options: Training) -> Iteration:
             fake_logits = model.discriminator(augment(fake, "fake", AUGMENT, uniform))
             loss = (F.softplus(-real_logits) + F.softplus(fake_logits)).mean()
             if due:
-                (gradient,) = torch.autograd.grad(real_logits.sum(), leaf, create_graph=True)
+                (gradient,) = torch.autograd.grad(
+                    real_logits.sum(),
+                    leaf,
+                    create_graph=True,
+                )
                 loss = loss + 4 * gradient.square().sum((1, 2, 3)).mean()
         loss.backward()
         adam_d.step()
@@ -99,7 +103,11 @@ def bare_vae(model: Any, images: Tensor, options: Training) -> Iteration:
     common = {"lr": options.lr, "betas": tuple(options.betas), "foreach": True}
     adam = torch.optim.Adam(model.parameters(), **common)
     low = options.precision == "bfloat16"
-    none = torch.empty(len(images), 0, device=images.device)
+    none = torch.empty(
+        len(images),
+        0,
+        device=images.device,
+    )
 
     def iterate(iteration: int) -> None:
         real = mirrored(images)
@@ -131,8 +139,22 @@ def ours(
 ) -> Iteration:
     """The trainer's step on the same images."""
     loss = registry.build("objectives", {"name": objective}, facts, model)
-    step = Step(model, loss, facts, options, Data(), 0, ALONE, len(images))
-    batch = Batch(images, {}, {}, torch.arange(len(images)).numpy())
+    step = Step(
+        model,
+        loss,
+        facts,
+        options,
+        Data(),
+        0,
+        ALONE,
+        len(images),
+    )
+    batch = Batch(
+        images,
+        {},
+        {},
+        torch.arange(len(images)).numpy(),
+    )
     log: Any = Silent()
 
     def iterate(iteration: int) -> None:
@@ -154,7 +176,12 @@ def case(
 ) -> None:
     """Print one comparison: images a second of both, and the median of the turns' ratios."""
     facts = Facts(side, side, 3 if side > 32 else 1)
-    images = torch.randint(0, 256, (size, side, side, facts.channels), dtype=torch.uint8)
+    images = torch.randint(
+        0,
+        256,
+        (size, side, side, facts.channels),
+        dtype=torch.uint8,
+    )
     augmented = AUGMENT if objective == "adversarial" else []
     options = Training(batch_size=size, precision=precision, augment=augmented)  # type: ignore[arg-type]
     made = checkpoint.build(spec, facts)
@@ -183,7 +210,14 @@ def main() -> None:
     print("step: the trainer's iteration beside a bare loop of the same networks and augmentation")
     dcgan = {"name": "gan/dcgan", "z_dim": 64}
     for precision in ("float32", "bfloat16"):
-        case("dcgan-orl32, batch 16", {**dcgan, "width": 16}, "adversarial", 32, 16, precision)
+        case(
+            "dcgan-orl32, batch 16",
+            {**dcgan, "width": 16},
+            "adversarial",
+            32,
+            16,
+            precision,
+        )
         case(
             "DCGAN 64x64, batch 64",
             {**dcgan, "width": 32, "depth": 4},

@@ -63,7 +63,12 @@ class Page:
         """The next message of the browser; events are noted."""
         ends = time.monotonic() + WAIT_S
         while b"\0" not in self._buffer:
-            ready, _, _ = select.select([self._from], [], [], max(0.0, ends - time.monotonic()))
+            ready, _, _ = select.select(
+                [self._from],
+                [],
+                [],
+                max(0.0, ends - time.monotonic()),
+            )
             if not ready:
                 raise TimeoutError(f"Chromium has said nothing for {WAIT_S:g} s.")
             self._buffer += os.read(self._from, 1 << 20)
@@ -114,7 +119,11 @@ class Page:
         """A finger that goes through some points of the window [pixels]."""
         for number, (x, y) in enumerate(points):
             kind = "touchMove" if number else "touchStart"
-            self.call("Input.dispatchTouchEvent", type=kind, touchPoints=[{"x": x, "y": y}])
+            self.call(
+                "Input.dispatchTouchEvent",
+                type=kind,
+                touchPoints=[{"x": x, "y": y}],
+            )
         self.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
 
 

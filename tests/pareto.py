@@ -64,8 +64,20 @@ def panel(axes: Any, points: Mapping[str, tuple[Value, Value]], whole: set[str])
     """Points of two scores with a standard deviation either way; `whole`: names that are drawn as the front."""
     for name, (x, y) in points.items():
         color = FRONT if name in whole else BEHIND
-        axes.errorbar(x.mean, y.mean, y.deviation, x.deviation, fmt="o", color=color)
-        axes.annotate(name, (x.mean, y.mean), (5, 5), textcoords="offset points")
+        axes.errorbar(
+            x.mean,
+            y.mean,
+            y.deviation,
+            x.deviation,
+            fmt="o",
+            color=color,
+        )
+        axes.annotate(
+            name,
+            (x.mean, y.mean),
+            (5, 5),
+            textcoords="offset points",
+        )
 
 
 def figure(points: Points, axes: Sequence[Axis]) -> Figure:
@@ -96,5 +108,9 @@ def picture(points: Points, axes: Sequence[Axis]) -> str:
     """`figure` as an SVG whose words are words."""
     target = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": ""}):
-        figure(points, axes).savefig(target, format="svg", metadata={"Date": None})
+        figure(points, axes).savefig(
+            target,
+            format="svg",
+            metadata={"Date": None},
+        )
     return target.getvalue()

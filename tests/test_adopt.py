@@ -26,7 +26,12 @@ CHAINS = {
     "generate": (("generate",), None),
     "report": (("report",), None),
 }
-FACTS = Facts(16, 16, 1, {"Glasses": Label("binary", ("0", "1"))})
+FACTS = Facts(
+    16,
+    16,
+    1,
+    {"Glasses": Label("binary", ("0", "1"))},
+)
 
 
 class Painter(nn.Module):
@@ -37,12 +42,22 @@ class Painter(nn.Module):
         self.map = nn.Linear(4, 256)
 
     def forward(self, z: Tensor) -> Tensor:
-        return torch.sigmoid(self.map(z)).view(-1, 1, 16, 16)
+        return torch.sigmoid(self.map(z)).view(
+            -1,
+            1,
+            16,
+            16,
+        )
 
 
 class Asked(Painter):
     def forward(self, z: Tensor, c: Tensor) -> Tensor:  # type: ignore[override]
-        return torch.sigmoid(self.map(z) + 3 * c).view(-1, 1, 16, 16)
+        return torch.sigmoid(self.map(z) + 3 * c).view(
+            -1,
+            1,
+            16,
+            16,
+        )
 
 
 def scripted(folder: Path, module: nn.Module | None = None) -> dict[str, Any]:
@@ -84,7 +99,12 @@ def test_torchscript_draws_what_its_module_draws_in_our_range(tmp_path: Path) ->
     with torch.inference_mode():
         wanted = torch.jit.load(spec["weights"])(z)
         found = model.sample(z, torch.empty(8, 0))
-    torch.testing.assert_close((found + 1) / 2, wanted, rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        (found + 1) / 2,
+        wanted,
+        rtol=0,
+        atol=1e-6,
+    )
     assert (model.z_dim, model.conditions) == (4, ())
 
 

@@ -47,5 +47,10 @@ def test_presets_fit_the_sets_that_they_are_compared_on(
         path.write_text(yaml.safe_dump(bench.tree(preset, 1.0)))
         given = [f"config={path}", "dry_run=true", "cluster=local", f"paths.runs={tmp_path}"]
         capsys.readouterr()
-        command.start(few.family.job, ("pack", "train"), few.family.preset, given)
+        command.start(
+            few.family.job,
+            ("pack", "train"),
+            few.family.preset,
+            given,
+        )
         assert "total_kimg: 1.0" in capsys.readouterr().out

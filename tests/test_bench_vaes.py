@@ -107,7 +107,12 @@ def test_a_run_is_measured(kind: str, tmp_path: Path, monkeypatch: pytest.Monkey
     ]
     given = [f"config={kind}-drawn64", *small]
     depth = "model.depth=2" if kind == "vae" else "model.levels=2"
-    command.start("train_vae", ("pack", "train"), "conv-orl32", [*given, depth])
+    command.start(
+        "train_vae",
+        ("pack", "train"),
+        "conv-orl32",
+        [*given, depth],
+    )
     folder = RunDir(tmp_path / "runs" / "mine")
     rundir.write_json(folder.path / "evaluate" / "results.json", EVALUATED)
     found = bench_vaes.measure(folder)

@@ -156,7 +156,13 @@ def test_a_sweep_that_loses_ray_again_and_again_ends_and_a_stop_costs_nothing(
     monkeypatch.setattr(ray_on_slurm, "run", lambda *_: local.INTERRUPTED)
     monkeypatch.setattr(runner.stop, "asked", False)
     run = resolve(Run())
-    folder = rundir.prepare(tmp_path / "r", config.dump(run), config.flat(run), "command", False)
+    folder = rundir.prepare(
+        tmp_path / "r",
+        config.dump(run),
+        config.flat(run),
+        "command",
+        False,
+    )
 
     def ends() -> type[Exception]:
         with pytest.raises((runner.Interrupted, Failed)) as found:

@@ -31,7 +31,12 @@ def looked_at(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], *partitions: str
 ) -> tuple[bool, str, Profile]:
     """Whether check found no obstacle, what it said, and the profile it proposed."""
-    good = check.cluster(Profile(), tmp_path / "runs", list(partitions), 0)
+    good = check.cluster(
+        Profile(),
+        tmp_path / "runs",
+        list(partitions),
+        0,
+    )
     text = capsys.readouterr().out
     proposed = yaml.safe_load(text[text.index("# a profile to start from") :])
     return good, text, config.load(Profile, [], [proposed])
@@ -100,7 +105,11 @@ def test_the_users_own_quota_is_told_where_there_is_one(
     good, text, _ = looked_at(tmp_path, capsys)
     assert good
     assert re.search(r"ok +your quota on nas:/home: 7012M used, 50G allowed, 60G at most", text)
-    site.prints("quota", QUOTA.format(used="55G*", grace="6days"), code=1)
+    site.prints(
+        "quota",
+        QUOTA.format(used="55G*", grace="6days"),
+        code=1,
+    )
     good, text, _ = looked_at(tmp_path, capsys)
     assert good
     assert re.search(r"note +your quota on nas:/home: 55G\* used", text)
@@ -129,7 +138,12 @@ def test_a_job_of_the_proposed_profile_fits_a_node(
     )
     _, _, profile = looked_at(tmp_path, capsys)
     each = profile.gpus_per_node or profile.processes_per_node
-    asked = launch.parameters(Job("train", [["x"]], "gpu", True, each), profile, tmp_path, [])
+    asked = launch.parameters(
+        Job("train", [["x"]], "gpu", True, each),
+        profile,
+        tmp_path,
+        [],
+    )
     assert each * asked["cpus_per_task"] <= cpus
     assert int(asked["mem"].removesuffix("MB")) <= memory_mb
     assert profile.gpus_per_node == gpus
@@ -385,7 +399,12 @@ def test_hidden_partitions_are_not_offered(
 def test_a_profile_is_held_against_the_cluster(
     site: Pretended, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    profile = Profile(partition="gpuu", cpu_partition="cpu", account="nobody", gpus_per_node=2)
+    profile = Profile(
+        partition="gpuu",
+        cpu_partition="cpu",
+        account="nobody",
+        gpus_per_node=2,
+    )
     assert not check.cluster(profile, tmp_path / "runs", [], 0)
     text = capsys.readouterr().out
     assert (

@@ -40,7 +40,12 @@ print(process.guarded(lambda: [rundir.append_json(folder / "jobs.jsonl", {"a": "
 def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays() -> None:
     with tempfile.TemporaryDirectory() as top:
         command = ["unshare", "--mount", sys.executable, "-c", HERE, top]
-        ran = subprocess.run(command, capture_output=True, text=True, check=False)
+        ran = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     if "unshare failed" in ran.stderr or "mount:" in ran.stderr:
         pytest.skip("no file system of its own can be mounted here")
     assert ran.stdout.splitlines() == ["2", "['checkpoint-000000001000.pt'] 20000", "2"], (

@@ -279,7 +279,12 @@ def test_a_factor_that_follows_another_has_a_correlation_and_no_name() -> None:
     factors = np.stack([first, second], 1)
     codes = first[:, None] + 0.1 * noise(4000, 2, 3)  # the second factor is in neither dimension
     assert mean_best_correlation(codes, factors) > 0.9
-    found = said(codes, {"A": first, "B": second}, A=NUMBER, B=NUMBER)
+    found = said(
+        codes,
+        {"A": first, "B": second},
+        A=NUMBER,
+        B=NUMBER,
+    )
     assert attributes(found) == ["A", "A"]
     assert not any(one.exclusive for one in found[0])
 
@@ -289,7 +294,12 @@ def test_a_mixture_is_predicted_in_full_and_nothing_of_it_is_exclusive() -> None
     codes = factors @ np.array([[1, 1], [1, -1]]) / 2**0.5
     assert dci.score(codes, factors)["informativeness"] > 0.99
     labels = {"A": factors[:, 0], "B": factors[:, 1]}
-    found, table = said(codes, labels, A=NUMBER, B=NUMBER)
+    found, table = said(
+        codes,
+        labels,
+        A=NUMBER,
+        B=NUMBER,
+    )
     assert not any(one.exclusive for one in found)
     sizes = [abs(effect.value) for row in table.rows for effect in row]
     assert max(sizes) < 0.75
@@ -315,7 +325,11 @@ def test_a_factor_in_two_dimensions_has_no_gap_and_both_have_its_name() -> None:
 def test_a_code_that_folds_a_factor_has_no_name_though_it_tells_of_it_in_nats() -> None:
     """What ranks do not see, mutual information does; a name needs a direction."""
     factor = noise(4000, 1)
-    found, table = said(np.abs(factor), {"A": factor[:, 0]}, A=NUMBER)
+    found, table = said(
+        np.abs(factor),
+        {"A": factor[:, 0]},
+        A=NUMBER,
+    )
     assert found[0].verdict == "unnamed"
     assert abs(table.rows[0][0].value) < 0.05
     assert table.rows[0][0].nats > 0.5

@@ -133,7 +133,15 @@ def scored(model: Any, index: Index, folder: Path) -> dict[str, Any]:
     judge = Judge(Meter(), hashlib.sha256(b"meter").hexdigest())
     options = Evaluation(fakes=120)
     goal = Goal("kd_judge", "lower")
-    context = Context(index, options, 3, goal, torch.device("cpu"), judge, "0.5")
+    context = Context(
+        index,
+        options,
+        3,
+        goal,
+        torch.device("cpu"),
+        judge,
+        "0.5",
+    )
     return generator.full(model, context, folder)
 
 

@@ -65,7 +65,11 @@ def test_the_users_own_profile_comes_before_the_shipped_one(shipped: Path, tmp_p
 def test_a_profile_is_found_by_its_path_too(
     shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = write(tmp_path / "elsewhere" / "mine.yaml", gpus_per_node=8, environment={"A": "1"})
+    path = write(
+        tmp_path / "elsewhere" / "mine.yaml",
+        gpus_per_node=8,
+        environment={"A": "1"},
+    )
     assert cluster.load_profile(str(path)).gpus_per_node == 8
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cluster.load_profile("~/elsewhere/mine.yaml").environment == {"A": "1"}

@@ -34,7 +34,11 @@ NOISE = 0.4  # deviation of each posterior
 
 def rand(*shape: int, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+    return torch.randn(
+        *shape,
+        generator=generator,
+        dtype=torch.float64,
+    )
 
 
 def coded(mu: Tensor, deviation: float = NOISE, seed: int = 5) -> Coded:
@@ -43,13 +47,35 @@ def coded(mu: Tensor, deviation: float = NOISE, seed: int = 5) -> Coded:
 
 
 def draws(lo: int, hi: int, size: int) -> Draws:
-    return Draws(0, 0, size, lo, hi, torch.device("cpu"), torch.float64)
+    return Draws(
+        0,
+        0,
+        size,
+        lo,
+        hi,
+        torch.device("cpu"),
+        torch.float64,
+    )
 
 
 def batch(images: Tensor, set_size: int = 100, where: Draws | None = None) -> Batch:
-    none = torch.empty(len(images), 0, dtype=images.dtype)
+    none = torch.empty(
+        len(images),
+        0,
+        dtype=images.dtype,
+    )
     known = where or draws(0, len(images), len(images))
-    return Batch(images, {}, none, none, 1, 0.0, known, lambda found, purpose: found, set_size)
+    return Batch(
+        images,
+        {},
+        none,
+        none,
+        1,
+        0.0,
+        known,
+        lambda found, purpose: found,
+        set_size,
+    )
 
 
 def remembered(codes: Coded) -> memories.Memory:
@@ -144,7 +170,12 @@ def test_weighted_densities_are_the_stratified_ones_less_the_log_of_the_sets_siz
 
 def test_posteriors_that_do_not_overlap_share_the_log_of_the_sets_size() -> None:
     codes = coded(100 * rand(8, 3), deviation=0.01)
-    joint, _ = densities(codes, remembered(coded(1e4 + rand(50, 3))), 40, "stratified")
+    joint, _ = densities(
+        codes,
+        remembered(coded(1e4 + rand(50, 3))),
+        40,
+        "stratified",
+    )
     own = log_normal(codes.z, codes.mu, codes.logvar).sum(1)
     torch.testing.assert_close(joint, own - math.log(40))
 
@@ -160,7 +191,11 @@ def test_at_beta_1_total_correlation_costs_nothing_extra() -> None:
 
 def test_the_pull_of_total_correlation_is_that_of_its_closed_form() -> None:
     # z = (a, ρa + …): TC = -½ log(1 - r²), r the correlation
-    rho = torch.tensor(0.8, dtype=torch.float64, requires_grad=True)
+    rho = torch.tensor(
+        0.8,
+        dtype=torch.float64,
+        requires_grad=True,
+    )
 
     def means(count: int, seed: int, slope: Tensor) -> Tensor:
         first, second = rand(count, 2, seed=seed).unbind(1)
@@ -182,7 +217,13 @@ def test_the_pull_of_total_correlation_is_that_of_its_closed_form() -> None:
 
 
 def test_a_critic_that_has_learned_says_the_total_correlation() -> None:
-    made = objective("factor", z_dim=2, width=64, depth=2, memory=500)
+    made = objective(
+        "factor",
+        z_dim=2,
+        width=64,
+        depth=2,
+        memory=500,
+    )
     r = 0.8
     optimiser = torch.optim.Adam(made.critic.parameters(), lr=0.004)
 
@@ -224,7 +265,12 @@ def test_shuffled_codes_keep_each_dimension_and_lose_what_they_share() -> None:
 def test_the_covariance_is_that_of_means_or_of_codes(kind: Any) -> None:
     memory = remembered(coded(rand(20_000, 3) @ MIXED.T))
     wanted = MIXED @ MIXED.T + (NOISE**2 * torch.eye(3) if kind == "II" else 0)
-    torch.testing.assert_close(covariance(memory, kind), wanted, atol=0.03, rtol=0)
+    torch.testing.assert_close(
+        covariance(memory, kind),
+        wanted,
+        atol=0.03,
+        rtol=0,
+    )
 
 
 @pytest.mark.parametrize("kind", ["I", "II"])
@@ -232,17 +278,30 @@ def test_the_pull_of_dip_is_the_derivative_of_its_penalty(kind: str) -> None:
     mu = (rand(40, 3) @ MIXED.T).requires_grad_(True)
     logvar = (0.3 * rand(40, 3, seed=8)).requires_grad_(True)
     codes = Coded(mu, logvar, mu)
-    made = objective("dip", kind=kind, off_diagonal=3.0, diagonal=7.0)
+    made = objective(
+        "dip",
+        kind=kind,
+        off_diagonal=3.0,
+        diagonal=7.0,
+    )
     made.memory = remembered(codes)
     price, shown = made.price(codes, torch.zeros(()).double(), batch(rand(40, 1)))
-    found = torch.autograd.grad(price, (mu, logvar), allow_unused=True)
+    found = torch.autograd.grad(
+        price,
+        (mu, logvar),
+        allow_unused=True,
+    )
 
     c = torch.cov(mu.T, correction=0)
     c = c + torch.diag(logvar.exp().mean(0)) if kind == "II" else c
     away = (c - torch.eye(3)).square()
     penalty = 3 * away.sum() + 4 * away.diagonal().sum()
     assert shown["covariance_penalty"].item() == pytest.approx(penalty.item())
-    wanted = torch.autograd.grad(penalty, (mu, logvar), allow_unused=True)
+    wanted = torch.autograd.grad(
+        penalty,
+        (mu, logvar),
+        allow_unused=True,
+    )
     for one, other in zip(found, wanted, strict=True):
         assert (one is None) == (other is None)
         if one is not None:
@@ -272,7 +331,12 @@ def test_mmd_is_the_closed_form_and_0_on_one_distribution(far: float) -> None:
     assert shown["mmd_squared"].item() == pytest.approx(squared.item())
     (pull,) = torch.autograd.grad(price, shift)
     (wanted,) = torch.autograd.grad(squared_mmd(shift), shift)
-    torch.testing.assert_close(pull, wanted, atol=0.01, rtol=0.05)
+    torch.testing.assert_close(
+        pull,
+        wanted,
+        atol=0.01,
+        rtol=0.05,
+    )
 
 
 def test_info_weighs_kl_and_mmd_as_in_its_equation() -> None:
@@ -356,13 +420,25 @@ each = pytest.mark.parametrize(
 
 
 def training(index: Index, folder: Path, _: Any, kind: str, **options: Any) -> Any:
-    return make_task(index, folder, kind, batch_norm=False, lr=0.001, **options)
+    return make_task(
+        index,
+        folder,
+        kind,
+        batch_norm=False,
+        lr=0.001,
+        **options,
+    )
 
 
 def assert_alike(one: Any, other: Any) -> None:
     for name, weights in {**one.networks, **one.own}.items():
         found = {**other.networks, **other.own}[name]
-        torch.testing.assert_close(found, weights, rtol=0, atol=1e-7)
+        torch.testing.assert_close(
+            found,
+            weights,
+            rtol=0,
+            atol=1e-7,
+        )
 
 
 @each
@@ -379,7 +455,14 @@ def test_parts_train_what_the_whole_batch_trains(index: Index, tmp_path: Path, k
 @each
 def test_two_ranks_train_what_one_trains(index: Index, tmp_path: Path, kind: str) -> None:
     fit(training(index, tmp_path / "one", (), kind, precision="float64"), ALONE)
-    run_ranks(2, tmp_path, index, [], False, (training, (), kind))
+    run_ranks(
+        2,
+        tmp_path,
+        index,
+        [],
+        False,
+        (training, (), kind),
+    )
     assert same(vars(newest(tmp_path / "two")), vars(newest(tmp_path / "parts")))
     assert_alike(newest(tmp_path / "one"), newest(tmp_path / "two"))
 

@@ -21,9 +21,23 @@ class Optics:
     """A section of the tests' own."""
 
     lens: str = key("wide", "lens")
-    focal_mm: float = key(35.0, "focal length, mm", low=1.0, high=600.0)
-    shots: int = key(3, "pictures", low=1, resumes=True)
-    stops: list[float] = key([2.8, 4.0], "f-numbers", low=1.0)
+    focal_mm: float = key(
+        35.0,
+        "focal length, mm",
+        low=1.0,
+        high=600.0,
+    )
+    shots: int = key(
+        3,
+        "pictures",
+        low=1,
+        resumes=True,
+    )
+    stops: list[float] = key(
+        [2.8, 4.0],
+        "f-numbers",
+        low=1.0,
+    )
     colour: Literal["gray", "rgb"] = key("rgb", "channels")
     title: str | None = key(None, "name of the set")
     quiet: bool = key(False, "say nothing", identity=False)

@@ -154,7 +154,11 @@ KINDS = ("conditional", "oblong", "stateful", "remembering")
 @pytest.fixture(scope="module")
 def oblong(faces: Faces, tmp_path_factory: pytest.TempPathFactory) -> Index:
     """The faces, 48 pixels high and 32 wide."""
-    options = Pack(recipe=str(faces.recipe), resolution="48x32", shard_images=16)
+    options = Pack(
+        recipe=str(faces.recipe),
+        resolution="48x32",
+        shard_images=16,
+    )
     return pack.pack(recipes.plan(options), tmp_path_factory.mktemp("oblong"))
 
 
@@ -169,7 +173,13 @@ def toy(index: Index, folder: Path, toys: dict[str, Path], kind: str, **more: An
     own = changes(toys, kind)
     model = own.pop("model")
     objective = own.pop("objective")
-    task = make_task(index, folder, test_training.VAE, **own, **more)
+    task = make_task(
+        index,
+        folder,
+        test_training.VAE,
+        **own,
+        **more,
+    )
     return test_training.replace(task, model=model, objective=objective)
 
 
@@ -207,16 +217,36 @@ def test_ranks_train_a_toy_like_one_process_and_go_on_after_a_stop_and_after_sig
     shown: Index, tmp_path: Path, toys: dict[str, Path], kind: str, size: int
 ) -> None:
     fit(toy(shown, tmp_path / "one", toys, kind, precision="float64"), ALONE)
-    run_ranks(size, tmp_path, shown, [], False, (toy, toys, kind), killed=True)
+    run_ranks(
+        size,
+        tmp_path,
+        shown,
+        [],
+        False,
+        (toy, toys, kind),
+        killed=True,
+    )
     assert 0 < newest(tmp_path / "killed").clock < 72
-    run_ranks(size, tmp_path, shown, [], False, (toy, toys, kind))
+    run_ranks(
+        size,
+        tmp_path,
+        shown,
+        [],
+        False,
+        (toy, toys, kind),
+    )
     one = newest(tmp_path / "one")
     two = newest(tmp_path / "two")
     assert two.clock == 72
     assert same(vars(two), vars(newest(tmp_path / "parts")))
     assert same(vars(two), vars(newest(tmp_path / "killed")))
     for name, weights in {**one.networks, **one.own}.items():
-        torch.testing.assert_close({**two.networks, **two.own}[name], weights, rtol=0, atol=1e-9)
+        torch.testing.assert_close(
+            {**two.networks, **two.own}[name],
+            weights,
+            rtol=0,
+            atol=1e-9,
+        )
 
 
 def test_wrong_labels_are_those_of_the_image_before_in_the_global_batch(index: Index) -> None:
@@ -261,7 +291,13 @@ def test_published_weights_enter_at_clock_0_and_never_again(index: Index, tmp_pa
     model = {**VAE, "name": str(own)}
 
     def task(stop: Any = lambda: False) -> Any:
-        made = make_task(index, tmp_path / "run", test_training.VAE, should_stop=stop, lr=0.0)
+        made = make_task(
+            index,
+            tmp_path / "run",
+            test_training.VAE,
+            should_stop=stop,
+            lr=0.0,
+        )
         return test_training.replace(made, model=model)
 
     fit(task(stop_after(1)), ALONE)
@@ -386,7 +422,12 @@ def test_each_network_has_its_own_optimiser() -> None:
         "rmsprop": "RMSprop",
         "sgd": "SGD",
     }.items():
-        wanted = Optimiser(kind, {"0": 1.0, "10": 0.0}, (0.0, 0.9), 0.0)  # type: ignore[arg-type]
+        wanted = Optimiser(
+            kind,
+            {"0": 1.0, "10": 0.0},
+            (0.0, 0.9),
+            0.0,
+        )  # type: ignore[arg-type]
         optimiser = optimisers.build(wanted, [weights])
         optimisers.set_clock(optimiser, wanted, 5.0)
         assert type(optimiser).__name__ == made

@@ -93,7 +93,11 @@ TESTED = {  # by what is promised of a dropped-in file
 
 
 def test_the_suite_tests_what_is_dropped_without_a_new_test(checkout: Path) -> None:
-    shutil.copytree(ROOT / "tests", checkout / "tests", ignore=shutil.ignore_patterns("slurm"))
+    shutil.copytree(
+        ROOT / "tests",
+        checkout / "tests",
+        ignore=shutil.ignore_patterns("slurm"),
+    )
     shutil.copy(ROOT / "pyproject.toml", checkout)
     (checkout / "facefactory" / "training" / "augmentations" / "dimming.py").write_text(
         AUGMENTATION
@@ -113,7 +117,17 @@ def test_the_suite_tests_what_is_dropped_without_a_new_test(checkout: Path) -> N
     dropped = (
         "linear or drift or dimming or mean_distance or count or sources/gradients or 2-first"
     )
-    told = run(checkout, "-m", "pytest", *files, "-rp", "-m", "not slow", "-k", dropped)
+    told = run(
+        checkout,
+        "-m",
+        "pytest",
+        *files,
+        "-rp",
+        "-m",
+        "not slow",
+        "-k",
+        dropped,
+    )
     untested = [promise for promise, test in TESTED.items() if f"::test_{test}\n" not in told]
     assert not untested
 

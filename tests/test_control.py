@@ -69,7 +69,13 @@ def sure(value: float = 0.95) -> Estimate:
 
 
 def witness(name: str, **changes: Any) -> Witness:
-    found = Witness(name, ask, [sure()] * 3, np.array([0.5, 0.5, 0.0]), np.array([0.3, 0.3, 0.5]))
+    found = Witness(
+        name,
+        ask,
+        [sure()] * 3,
+        np.array([0.5, 0.5, 0.0]),
+        np.array([0.3, 0.3, 0.5]),
+    )
     return replace(found, **changes)
 
 
@@ -259,7 +265,12 @@ def test_what_an_answer_is_worth_is_measured_by_person() -> None:
     truths = np.repeat([0.0, 1.0] * 20, 5)
     people = np.repeat(np.arange(40), 5)
     answers = np.repeat(truths[::5] + rng.normal(size=40), 5)
-    alone = witnesses.trust(answers[::5], truths[::5], people[::5], "auroc")
+    alone = witnesses.trust(
+        answers[::5],
+        truths[::5],
+        people[::5],
+        "auroc",
+    )
     repeated = witnesses.trust(answers, truths, people, "auroc")
     assert alone is not None
     assert repeated is not None
@@ -343,7 +354,13 @@ def test_sheets_show_walks_differences_ends_and_ways_between_classes(tmp_path: A
     assert [sheet.blocks for sheet in sheets] == [[3, 5]] * 4 + [["Bright: 0 → 1"]]
 
     # block 3: the middle goes through the codes' quantiles, whoever the face is; block 5: nothing moves
-    tiles = np.array(Image.open(tmp_path / sheets[0].file)).reshape(2, 4, 8, 9, 8)
+    tiles = np.array(Image.open(tmp_path / sheets[0].file)).reshape(
+        2,
+        4,
+        8,
+        9,
+        8,
+    )
     shares = np.quantile(space.codes[:, 3], pictures.QUANTILES) / 4
     middles = tiles[0, :, 4, :, 4] / 127.5 - 1
     np.testing.assert_allclose(
@@ -351,7 +368,12 @@ def test_sheets_show_walks_differences_ends_and_ways_between_classes(tmp_path: A
     )
     assert (tiles[1] == tiles[1][:, :, :1]).all()
 
-    heat = np.array(Image.open(tmp_path / sheets[1].file)).reshape(2, 8, 8, 3)
+    heat = np.array(Image.open(tmp_path / sheets[1].file)).reshape(
+        2,
+        8,
+        8,
+        3,
+    )
     assert (heat[0, 2:6, 2:6] == 255).all()
     assert heat[0].sum() == 255 * 3 * 16
     assert heat[1].sum() == 0
@@ -373,5 +395,9 @@ def test_between_two_classes_a_face_goes_by_the_difference_of_their_means() -> N
     bright = space.labels["Bright"] == 1
     step = space.codes[bright].mean(0) - space.codes[~bright].mean(0)
     moved = tiles[:, -1, 4, 4] - tiles[:, 0, 4, 4]
-    np.testing.assert_allclose(moved, step[3] / 4 + step[2] / 20, atol=0.02)
+    np.testing.assert_allclose(
+        moved,
+        step[3] / 4 + step[2] / 20,
+        atol=0.02,
+    )
     assert pictures.arithmetic(space, {"Bright": ("0",)}) == {}

@@ -36,7 +36,12 @@ class Linear(nn.Module):
 
     def sample(self, z: Tensor, c: Tensor) -> Tensor:
         rows = self.spread(torch.tanh(self.project(z) / 6))
-        return rows[:, None, :, None].repeat(1, 1, 1, SIDE)
+        return rows[:, None, :, None].repeat(
+            1,
+            1,
+            1,
+            SIDE,
+        )
 
 
 class Styled(Linear):
@@ -64,7 +69,14 @@ class RowJudge:
 
 
 def context(index: Index, **options: Any) -> Context:
-    return Context(index, RowJudge(), Interpret(**{"samples": 600, **options}), 0, ["Glasses"], [])
+    return Context(
+        index,
+        RowJudge(),
+        Interpret(**{"samples": 600, **options}),
+        0,
+        ["Glasses"],
+        [],
+    )
 
 
 def along_axis(space: Any, dimension: int) -> Tensor:
@@ -89,7 +101,11 @@ def test_the_first_layers_axes_are_found_the_strongest_first(index: Index, file:
 def test_principal_directions_of_w_are_its_own_not_the_layers(index: Index) -> None:
     space = ganspace.of(Styled(), context(index))
     order = [1, 3, 4, 2, 0, 5]  # by their deviation in w
-    np.testing.assert_allclose(space.scale, [9, 6, 4, 2, 1, 0.5], rtol=0.1)
+    np.testing.assert_allclose(
+        space.scale,
+        [9, 6, 4, 2, 1, 0.5],
+        rtol=0.1,
+    )
     for dimension, axis in enumerate(order[:-1]):
         assert along_axis(space, dimension).abs().argmax() == axis
     assert along_axis(space, 5).abs().max() < 0.2
@@ -126,7 +142,11 @@ def test_a_boundary_is_where_the_margin_says() -> None:
     rng = np.random.default_rng(0)
     codes = rng.normal(size=(4000, 3)) * [1, 3, 1]
     plain = boundary.boundary(codes, codes @ [0.6, 0.0, 0.8], "it")
-    np.testing.assert_allclose(plain.normal, [0.6, 0, 0.8], atol=0.05)
+    np.testing.assert_allclose(
+        plain.normal,
+        [0.6, 0, 0.8],
+        atol=0.05,
+    )
     assert plain.right > 0.97
     assert boundary.boundary(codes, rng.normal(size=4000)).right < 0.55
     assert boundary.boundary(codes, np.zeros(4000)).right == 0
@@ -150,7 +170,11 @@ def test_two_names_of_one_thing_have_one_boundary() -> None:
     np.testing.assert_allclose(
         rows[0] @ back[:, 1], 0, atol=1e-12
     )  # along the second, the first stays
-    np.testing.assert_allclose(np.abs(rows[2]), [0, 1, 0], atol=1e-12)
+    np.testing.assert_allclose(
+        np.abs(rows[2]),
+        [0, 1, 0],
+        atol=1e-12,
+    )
 
 
 def test_what_directions_can_be_looked_for_in() -> None:
@@ -197,7 +221,11 @@ def test_weights_of_kernels_are_rows_for_each_of_their_places() -> None:
     assert linear.shape == (5 * 16, DIMS)
     code = torch.randn(1, DIMS)
     drawn = (up(code[:, :, None, None]) - up.bias[:, None, None]).flatten().detach()
-    np.testing.assert_allclose(linear @ code[0].double().numpy(), drawn.numpy(), atol=1e-5)
+    np.testing.assert_allclose(
+        linear @ code[0].double().numpy(),
+        drawn.numpy(),
+        atol=1e-5,
+    )
     told = nn.Linear(DIMS + 2, 4)
     np.testing.assert_array_equal(
         _directions.weights(told, DIMS), told.weight.detach()[:, :DIMS].double().numpy()

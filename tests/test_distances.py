@@ -30,7 +30,13 @@ def smooth(count: int, channels: int = 3, seed: int = 0) -> Tensor:
     draws = torch.Generator().manual_seed(seed)
     whole = torch.zeros(count, channels, 32, 32)
     for side in (4, 8, 16, 32):
-        noise = torch.randn(count, channels, side, side, generator=draws)
+        noise = torch.randn(
+            count,
+            channels,
+            side,
+            side,
+            generator=draws,
+        )
         whole = whole + functional.interpolate(noise, (32, 32), mode="bilinear")
     return (whole / 3).tanh()
 
@@ -123,7 +129,11 @@ def test_perceptual_is_half_the_squared_distance_of_directions_over_all_places()
     others = smooth(2, seed=1)
     total = torch.zeros(2)
     places = 0
-    pairs = zip(made.directions(images), made.directions(others), strict=True)
+    pairs = zip(
+        made.directions(images),
+        made.directions(others),
+        strict=True,
+    )
     for one, other in pairs:
         mine = one.square().sum(1)
         theirs = other.square().sum(1)
@@ -164,7 +174,12 @@ def test_perceptual_sees_gray_as_three_equal_colours_and_refuses_other_channels(
 def test_perceptual_is_no_part_of_what_is_trained_or_kept() -> None:
     options = {"name": "elbo", "distances": {"perceptual": {}}}
     model = trained_by("elbo")
-    made = registry.build("objectives", options, Facts(4, 4, 1), model)
+    made = registry.build(
+        "objectives",
+        options,
+        Facts(4, 4, 1),
+        model,
+    )
     assert not made.state_dict()
     assert not list(made.parameters())
     network = made.distances["perceptual"].network

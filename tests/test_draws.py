@@ -66,7 +66,15 @@ def test_the_first_draws_of_a_purpose_are_pinned() -> None:
 
 
 def draws(lo: int, hi: int, seed: int = 1, clock: int = 24) -> Draws:
-    return Draws(seed, clock, 12, lo, hi, CPU, sheet=Sheet(seed, 12, lo, hi, CPU))
+    return Draws(
+        seed,
+        clock,
+        12,
+        lo,
+        hi,
+        CPU,
+        sheet=Sheet(seed, 12, lo, hi, CPU),
+    )
 
 
 @pytest.mark.parametrize("method", ["normal", "uniform"])
@@ -88,7 +96,16 @@ def test_a_ranks_draws_are_a_slice_that_it_draws_alone(method: str, columns: int
 
 def test_a_part_of_a_ranks_share_has_the_rows_of_its_positions() -> None:
     sheet = Sheet(1, 12, 4, 12, CPU)
-    part = Draws(1, 24, 12, 6, 9, CPU, torch.float64, sheet)
+    part = Draws(
+        1,
+        24,
+        12,
+        6,
+        9,
+        CPU,
+        torch.float64,
+        sheet,
+    )
     expected = draws(0, 12).normal("z", 3)[6:9].double()
     assert torch.equal(part.normal("z", 3), expected)
 
@@ -102,7 +119,12 @@ def test_what_is_drawn_ahead_is_what_is_drawn_alone() -> None:
         if clock % 24 == 0:
             asked.append(("uniform", "lazy", 2))
         for kind, purpose, columns in asked:
-            alone = Sheet(5, 8, 0, 8, CPU).draw(kind, clock, purpose, columns)  # type: ignore[arg-type]
+            alone = Sheet(5, 8, 0, 8, CPU).draw(
+                kind,
+                clock,
+                purpose,
+                columns,
+            )  # type: ignore[arg-type]
             drawn = ahead.draw(kind, clock, purpose, columns)  # type: ignore[arg-type]
             assert torch.equal(drawn, alone)
             assert drawn.is_contiguous()
@@ -188,9 +210,18 @@ def work(rank: int, size: int, folder: Path, index: Index, name: str, killed_aft
     torch.set_num_threads(1)
     loader.AHEAD = 2 * BATCH
     if size > 1:
-        os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), GLOO_SOCKET_IFNAME="lo")
+        os.environ.update(
+            RANK=str(rank),
+            WORLD_SIZE=str(size),
+            GLOO_SOCKET_IFNAME="lo",
+        )
         meeting = f"file://{folder}/meet-{name}-{killed_after}"
-        torch.distributed.init_process_group("gloo", meeting, rank=rank, world_size=size)
+        torch.distributed.init_process_group(
+            "gloo",
+            meeting,
+            rank=rank,
+            world_size=size,
+        )
     world = ranks.join(CPU) if size > 1 else ALONE
     asked = itertools.count()
 

@@ -108,7 +108,11 @@ def test_a_classifier_of_nothing_is_refused(columns: dict[str, list[int]], messa
 
 
 def test_one_label_that_can_be_learned_is_enough() -> None:
-    made = faces("ttttv", mood=[0, 0, 0, 0, 0], smile=[0, 1, 1, 0, 1])
+    made = faces(
+        "ttttv",
+        mood=[0, 0, 0, 0, 0],
+        smile=[0, 1, 1, 0, 1],
+    )
     enough.require_classes(made, ["mood", "smile"])
     enough.require_classes(made, [])
 
@@ -165,13 +169,23 @@ def checked(
     }
     pictures = {"pack": {"recipe": "folder", "root": str(tmp_path / "in"), "resolution": 16}}
     run = resolve(config.load(Run, list(arguments), [small, pictures]))
-    command.check(run, RunDir(tmp_path / "runs" / "r"), [of(name) for name in stages], profile)
+    command.check(
+        run,
+        RunDir(tmp_path / "runs" / "r"),
+        [of(name) for name in stages],
+        profile,
+    )
 
 
 def draw(folder: Path, names: list[str], same: bool = False) -> None:
     for number, name in enumerate(names):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        noise = np.random.default_rng(0 if same else number).integers(0, 256, (16, 16), np.uint8)
+        noise = np.random.default_rng(0 if same else number).integers(
+            0,
+            256,
+            (16, 16),
+            np.uint8,
+        )
         Image.fromarray(noise).save(folder / name)
 
 
@@ -226,7 +240,11 @@ def test_a_classifier_of_ids_is_refused_and_a_class_of_one_picture_is_said(
 
 
 def test_a_packed_set_of_one_picture_is_refused(tmp_path: Path) -> None:
-    draw(tmp_path / "in", [f"{number}.png" for number in range(24)], same=True)
+    draw(
+        tmp_path / "in",
+        [f"{number}.png" for number in range(24)],
+        same=True,
+    )
     plan = recipes.plan(
         config.load(Run, [f"pack.root={tmp_path / 'in'}", "pack.recipe=folder"], []).pack
     )

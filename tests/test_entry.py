@@ -60,7 +60,12 @@ class Task:
         self.slurm.command("python", child)
         self.monkeypatch.setattr(sys, "executable", str(self.slurm.folder / "bin" / "python"))
         with pytest.raises(SystemExit) as end:
-            entry.run(["stages", "r", "train"], str(self.folder.path), requeue, scratch)
+            entry.run(
+                ["stages", "r", "train"],
+                str(self.folder.path),
+                requeue,
+                scratch,
+            )
         assert isinstance(end.value.code, int)
         return end.value.code
 
@@ -199,7 +204,12 @@ def test_a_profile_may_forbid_requeueing(task: Task) -> None:
 def test_only_the_element_is_requeued_not_its_array(task: Task) -> None:
     # tried on 22.05.8: the last element to start has the array's own id, and `scontrol requeue <id>` takes the finished ones too
     (task.slurm.folder / "shown").write_text(captured("scontrol", "array, many lines"))
-    task.run("exit 75", JOB_ID="73362", ARRAY_JOB_ID="73362", ARRAY_TASK_ID="2")
+    task.run(
+        "exit 75",
+        JOB_ID="73362",
+        ARRAY_JOB_ID="73362",
+        ARRAY_TASK_ID="2",
+    )
     assert task.requeues == ["scontrol requeue 73362_2"]
     assert task.slurm.calls("scontrol show") == ["scontrol show job 73362_2"]
 

@@ -164,7 +164,11 @@ def test_constant_logits_score_one_half_and_the_rows_of_the_confusion_are_the_tr
 
 
 def test_duplicated_images_change_neither_the_scores_nor_their_intervals() -> None:
-    logits = torch.randn(60, 2, generator=torch.Generator().manual_seed(0))
+    logits = torch.randn(
+        60,
+        2,
+        generator=torch.Generator().manual_seed(0),
+    )
     once = scored(logits)
     twice = scored(
         logits.repeat_interleave(2, 0),
@@ -241,11 +245,22 @@ class LinearModel:
     z_dim = 4
 
     def __init__(self) -> None:
-        coarse = torch.randn(self.z_dim, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+        coarse = torch.randn(
+            self.z_dim,
+            1,
+            4,
+            4,
+            generator=torch.Generator().manual_seed(0),
+        )
         self.map = torch.nn.functional.interpolate(coarse, 16, mode="bilinear").flatten(1)
 
     def sample(self, z: Tensor, c: Tensor) -> Tensor:
-        return torch.tanh(z @ self.map / 2).view(-1, 1, 16, 16)
+        return torch.tanh(z @ self.map / 2).view(
+            -1,
+            1,
+            16,
+            16,
+        )
 
 
 class LinearVAE(LinearModel):
@@ -282,7 +297,16 @@ def test_another_seed_or_purpose_draws_other_images() -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_grid_shows_whole_rows_left_to_right(channels: int) -> None:
-    images = torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1).expand(5, 2, 3, channels)
+    images = (
+        torch.arange(5, dtype=torch.uint8)
+        .view(5, 1, 1, 1)
+        .expand(
+            5,
+            2,
+            3,
+            channels,
+        )
+    )
     picture = np.array(generator.grid(images, 2))
     assert picture.shape == ((4, 6) if channels == 1 else (4, 6, 3))
     assert picture.reshape(4, 6, channels)[::2, ::3, 0].tolist() == [
@@ -329,7 +353,13 @@ def test_faces_as_new_as_those_of_other_people_have_ratio_1(
 
 
 def test_the_ratio_is_of_median_distances() -> None:
-    flat = torch.zeros(1, 2, 2, 1, dtype=torch.uint8)
+    flat = torch.zeros(
+        1,
+        2,
+        2,
+        1,
+        dtype=torch.uint8,
+    )
     fake, other = (
         torch.cat([flat + value for value in values]) for values in ([1, 3, 200], [6, 6, 9])
     )
@@ -421,7 +451,11 @@ def test_inception_features_are_torch_fidelitys(
 
 def test_judge_features_are_the_classifiers(real: Tensor) -> None:
     eye = judge_eye.load(Size(16, 16), torch.device("cpu"), Judge(PixelJudge(), "0123456789"))
-    np.testing.assert_allclose(features.sample(eye, real[:70]), flattened(real[:70]), atol=1e-6)
+    np.testing.assert_allclose(
+        features.sample(eye, real[:70]),
+        flattened(real[:70]),
+        atol=1e-6,
+    )
     assert eye.weights == "01234567"
 
 
@@ -449,7 +483,15 @@ def context_of(index: Index, network: Any = None, **options: Any) -> Context:
     network = network or PixelJudge()
     asked = Evaluation(**{"fakes": 80, **options})
     judge = Judge(network, hashlib.sha256(type(network).__name__.encode()).hexdigest())
-    return Context(index, asked, 3, generator.GOAL, torch.device("cpu"), judge, "0.5")
+    return Context(
+        index,
+        asked,
+        3,
+        generator.GOAL,
+        torch.device("cpu"),
+        judge,
+        "0.5",
+    )
 
 
 def evaluate(
@@ -610,7 +652,12 @@ def test_reconstructions_are_scored_and_samples_under_each_prior(
     )
     assert of_normal.name == of_mixture.name == "kd_judge"
     assert of_normal.value == values(found)["kd_judge"]
-    same = pixels.to_uint8(mean_face).expand(80, -1, -1, -1)  # all codes are 0
+    same = pixels.to_uint8(mean_face).expand(
+        80,
+        -1,
+        -1,
+        -1,
+    )  # all codes are 0
     wanted_kd = kernel_distance.score(flattened(real), flattened(same))["kd"]
     assert of_mixture.value == pytest.approx(wanted_kd, rel=0.01)
     grid = np.array(Image.open(tmp_path / drawn["gaussian_mixture"].picture)).astype(int)
@@ -646,7 +693,11 @@ def test_codes_that_are_words_are_reconstructed_scored_and_shown_too(
     model = registry.build("models", spec, index.facts).eval()
     likelihood = registry.build("objectives.likelihoods", {"name": "laplace"}, index.facts)
     context = context_of(index)
-    context = dataclasses.replace(context, likelihood=likelihood, goal=Goal("kd_judge", "lower"))
+    context = dataclasses.replace(
+        context,
+        likelihood=likelihood,
+        goal=Goal("kd_judge", "lower"),
+    )
     found = generator.full(model, context, tmp_path)
 
     # below the faces, what their words say of them
@@ -701,7 +752,11 @@ def test_strips_show_the_nearest_faces_in_pixels_and_in_features(
     eye = Bright()
     sides = [eye(images).features for images in (fake, real, held_out)]
     table = torch.cdist(sides[0].double(), sides[1].double())
-    np.testing.assert_allclose(by_features.distances, table.min(1).values, rtol=1e-6)
+    np.testing.assert_allclose(
+        by_features.distances,
+        table.min(1).values,
+        rtol=1e-6,
+    )
     usual = torch.cdist(sides[2].double(), sides[1].double()).min(1).values
     assert by_features.usual == pytest.approx(float(np.median(usual)))
     picture = np.array(Image.open(tmp_path / by_features.picture))
@@ -824,7 +879,12 @@ class Placed:
         return iter([self.weights])
 
     def sample(self, z: Tensor, c: Tensor) -> Tensor:
-        return torch.tanh(z @ self.weights / 2).view(-1, 1, 16, 16)
+        return torch.tanh(z @ self.weights / 2).view(
+            -1,
+            1,
+            16,
+            16,
+        )
 
     def features(self, images: Tensor) -> Tensor:
         return images.flatten(1) @ self.weights.T
@@ -853,7 +913,14 @@ def test_images_go_to_where_a_model_computes_and_come_back(
         network = model(kind)
         judged = Placed(kind)
         scores = evaluate(network, index, tmp_path, judged)
-        codes = claims.interpret(network, judged, index, Interpret(samples=300), 0, tmp_path)
+        codes = claims.interpret(
+            network,
+            judged,
+            index,
+            Interpret(samples=300),
+            0,
+            tmp_path,
+        )
         labels = features.logits(judged, Shards(index, "test"))["Glasses"].tolist()
         pictures = {path.name: path.read_bytes() for path in tmp_path.glob("*.png")}
         found.append((scores, codes, labels, pictures))
@@ -878,7 +945,13 @@ class LookingUp:
 
 def test_the_classifier_protocol_scores_the_held_out_split(index: Index, tmp_path: Path) -> None:
     options = Evaluation(protocol="classifier", held_out="train")  # 9 people; the test split has 3
-    context = Context(index, options, 0, classifier.GOAL, torch.device("cpu"))
+    context = Context(
+        index,
+        options,
+        0,
+        classifier.GOAL,
+        torch.device("cpu"),
+    )
     found = classifier.full(LookingUp(Shards(index, "train")), context, tmp_path)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert found["labels"].keys() == {"Glasses", "Beard"}  # a person is no attribute
@@ -907,7 +980,13 @@ def test_classifiers_are_searched_by_their_mean_balanced_accuracy_on_held_out_pe
             return {**found, "Beard": certain([0] * len(images))}
 
     options = Evaluation(protocol="classifier", held_out="train")
-    context = Context(index, options, 0, classifier.GOAL, torch.device("cpu"))
+    context = Context(
+        index,
+        options,
+        0,
+        classifier.GOAL,
+        torch.device("cpu"),
+    )
     shards = Shards(index, "train")
     assert classifier.quick(LookingUp(shards), context) == {"balanced_accuracy": 1}
     assert classifier.quick(Never(shards), context) == {"balanced_accuracy": pytest.approx(0.75)}

@@ -51,7 +51,11 @@ def test_the_files_draw_what_the_run_draws_and_come_back(
     alone = [sys.executable, "-P", "-W", "ignore", str(folder / "draw.py"), "2"]
     assert "facefactory" not in (folder / "draw.py").read_text()
     subprocess.run(alone, check=True, cwd=tmp_path)
-    drawn = torch.randn(2, own.z_dim, generator=torch.Generator().manual_seed(0))
+    drawn = torch.randn(
+        2,
+        own.z_dim,
+        generator=torch.Generator().manual_seed(0),
+    )
     shown = own.sample(drawn, torch.zeros(2, columns))
     with Image.open(tmp_path / "0001.png") as picture:
         difference = np.array(picture) / 127.5 - 1 - shown[1, 0].numpy()

@@ -28,7 +28,18 @@ def trained(model: dict[str, Any], facts: Facts) -> tuple[Any, checkpoint.Checkp
     made = checkpoint.build(model, facts, seed=1)
     networks = dict(made.state_dict())
     plain = checkpoint.plain(facts)
-    found = checkpoint.Checkpoint(model, {}, plain, networks, {}, {}, {}, 9, "", [])
+    found = checkpoint.Checkpoint(
+        model,
+        {},
+        plain,
+        networks,
+        {},
+        {},
+        {},
+        9,
+        "",
+        [],
+    )
     return made, found
 
 
@@ -51,7 +62,12 @@ def test_the_same_model_is_a_copy() -> None:
 @pytest.mark.parametrize(("old", "new"), [(1, 3), (3, 1)])
 def test_gray_and_colour_answer_alike_to_gray_pictures(old: int, new: int) -> None:
     facts = dataclasses.replace(GRAY, channels=new)
-    before, made, fitted = begun(DCGAN, dataclasses.replace(GRAY, channels=old), DCGAN, facts)
+    before, made, fitted = begun(
+        DCGAN,
+        dataclasses.replace(GRAY, channels=old),
+        DCGAN,
+        facts,
+    )
     assert not any(one.fresh for one in fitted.values())
     torch.manual_seed(0)
     gray = torch.rand(5, 1, 16, 16)
@@ -62,14 +78,28 @@ def test_gray_and_colour_answer_alike_to_gray_pictures(old: int, new: int) -> No
         assert torch.allclose(*logits, atol=1e-5)
         z = torch.randn(5, 4)
         drawn = made.eval().sample(z, none)
-        expected = before.eval().sample(z, none).expand(-1, 3, -1, -1)
+        expected = (
+            before.eval()
+            .sample(z, none)
+            .expand(
+                -1,
+                3,
+                -1,
+                -1,
+            )
+        )
         assert torch.allclose(drawn, expected, atol=1e-5)
     assert list(fitted["discriminator"].reshaped.values()) == [f"channels {old} -> {new}"]
 
 
 def test_another_size_keeps_the_layers_by_the_image() -> None:
     larger = dataclasses.replace(GRAY, height=32, width=32)
-    before, made, fitted = begun(DCGAN, GRAY, {**DCGAN, "depth": 3}, larger)
+    before, made, fitted = begun(
+        DCGAN,
+        GRAY,
+        {**DCGAN, "depth": 3},
+        larger,
+    )
     old = before.state_dict()
     new = made.state_dict()
     last_old = [name for name in old if name.startswith("generator.up")][-2:]
@@ -96,7 +126,12 @@ def test_columns_of_labels_are_found_by_their_names(
 ) -> None:
     facts = dataclasses.replace(GRAY, labels={**SMILING, "Male": Label("binary", ("0", "1"))})
     asked = {**FACEGEN, "conditions": ["Smiling", "Hair"]}
-    before, made, fitted = begun(asked, GRAY, {**FACEGEN, "conditions": wanted}, facts)
+    before, made, fitted = begun(
+        asked,
+        GRAY,
+        {**FACEGEN, "conditions": wanted},
+        facts,
+    )
     [(key, words)] = fitted["generator"].reshaped.items()
     assert words == how and not fitted["generator"].fresh
     old = before.generator.state_dict()[key]
@@ -110,7 +145,12 @@ def test_columns_of_labels_are_found_by_their_names(
 
 def test_a_model_of_which_nothing_fits_is_refused_and_the_table_names_the_rest() -> None:
     with pytest.raises(UserError, match="nothing of its gan/dcgan fits encoder of this model"):
-        begun(DCGAN, GRAY, {"name": "vae/conv", "width": 8, "z_dim": 3, "depth": 2}, GRAY)
+        begun(
+            DCGAN,
+            GRAY,
+            {"name": "vae/conv", "width": 8, "z_dim": 3, "depth": 2},
+            GRAY,
+        )
     facts = dataclasses.replace(GRAY, channels=3)
     *_, fitted = begun(DCGAN, GRAY, DCGAN, facts)
     shown = finetune.table(list(fitted.values()))

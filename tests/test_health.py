@@ -87,7 +87,13 @@ def test_a_discriminator_a_hundred_times_too_fast_is_told_within_two_lines(
 ) -> None:
     modules = {"discriminator": {"lr": 0.08}}
     options = {**LINES, "log_kimg": 0.12}
-    task = make_task(index, tmp_path, lr=8e-4, modules=modules, **options)
+    task = make_task(
+        index,
+        tmp_path,
+        lr=8e-4,
+        modules=modules,
+        **options,
+    )
     model = registry.resolve("models", {"name": "gan/dcgan", "width": 16, "depth": 3})
     fit(dataclasses.replace(task, model=model), ALONE)
     ill = [
@@ -108,7 +114,12 @@ def test_a_healthy_gan_is_told_nothing(index: Index, tmp_path: Path) -> None:
 
 
 def seen(real: torch.Tensor, fake: torch.Tensor) -> Seen:
-    return Seen(real, fake, real.flatten(1).mean(1), fake.flatten(1).mean(1))
+    return Seen(
+        real,
+        fake,
+        real.flatten(1).mean(1),
+        fake.flatten(1).mean(1),
+    )
 
 
 def test_variety_is_half_the_mean_squared_distance_of_two_images() -> None:
@@ -173,7 +184,13 @@ def test_a_collapse_is_set_back_and_the_training_recovers(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     gray_from(monkeypatch, 120, once)
-    task = make_task(index, tmp_path, lr=1e-3, on_collapse="rollback", **WATCHED)
+    task = make_task(
+        index,
+        tmp_path,
+        lr=1e-3,
+        on_collapse="rollback",
+        **WATCHED,
+    )
     outcome, made = fit(task, ALONE)
     assert (outcome, made.clock, made.setbacks) == ("finished", 288, 1)
     assert "Set back to 0.096 kimg." in capsys.readouterr().err
@@ -198,7 +215,12 @@ def test_a_training_that_was_set_back_goes_on_bit_for_bit(
         7,
         5,
     ):  # also in the middle of a window, and just after it was set back
-        task = make_task(index, tmp_path / "parts", should_stop=stop_after(iterations), **options)
+        task = make_task(
+            index,
+            tmp_path / "parts",
+            should_stop=stop_after(iterations),
+            **options,
+        )
         assert fit(task, ALONE)[0] == "interrupted"
     fit(make_task(index, tmp_path / "parts", **options), ALONE)
     assert same(vars(newest(tmp_path / "whole")), vars(newest(tmp_path / "parts")))
@@ -229,7 +251,13 @@ def test_a_collapse_that_comes_again_ends_it_after_three_times(
     index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gray_from(monkeypatch, 120)
-    task = make_task(index, tmp_path, lr=1e-3, on_collapse="rollback", **WATCHED)
+    task = make_task(
+        index,
+        tmp_path,
+        lr=1e-3,
+        on_collapse="rollback",
+        **WATCHED,
+    )
     with pytest.raises(Collapsed, match=r"set back 3 times to 0\.096 kimg, and collapsed again"):
         fit(task, ALONE)
     fit(make_task(index, tmp_path, lr=1e-3, on_collapse="continue", **WATCHED), ALONE)

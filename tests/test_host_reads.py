@@ -71,7 +71,13 @@ def test_the_loop_reads_nothing_back_until_a_line_a_sample_or_a_checkpoint_is_du
 
     monkeypatch.setattr(trainer, "_loop", loop)
     cadences = {"checkpoint_kimg": 1.0, "log_kimg": 1.0, "sample_kimg": 1.0}
-    task = make_task(index, tmp_path, kind, data=Data(shift=1, draws=draws), **cadences)
+    task = make_task(
+        index,
+        tmp_path,
+        kind,
+        data=Data(shift=1, draws=draws),
+        **cadences,
+    )
     assert fit(task, ALONE)[1].clock == 72
     assert watched[0] > 6 * 50
 

@@ -419,7 +419,11 @@ def test_traversals_walk_from_minus_3_to_3_along_named_and_then_the_strongest_di
     assert picture.shape == (2 * 16, 9 * 16)
     brightness = np.round((np.linspace(-3, 3, 9) / 4 + 1) * 127.5)
     # dimension 0, from the prior's mean
-    np.testing.assert_allclose(picture[0, ::16], brightness, atol=1)
+    np.testing.assert_allclose(
+        picture[0, ::16],
+        brightness,
+        atol=1,
+    )
     assert (picture[16] == 128).all()
     assert len(set(picture[31, ::16])) == 9
 
@@ -477,7 +481,11 @@ def test_runs_that_are_none_or_have_no_claims_are_refused_before_anything_starts
     stage = stages.of("interpret")
     plan = Plan(("interpret",), None, None)
     own = RunDir(tmp_path / "own")
-    run = replace(Run(), paths=Paths(str(tmp_path)), interpret=Interpret(runs=["scond"]))
+    run = replace(
+        Run(),
+        paths=Paths(str(tmp_path)),
+        interpret=Interpret(runs=["scond"]),
+    )
     (tmp_path / "second").mkdir()
     (tmp_path / "second" / "config.yaml").write_text("seed: 1")
     with pytest.raises(UserError, match=r"scond is no run folder.*second"):

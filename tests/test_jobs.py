@@ -797,7 +797,11 @@ def test_a_ledger_that_a_crash_emptied_lets_nothing_be_submitted_twice(
 def test_a_report_loads_no_torch(faces: Faces) -> None:
     assert run("train_gan", *base(faces)) == 0
     code = "import sys; from facefactory import process; print(process.main(['stages', 'runs/r', 'report']), 'torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+    )
     assert done.stdout == "0 False\n"
     assert "report: done" in done.stderr
 
@@ -811,7 +815,11 @@ def test_a_connection_lost_while_jobs_are_submitted_leaves_none_in_the_queue(
         "sbatch", f"{BATCH.format(refuse='', refuse_test='')}\n[ $last != 102 ] || sleep 2"
     )
     line = [str(ROOT / "jobs" / "train_gan.py"), *base(faces), "cluster=slurm"]
-    job = subprocess.Popen([sys.executable, *line], stderr=subprocess.PIPE, text=True)
+    job = subprocess.Popen(
+        [sys.executable, *line],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     while len(slurm.calls("sbatch /")) < 2:
         assert job.poll() is None
         time.sleep(0.05)

@@ -81,7 +81,12 @@ def test_values_that_do_not_fit_their_kind_are_refused(
 def test_classes_of_a_recipe_keep_their_order_and_refuse_others(tmp_path: Path) -> None:
     kinds = {"Age": {"kind": "ordinal", "classes": ["3-9", "20-29", "more than 70"]}}
     text = "file,Age\na,20-29\nb,more than 70\nc,{}\n"
-    schema, values = encode(text.format("3-9"), ["a", "b", "c"], kinds, tmp_path / "a.csv")
+    schema, values = encode(
+        text.format("3-9"),
+        ["a", "b", "c"],
+        kinds,
+        tmp_path / "a.csv",
+    )
     assert schema["Age"].entry == kinds["Age"]
     assert values["Age"] == [1, 2, 0]
     with pytest.raises(
@@ -96,7 +101,12 @@ def test_true_and_false_are_binary_and_captions_are_no_label(tmp_path: Path) -> 
         for number in range(MOST_CLASSES + 1)
     ]
     text = "\n".join(["file,Test,Text,Who", *rows])
-    schema, values = encode(text, ["0", "1", "none"], {"Who": "identity"}, tmp_path / "a.csv")
+    schema, values = encode(
+        text,
+        ["0", "1", "none"],
+        {"Who": "identity"},
+        tmp_path / "a.csv",
+    )
     assert {name: entry.kind for name, entry in schema.items()} == {
         "Test": "binary",
         "Who": "identity",

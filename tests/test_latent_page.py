@@ -48,7 +48,15 @@ STEPS = [f"{number:+d} deviations" for number in (-3, -2, -1, 0, 1, 2, 3)]
 def effect_of(contrast: Contrast, size: float, q: float = 1e-9) -> Effect:
     value = (1 + size) / 2 if contrast.measure == "auroc" else size
     given = Estimate(value - 0.02, value - 0.05, value + 0.01)
-    return Effect(value, value - 0.03, value + 0.03, q, abs(size) / 2, given, q)
+    return Effect(
+        value,
+        value - 0.03,
+        value + 0.03,
+        q,
+        abs(size) / 2,
+        given,
+        q,
+    )
 
 
 def control_of(dimension: int, contrast: Contrast, holds: bool) -> Control:
@@ -90,7 +98,13 @@ def claims_of(dimensions: list[Dimension]) -> list[Claim]:
         hidden = dataclasses.replace(
             effect_of(GLASSES, 0.3, 0.01), given=None, explained_by="Male"
         )
-        found[3] = Claim("mu", 3, "unnamed", contrast=GLASSES, effect=hidden)
+        found[3] = Claim(
+            "mu",
+            3,
+            "unnamed",
+            contrast=GLASSES,
+            effect=hidden,
+        )
     return found
 
 
@@ -143,7 +157,12 @@ def put_results(
         among = {"Glasses": {"yaw": 0.4}, "hair = blond": {}, "yaw": {"Glasses": 0.4}}
         space = dataclasses.replace(space, among_labels=among)
     labels = [contrast.label for contrast in contrasts]
-    found = claims.Latent("mu", labels, {"Bald": "3 people have 1"}, {"mu": space})
+    found = claims.Latent(
+        "mu",
+        labels,
+        {"Bald": "3 people have 1"},
+        {"mu": space},
+    )
     write_json(folder / "results.json", dataclasses.asdict(found))
     return folder
 
@@ -298,7 +317,14 @@ def test_a_click_on_the_matrix_shows_the_dimension(chrome: Page, tmp_path: Path)
         return [box.x + left + 4, box.y + top + 4]; })()"""
     )
     for kind in ("mousePressed", "mouseReleased"):
-        page.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+        page.call(
+            "Input.dispatchMouseEvent",
+            type=kind,
+            x=x,
+            y=y,
+            button="left",
+            clickCount=1,
+        )
     told = page.ask("document.querySelector('.heatmap output').textContent")
     dimension = int(told.split()[0].rstrip(","))
     assert brightness(page)
@@ -343,7 +369,11 @@ CASES: dict[str, dict[str, Any]] = {
 def test_what_a_run_lacks_is_said_and_no_script_fails(
     chrome: Page, tmp_path: Path, case: str
 ) -> None:
-    page = opened(chrome, put_results(tmp_path, **CASES[case]), width=390)
+    page = opened(
+        chrome,
+        put_results(tmp_path, **CASES[case]),
+        width=390,
+    )
     text = page.ask("document.body.innerText")
     lacks = {
         "no labels": "There are no claims",
@@ -377,8 +407,22 @@ def test_256_dimensions_and_40_labels_are_one_page_of_a_few_megabytes(
 
 def test_what_labels_are_called_cannot_become_a_script(tmp_path: Path) -> None:
     contrasts = [dataclasses.replace(GLASSES, label=EVIL), BLOND, YAW]
-    evil = Claim("mu", 1, "goes with", EVIL, EVIL, EVIL, contrasts[0], effect_of(GLASSES, 0.7))
-    put_results(tmp_path, contrasts=contrasts, claims=[evil], method=EVIL)
+    evil = Claim(
+        "mu",
+        1,
+        "goes with",
+        EVIL,
+        EVIL,
+        EVIL,
+        contrasts[0],
+        effect_of(GLASSES, 0.7),
+    )
+    put_results(
+        tmp_path,
+        contrasts=contrasts,
+        claims=[evil],
+        method=EVIL,
+    )
     page, *_ = latent.write(tmp_path, EVIL)
     assert EVIL not in page.read_text()
     assert page.read_text().count("</script>") == 2
@@ -435,7 +479,12 @@ def test_who_is_drawn_is_told_beside_the_training_set_and_what_differs_is_marked
         Share({"Male": "0"}, Estimate(0.4, 0.35, 0.45), 0.45, 0.6),
         Share({"Male": "1"}, Estimate(0.6, 0.35, 0.65), 0.55, 0.4),
     ]
-    guessed = Shares(["hair"], 500, [Share({"hair": "blond"}, None, 0.2, 0.1)], "3 are blond")
+    guessed = Shares(
+        ["hair"],
+        500,
+        [Share({"hair": "blond"}, None, 0.2, 0.1)],
+        "3 are blond",
+    )
     told = [dataclasses.asdict(one) for one in (Shares(["Male"], 500, rows), guessed)]
     write_json(folder / "results.json", {**results, "shares": told})
     page, _, schema = latent.write(folder, "demo")
@@ -453,9 +502,21 @@ def test_who_is_drawn_is_told_beside_the_training_set_and_what_differs_is_marked
 def test_pictures_that_do_not_fit_are_made_smaller_then_left_out_and_it_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (64, 128, 3), dtype=np.uint8)
+    noise = np.random.default_rng(0).integers(
+        0,
+        256,
+        (64, 128, 3),
+        dtype=np.uint8,
+    )
     Image.fromarray(noise).save(tmp_path / "walk.png")
-    sheet = Sheet("walk.png", "walk", [4, 7], 1, ["a", "b", "c", "d"], True)
+    sheet = Sheet(
+        "walk.png",
+        "walk",
+        [4, 7],
+        1,
+        ["a", "b", "c", "d"],
+        True,
+    )
     sprites, words = sheets.embedded(tmp_path, [sheet])
     assert [(one.block, one.width, one.height) for one in sprites] == [(4, 32, 32), (7, 32, 32)]
     assert "quality 90" in words
@@ -479,7 +540,13 @@ def test_rows_and_columns_that_are_alike_stand_side_by_side() -> None:
     values = np.where(kinds[:, None] == np.array([0, 1, 1, 0]), 0.8, 0.0)
     values[0, 1] = np.nan
     names = [str(number) for number in range(6)]
-    found = heatmaps.clustered(values, names, ["a", "b", "c", "d"], ["AUROC"] * 4, range(6))
+    found = heatmaps.clustered(
+        values,
+        names,
+        ["a", "b", "c", "d"],
+        ["AUROC"] * 4,
+        range(6),
+    )
     together = [kinds[int(name)] for name in found.rows]
     assert sum(one != other for one, other in itertools.pairwise(together)) == 1
     assert sorted(found.rows) == names
@@ -488,7 +555,13 @@ def test_rows_and_columns_that_are_alike_stand_side_by_side() -> None:
     assert found.values[row][column] is None
     assert found.values[found.rows.index("3")][column] == 0.8
     assert len(found.row_tree) == 5 and max(found.row_tree[-1][1]) == 1
-    flat = heatmaps.clustered(np.zeros((4, 3)), names[:4], list("abc"), ["AUROC"] * 3, [None] * 4)
+    flat = heatmaps.clustered(
+        np.zeros((4, 3)),
+        names[:4],
+        list("abc"),
+        ["AUROC"] * 3,
+        [None] * 4,
+    )
     assert flat.row_tree == [] and len(flat.rows) == 4
 
 
@@ -499,7 +572,16 @@ def test_two_runs_are_compared_attribute_by_attribute(tmp_path: Path) -> None:
     here = put_results(tmp_path / "here/interpret")
     weaker = [(0.1, 0.5, 0.0), (0.7, 0.1, 0.1)]
     blond = effect_of(BLOND, 0.5)
-    skin = Claim("mu", 1, "goes with", "skin", "", "", GLASSES, effect_of(GLASSES, 0.7))
+    skin = Claim(
+        "mu",
+        1,
+        "goes with",
+        "skin",
+        "",
+        "",
+        GLASSES,
+        effect_of(GLASSES, 0.7),
+    )
     named = [Claim("mu", 0, "goes with", "hair colour", "dark", "blond", BLOND, blond), skin]
     there = put_results(tmp_path / "there/interpret", weaker, claims=named)
     runs = [claims.read(read_json(folder / "results.json")) for folder in (here, there)]

@@ -46,7 +46,13 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return top
 
 
-TRAIN = Job("train", [["stages", "FOLDER", "train"]], "gpu", True, 4)
+TRAIN = Job(
+    "train",
+    [["stages", "FOLDER", "train"]],
+    "gpu",
+    True,
+    4,
+)
 CHAIN = [
     Job("prepare", [["stages", "r", "pack", "judge"]], "gpu", True),
     Job("sweep", [["sweep", "r"]], "sweep", True, 4, starts_ray=True),
@@ -745,7 +751,11 @@ def test_a_job_ends_before_it_runs_code_that_everyone_may_write(
         == "ran\n"
     )
     (folder.path / place).chmod((folder.path / place).stat().st_mode | 0o002)
-    ended = subprocess.run(["bash", "-c", f"{line}; echo ran"], capture_output=True, text=True)
+    ended = subprocess.run(
+        ["bash", "-c", f"{line}; echo ran"],
+        capture_output=True,
+        text=True,
+    )
     assert (ended.returncode, ended.stdout) == (2, "")
     assert f"is writable by everyone; run: chmod -R o-w {folder.path}" in ended.stderr
 

@@ -204,7 +204,11 @@ def test_many_small_folders_and_those_with_peoples_names_are_people(
 
 
 def test_people_in_splits_are_people() -> None:
-    names = below("train", "test", classes=[f"s{number}" for number in range(40)])
+    names = below(
+        "train",
+        "test",
+        classes=[f"s{number}" for number in range(40)],
+    )
     found = layout.read(names)
     assert found.people
     assert sides(names) == {"train": {"train"}, "test": {"test"}}

@@ -28,7 +28,13 @@ def pair(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
     """What a decoder could say, and images of whole levels."""
     draws = torch.Generator().manual_seed(0)
     decoded = torch.rand(6, 3, 4, 5, generator=draws, dtype=torch.float64) * 2 - 1
-    levels = torch.randint(0, 256, (6, 4, 5, 3), generator=draws, dtype=torch.uint8)
+    levels = torch.randint(
+        0,
+        256,
+        (6, 4, 5, 3),
+        generator=draws,
+        dtype=torch.uint8,
+    )
     return decoded.to(dtype), to_model(levels).to(dtype)
 
 
@@ -41,7 +47,12 @@ def test_densities_are_those_of_torch_distributions() -> None:
     }
     for name, (density, options) in wanted.items():
         found = likelihood(name, **options).double().nats(decoded, images)
-        torch.testing.assert_close(found, -density.log_prob(images), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(
+            found,
+            -density.log_prob(images),
+            rtol=1e-6,
+            atol=1e-6,
+        )
 
 
 def test_bernoulli_is_the_cross_entropy_of_coin_tosses() -> None:
@@ -49,7 +60,12 @@ def test_bernoulli_is_the_cross_entropy_of_coin_tosses() -> None:
     coins = images.sign()
     found = likelihood("bernoulli").nats(decoded, coins)
     wanted = -Bernoulli((decoded + 1) / 2).log_prob((coins + 1) / 2)
-    torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        found,
+        wanted,
+        rtol=1e-9,
+        atol=1e-9,
+    )
 
 
 @pytest.mark.parametrize("scale", [1e-3, 0.01, 0.05, 1.0])
@@ -117,7 +133,12 @@ def test_nats_are_those_of_each_pixel_in_the_images_precision(name: str) -> None
     assert found.shape == images.shape
     assert found.dtype == torch.float32
     exact = likelihood(name).double().nats(decoded.double(), images.double())
-    torch.testing.assert_close(found, exact.float(), rtol=2e-4, atol=2e-4)
+    torch.testing.assert_close(
+        found,
+        exact.float(),
+        rtol=2e-4,
+        atol=2e-4,
+    )
 
 
 @pytest.mark.parametrize(

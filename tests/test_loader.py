@@ -189,7 +189,14 @@ def test_no_stop_waits_for_what_is_read_ahead(
             return 1  # for ever
 
     monkeypatch.setattr("builtins.open", lambda *_, **__: Slow())
-    stream = batches(shards, shards.order(Data(window_images=16), 0)[0], 0, 8, 0, 8)
+    stream = batches(
+        shards,
+        shards.order(Data(window_images=16), 0)[0],
+        0,
+        8,
+        0,
+        8,
+    )
     next(stream)
     assert began.wait(10)
     stream.close()  # or the test hangs
@@ -439,7 +446,14 @@ class Broken(Order):
 
 def test_a_reader_error_reaches_the_consumer(index: Index, short_blocks: int) -> None:
     shards = Shards(index, "train")
-    stream = batches(shards, Broken(len(shards), 0), 0, 8, 0, 8)
+    stream = batches(
+        shards,
+        Broken(len(shards), 0),
+        0,
+        8,
+        0,
+        8,
+    )
     assert [len(next(stream).images) for _ in range(2)] == [8, 8]
     with pytest.raises(OSError, match="the disk is gone"):
         next(stream)
@@ -447,7 +461,14 @@ def test_a_reader_error_reaches_the_consumer(index: Index, short_blocks: int) ->
 
 def test_batches_stay_valid_until_the_next_but_one_block(index: Index, short_blocks: int) -> None:
     shards = Shards(index, "train")
-    stream = batches(shards, Order(len(shards), 0), 0, 8, 0, 8)  # a block is two batches
+    stream = batches(
+        shards,
+        Order(len(shards), 0),
+        0,
+        8,
+        0,
+        8,
+    )  # a block is two batches
     for _ in range(6):
         kept = [next(stream) for _ in range(4)]
         copies = [batch.images.clone() for batch in kept]
@@ -459,7 +480,14 @@ def test_batches_stay_valid_until_the_next_but_one_block(index: Index, short_blo
 
 def test_closing_the_stream_ends_its_threads(index: Index, short_blocks: int) -> None:
     before = set(threading.enumerate())
-    stream = batches(Shards(index, "train"), Order(45, 0), 0, 8, 0, 8)
+    stream = batches(
+        Shards(index, "train"),
+        Order(45, 0),
+        0,
+        8,
+        0,
+        8,
+    )
     next(stream)
     assert len(set(threading.enumerate()) - before) == loader.READERS
     stream.close()
@@ -467,7 +495,14 @@ def test_closing_the_stream_ends_its_threads(index: Index, short_blocks: int) ->
 
 
 def test_batches_on_the_cpu_are_handed_through(index: Index, short_blocks: int) -> None:
-    stream = batches(Shards(index, "train"), Order(45, 0), 0, 8, 0, 8)
+    stream = batches(
+        Shards(index, "train"),
+        Order(45, 0),
+        0,
+        8,
+        0,
+        8,
+    )
     given: list[Batch] = []
     watched = (given.append(batch) or batch for batch in stream)  # type: ignore[func-returns-value]
     for got, _ in zip(on_device(watched, torch.device("cpu")), range(4), strict=False):
@@ -530,7 +565,15 @@ def test_buffers_stay_valid_as_long_as_they_are_held(
     monkeypatch.setattr(loader, "AHEAD", 8)  # a block is one batch
     shards = Shards(index, "train")
     order = Order(45, 0)
-    stream = batches(shards, order, 0, 8, 0, 8, held=held)
+    stream = batches(
+        shards,
+        order,
+        0,
+        8,
+        0,
+        8,
+        held=held,
+    )
     kept = [next(stream) for _ in range(30)]
     time.sleep(0.1)  # all blocks ahead are read
     stream.close()
@@ -589,13 +632,30 @@ def test_a_stop_ends_the_way_to_the_device_and_changes_no_batch(index: Index) ->
     order = Order(45, 0)
     assert device.resident(shards, torch.device("cpu"), lambda: True) is None
     share = device.Share(8, 0, 8)
-    stopped = device.stream(shards, order, 0, share, torch.device("cpu"), "device", lambda: True)
+    stopped = device.stream(
+        shards,
+        order,
+        0,
+        share,
+        torch.device("cpu"),
+        "device",
+        lambda: True,
+    )
     assert torch.equal(next(stopped).images, shards.images(order.ids(0, 8)))
     stopped.close()
 
 
 def test_shifting_moves_and_mirrors() -> None:
-    image = torch.arange(16.0).view(1, 1, 4, 4).expand(3, 1, 4, 4)
+    image = (
+        torch.arange(16.0)
+        .view(1, 1, 4, 4)
+        .expand(
+            3,
+            1,
+            4,
+            4,
+        )
+    )
     moved = shift(image, torch.tensor([[0.5, 0.5], [0.0, 0.99], [0.99, 0.5]]), 1)
     assert torch.equal(moved[0], image[0])
     padded = torch.nn.functional.pad(image[:1], (1, 1, 1, 1), mode="reflect")[0]
@@ -606,7 +666,12 @@ def test_shifting_moves_and_mirrors() -> None:
 
 
 def test_pixels_survive_the_way_to_the_model_and_back() -> None:
-    stored = torch.arange(256, dtype=torch.uint8).view(2, 8, 4, 4)
+    stored = torch.arange(256, dtype=torch.uint8).view(
+        2,
+        8,
+        4,
+        4,
+    )
     floats = to_model(stored)
     assert floats.shape == (2, 4, 8, 4)
     assert floats.is_contiguous()

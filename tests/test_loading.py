@@ -160,6 +160,11 @@ def test_words_of_a_label_come_before_its_numbers() -> None:
 
 def test_the_package_itself_loads_no_torch() -> None:
     code = "import facefactory, sys; print(len([n for n in sys.modules if n in ('torch', 'PIL', 'numpy')]))"
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert ran.stdout.strip() == "0"
     assert facefactory.load.__annotations__["return"] == Loaded.__name__

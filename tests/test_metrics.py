@@ -76,7 +76,12 @@ def test_frechet_distance_of_diagonal_normals_is_the_sum_of_squared_differences_
     None
 ):
     real = exact(40, [0.0, 1.0, -2.0], [1.0, 0.5, 3.0])
-    fake = exact(60, [1.0, 1.0, 0.0], [2.0, 0.25, 3.0], seed=1)
+    fake = exact(
+        60,
+        [1.0, 1.0, 0.0],
+        [2.0, 0.25, 3.0],
+        seed=1,
+    )
     assert fd(real, fake) == pytest.approx((1 + 0 + 4) + (1 + 0.0625 + 0), rel=1e-9)
 
 
@@ -250,7 +255,11 @@ def test_the_matrix_counts_pairs_with_ties_and_without_faces_whose_label_is_miss
     for number, label in enumerate(labels.T):
         known = np.isfinite(label)
         wanted = [pair_counting_auroc(code[known], label[known]) for code in codes.T]
-        np.testing.assert_allclose(found[:, number], wanted, atol=1e-12)
+        np.testing.assert_allclose(
+            found[:, number],
+            wanted,
+            atol=1e-12,
+        )
 
 
 def test_a_perfect_code_scores_1_its_mirror_0_and_a_constant_code_a_half() -> None:

@@ -371,4 +371,8 @@ def test_the_share_that_another_attribute_takes() -> None:
     second = number // 2 % 2
     labels = np.stack([first, second, first], 1)
     shares = _attributes.followed(labels.astype(float))
-    np.testing.assert_allclose(shares, [1, 0, 1], atol=1e-9)
+    np.testing.assert_allclose(
+        shares,
+        [1, 0, 1],
+        atol=1e-9,
+    )

@@ -172,7 +172,12 @@ def test_as_many_images_as_a_metric_says_it_needs_are_enough(name: str) -> None:
 def test_an_image_metric_scores_two_stacks_and_refuses_others(name: str) -> None:
     module = metric(name, "metrics.images")
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (70, 16, 12, 3), np.uint8)
+    images = rng.integers(
+        0,
+        256,
+        (70, 16, 12, 3),
+        np.uint8,
+    )
     noisy = (images + rng.integers(-9, 10, images.shape)).clip(0, 255).astype(np.uint8)
     scores = module.score(images, noisy)
     assert scores.keys() == module.SCORES.keys()

@@ -50,7 +50,12 @@ def test_ssim_of_flat_images_is_the_term_of_brightness() -> None:
 
 def test_ssim_of_one_window_is_what_the_formula_gives_by_hand() -> None:
     rng = np.random.default_rng(2)
-    x, y = rng.integers(0, 256, (2, 1, 11, 11, 1), np.uint8)
+    x, y = rng.integers(
+        0,
+        256,
+        (2, 1, 11, 11, 1),
+        np.uint8,
+    )
     offsets = np.arange(-5, 6)
     weights = np.exp(-(offsets[:, None] ** 2 + offsets**2) / (2 * 1.5**2))
     weights /= weights.sum()
@@ -89,7 +94,12 @@ def test_ssim_is_1_for_equal_images_0_for_noise_and_sees_blur_before_a_change_of
     None
 ):
     images = faces()
-    noise = np.random.default_rng(3).integers(0, 256, images.shape, np.uint8)
+    noise = np.random.default_rng(3).integers(
+        0,
+        256,
+        images.shape,
+        np.uint8,
+    )
     assert ssim.score(images, images)["ssim"] == pytest.approx(1)
     assert abs(ssim.score(noise, spoilt(faces()[::-1]))["ssim"]) < 0.05
     blurred = images.copy()

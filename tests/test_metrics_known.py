@@ -67,7 +67,11 @@ def test_a_factor_has_as_many_columns_as_the_covariance_has_rank() -> None:
     covariance = moments(drawn(7, 30)).covariance
     factor = frechet_distance.factor(covariance)
     assert factor.shape == (30, 6)
-    np.testing.assert_allclose(factor @ factor.T, covariance, atol=1e-12)
+    np.testing.assert_allclose(
+        factor @ factor.T,
+        covariance,
+        atol=1e-12,
+    )
 
 
 def test_features_that_never_vary_add_nothing() -> None:
@@ -279,7 +283,11 @@ def test_vendi_is_the_same_by_the_images_and_by_the_features() -> None:
     few = drawn(10, 30)
     many = drawn(30, 10)
     for rows in (few, many):
-        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+        lengths = np.linalg.norm(
+            rows,
+            axis=1,
+            keepdims=True,
+        )
         values = scipy.linalg.eigvalsh((rows / lengths) @ (rows / lengths).T / len(rows))
         values = values[values > 1e-12]
         assert vendi.score(rows, rows)["vendi"] == pytest.approx(

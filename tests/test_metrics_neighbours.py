@@ -78,7 +78,12 @@ def test_neighbours_and_balls_are_those_of_the_table_of_all_distances(
 
     radii = np.sort(cdist(support, support, "sqeuclidean"), axis=1)[:, 3]
     balls = cdist(queries, support, "sqeuclidean") <= radii * (1 + 1e-12)
-    (by_query, by_centre), (few, _) = inside(queries, support, radii, radii / 2)
+    (by_query, by_centre), (few, _) = inside(
+        queries,
+        support,
+        radii,
+        radii / 2,
+    )
     assert by_query.tolist() == balls.sum(1).tolist()
     assert by_centre.tolist() == balls.sum(0).tolist()
     assert (few <= by_query).all()
@@ -93,7 +98,12 @@ def test_no_row_is_its_own_neighbour_but_its_double_is(case: str) -> None:
     assert found.squared[0, 0] == found.squared[-1, 0] == 0
     table = cdist(rows, rows, "sqeuclidean")
     np.fill_diagonal(table, np.inf)
-    np.testing.assert_allclose(found.squared, np.sort(table, axis=1)[:, :3], rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(
+        found.squared,
+        np.sort(table, axis=1)[:, :3],
+        rtol=1e-9,
+        atol=1e-12,
+    )
 
 
 @pytest.mark.parametrize("case", ["whole_numbers", "one_image"])

@@ -89,7 +89,11 @@ def wider(columns: int, by: float) -> Steps:
 def mixture(shares: list[float], seed: int, columns: int = 8) -> Array:
     rng = np.random.default_rng(seed)
     means = np.linspace(0, 10, 10)
-    modes = rng.choice(10, COUNT, p=np.array(shares) / sum(shares))
+    modes = rng.choice(
+        10,
+        COUNT,
+        p=np.array(shares) / sum(shares),
+    )
     return means[modes, None] + rng.normal(size=(COUNT, columns)) / 3
 
 
@@ -179,7 +183,11 @@ def heavy_tail() -> Steps:
         [normal(1, 0)[:, 0], scipy.stats.pareto.rvs(1.01, size=COUNT, random_state=0)], axis=1
     )
     for shift in (-6, 0, 6):
-        tail = scipy.stats.pareto.rvs(1.01, size=COUNT, random_state=1)
+        tail = scipy.stats.pareto.rvs(
+            1.01,
+            size=COUNT,
+            random_state=1,
+        )
         steps[str(shift)] = (real, np.stack([normal(1, 1)[:, 0] + shift, tail], axis=1))
     return steps
 

@@ -103,7 +103,12 @@ def test_conditions_reach_every_output(name: str, chosen: list[str]) -> None:
 
 @with_option("conditions")
 def test_features_that_a_discriminator_shows_know_no_labels(name: str) -> None:
-    model = build(name, facts(16, 3, 32), conditions=["Glasses"], attributes="head")
+    model = build(
+        name,
+        facts(16, 3, 32),
+        conditions=["Glasses"],
+        attributes="head",
+    )
     if not getattr(model, "feature_dim", ()):
         return
     images = torch.rand(2, 3, 16, 32) * 2 - 1
@@ -124,7 +129,13 @@ def test_features_that_a_discriminator_shows_know_no_labels(name: str) -> None:
     ],
 )
 def test_attributes_at_the_last_layer_alone_judge_no_pairs(place: str, pairs: bool) -> None:
-    model = build("gan/facegen", facts(), conditions=["Glasses"], depth=2, attributes=place)
+    model = build(
+        "gan/facegen",
+        facts(),
+        conditions=["Glasses"],
+        depth=2,
+        attributes=place,
+    )
     images = torch.rand(2, 1, 16, 16) * 2 - 1
     with torch.no_grad():
         with_first, with_second = [
@@ -235,7 +246,11 @@ def test_an_impossible_width_is_refused(name: str, width: int) -> None:
 
 @with_option("conditions")
 def test_a_model_may_be_told_labels(name: str) -> None:
-    model = build(name, facts(), conditions=["Person", "Glasses"])
+    model = build(
+        name,
+        facts(),
+        conditions=["Person", "Glasses"],
+    )
     assert model.conditions == ("Person", "Glasses")
     check(model, facts())
     z = torch.randn(16, model.z_dim)
@@ -325,7 +340,13 @@ def test_the_option_that_would_fit_is_the_greatest_power_of_two() -> None:
         checkpoint.require_memory(
             {"name": "gan/dcgan", "width": 100}, facts(), 5, 1000, room, "the profile"
         )
-    checkpoint.require_memory({"name": "gan/dcgan", "width": 64}, facts(), 5, 1000, room)
+    checkpoint.require_memory(
+        {"name": "gan/dcgan", "width": 64},
+        facts(),
+        5,
+        1000,
+        room,
+    )
 
 
 def test_a_model_whose_code_cannot_be_counted_is_built(tmp_path: Path) -> None:

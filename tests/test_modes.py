@@ -35,8 +35,19 @@ def patterns() -> Tensor:
 
 def draw(draws: torch.Generator) -> Tensor:
     """A batch of the set, [64, 3, 8, 8]."""
-    which = torch.randint(0, PATTERNS, (BATCH, CHANNELS), generator=draws)
-    noise = torch.randn(BATCH, CHANNELS, SIDE, SIDE, generator=draws)
+    which = torch.randint(
+        0,
+        PATTERNS,
+        (BATCH, CHANNELS),
+        generator=draws,
+    )
+    noise = torch.randn(
+        BATCH,
+        CHANNELS,
+        SIDE,
+        SIDE,
+        generator=draws,
+    )
     return patterns()[which] + 0.05 * noise
 
 
@@ -52,7 +63,12 @@ def trained(objective: dict[str, Any], seed: int, iterations: int) -> int:
     """The modes among 5,000 images of a small GAN."""
     facts = Facts(SIDE, SIDE, CHANNELS, {})
     model: Any = checkpoint.build({"name": "gan/fc", "width": 128, "z_dim": 32}, facts, seed)
-    loss = registry.build("objectives", {"name": "adversarial", **objective}, facts, model)
+    loss = registry.build(
+        "objectives",
+        {"name": "adversarial", **objective},
+        facts,
+        model,
+    )
     players = {phase.name: getattr(model, phase.name) for phase in loss.phases}
     optimisers = {
         name: torch.optim.Adam(player.parameters(), lr=1e-3, betas=(0.0, 0.99), foreach=True)
@@ -61,7 +77,14 @@ def trained(objective: dict[str, Any], seed: int, iterations: int) -> int:
     data = torch.Generator().manual_seed(seed + 1)
     none = torch.empty(BATCH, 0)
     for iteration in range(iterations):
-        draws = Draws(seed, iteration * BATCH, BATCH, 0, BATCH, torch.device("cpu"))
+        draws = Draws(
+            seed,
+            iteration * BATCH,
+            BATCH,
+            0,
+            BATCH,
+            torch.device("cpu"),
+        )
         batch = Batch(
             draw(data), {}, none, none, iteration, 0.0, draws, lambda shown, purpose: shown
         )
@@ -72,7 +95,11 @@ def trained(objective: dict[str, Any], seed: int, iterations: int) -> int:
             loss.loss(name, model, batch)[0].backward()
             optimisers[name].step()
 
-    z = torch.randn(5000, model.z_dim, generator=torch.Generator().manual_seed(7))
+    z = torch.randn(
+        5000,
+        model.z_dim,
+        generator=torch.Generator().manual_seed(7),
+    )
     with torch.no_grad():
         return modes(model.sample(z, torch.empty(5000, 0)))
 

@@ -42,7 +42,11 @@ def alone() -> tuple[str, ...]:
         pytest.skip("this system has no unshare")
     why = ""
     for prefix in (("unshare", "-n"), ("unshare", "-rn")):
-        tried = subprocess.run([*prefix, "true"], capture_output=True, text=True)
+        tried = subprocess.run(
+            [*prefix, "true"],
+            capture_output=True,
+            text=True,
+        )
         if tried.returncode == 0:
             return prefix
         why = tried.stderr.strip()
@@ -50,7 +54,13 @@ def alone() -> tuple[str, ...]:
 
 
 def run(command: Sequence[str], folder: Path) -> str:
-    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=800)
+    ended = subprocess.run(
+        command,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=800,
+    )
     assert ended.returncode == 0, ended.stderr[-2000:]
     return ended.stdout
 

@@ -58,7 +58,16 @@ def batch_of(
 
     none = torch.empty(len(images), 0)
     draws: Any = Known
-    return Batch(images, labels or {}, none, none, iteration, 0.0, draws, augment)
+    return Batch(
+        images,
+        labels or {},
+        none,
+        none,
+        iteration,
+        0.0,
+        draws,
+        augment,
+    )
 
 
 def test_images_with_the_labels_of_others_count_as_fakes() -> None:
@@ -79,16 +88,31 @@ def test_auxiliary_heads_read_labels_of_real_images_and_of_generated_ones() -> N
         "Glasses": Label("binary", ("0", "1")),
         "Hair": Label("categorical", ("a", "b", "c")),
     }
-    model = SimpleNamespace(z_dim=3, conditions=("Glasses", "Hair"), feature_dim=2)
+    model = SimpleNamespace(
+        z_dim=3,
+        conditions=("Glasses", "Hair"),
+        feature_dim=2,
+    )
     spec = {"name": "auxiliary", "weight": 0.5}
-    term = registry.build(TERMS, spec, Facts(4, 4, 2, schema), model)
+    term = registry.build(
+        TERMS,
+        spec,
+        Facts(4, 4, 2, schema),
+        model,
+    )
     assert (term.trains, term.weight(1.0)) == ("both", 0.5)
 
     # logits of the two labels: 2 | 1, 0, -1
     with torch.no_grad():
         term.heads.weight.copy_(torch.tensor([[2.0, 0], [1.0, 0], [0, 0], [-1.0, 0]]))
         term.heads.bias.zero_()
-    seen = Seen(IMAGES, IMAGES, IMAGES, IMAGES, features=torch.tensor([[1.0, 7.0]] * 3))
+    seen = Seen(
+        IMAGES,
+        IMAGES,
+        IMAGES,
+        IMAGES,
+        features=torch.tensor([[1.0, 7.0]] * 3),
+    )
     told = torch.tensor(
         [
             [1.0, 0, 0, 1.0],  # with glasses, of the third hair
@@ -103,7 +127,12 @@ def test_auxiliary_heads_read_labels_of_real_images_and_of_generated_ones() -> N
 
 
 def test_what_a_term_learns_learns_with_the_discriminator_alone() -> None:
-    facts = Facts(16, 16, 1, {"Glasses": Label("binary", ("0", "1"))})
+    facts = Facts(
+        16,
+        16,
+        1,
+        {"Glasses": Label("binary", ("0", "1"))},
+    )
     spec = {"name": "gan/resnet", "width": 4, "depth": 2, "conditions": ["Glasses"]}
     model = registry.build("models", spec, facts)
     wanted = {"name": "adversarial", "terms": {"auxiliary": {}}}
@@ -121,7 +150,12 @@ def test_what_a_term_learns_learns_with_the_discriminator_alone() -> None:
 
 
 def test_a_term_for_conditions_is_refused_where_there_are_none() -> None:
-    facts = Facts(16, 16, 1, {"Glasses": Label("binary", ("0", "1"))})
+    facts = Facts(
+        16,
+        16,
+        1,
+        {"Glasses": Label("binary", ("0", "1"))},
+    )
     spec = {"name": "adversarial", "terms": {"mismatch": {}}}
     with pytest.raises(UserError, match="gan/facegen as it is: that has no conditions"):
         trainer.check({"name": "gan/facegen"}, spec, Training(), facts)
@@ -275,7 +309,12 @@ def test_critics_of_two_pairs_of_logits(
     kind: str, d_values: list[float], g_values: list[float]
 ) -> None:
     """Real and generated images at 2 and -1, then at 1 and 2."""
-    seen = Seen(IMAGES, IMAGES, torch.tensor([2.0, 1.0]), torch.tensor([-1.0, 2.0]))
+    seen = Seen(
+        IMAGES,
+        IMAGES,
+        torch.tensor([2.0, 1.0]),
+        torch.tensor([-1.0, 2.0]),
+    )
     critic = registry.build("objectives.critics", {"name": kind})
     torch.testing.assert_close(critic.discriminator(seen), torch.tensor(d_values))
     torch.testing.assert_close(critic.generator(seen), torch.tensor(g_values))
@@ -305,7 +344,14 @@ def test_r1_and_r2_of_a_quadratic_discriminator_are_its_images(name: str) -> Non
 
 
 def draws_of(size: int, device: str = "cpu") -> Draws:
-    return Draws(seed=0, clock=0, batch_size=size, lo=0, hi=size, device=torch.device(device))
+    return Draws(
+        seed=0,
+        clock=0,
+        batch_size=size,
+        lo=0,
+        hi=size,
+        device=torch.device(device),
+    )
 
 
 @pytest.mark.parametrize(("name", "wanted"), [("gradient_penalty", 1.0), ("dragan", 0.5)])
@@ -331,7 +377,12 @@ def test_slopes_are_taken_between_the_pairs_and_around_real_images() -> None:
     model = QuadraticGAN()
     model.head.bias.data.fill_(1.0)
     batch = dataclasses.replace(batch_of(IMAGES), draws=draws_of(5))
-    seen = Seen(IMAGES, -IMAGES, torch.zeros(5), torch.zeros(5))
+    seen = Seen(
+        IMAGES,
+        -IMAGES,
+        torch.zeros(5),
+        torch.zeros(5),
+    )
     length = IMAGES.flatten(1).norm(dim=1)
 
     # between x and -x lies (2ε - 1) x
@@ -346,7 +397,12 @@ def test_slopes_are_taken_between_the_pairs_and_around_real_images() -> None:
         term = registry.build(TERMS, {"name": "dragan", "noise": noise, "slope": 0.0})
         squared = term(seen, model, batch).mean()
         wanted = length.square().mean() + 32 * noise**2
-        torch.testing.assert_close(squared, wanted, rtol=0.2 if noise else 1e-6, atol=0.0)
+        torch.testing.assert_close(
+            squared,
+            wanted,
+            rtol=0.2 if noise else 1e-6,
+            atol=0.0,
+        )
 
 
 def test_lecam_holds_logits_near_the_average_of_the_other_kind() -> None:
@@ -354,7 +410,12 @@ def test_lecam_holds_logits_near_the_average_of_the_other_kind() -> None:
     assert term.weight(0.0) == 0.3
     batch = batch_of(IMAGES)
     real = torch.tensor([3.0, 1.0], requires_grad=True)
-    seen = Seen(IMAGES, IMAGES, real, torch.tensor([-2.0, 0.0]))
+    seen = Seen(
+        IMAGES,
+        IMAGES,
+        real,
+        torch.tensor([-2.0, 0.0]),
+    )
     first = term(seen, None, batch)  # both averages are 0
     assert first.tolist() == [9.0 + 4.0, 1.0 + 0.0]
     term.after(0.0, lambda values: values * 2)  # another rank saw the same
@@ -376,7 +437,12 @@ def test_consistency_is_how_differently_mirror_images_are_judged() -> None:
     model = LinearGAN()
     c = torch.empty(5, 0)
     fake = IMAGES / 2
-    seen = Seen(IMAGES, fake, model.discriminator(IMAGES, c), model.discriminator(fake, c))
+    seen = Seen(
+        IMAGES,
+        fake,
+        model.discriminator(IMAGES, c),
+        model.discriminator(fake, c),
+    )
     term = registry.build(TERMS, {"name": "consistency"})
     change = model.discriminator(IMAGES.flip(3) - IMAGES, c)
     wanted = change.square() * (1 + 0.5**2)
@@ -439,8 +505,18 @@ def test_path_length_is_refused_where_there_is_no_w() -> None:
     facts = Facts(16, 16, 1)
     spec = {"name": "adversarial", "terms": {"path_length": {}}}
     with pytest.raises(UserError, match="gan/dcgan as it is: that has no to_w"):
-        trainer.check({"name": "gan/dcgan", "depth": 2}, spec, Training(), facts)
-    trainer.check({"name": "gan/stylegan2", "depth": 2}, spec, Training(), facts)
+        trainer.check(
+            {"name": "gan/dcgan", "depth": 2},
+            spec,
+            Training(),
+            facts,
+        )
+    trainer.check(
+        {"name": "gan/stylegan2", "depth": 2},
+        spec,
+        Training(),
+        facts,
+    )
 
 
 @pytest.mark.parametrize(
@@ -531,7 +607,12 @@ def test_the_strength_reaches_every_image_that_is_judged() -> None:
 @pytest.mark.parametrize(("name", "option"), WEIGHTS)
 def test_a_term_refuses_a_weight_below_zero(name: str, option: str, value: Any) -> None:
     with pytest.raises(UserError, match=rf"{name}: .*{option}="):
-        registry.build(TERMS, {"name": name, option: value}, Facts(4, 4, 2, {}), LinearGAN())
+        registry.build(
+            TERMS,
+            {"name": name, option: value},
+            Facts(4, 4, 2, {}),
+            LinearGAN(),
+        )
 
 
 def test_each_phase_trains_only_its_own_network() -> None:

@@ -48,11 +48,21 @@ def test_every_generator_draws_the_same(name: str, tmp_path: Path) -> None:
     drawing = export._drawing(model)
     columns = conditions.width(model.conditions, FACTS.labels)
 
-    shown = export._inputs(2, model.z_dim, columns, torch.Generator().manual_seed(1))
+    shown = export._inputs(
+        2,
+        model.z_dim,
+        columns,
+        torch.Generator().manual_seed(1),
+    )
     path = tmp_path / "generator.onnx"
     _onnx.write(drawing, shown, path)
     for count in (1, 5):
-        inputs = export._inputs(count, model.z_dim, columns, torch.Generator().manual_seed(2))
+        inputs = export._inputs(
+            count,
+            model.z_dim,
+            columns,
+            torch.Generator().manual_seed(2),
+        )
         with torch.no_grad():
             expected = drawing(*inputs)
         found = _onnx.draw(path, inputs)

@@ -38,7 +38,11 @@ def test_a_virtual_epoch_gives_every_image_of_a_stratum_its_quota_rounded_up_or_
 
 
 def test_slots_that_do_not_divide_go_to_the_first_strata() -> None:
-    order = Order(11, seed=0, strata=(np.array([0, 1]), np.array([2]), np.arange(3, 11)))
+    order = Order(
+        11,
+        seed=0,
+        strata=(np.array([0, 1]), np.array([2]), np.arange(3, 11)),
+    )
     counts = np.bincount(order.ids(0, 11), minlength=11)
     assert [counts[:2].sum(), counts[2], counts[3:].sum()] == [4, 4, 3]
 
@@ -134,7 +138,12 @@ def test_windows_draw_the_same_images_as_often_from_few_shards_at_a_time(
 
 
 def test_a_window_is_shuffled_and_the_shards_are_dealt_anew_each_epoch() -> None:
-    order = Order(400, 1, sizes=np.full(8, 50), window=4)
+    order = Order(
+        400,
+        1,
+        sizes=np.full(8, 50),
+        window=4,
+    )
     for epoch in range(5):
         first = order.ids(400 * epoch, 400 * epoch + 200)
         assert (
@@ -234,7 +243,12 @@ def test_seeds_and_epochs_differ() -> None:
 @pytest.mark.parametrize("window", [0, 50])
 def test_a_billion_images_cost_no_memory(window: int) -> None:
     count, clock = 10**9, 10**9 - 300  # across an epoch's end
-    order = Order(count, 2, sizes=np.full(10**5, 10**4), window=window)
+    order = Order(
+        count,
+        2,
+        sizes=np.full(10**5, 10**4),
+        window=window,
+    )
     order.ids(0, 10)
     tracemalloc.start()
     drawn = order.ids(clock, clock + 1024)
@@ -263,7 +277,13 @@ def test_a_permutation_is_undone_by_its_way_back(size: int) -> None:
 def test_balanced_windows_hold_no_epoch_in_memory() -> None:
     count = 2 * 10**6
     strata = (np.arange(0, count, 50), np.setdiff1d(np.arange(count), np.arange(0, count, 50)))
-    order = Order(count, 2, strata, sizes=np.full(200, 10**4), window=5)
+    order = Order(
+        count,
+        2,
+        strata,
+        sizes=np.full(200, 10**4),
+        window=5,
+    )
     order.ids(0, 1)
     tracemalloc.start()
     drawn = np.concatenate(

@@ -95,7 +95,11 @@ def pack_images(
     for name, image in images.items():
         (folder / "images" / name).parent.mkdir(parents=True, exist_ok=True)
         image.save(folder / "images" / name)
-    options = Pack(str(write_recipe(folder, **recipe)), color=color, resolution=8)  # type: ignore[arg-type]
+    options = Pack(
+        str(write_recipe(folder, **recipe)),
+        color=color,
+        resolution=8,
+    )  # type: ignore[arg-type]
     return np.asarray(pack.pack(recipes.plan(options), folder / "shards").maps("train")[0])
 
 
@@ -307,8 +311,16 @@ def test_shards_of_another_plan_or_with_other_bytes_are_packed_anew(
     index: Index, faces: Faces, tmp_path: Path
 ) -> None:
     folder = tmp_path / "again"
-    pack.shards(recipes.plan(options_for(faces, drop=["Beard"])), folder, part=(0, 4))
-    pack.shards(recipes.plan(options_for(faces)), folder, part=(1, 4))
+    pack.shards(
+        recipes.plan(options_for(faces, drop=["Beard"])),
+        folder,
+        part=(0, 4),
+    )
+    pack.shards(
+        recipes.plan(options_for(faces)),
+        folder,
+        part=(1, 4),
+    )
     damaged = folder / "train-000001.tar"
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
     pack.pack(recipes.plan(options_for(faces)), folder)
@@ -340,7 +352,12 @@ def test_a_full_disk_leaves_no_half_shard_and_says_so(faces: Faces, workers: int
             f"{top}/disk",
             str(workers),
         ]
-        ran = subprocess.run(command, capture_output=True, text=True, check=False)
+        ran = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     if "unshare failed" in ran.stderr or "mount:" in ran.stderr:
         pytest.skip("no file system of its own can be mounted here")
 
@@ -648,7 +665,11 @@ def test_selection_changes_no_kind(tmp_path: Path) -> None:
 
 
 def test_shares_that_do_not_add_up_are_refused(faces: Faces, tmp_path: Path) -> None:
-    recipe = write_recipe(tmp_path, root=str(faces.root), splits={"train": 0.5, "test": 0.4})
+    recipe = write_recipe(
+        tmp_path,
+        root=str(faces.root),
+        splits={"train": 0.5, "test": 0.4},
+    )
     with pytest.raises(UserError, match=r"splits of recipe 'mine'.*must add up to 1"):
         pack.pack(recipes.plan(Pack(str(recipe), resolution=8)), tmp_path / "shards")
 
@@ -677,9 +698,17 @@ def test_a_rotated_photograph_is_packed_upright(tmp_path: Path) -> None:
     exif[0x0112] = 6  # "rotate by 90° clockwise to show"
     (tmp_path / "images").mkdir()
     upright.rotate(90).save(tmp_path / "images" / "a.png", exif=exif)
-    upright.rotate(90).save(tmp_path / "images" / "b.jpg", exif=exif, quality=100)
+    upright.rotate(90).save(
+        tmp_path / "images" / "b.jpg",
+        exif=exif,
+        quality=100,
+    )
     xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/" tiff:Orientation="6"></x:xmpmeta>'
-    upright.rotate(90).save(tmp_path / "images" / "c.jpg", xmp=xmp, quality=100)
+    upright.rotate(90).save(
+        tmp_path / "images" / "c.jpg",
+        xmp=xmp,
+        quality=100,
+    )
     upright.save(tmp_path / "images" / "d.jpg", quality=100)
     packed = pack_images(tmp_path, {})
     assert np.array_equal(packed[0, :, :, 0], np.asarray(upright))
@@ -692,7 +721,11 @@ def test_the_crop_is_the_centred_square_or_the_given_box(tmp_path: Path) -> None
     )  # 24 wide, 8 high
     square = pack_images(tmp_path / "square", {"a.png": columns})
     assert square[0, 0, :, 0].tolist() == [10 * x for x in range(8, 16)]
-    box = pack_images(tmp_path / "box", {"a.png": columns}, crop=[2, 0, 10, 8])
+    box = pack_images(
+        tmp_path / "box",
+        {"a.png": columns},
+        crop=[2, 0, 10, 8],
+    )
     assert box[0, 0, :, 0].tolist() == [10 * x for x in range(2, 10)]
 
 
@@ -772,7 +805,11 @@ def test_the_scale_depends_on_no_worker_no_part_and_no_break(tmp_path: Path, wor
     pack.pack(plan, tmp_path / "one")
     other = recipes.plan(Pack(recipe, resolution=8, shard_images=10, workers=workers))
     for part in range(3):
-        pack.shards(other, tmp_path / "other", part=(part, 3))
+        pack.shards(
+            other,
+            tmp_path / "other",
+            part=(part, 3),
+        )
     pack.pack(other, tmp_path / "other")
     assert bytes_of(tmp_path / "other") == bytes_of(tmp_path / "one")
 
@@ -795,7 +832,12 @@ def test_the_scale_depends_on_no_worker_no_part_and_no_break(tmp_path: Path, wor
 def test_pictures_that_are_dark_flat_or_transparent_are_counted_and_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
+    noise = np.random.default_rng(0).integers(
+        0,
+        256,
+        (4, 8, 8, 3),
+        np.uint8,
+    )
     unseen = Image.fromarray(noise[3])
     unseen.putalpha(0)
     images = {
@@ -826,7 +868,12 @@ def test_pictures_that_are_dark_flat_or_transparent_are_counted_and_told(
 def test_copies_are_counted_and_a_set_of_one_picture_is_refused_to_trainings(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (3, 8, 8), np.uint8)
+    noise = np.random.default_rng(0).integers(
+        0,
+        256,
+        (3, 8, 8),
+        np.uint8,
+    )
     same = {f"{number:02d}.png": Image.fromarray(noise[0]) for number in range(24)}
     pack_images(tmp_path / "same", same)
     index = read(tmp_path / "same" / "shards")
@@ -907,7 +954,12 @@ def test_labels_that_no_packed_table_can_hold_are_renamed_or_missing(tmp_path: P
         (tmp_path / "faces").mkdir(exist_ok=True)
         Image.new("RGB", (8, 8), (40 * number, 9, 9)).save(tmp_path / "faces" / f"{number}.png")
     table = tmp_path / "table.csv"
-    options = Pack(recipe="folder", root=str(tmp_path / "faces"), labels=str(table), resolution=8)
+    options = Pack(
+        recipe="folder",
+        root=str(tmp_path / "faces"),
+        labels=str(table),
+        resolution=8,
+    )
 
     # a name that packed tables have
     table.write_text(

@@ -37,7 +37,12 @@ def pictures(folder: Path, count: int, size: tuple[int, int] = (16, 16), mode: s
     folder.mkdir(parents=True)
     for number in range(count):
         shape = size[::-1] if mode == "L" else (*size[::-1], 3)
-        values = rng.integers(0, 256, shape, dtype=np.uint8)
+        values = rng.integers(
+            0,
+            256,
+            shape,
+            dtype=np.uint8,
+        )
         Image.fromarray(values).save(folder / f"{number:03d}.png")
     return folder
 

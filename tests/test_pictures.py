@@ -20,7 +20,12 @@ RED_AS_LAB = (138, 81, 70)  # L* 54.3 (of 255), a* 80.8, b* 69.9, under the ligh
 
 def blurred(seed: int = 0, width: int = 60, height: int = 40) -> Image.Image:
     """A smooth picture in colours, unlike itself turned."""
-    few = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    few = np.random.default_rng(seed).integers(
+        0,
+        256,
+        (6, 6, 3),
+        dtype=np.uint8,
+    )
     return Image.fromarray(few).resize((width, height), Image.Resampling.BICUBIC)
 
 
@@ -66,7 +71,16 @@ def png16(values: np.ndarray) -> bytes:
     height, width, channels = values.shape
     kind = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    header = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)
+    header = struct.pack(
+        ">IIBBBBB",
+        width,
+        height,
+        16,
+        kind,
+        0,
+        0,
+        0,
+    )
     return (
         b"\x89PNG\r\n\x1a\n"
         + chunk(b"IHDR", header)
@@ -90,7 +104,12 @@ def tiff(
 
     def several(tag: int, value: int, place: int) -> bytes:
         words = struct.pack(f"{order}{channels}H", *[value] * channels)
-        return entry(tag, 3, channels, words if channels <= 2 else struct.pack(f"{order}I", place))
+        return entry(
+            tag,
+            3,
+            channels,
+            words if channels <= 2 else struct.pack(f"{order}I", place),
+        )
 
     short, long = (
         (lambda value: struct.pack(f"{order}H", value)),
@@ -163,7 +182,11 @@ def test_sixteen_bits_of_a_tiff_keep_their_brightness(order: str) -> None:
             np.abs(np.asarray(found.image).reshape(values.shape) - values / 4095 * 255).max() <= 1
         )
     packed = io.BytesIO()
-    Image.fromarray(ramp(4095)[..., 0]).save(packed, "TIFF", compression="tiff_lzw")
+    Image.fromarray(ramp(4095)[..., 0]).save(
+        packed,
+        "TIFF",
+        compression="tiff_lzw",
+    )
     assert (
         np.abs(
             np.asarray(read(packed.getvalue(), 12).image) - ramp(4095)[..., 0] / 4095 * 255
@@ -246,7 +269,19 @@ def bmp_with_alpha(image: Image.Image, alpha: int) -> bytes:
     bgra = image.convert("RGBA")
     bgra.putalpha(alpha)
     rows = np.asarray(bgra)[::-1, :, [2, 1, 0, 3]].tobytes()
-    sizes = struct.pack("<IiiHHIIiiII", 108, *image.size, 1, 32, 3, len(rows), 2835, 2835, 0, 0)
+    sizes = struct.pack(
+        "<IiiHHIIiiII",
+        108,
+        *image.size,
+        1,
+        32,
+        3,
+        len(rows),
+        2835,
+        2835,
+        0,
+        0,
+    )
     masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + b"BGRs" + bytes(48)
     return b"BM" + struct.pack("<IHHI", 122 + len(rows), 0, 0, 122) + sizes + masks + rows
 

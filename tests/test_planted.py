@@ -127,7 +127,13 @@ def judge_of(index: Index, folder: Path) -> Judge:
 def faulty(index: Index) -> dict[str, Tensor]:
     """`fault severity` -> faces as a model with this fault draws them."""
     real, train = (Shards(index, split).images() for split in ("more", "train"))
-    faces = Faces(real, real, np.arange(len(real)), False, train)
+    faces = Faces(
+        real,
+        real,
+        np.arange(len(real)),
+        False,
+        train,
+    )
     found = {}
     for fault in FAULTS:
         module = registry.module("evaluation.distortions", fault)
@@ -174,7 +180,15 @@ def known(
     }
     cpu = torch.device("cpu")
     judge = judge_of(index, folder)
-    context = Context(index, Evaluation(fakes=160), 0, generator.GOAL, cpu, judge, "2")
+    context = Context(
+        index,
+        Evaluation(fakes=160),
+        0,
+        generator.GOAL,
+        cpu,
+        judge,
+        "2",
+    )
     with pytest.MonkeyPatch.context() as patch:
         files = {name: registry.module("evaluation.distortions", name) for name in FAULTS}
         patch.setattr(blindness, "_files", lambda: files)

@@ -25,7 +25,11 @@ def codes(count: int, columns: int = 4, seed: int = 0) -> Array:
 def test_a_prior_makes_codes_of_normal_numbers_and_of_the_same_ones_the_same(name: str) -> None:
     mu = codes(60)
     prior = priors.files()[name].fit(mu, 0)
-    numbers = torch.randn(50, prior.width, generator=torch.Generator().manual_seed(0))
+    numbers = torch.randn(
+        50,
+        prior.width,
+        generator=torch.Generator().manual_seed(0),
+    )
     drawn = prior.codes(numbers)
     assert drawn.shape == (50, 4)
     assert drawn.dtype == numbers.dtype
@@ -44,10 +48,22 @@ def test_the_standard_normal_leaves_numbers_as_they_are() -> None:
 def test_two_clusters_are_found_with_their_shares_means_and_spreads() -> None:
     found = gaussian_mixture.mixture(codes(4000), 2, 0)
     order = np.argsort(found.weights)
-    np.testing.assert_allclose(found.weights[order], [0.25, 0.75], atol=0.02)
-    np.testing.assert_allclose(found.means[order], [[-2.0] * 4, [6.0] * 4], atol=0.12)
+    np.testing.assert_allclose(
+        found.weights[order],
+        [0.25, 0.75],
+        atol=0.02,
+    )
+    np.testing.assert_allclose(
+        found.means[order],
+        [[-2.0] * 4, [6.0] * 4],
+        atol=0.12,
+    )
     spreads = np.sqrt([np.diag(factor @ factor.T) for factor in found.factors[order]])
-    np.testing.assert_allclose(spreads, [[1.0] * 4, [0.5] * 4], atol=0.06)
+    np.testing.assert_allclose(
+        spreads,
+        [[1.0] * 4, [0.5] * 4],
+        atol=0.06,
+    )
 
 
 def test_codes_of_a_mixture_are_distributed_as_those_that_it_was_fitted_to() -> None:
@@ -93,7 +109,11 @@ def test_a_second_vae_draws_codes_where_codes_are_though_no_normal_is_there() ->
     before = torch.get_rng_state()
     prior = second_stage.fit(3 + 2 * ring, 0)
     assert torch.equal(torch.get_rng_state(), before)
-    numbers = torch.randn(2000, prior.width, generator=torch.Generator().manual_seed(1))
+    numbers = torch.randn(
+        2000,
+        prior.width,
+        generator=torch.Generator().manual_seed(1),
+    )
     drawn = (prior.codes(numbers).numpy() - 3) / 2
     normal = rng.normal(size=drawn.shape) * ring.std(0)
     near, far = (np.mean(np.abs(np.linalg.norm(one, axis=1) - 1) < 0.3) for one in (drawn, normal))

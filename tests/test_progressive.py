@@ -71,7 +71,12 @@ def test_at_any_moment_images_have_their_whole_size(height: int, width: int, kim
     assert model.discriminator(images).shape == (3,)
     blocks = F.avg_pool2d(images, model.generator.coarser)
     again = F.interpolate(blocks, scale_factor=model.generator.coarser)
-    torch.testing.assert_close(again, images, rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        again,
+        images,
+        rtol=0,
+        atol=1e-4,
+    )
 
 
 def test_a_level_begins_as_the_one_below_it() -> None:
@@ -84,7 +89,12 @@ def test_a_level_begins_as_the_one_below_it() -> None:
         shown = model.shown(real)
         said[kimg] = (model.generator(z), shown, model.discriminator(shown))
     for before, after in zip(*said.values(), strict=True):
-        torch.testing.assert_close(before, after, rtol=0, atol=1e-4)
+        torch.testing.assert_close(
+            before,
+            after,
+            rtol=0,
+            atol=1e-4,
+        )
     assert model.generator.level == 1
 
 
@@ -182,12 +192,23 @@ def test_what_cannot_grow_is_refused_by_name(
     ],
 )
 def test_images_are_compared_with_their_neighbours(count: int, group: int) -> None:
-    x = torch.randn(count, 3, 2, 2, dtype=torch.float64)
+    x = torch.randn(
+        count,
+        3,
+        2,
+        2,
+        dtype=torch.float64,
+    )
     found = MinibatchDeviation(4)(x)
     assert torch.equal(found[:, :3], x)
     expected = [rows.std(0, correction=0).mean() for rows in x.split(group)]
     wanted = torch.stack(expected).repeat_interleave(group)
-    torch.testing.assert_close(found[:, 3, 0, 0], wanted, rtol=0, atol=1e-3)
+    torch.testing.assert_close(
+        found[:, 3, 0, 0],
+        wanted,
+        rtol=0,
+        atol=1e-3,
+    )
 
 
 def test_layers_keep_the_size_of_what_they_see() -> None:

@@ -182,7 +182,13 @@ def test_fid_legacy_is_torch_fidelitys_on_the_same_images(
 ) -> None:
     faces = Shards(index, "train").images()[:20]
     seed = torch.Generator().manual_seed(0)
-    noise = torch.randint(0, 256, faces[:17].shape, dtype=torch.uint8, generator=seed)
+    noise = torch.randint(
+        0,
+        256,
+        faces[:17].shape,
+        dtype=torch.uint8,
+        generator=seed,
+    )
     sets = [faces, noise // 2 + faces[:17] // 2]
     for name, images in zip(("real", "fake"), sets, strict=True):
         (tmp_path / name).mkdir()
@@ -219,11 +225,21 @@ def test_fid_clean_sees_images_of_the_networks_own_size_as_fid_legacy_does(stage
         for file in (inception, inception_clean)
     )
     mean = float(legacy.features.mean())
-    torch.testing.assert_close(clean.features, legacy.features, rtol=1e-4, atol=1e-4 * mean)
+    torch.testing.assert_close(
+        clean.features,
+        legacy.features,
+        rtol=1e-4,
+        atol=1e-4 * mean,
+    )
     assert legacy.logits is not None
     assert clean.logits is not None
     scale = float(legacy.logits.abs().mean())
-    torch.testing.assert_close(clean.logits, legacy.logits, rtol=1e-3, atol=1e-3 * scale)
+    torch.testing.assert_close(
+        clean.logits,
+        legacy.logits,
+        rtol=1e-3,
+        atol=1e-3 * scale,
+    )
 
 
 def stripes(side: int) -> Tensor:

@@ -47,7 +47,13 @@ def job(line: str, *more: str) -> None:
         )
         runpy.run_path(str(ROOT / script), run_name="__main__")
     name, stages, preset, pair = found[0]
-    command.start(name, stages, preset, ["cluster=local", *arguments, *more], pair)
+    command.start(
+        name,
+        stages,
+        preset,
+        ["cluster=local", *arguments, *more],
+        pair,
+    )
 
 
 def test_commands_on_runs_work_in_the_order_of_the_page() -> None:

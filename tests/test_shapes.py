@@ -79,13 +79,22 @@ def test_the_index_tells_the_size_and_old_versions_refuse_it(oblong: Index, inde
 def test_shards_hold_the_largest_centred_part_of_that_shape(
     storage: str, faces: Faces, tmp_path: Path
 ) -> None:
-    options = Pack(recipe=str(faces.recipe), resolution="24x18", storage=storage, limit=7)  # type: ignore[arg-type]
+    options = Pack(
+        recipe=str(faces.recipe),
+        resolution="24x18",
+        storage=storage,
+        limit=7,
+    )  # type: ignore[arg-type]
     shards = Shards(pack.pack(recipes.plan(options), tmp_path), "train")
     files = shards.index.table("train")["file"]
     for name, packed in zip(files, shards.images().numpy(), strict=True):
         with Image.open(faces.root / name) as file:
             assert file.size == (40, 48)
-            part = file.resize((18, 24), Image.Resampling.LANCZOS, box=(2, 0, 38, 48))
+            part = file.resize(
+                (18, 24),
+                Image.Resampling.LANCZOS,
+                box=(2, 0, 38, 48),
+            )
         assert np.array_equal(packed[..., 0], np.asarray(part))
 
 
@@ -100,11 +109,20 @@ CROPS = {
 
 @pytest.mark.parametrize("crop", CROPS)
 def test_every_crop_makes_images_of_that_shape(crop: str, faces: Faces, tmp_path: Path) -> None:
-    options = Pack(recipe=str(faces.recipe), resolution="24x18", crop=crop, limit=1)
+    options = Pack(
+        recipe=str(faces.recipe),
+        resolution="24x18",
+        crop=crop,
+        limit=1,
+    )
     packed = pack.pack(recipes.plan(options), tmp_path)
     (split,) = packed.content.splits
     with Image.open(faces.root / packed.table(split)["file"][0]) as file:
-        wanted = file.resize((18, 24), Image.Resampling.LANCZOS, box=CROPS[crop])
+        wanted = file.resize(
+            (18, 24),
+            Image.Resampling.LANCZOS,
+            box=CROPS[crop],
+        )
     assert np.array_equal(packed.maps(split)[0][0, ..., 0], np.asarray(wanted))
     assert packed.content.crop == {"square": "fit", "18": 18, "4,4,22,28": [4, 4, 22, 28]}.get(
         crop, crop
@@ -112,7 +130,11 @@ def test_every_crop_makes_images_of_that_shape(crop: str, faces: Faces, tmp_path
 
 
 def test_what_is_stretched_is_told(faces: Faces, tmp_path: Path) -> None:
-    options = Pack(recipe=str(faces.recipe), resolution="24x18", limit=9)
+    options = Pack(
+        recipe=str(faces.recipe),
+        resolution="24x18",
+        limit=9,
+    )
     whole = pack.pack(recipes.plan(replace(options, crop="none")), tmp_path / "whole")
     stretched = whole.content.pictures["stretched"]
     assert stretched.count == 9
@@ -189,7 +211,12 @@ def test_augmentations_keep_the_shape(name: str) -> None:
 
 
 def test_a_shift_reaches_as_far_as_each_side_allows() -> None:
-    images = torch.arange(3 * 9.0).view(1, 1, 3, 9)
+    images = torch.arange(3 * 9.0).view(
+        1,
+        1,
+        3,
+        9,
+    )
     shifted = pixels.shift(images, torch.tensor([[0.5, 0.999]]), 5)
     assert torch.equal(shifted[0, 0, 0], torch.tensor([5.0, 6, 7, 8, 7, 6, 5, 4, 3]))
 
@@ -199,7 +226,13 @@ def test_distortions_keep_the_shape(name: str, oblong: Index) -> None:
     images = Shards(oblong, "train").images()
     people = np.arange(len(images)) % 12
     module = registry.module("evaluation.distortions", name)
-    spoilable = Spoilable(images[:16], images, people, True, images[16:])
+    spoilable = Spoilable(
+        images[:16],
+        images,
+        people,
+        True,
+        images[16:],
+    )
     for amount in module.AMOUNTS[::5]:
         assert module.spoil(spoilable, amount).shape[1:] == (24, 18, 1)
     assert distortions.__doc__

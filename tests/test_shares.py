@@ -32,11 +32,19 @@ def test_combinations_are_corrected_axis_by_axis() -> None:
     true = rng.dirichlet(np.ones(12)).reshape(3, 2, 2)
     confusions = [np.eye(size) * 0.7 + 0.3 / size for size in true.shape]
     seen = np.einsum("abc,ax,by,cz->xyz", true, *confusions)
-    np.testing.assert_allclose(shares.corrected(seen, confusions), true, atol=1e-12)
+    np.testing.assert_allclose(
+        shares.corrected(seen, confusions),
+        true,
+        atol=1e-12,
+    )
     many = shares.corrected(
         np.stack([seen, true]), [np.stack([one, np.eye(len(one))]) for one in confusions]
     )
-    np.testing.assert_allclose(many, [true, true], atol=1e-12)
+    np.testing.assert_allclose(
+        many,
+        [true, true],
+        atol=1e-12,
+    )
 
 
 def test_a_perfect_judge_is_not_corrected() -> None:
@@ -82,9 +90,21 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
 
 def test_a_judge_that_confuses_classes_or_saw_too_few_is_not_turned_round() -> None:
     rng = np.random.default_rng(0)
-    _, guessing = simulated(rng, [0.5, 0.5], np.full((2, 2), 0.5), 300, 10)
+    _, guessing = simulated(
+        rng,
+        [0.5, 0.5],
+        np.full((2, 2), 0.5),
+        300,
+        10,
+    )
     assert "confuses" in guessing.absent()
-    _, good = simulated(rng, [0.5, 0.5], np.eye(2), 300, 10)
+    _, good = simulated(
+        rng,
+        [0.5, 0.5],
+        np.eye(2),
+        300,
+        10,
+    )
     assert good.absent() == ""
     few = shares.confused(
         np.array([0] * 20 + [1] * 5), np.array([0] * 20 + [1] * 5), np.arange(25), 2
@@ -100,7 +120,12 @@ class Draws:
 
     def sample(self, z: Tensor, c: Tensor) -> Tensor:
         bright = (z[:, 0] > -0.6745).float() * 2 - 1
-        return bright[:, None, None, None].repeat(1, 1, 16, 16)
+        return bright[:, None, None, None].repeat(
+            1,
+            1,
+            16,
+            16,
+        )
 
 
 class Judge:

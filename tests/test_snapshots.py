@@ -50,7 +50,14 @@ SCORER = Scorer("sine", "lower", "a rule", by_weights)
 
 
 def scored_task(index: Index, folder: Path, scorer: Scorer, kind: str, **options: Any) -> Task:
-    return make_task(index, folder, kind, scorer=scorer, snapshot_kimg=0.024, **options)
+    return make_task(
+        index,
+        folder,
+        kind,
+        scorer=scorer,
+        snapshot_kimg=0.024,
+        **options,
+    )
 
 
 def kept(folder: Path) -> dict[str, Any]:
@@ -113,7 +120,14 @@ def test_breaks_change_no_choice(index: Index, tmp_path: Path, checkpoint_kimg: 
 
 
 def test_ranks_choose_once_and_alike(index: Index, tmp_path: Path) -> None:
-    run_ranks(2, tmp_path, index, [], False, (scored_task, SCORER, GAN))
+    run_ranks(
+        2,
+        tmp_path,
+        index,
+        [],
+        False,
+        (scored_task, SCORER, GAN),
+    )
     two = newest(tmp_path / "two")
     assert [clock for clock, _ in two.snapshots["scored"]] == CLOCKS
     assert same(vars(two), vars(newest(tmp_path / "parts")))
@@ -269,7 +283,12 @@ def test_the_best_is_scored_again_told_and_used(
     done = rundir.RunDir(run).done("generate")
     assert done is not None
     assert list(done["inputs"]) == ["train.checkpoint"]
-    command.start("generate", ("generate",), None, ["run=r", "generate.images=3", "snapshot=best"])
+    command.start(
+        "generate",
+        ("generate",),
+        None,
+        ["run=r", "generate.images=3", "snapshot=best"],
+    )
     done = rundir.RunDir(run).done("generate")
     assert done is not None
     outputs = rundir.RunDir(run).done("train")["outputs"]  # type: ignore[index]
@@ -293,13 +312,29 @@ def test_the_words_have_both_numbers_and_how_many_there_were() -> None:
         "Snapshot of 20 kimg, the best of 3, scored again on fresh noise: kd_lite0 10.5 "
         "(9 when it was chosen); the last, of 30 kimg, has 11.5."
     )
-    last = Selection("kd_lite0", "lower", scored[:2], 20.0, 10.5, 20.0, 10.5)
+    last = Selection(
+        "kd_lite0",
+        "lower",
+        scored[:2],
+        20.0,
+        10.5,
+        20.0,
+        10.5,
+    )
     assert last.words().endswith("(9 when it was chosen); it is the last one.")
 
 
 @pytest.mark.parametrize("snapshot", ["last", "best"])
 def test_the_report_says_which_one_scores_are_of(snapshot: str) -> None:
-    chosen = Selection("kd_lite0", "lower", [(10.0, 30.0)], 10.0, 31.0, 20.0, 32.0)
+    chosen = Selection(
+        "kd_lite0",
+        "lower",
+        [(10.0, 30.0)],
+        10.0,
+        31.0,
+        20.0,
+        32.0,
+    )
     run: dict[str, Any] = {"selection": asdict(chosen), "snapshot": snapshot, "scores": []}
     assert facts.selection_verdict(run, "") == [chosen.words()]
     [words] = facts.selection_verdict({**run, "scores": [1]}, " of a")

@@ -188,7 +188,13 @@ def test_the_crops_that_the_field_uses(
     tmp_path: Path, crop: str, box: tuple[int, int, int, int]
 ) -> None:
     celeba(tmp_path / "set", "folder", "txt")
-    index = packed(tmp_path / "set", "celeba", crop=crop, limit=1, resolution=32)
+    index = packed(
+        tmp_path / "set",
+        "celeba",
+        crop=crop,
+        limit=1,
+        resolution=32,
+    )
     (name,) = rows(index).index
     with Image.open(tmp_path / "set" / "img_align_celeba" / name) as image:
         wanted = np.asarray(image.resize((32, 32), Image.Resampling.LANCZOS, box=box))
@@ -356,7 +362,13 @@ def test_fer_is_packed_from_its_rows_of_numbers(tmp_path: Path, name: str, heade
     assert np.array_equal(index.maps("val")[0][..., 0], faces[1::3])
     lines[4] = lines[4].replace(" ", "  1 ", 1)
     (root / name).write_text("\n".join(lines) + "\n")
-    again = packed(root, "fer", tmp_path / "again", color="gray", max_bad=0.2)
+    again = packed(
+        root,
+        "fer",
+        tmp_path / "again",
+        color="gray",
+        max_bad=0.2,
+    )
     (skipped,) = again.content.skipped
     assert skipped.file == "000003"
     assert "a square number of values" in skipped.reason
@@ -454,7 +466,12 @@ def test_every_kind_of_picture_is_handled_or_named(tmp_path: Path) -> None:
         (root / name).write_bytes(file)
 
     # the bad are named, the good are the same picture
-    index = packed(root, own(tmp_path), resolution=16, max_bad=0.5)
+    index = packed(
+        root,
+        own(tmp_path),
+        resolution=16,
+        max_bad=0.5,
+    )
     reasons = {item.file: item.reason for item in index.content.skipped}
     assert set(reasons) == set(bad)
     assert all(reasons.values())
@@ -479,7 +496,11 @@ def test_a_bomb_is_skipped_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
         for side in (16, 24, 40):
             archive.writestr(f"{side}.png", content(Image.new("L", (side, side)), "PNG"))
         archive.writestr("zeros.png", bytes(10**6))
-    index = packed(tmp_path / "set" / "faces.zip", own(tmp_path), max_bad=1.0)
+    index = packed(
+        tmp_path / "set" / "faces.zip",
+        own(tmp_path),
+        max_bad=1.0,
+    )
     reasons = {item.file: item.reason for item in index.content.skipped}
     assert index.table("train")["file"].tolist() == ["16.png"]
     assert "DecompressionBombWarning" in reasons["24.png"]
@@ -582,7 +603,12 @@ def test_labels_that_nobody_has_are_left_out_and_what_fits_nothing_is_refused(
     )
 
     # a label that no chosen image has
-    found = packed(tmp_path / "set", own(tmp_path), labels=str(table), where="Glasses == 0")
+    found = packed(
+        tmp_path / "set",
+        own(tmp_path),
+        labels=str(table),
+        where="Glasses == 0",
+    )
     assert found.content.labels_left_out == {"Age": "no image has a value"}
     assert list(found.content.labels) == ["Glasses"]
     assert survey.survey(found)["labels"].keys() == {"Glasses"}
@@ -594,17 +620,29 @@ def test_labels_that_nobody_has_are_left_out_and_what_fits_nothing_is_refused(
         packed(tmp_path / "set", own(tmp_path, pattern="^img(?P<Age>\\d+)"))
     table.write_text("file,Who\n" + "".join(f"{n}.png,\n" for n in range(8)))
     with pytest.raises(UserError, match="group 'Who' is unknown for every image"):
-        packed(tmp_path / "set", own(tmp_path, group="Who"), labels=str(table))
+        packed(
+            tmp_path / "set",
+            own(tmp_path, group="Who"),
+            labels=str(table),
+        )
     table.write_text(
         "file,Score\n" + "".join(f"{n}.png,{'high' if n == 5 else n / 8}\n" for n in range(8))
     )
     with pytest.raises(
         UserError, match=r"label 'Score' holds 'high' \(of 5\.png\); kind real takes numbers"
     ):
-        packed(tmp_path / "set", own(tmp_path, kinds={"Score": "real"}), labels=str(table))
+        packed(
+            tmp_path / "set",
+            own(tmp_path, kinds={"Score": "real"}),
+            labels=str(table),
+        )
     table.write_text("file\n" + "".join(f"happy people/{n}.png\n" for n in range(8)))
     with pytest.raises(UserError, match="no label beside the file names"):
-        packed(tmp_path / "set", own(tmp_path), labels=str(table))
+        packed(
+            tmp_path / "set",
+            own(tmp_path),
+            labels=str(table),
+        )
 
 
 def write(root: Path, names: list[str], form: str = "PNG") -> None:
@@ -938,7 +976,11 @@ def test_links_to_another_file_system_are_read_by_ones_own_decision(tmp_path: Pa
     }
 
     # where no link leads out the wish changes nothing
-    followed = Pack(recipe="folder", root=str(tmp_path / "store"), links="follow")
+    followed = Pack(
+        recipe="folder",
+        root=str(tmp_path / "store"),
+        links="follow",
+    )
     refused = Pack(recipe="folder", root=str(tmp_path / "store"))
     (tmp_path / "store" / "joy" / "set").unlink()
     assert recipes.plan(followed).digest == recipes.plan(refused).digest
@@ -991,7 +1033,11 @@ def test_labels_come_from_a_table_or_from_file_names(tmp_path: Path, ending: str
     (tmp_path / "set").mkdir()
     for number in range(4):
         picture(number).save(tmp_path / "set" / f"{20 + number}_{number % 2}_x.jpg")
-    recipe = own(tmp_path, pattern=r"^(?P<Age>\d+)_(?P<Sex>\d)_", kinds={"Age": "ordinal"})
+    recipe = own(
+        tmp_path,
+        pattern=r"^(?P<Age>\d+)_(?P<Sex>\d)_",
+        kinds={"Age": "ordinal"},
+    )
     assert rows(packed(tmp_path / "set", recipe))["Age"].tolist() == ["20", "21", "22", "23"]
     table = pd.DataFrame({"file": ["23_1_x.jpg", "20_0_x.jpg"], "Hair": ["None", "a, long"]})
     path = tmp_path / f"table.{ending}"
@@ -1024,7 +1070,11 @@ def test_labels_from_file_names_are_numbers_and_names_that_do_not_fit_are_told(
         "real": [13, 1, 4, 101, 15],
         "ordinal": ["13", "1", "4", "101", "15"],
     }.items():
-        recipe = own(tmp_path, pattern=pattern, kinds={"age": kind})
+        recipe = own(
+            tmp_path,
+            pattern=pattern,
+            kinds={"age": kind},
+        )
         index = packed(tmp_path / "set", recipe, tmp_path / kind)
         table = rows(index)
         by_number = {
@@ -1041,7 +1091,12 @@ def test_labels_from_file_names_are_numbers_and_names_that_do_not_fit_are_told(
 
     # names go before tables
     (tmp_path / "table.csv").write_text("file,age,folder\n1_1.png,7,a\n4_0.png,8,b\n")
-    found = packed(tmp_path / "set", recipe, tmp_path / "both", labels=str(tmp_path / "table.csv"))
+    found = packed(
+        tmp_path / "set",
+        recipe,
+        tmp_path / "both",
+        labels=str(tmp_path / "table.csv"),
+    )
     assert rows(found).loc["1_1.png", ["age", "folder"]].tolist() == ["1", "a"]
     assert (
         "label 'age' of the table is left out: the pattern reads it from file names"
@@ -1080,7 +1135,12 @@ def test_shards_of_webdatasets_own_writer_are_read(tmp_path: Path) -> None:
                     }
                 )
     for root in (tmp_path / "tars", tmp_path / "tars" / "faces-{0..1}.tar"):
-        index = packed(root, wds(tmp_path), tmp_path / "shards", resolution=16)
+        index = packed(
+            root,
+            wds(tmp_path),
+            tmp_path / "shards",
+            resolution=16,
+        )
         table = rows(index)
         assert table.index.tolist() == [
             f"faces-{s}.tar/sub/{n:04d}.{'png' if s else 'jpg'}" for s in (0, 1) for n in range(3)
@@ -1249,7 +1309,11 @@ def test_words_gaps_and_damage_in_the_labels_of_tars_are_told(tmp_path: Path) ->
     assert "1 values of 'box' are lists or objects, no labels, e.g. that of 0.tar/0.jpg" in notes
 
     # and what is not wanted is left out
-    recipe = own(tmp_path, source="webdataset", webdataset={"ignore": ["file", "id"]})
+    recipe = own(
+        tmp_path,
+        source="webdataset",
+        webdataset={"ignore": ["file", "id"]},
+    )
     assert set(recipes.plan(Pack(recipe=recipe, root=str(tmp_path))).schema) == {
         "cls",
         "hair.color",

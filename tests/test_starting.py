@@ -16,7 +16,13 @@ import pytest
 from facefactory import UserError, rundir, starting
 from facefactory.starting import MARK, Holder
 
-ME = Holder("login1", starting._space(), os.getpid(), rundir.started(os.getpid()), "abc")
+ME = Holder(
+    "login1",
+    starting._space(),
+    os.getpid(),
+    rundir.started(os.getpid()),
+    "abc",
+)
 
 
 @pytest.fixture(autouse=True)

@@ -696,7 +696,12 @@ def test_a_refused_submission_is_told_until_one_is_accepted(known: Known) -> Non
     known.slurm.prints("sacct", row(JobID="5", State="COMPLETED"))
     assert known.states == {"5": "COMPLETED"}
     assert status.read(known.folder)["well"]
-    known.folder.record("evaluate", "refused", job="", error="Slurm refused the job: no.")
+    known.folder.record(
+        "evaluate",
+        "refused",
+        job="",
+        error="Slurm refused the job: no.",
+    )
     assert list(known.states.values()) == ["COMPLETED", "REFUSED"]
     known.folder.record("evaluate", "running")  # then it was done without Slurm
     assert list(known.states.values()) == ["COMPLETED"]

@@ -18,7 +18,12 @@ from facefactory.facts import Facts, Label
 from facefactory.models._style import Convolution, Linear, Modulated, Smooth
 from facefactory.training.trainer import fit
 
-FACTS = Facts(16, 24, 3, {"Mood": Label("categorical", ("calm", "glad", "sad"))})
+FACTS = Facts(
+    16,
+    24,
+    3,
+    {"Mood": Label("categorical", ("calm", "glad", "sad"))},
+)
 NO_LABELS = torch.empty(6, 0)
 KIND = "gan/stylegan2 adversarial"
 
@@ -34,17 +39,34 @@ def draws(lo: int = 0, hi: int = 6, clock: int = 0) -> Draws:
 
 @pytest.mark.parametrize("up", [False, True])
 def test_scaled_channels_are_a_kernel_of_its_own_for_each_image(up: bool) -> None:
-    layer = Modulated(5, 7, 3, w_dim=4, up=up)
+    layer = Modulated(
+        5,
+        7,
+        3,
+        w_dim=4,
+        up=up,
+    )
     x = torch.randn(3, 5, 6, 6)
     w = torch.randn(3, 4)
     found = layer(x, w)
-    plain = Convolution(5, 7, 3, bias=False, up=up)
+    plain = Convolution(
+        5,
+        7,
+        3,
+        bias=False,
+        up=up,
+    )
     for image, style, shown in zip(x, layer.style(w), found, strict=True):
         kernels = layer.mix.scaled() * style[:, None, None]  # equation 1
         power = kernels.square().sum((1, 2, 3), keepdim=True)
         norm = torch.rsqrt(power + 1e-8)
         plain.weight.data = kernels * norm / plain.gain
-        torch.testing.assert_close(shown, plain(image[None])[0], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            shown,
+            plain(image[None])[0],
+            atol=1e-5,
+            rtol=1e-5,
+        )
 
 
 def inner(x: Tensor) -> Tensor:
@@ -80,7 +102,12 @@ def test_a_slow_layer_begins_like_another_and_learns_at_its_share() -> None:
     moved = slow(x) - before
     sums = x.sum(1, keepdim=True)
     wanted = 0.01 / 20 * sums
-    torch.testing.assert_close(moved, wanted.expand(-1, 300), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        moved,
+        wanted.expand(-1, 300),
+        atol=1e-3,
+        rtol=0,
+    )
 
 
 def test_noise_and_mixing_come_from_the_draws_of_each_position() -> None:
@@ -97,7 +124,12 @@ def test_noise_and_mixing_come_from_the_draws_of_each_position() -> None:
         c = NO_LABELS[:2]
         parts.append(made.generator(z[lo : lo + 2], c, own, "generator"))
     found = torch.cat(parts)
-    torch.testing.assert_close(found, whole, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        found,
+        whole,
+        atol=1e-5,
+        rtol=1e-5,
+    )
 
     # another purpose or another clock is another draw
     for other in (draws(), "discriminator"), (draws(clock=6), "generator"):
@@ -108,14 +140,31 @@ def test_noise_and_mixing_come_from_the_draws_of_each_position() -> None:
     again = made.sample(z, NO_LABELS)
     assert torch.equal(again, made.sample(z, NO_LABELS))
     two = made.sample(z[:2], NO_LABELS[:2])
-    torch.testing.assert_close(two, again[:2], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        two,
+        again[:2],
+        atol=1e-5,
+        rtol=1e-5,
+    )
 
 
 def test_mixed_images_have_the_styles_of_two_z() -> None:
     made = model(mixing=0.5)
     w = made.to_w(torch.randn(200, 8), torch.empty(200, 0))
-    many = Draws(0, 0, 200, 0, 200, torch.device("cpu"))
-    mixed = made.generator._mixed(w, torch.empty(200, 0), many, "generator")
+    many = Draws(
+        0,
+        0,
+        200,
+        0,
+        200,
+        torch.device("cpu"),
+    )
+    mixed = made.generator._mixed(
+        w,
+        torch.empty(200, 0),
+        many,
+        "generator",
+    )
     own = (mixed == w[:, None]).all(2)
     counts = own.sum(1)
     layers = own.shape[1]
@@ -160,9 +209,18 @@ def test_the_mean_of_w_is_of_all_that_was_drawn_and_stays_where_nothing_was() ->
 
 @pytest.mark.parametrize("output", ["skip", "residual"])
 def test_both_outputs_reach_every_weight(output: str) -> None:
-    made = model(output=output, mixing=0.9, conditions=["Mood"])
+    made = model(
+        output=output,
+        mixing=0.9,
+        conditions=["Mood"],
+    )
     c = torch.eye(3).repeat(2, 1)
-    images = made.generator(torch.randn(6, 8), c, draws(), "generator")
+    images = made.generator(
+        torch.randn(6, 8),
+        c,
+        draws(),
+        "generator",
+    )
     assert images.shape == (6, 3, 16, 24)
     logits = made.discriminator(images, c)
     logits.square().sum().backward()
@@ -236,10 +294,22 @@ def test_what_it_remembers_survives_a_break_and_is_that_of_any_ranks(
     assert one.own["remembering.path_length.average"] > 0
     assert one.networks["generator.w_mean"].any()
 
-    run_ranks(2, tmp_path, index, [], False, (adaptive, None, ""))
+    run_ranks(
+        2,
+        tmp_path,
+        index,
+        [],
+        False,
+        (adaptive, None, ""),
+    )
     two = newest(tmp_path / "two")
     assert same(vars(two), vars(newest(tmp_path / "parts")))
     alone = {**one.networks, **one.own}
     shared = {**two.networks, **two.own}
     for name, weights in alone.items():
-        torch.testing.assert_close(shared[name], weights, rtol=0, atol=1e-9)
+        torch.testing.assert_close(
+            shared[name],
+            weights,
+            rtol=0,
+            atol=1e-9,
+        )

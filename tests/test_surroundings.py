@@ -312,7 +312,12 @@ def test_a_hostile_shell_changes_no_weight(faces: Faces, tmp_path: Path) -> None
 
 
 def test_copies_started_by_a_launcher_end_with_one_line(faces: Faces, tmp_path: Path) -> None:
-    ran = job(tmp_path, "four", faces, {**os.environ, "PYTHONPATH": str(ROOT), **TORCHRUN})
+    ran = job(
+        tmp_path,
+        "four",
+        faces,
+        {**os.environ, "PYTHONPATH": str(ROOT), **TORCHRUN},
+    )
     assert ran.returncode == 2
     assert ran.stderr.startswith("error: WORLD_SIZE=4 is set")
     assert ran.stderr.count("\n") == 1

@@ -205,7 +205,12 @@ def planted(tmp_path: Path) -> Index:
         columns = {"Person": who, "Rare": rare, "a/b *": np.arange(count) % 3 - 1}
         splits[name] = pd.DataFrame({**columns, "Yaw": yaw, "City": 1}).astype({"Yaw": np.float32})
         splits[name] = splits[name].astype(dict.fromkeys([*columns, "City"], np.int32))
-    images = np.repeat(np.arange(100, dtype=np.uint8), 64).reshape(100, 8, 8, 1)
+    images = np.repeat(np.arange(100, dtype=np.uint8), 64).reshape(
+        100,
+        8,
+        8,
+        1,
+    )
     return write_set(tmp_path / "set", splits, schema, images, group="Person")
 
 
@@ -260,7 +265,12 @@ def test_large_images_are_shrunk_and_few_of_them_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = np.full((9, 130, 130, 3), 7, np.uint8)
-    index = write_set(tmp_path, {"train": pd.DataFrame(index=range(9))}, {}, images)
+    index = write_set(
+        tmp_path,
+        {"train": pd.DataFrame(index=range(9))},
+        {},
+        images,
+    )
     monkeypatch.setattr(survey, "SAMPLED_BYTES", 4 * images[0].nbytes)
     found = survey.survey(index)
     assert found["brightness"]["images"] == 4

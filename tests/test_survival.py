@@ -30,7 +30,13 @@ def start(job: str, folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
         *arguments,
     ]
     with open(folder / "log.txt", "ab") as log:
-        return subprocess.Popen(line, cwd=folder, stdout=log, stderr=log, start_new_session=True)
+        return subprocess.Popen(
+            line,
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
 
 
 def finish(job: str, folder: Path, *arguments: str) -> None:
@@ -229,4 +235,9 @@ def test_a_training_goes_on_with_another_number_of_ranks_on_the_same_images(
     )
     assert one.clock == more.clock == 240
     for name, weights in one.networks.items():
-        torch.testing.assert_close(more.networks[name], weights, rtol=0, atol=1e-8)
+        torch.testing.assert_close(
+            more.networks[name],
+            weights,
+            rtol=0,
+            atol=1e-8,
+        )

@@ -233,10 +233,26 @@ def line(kimg: float, score: float) -> str:
 
 
 def test_results_tell_finished_stopped_failed_and_interrupted_trials_apart(tmp_path: Path) -> None:
-    put_trial(tmp_path, 2, {"state": "failed", "error": "ValueError: no"}, line(4, 0.3))
-    put_trial(tmp_path, 0, {"state": "finished"}, line(4, 0.2) + line(12, 0.1))
+    put_trial(
+        tmp_path,
+        2,
+        {"state": "failed", "error": "ValueError: no"},
+        line(4, 0.3),
+    )
+    put_trial(
+        tmp_path,
+        0,
+        {"state": "finished"},
+        line(4, 0.2) + line(12, 0.1),
+    )
     put_trial(tmp_path, 3, None, "")
-    path = put_trial(tmp_path, 1, {"state": "stopped"}, line(4, 0.9), width=16)
+    path = put_trial(
+        tmp_path,
+        1,
+        {"state": "stopped"},
+        line(4, 0.9),
+        width=16,
+    )
     (tmp_path / "trials" / "004-unborn").mkdir()  # killed before trial.json
     found = sweep.results(tmp_path, SPACE)
     assert [trial.number for trial in found] == [0, 1, 2, 3]
@@ -248,7 +264,13 @@ def test_results_tell_finished_stopped_failed_and_interrupted_trials_apart(tmp_p
 
 
 def test_what_is_written_of_a_trial_is_read_again(tmp_path: Path) -> None:
-    put_trial(tmp_path, 0, {"state": "failed", "error": "no"}, line(4, 0.2), width=9)
+    put_trial(
+        tmp_path,
+        0,
+        {"state": "failed", "error": "no"},
+        line(4, 0.2),
+        width=9,
+    )
     (trial,) = sweep.results(tmp_path, SPACE)
     text = json.dumps(trial.entry(), allow_nan=False)
     assert Trial.read(json.loads(text)) == trial
@@ -256,7 +278,12 @@ def test_what_is_written_of_a_trial_is_read_again(tmp_path: Path) -> None:
 
 
 def test_a_score_line_that_a_kill_tore_is_left_out(tmp_path: Path) -> None:
-    put_trial(tmp_path, 0, None, line(4, 0.2) + line(12, 0.1)[:-9])
+    put_trial(
+        tmp_path,
+        0,
+        None,
+        line(4, 0.2) + line(12, 0.1)[:-9],
+    )
     put_trial(tmp_path, 1, None, line(4, 0.2)[:-1])  # whole, but nobody knows
     first, second = sweep.results(tmp_path, SPACE)
     assert first.rungs == (Rung(4, {"fit": 0.2}),)
@@ -272,8 +299,19 @@ def test_a_line_that_is_no_score_is_left_out(tmp_path: Path, other: str) -> None
 
 
 def test_a_score_that_is_no_number_is_no_best_one(tmp_path: Path) -> None:
-    put_trial(tmp_path, 0, {"state": "finished"}, line(4, 0.2) + line(12, float("nan")))
-    put_trial(tmp_path, 1, {"state": "finished"}, line(4, 0.1), width=9)
+    put_trial(
+        tmp_path,
+        0,
+        {"state": "finished"},
+        line(4, 0.2) + line(12, float("nan")),
+    )
+    put_trial(
+        tmp_path,
+        1,
+        {"state": "finished"},
+        line(4, 0.1),
+        width=9,
+    )
     found = sweep.results(tmp_path, SPACE)
     assert found[0].rungs[1].scores == {"fit": None}
     assert [trial.number for trial in sweep.best(found, 2, GOAL)] == [1, 0]
@@ -283,8 +321,19 @@ def test_a_score_that_is_no_number_is_no_best_one(tmp_path: Path) -> None:
 def test_a_damaged_trial_is_named_in_a_line_and_left_out(
     tmp_path: Path, content: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = put_trial(tmp_path, 0, {"state": "finished"}, line(4, 0.2))
-    put_trial(tmp_path, 1, {"state": "finished"}, line(4, 0.1), width=9)
+    path = put_trial(
+        tmp_path,
+        0,
+        {"state": "finished"},
+        line(4, 0.2),
+    )
+    put_trial(
+        tmp_path,
+        1,
+        {"state": "finished"},
+        line(4, 0.1),
+        width=9,
+    )
     (path / "trial.json").write_text(content)
     assert [trial.number for trial in sweep.results(tmp_path, SPACE)] == [1]
     (said,) = capsys.readouterr().err.splitlines()
@@ -295,7 +344,12 @@ def test_a_damaged_trial_is_named_in_a_line_and_left_out(
 def test_a_trial_of_another_space_is_named_in_a_line_and_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = put_trial(tmp_path, 0, {"state": "finished"}, line(4, 0.2))
+    path = put_trial(
+        tmp_path,
+        0,
+        {"state": "finished"},
+        line(4, 0.2),
+    )
     assert sweep.results(tmp_path, {**SPACE, "depth": {"int": [1, 3]}}) == []
     assert path.name in capsys.readouterr().err
 
@@ -303,7 +357,12 @@ def test_a_trial_of_another_space_is_named_in_a_line_and_left_out(
 def test_a_damaged_trial_that_is_drawn_again_is_written_anew_and_keeps_its_scores(
     tmp_path: Path,
 ) -> None:
-    path = put_trial(tmp_path, 0, {"state": "finished"}, line(4, 0.2))
+    path = put_trial(
+        tmp_path,
+        0,
+        {"state": "finished"},
+        line(4, 0.2),
+    )
     written = (path / "trial.json").read_text()
     (path / "trial.json").write_text("{")
     params = {"lr": 0.001, "width": 8, "loss": "hinge"}
@@ -318,7 +377,12 @@ def test_a_damaged_trial_that_is_drawn_again_is_written_anew_and_keeps_its_score
 def test_a_trial_whose_state_is_damaged_was_interrupted_and_goes_on(
     tmp_path: Path, content: str
 ) -> None:
-    path = put_trial(tmp_path, 0, {"state": "finished"}, line(4, 0.2))
+    path = put_trial(
+        tmp_path,
+        0,
+        {"state": "finished"},
+        line(4, 0.2),
+    )
     (path / "state.json").write_text(content)
     (trial,) = sweep.results(tmp_path, SPACE)
     assert trial.state == "interrupted"
@@ -328,7 +392,15 @@ def test_a_trial_whose_state_is_damaged_was_interrupted_and_goes_on(
 
 
 def test_results_hold_the_distributions_of_what_was_drawn(tmp_path: Path) -> None:
-    put_trial(tmp_path, 0, None, "", loss="wgan", clip=0.5, r1=0.1)
+    put_trial(
+        tmp_path,
+        0,
+        None,
+        "",
+        loss="wgan",
+        clip=0.5,
+        r1=0.1,
+    )
     (trial,) = sweep.results(tmp_path, SPACE)
     again = {
         name: optuna.distributions.json_to_distribution(text)

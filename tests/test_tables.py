@@ -103,7 +103,12 @@ def test_tables_of_the_same_columns_are_stacked_and_others_joined(tmp_path: Path
     with pytest.raises(
         UserError, match=r"no label table d\.csv or e\.csv\. To get the set: ask its authors"
     ):
-        tables.read_tables([{"file": ["d.csv", "e.csv"]}], tmp_path, images, "ask its authors")
+        tables.read_tables(
+            [{"file": ["d.csv", "e.csv"]}],
+            tmp_path,
+            images,
+            "ask its authors",
+        )
     with pytest.raises(UserError, match=r"no label table .*/d\.csv; give pack\.labels=PATH"):
         tables.read_tables(
             [{"file": str(tmp_path / "d.csv")}], tmp_path, images, "ask its authors"

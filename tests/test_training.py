@@ -172,7 +172,12 @@ def test_a_stopped_training_goes_on_as_if_nothing_had_happened(
 ) -> None:
     assert fit(make_task(index, tmp_path / "whole", kind), ALONE)[0] == "finished"
     for iterations, clock in ((1, 12), (2, 36)):
-        stopped = make_task(index, tmp_path / "parts", kind, should_stop=stop_after(iterations))
+        stopped = make_task(
+            index,
+            tmp_path / "parts",
+            kind,
+            should_stop=stop_after(iterations),
+        )
         assert fit(stopped, ALONE)[0] == "interrupted"
         assert newest(tmp_path / "parts").clock == clock
     outcome, trainer = fit(make_task(index, tmp_path / "parts", kind), ALONE)
@@ -213,7 +218,11 @@ def test_a_longer_budget_goes_on_and_a_finished_one_does_nothing(
     index: Index, tmp_path: Path
 ) -> None:
     fit(make_task(index, tmp_path / "whole", total_kimg=0.096), ALONE)
-    fit(make_task(index, tmp_path / "parts", total_kimg=0.096), ALONE, until_kimg=0.048)
+    fit(
+        make_task(index, tmp_path / "parts", total_kimg=0.096),
+        ALONE,
+        until_kimg=0.048,
+    )
     assert newest(tmp_path / "parts").clock == 48
     fit(make_task(index, tmp_path / "parts", total_kimg=0.096), ALONE)
     assert same(vars(newest(tmp_path / "whole")), vars(newest(tmp_path / "parts")))
@@ -282,7 +291,13 @@ def test_a_training_says_what_ails_it_once_and_writes_it_into_its_lines(
     index: Index, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     likelihood = {"name": "gaussian_learned", "sigma": 3.0}
-    task = make_task(index, tmp_path, VAE, log_kimg=0.012, lr=0.0)
+    task = make_task(
+        index,
+        tmp_path,
+        VAE,
+        log_kimg=0.012,
+        lr=0.0,
+    )
     objective = registry.resolve("objectives", {"name": "elbo", "likelihood": likelihood})
     fit(replace(task, objective=objective), ALONE)
     lines = (tmp_path / "metrics-001.jsonl").read_text().splitlines()
@@ -698,7 +713,11 @@ def work(
     killed: bool = False,
 ) -> None:
     """What one rank does: gradients of each case, then trainings in one piece, with a break, and one that kills it."""
-    os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), GLOO_SOCKET_IFNAME="lo")
+    os.environ.update(
+        RANK=str(rank),
+        WORLD_SIZE=str(size),
+        GLOO_SOCKET_IFNAME="lo",
+    )
     torch.distributed.init_process_group(
         "gloo", f"file://{folder}/meet", rank=rank, world_size=size
     )
@@ -857,7 +876,14 @@ def test_a_ranks_draws_are_a_slice_of_the_global_draws(method: str) -> None:
 
 
 def test_draws_have_their_distribution_and_leave_torchs_generator_alone() -> None:
-    draws = Draws(0, 0, 20_000, 0, 20_000, torch.device("cpu"))
+    draws = Draws(
+        0,
+        0,
+        20_000,
+        0,
+        20_000,
+        torch.device("cpu"),
+    )
     before = torch.get_rng_state()
     normal = draws.normal("z", 1)
     uniform = draws.uniform("u", 1)
@@ -936,7 +962,11 @@ def test_the_middle_draw_changes_nothing(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", AUGMENTATIONS)
 def test_augmentation_is_differentiable_twice(kind: str) -> None:
-    u = torch.rand(2, 2, generator=torch.Generator().manual_seed(1))
+    u = torch.rand(
+        2,
+        2,
+        generator=torch.Generator().manual_seed(1),
+    )
     images = FACES[:2, :, :4, :4].double().requires_grad_(True)
     assert torch.autograd.gradcheck(lambda x: applied(kind, x, u), images)
     assert torch.autograd.gradgradcheck(lambda x: applied(kind, x, u).pow(3).sum(), images)
@@ -994,7 +1024,14 @@ def test_scales_are_those_of_a_ramp(kind: str, rows: float) -> None:
 
 def test_each_kind_comes_to_a_share_of_the_images() -> None:
     images = torch.zeros(1000, 1, 4, 4)
-    draws = Draws(0, 0, 1000, 0, 1000, torch.device("cpu"))
+    draws = Draws(
+        0,
+        0,
+        1000,
+        0,
+        1000,
+        torch.device("cpu"),
+    )
     for p in (0.0, 0.3, torch.tensor(0.3), 1.0):
         kinds = ["brightness"]
         found = augmentations.augment(images, "real", kinds, draws.uniform, p)
@@ -1011,10 +1048,27 @@ def test_every_shift_is_equally_likely() -> None:
 
 
 def test_each_image_has_its_own_draws() -> None:
-    draws = Draws(0, 0, 4, 0, 4, torch.device("cpu"))
-    found = augmentations.augment(torch.zeros(4, 1, 16, 16), "real", ["brightness"], draws.uniform)
+    draws = Draws(
+        0,
+        0,
+        4,
+        0,
+        4,
+        torch.device("cpu"),
+    )
+    found = augmentations.augment(
+        torch.zeros(4, 1, 16, 16),
+        "real",
+        ["brightness"],
+        draws.uniform,
+    )
     assert found.amax((1, 2, 3)).unique().numel() == 4
-    other = augmentations.augment(torch.zeros(4, 1, 16, 16), "fake", ["brightness"], draws.uniform)
+    other = augmentations.augment(
+        torch.zeros(4, 1, 16, 16),
+        "fake",
+        ["brightness"],
+        draws.uniform,
+    )
     assert not torch.equal(found, other)
 
 

@@ -151,7 +151,12 @@ def test_words_are_drawn_as_often_as_the_prior_says() -> None:
     made = prior(told=2)
     count = 20_000
     c = torch.tensor([[1.0, -1.0]]).double()
-    u = torch.rand(count, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    u = torch.rand(
+        count,
+        4,
+        generator=torch.Generator().manual_seed(0),
+        dtype=torch.float64,
+    )
     drawn = made.draw(u, c.expand(count, -1))
     every = torch.cartesian_prod(*[torch.arange(3)] * 4)
     logits = made(every, c.expand(len(every), -1)).log_softmax(2)

@@ -68,7 +68,13 @@ def test_a_great_circle_keeps_the_length() -> None:
 
 
 def test_a_walk_goes_through_the_first_images_and_back() -> None:
-    frames = sampling.walk(Plain(), NONE, 3, stops=3, frames=12)
+    frames = sampling.walk(
+        Plain(),
+        NONE,
+        3,
+        stops=3,
+        frames=12,
+    )
     z = codes(3)
     assert frames.shape == (12, 2, 2, 1)
     assert torch.equal(frames[::4].flatten(1).float(), shown(z))
@@ -77,7 +83,14 @@ def test_a_walk_goes_through_the_first_images_and_back() -> None:
 
 
 def test_a_walk_is_straight_in_w() -> None:
-    frames = sampling.walk(WithW(), NONE, 3, stops=2, frames=4, psi=0.5)
+    frames = sampling.walk(
+        WithW(),
+        NONE,
+        3,
+        stops=2,
+        frames=4,
+        psi=0.5,
+    )
     w = WithW().to_w(codes(2), NONE, 0.5)
     assert torch.equal(frames[1].flatten().float(), shown(w.mean(0) / 2))
     assert torch.equal(frames[1], frames[3])

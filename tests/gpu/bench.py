@@ -66,8 +66,28 @@ class Scale:
     budget_s: float  # after which no case begins
 
 
-FULL = Scale(64, 64, 4, 256, 4096, 50_000, 48, 4, 240.0)
-TINY = Scale(16, 4, 2, 8, 60, 40, 2, 1, 240.0)
+FULL = Scale(
+    64,
+    64,
+    4,
+    256,
+    4096,
+    50_000,
+    48,
+    4,
+    240.0,
+)
+TINY = Scale(
+    16,
+    4,
+    2,
+    8,
+    60,
+    40,
+    2,
+    1,
+    240.0,
+)
 
 
 @dataclass(frozen=True)
@@ -179,7 +199,14 @@ def train(
     data = Data(stage=case.stage, draws="device")  # type: ignore[arg-type]
     batch = scale.batch
     asked = {"batch_size": batch, "augment": augment, **case.options}
-    made = task(index, folder, kind, data, sizes=sizes, **asked)
+    made = task(
+        index,
+        folder,
+        kind,
+        data,
+        sizes=sizes,
+        **asked,
+    )
     ranks.set_arithmetic(made.options.deterministic, tf32=False)
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -189,8 +216,21 @@ def train(
     trainer = Trainer(made, World(0, 1, device))
     images = made.shards.images(np.arange(batch) % len(made.shards)).to(device)
     plain = bare(case, trainer, images)
-    share = on.Share(batch, 0, batch, trainer.labels_read, trainer.step.conditions)
-    stream = on.stream(made.shards, trainer.order, 0, share, device, case.stage)
+    share = on.Share(
+        batch,
+        0,
+        batch,
+        trainer.labels_read,
+        trainer.step.conditions,
+    )
+    stream = on.stream(
+        made.shards,
+        trainer.order,
+        0,
+        share,
+        device,
+        case.stage,
+    )
     log = Log(folder, World(0, 1, device), "", 0)
 
     def ours(number: int) -> None:
@@ -221,7 +261,11 @@ def train(
     if plain is None:
         found = Measured(case.name, speed)
     else:
-        pairs = zip(times["bare"][1:], times["ours"][1:], strict=True)
+        pairs = zip(
+            times["bare"][1:],
+            times["ours"][1:],
+            strict=True,
+        )
         ratios = [other / own for other, own in pairs]
         found = Measured(
             name=case.name,
@@ -239,7 +283,13 @@ def feed(index: Index, device: torch.device, scale: Scale) -> Iterator[Measured]
     """Batches from shards to the device, on which nothing is done with them."""
     shards = Shards(index, "train")
     share = on.Share(scale.batch, 0, scale.batch)
-    stream = on.stream(shards, shards.order(Data(), 0)[0], 0, share, device)
+    stream = on.stream(
+        shards,
+        shards.order(Data(), 0)[0],
+        0,
+        share,
+        device,
+    )
     count = 10 * scale.iterations
 
     def take(number: int) -> None:
@@ -267,7 +317,12 @@ def samples(index: Index, folder: Path, device: torch.device, scale: Scale) -> I
     for name, eye in eyes.items():
         features.look(eye, real.some(2))  # kernels are chosen
         began = time.perf_counter()
-        drawn = sampling.draws(gan, torch.empty(scale.samples, 0), 0, "bench")
+        drawn = sampling.draws(
+            gan,
+            torch.empty(scale.samples, 0),
+            0,
+            "bench",
+        )
         fake = features.keep(eye, drawn, ["moments"])["moments"].value()
         known = features.keep(eye, real.chunks(), ["moments"])["moments"].value()
         frechet_distance.score(known, fake)
@@ -312,7 +367,13 @@ def driver() -> str | None:
     """The driver's version, as nvidia-smi tells it."""
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
-        told = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
+        told = subprocess.run(
+            query,
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=True,
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     lines = told.stdout.split()
@@ -386,7 +447,12 @@ def markdown(report: dict[str, Any]) -> str:
 def measure(device: torch.device, scale: Scale, folder: Path, tiny: bool) -> dict[str, Any]:
     """All cases; one that fails, or has no time left, is named with the reason."""
     began = time.perf_counter()
-    index = packed(folder, scale.faces, scale.side, max(16, scale.faces // 16))
+    index = packed(
+        folder,
+        scale.faces,
+        scale.side,
+        max(16, scale.faces // 16),
+    )
     lines: list[Measured] = []
     left_out: list[dict[str, str]] = []
 
@@ -440,7 +506,12 @@ def tell(line: Measured) -> None:
 def main(arguments: list[str]) -> int:
     """Measure, and write both files."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("gpu-bench"), help="folder of the files")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("gpu-bench"),
+        help="folder of the files",
+    )
     parser.add_argument("--tiny", action="store_true", help="on a CPU, to see that it works")
     given = parser.parse_args(arguments)
     reason = lacking()

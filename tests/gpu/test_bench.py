@@ -60,7 +60,13 @@ def test_every_case_runs_in_the_small(
 
 
 def test_goals_are_judged_by_what_was_measured(bench: ModuleType) -> None:
-    fast = bench.Measured(bench.GOAL, 61_000.0, 20_000.0, 3.05, busy=0.94)
+    fast = bench.Measured(
+        bench.GOAL,
+        61_000.0,
+        20_000.0,
+        3.05,
+        busy=0.94,
+    )
     scored = bench.Measured("50,000 samples, looked at by Inception and scored", 900.0, seconds=55)
     reached = [one["reached"] for one in bench.goals([fast, scored])]
     assert reached == [True, True, False, True]

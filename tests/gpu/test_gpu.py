@@ -42,7 +42,11 @@ pytestmark = pytest.mark.filterwarnings("default")
 CPU = torch.device("cpu")
 BATCH = 12
 KINDS = {"gan": GAN, "vae": VAE, "classifier": CLASSIFIER}
-kinds = pytest.mark.parametrize("kind", KINDS.values(), ids=list(KINDS))
+kinds = pytest.mark.parametrize(
+    "kind",
+    KINDS.values(),
+    ids=list(KINDS),
+)
 
 
 # read when cuBLAS is first used, which may be in a test before the one that needs it
@@ -192,7 +196,13 @@ def test_buffers_are_not_filled_again_before_they_were_copied(
     """No batch is looked at until all have come, behind work that keeps the device busy."""
     shards = Shards(drawn, "train")
     order = shards.order(Data(), 3)[0]
-    stream = on.stream(shards, order, 0, on.Share(BATCH, 0, BATCH), device)
+    stream = on.stream(
+        shards,
+        order,
+        0,
+        on.Share(BATCH, 0, BATCH),
+        device,
+    )
     busy = torch.ones(2048 if device.type == "cuda" else 16, device=device).diag()
     kept = []
     for _ in range(30):
@@ -227,7 +237,13 @@ def test_gradients_are_those_of_the_cpu(
         data = Data(draws="device", shift=1)
         made = Trainer(task(drawn, tmp_path, kind, data), alone(where))
         share = on.Share(BATCH, 0, BATCH, made.labels_read)
-        stream = on.stream(made.task.shards, made.order, 0, share, where)
+        stream = on.stream(
+            made.task.shards,
+            made.order,
+            0,
+            share,
+            where,
+        )
         parts = made.step.parts(next(stream), 0)
         found = {}
         for name, player in made.step.players.items():
@@ -259,8 +275,20 @@ def test_no_iteration_waits_for_the_device(
     ranks.set_arithmetic(deterministic=False, tf32=False)  # some of those kernels synchronise
     data = Data(draws="device", shift=1)
     made = Trainer(task(drawn, tmp_path, kind, data, precision=precision), alone(device))
-    share = on.Share(BATCH, 0, BATCH, made.labels_read, made.step.conditions)
-    stream = on.stream(made.task.shards, made.order, 0, share, device)
+    share = on.Share(
+        BATCH,
+        0,
+        BATCH,
+        made.labels_read,
+        made.step.conditions,
+    )
+    stream = on.stream(
+        made.task.shards,
+        made.order,
+        0,
+        share,
+        device,
+    )
     log = Log(tmp_path, alone(device), "", 0)
     clock = 0
     times = 40 if device.type == "cuda" else 3
@@ -290,7 +318,15 @@ def train_in(folder: Path, index: Index, device: str, seed: int, iterations: int
     ranks.set_arithmetic(deterministic=True, tf32=False)
     data = Data(draws="device")
     total = iterations * BATCH / 1000
-    made = task(index, folder, GAN, data, seed, deterministic=True, total_kimg=total)
+    made = task(
+        index,
+        folder,
+        GAN,
+        data,
+        seed,
+        deterministic=True,
+        total_kimg=total,
+    )
     fit(made, alone(torch.device(device)))
 
 
@@ -328,7 +364,11 @@ def test_two_processes_on_one_device_do_not_disturb_each_others_bits(
 def train_ranks(folder: Path, index: Index, device: str, size: int, rank: int) -> None:
     """A rank of a training, whose gradients DDP averages in the device's own group."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), GLOO_SOCKET_IFNAME="lo")
+    os.environ.update(
+        RANK=str(rank),
+        WORLD_SIZE=str(size),
+        GLOO_SOCKET_IFNAME="lo",
+    )
     torch.set_num_threads(1)
     here = torch.device(device, rank) if device == "cuda" else torch.device(device)
     if here.type == "cuda":
@@ -339,7 +379,14 @@ def train_ranks(folder: Path, index: Index, device: str, size: int, rank: int) -
 
     # one rank alone is DDP's with a group of one, so that a single GPU tries NCCL
     world = World(rank, max(2, size), here, talk, compute)
-    made = task(index, folder, GAN, Data(draws="device"), ranks=size, deterministic=True)
+    made = task(
+        index,
+        folder,
+        GAN,
+        Data(draws="device"),
+        ranks=size,
+        deterministic=True,
+    )
     outcome, trainer = fit(made, world)
     assert outcome == "finished"
     assert trainer.clock == 72
@@ -388,7 +435,11 @@ def test_out_of_memory_is_told_and_leaves_a_whole_checkpoint(
                     "CUDA out of memory. Tried to allocate 2 GiB. And so on"
                 )
             free = torch.cuda.mem_get_info(device)[1]
-            torch.empty(2 * free, dtype=torch.uint8, device=device)
+            torch.empty(
+                2 * free,
+                dtype=torch.uint8,
+                device=device,
+            )
         backward(self, *arguments)
 
     parts = task(drawn, tmp_path / "parts", GAN, data, **options)

@@ -91,7 +91,13 @@ class Place:
         """A GAN of 2 ranks whose loss takes as long as `pace` says; each run ends with the weights of run `undisturbed`."""
         self.drill_files()
         usual = [f"objective.name={self.folder / 'paced.py'}", "training.checkpoint_kimg=0.2"]
-        return self.train(run, *usual, *arguments, kimg=1.2, code=code)
+        return self.train(
+            run,
+            *usual,
+            *arguments,
+            kimg=1.2,
+            code=code,
+        )
 
     def drill_files(self) -> None:
         """The objective of drills."""

@@ -42,7 +42,13 @@ class Cluster:
 
     def run(self, *argv: str | Path, check: bool = True) -> str:
         """What a command prints; if it fails, CalledProcessError with its stderr (or, unchecked, what it printed)."""
-        done = subprocess.run(argv, env=self.env, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(
+            argv,
+            env=self.env,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
         if check and done.returncode:
             error = subprocess.CalledProcessError(done.returncode, argv, done.stdout, done.stderr)
             error.add_note(done.stdout + done.stderr)
@@ -139,7 +145,12 @@ def why_not() -> str:
         return ""
     if not shutil.which("apt-get"):
         return "Slurm is not installed, and there is no apt-get to install it"
-    done = subprocess.run([SCRIPT, "install"], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [SCRIPT, "install"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     return f"devcluster install failed: {done.stderr.strip()[-300:]}" if done.returncode else ""
 
 

@@ -128,10 +128,18 @@ def test_what_depends_on_a_failed_stage_never_runs_and_people_are_told_why(place
 
 
 def test_sbatch_says_no_and_nothing_stays_in_the_queue(place: Place) -> None:
-    told = place.train("no", place.profile(partition="nowhere"), code=2)
+    told = place.train(
+        "no",
+        place.profile(partition="nowhere"),
+        code=2,
+    )
     assert "partition='nowhere' is no partition here" in told
     assert "Traceback" not in told
-    told = place.train("no", place.profile(sbatch={"reservation": "nowhere"}), code=2)
+    told = place.train(
+        "no",
+        place.profile(sbatch={"reservation": "nowhere"}),
+        code=2,
+    )
     assert "error: Slurm refused" in told
     assert "reservation" in told
     assert "Traceback" not in told
@@ -149,7 +157,12 @@ def test_sbatch_says_no_and_nothing_stays_in_the_queue(place: Place) -> None:
 def test_the_commands_of_the_readme_that_need_a_cluster_work(place: Place) -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     check = next(line for line in readme.splitlines() if line.startswith("python jobs/check.py"))
-    told = place.job("check", *shlex.split(check)[2:], "partitions=[cpu]", code=1)
+    told = place.job(
+        "check",
+        *shlex.split(check)[2:],
+        "partitions=[cpu]",
+        code=1,
+    )
     assert (
         "sees none of the GPUs that were granted" in told
     )  # pretended GPUs are told from real ones

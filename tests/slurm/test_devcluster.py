@@ -22,7 +22,11 @@ def folder() -> Iterator[Path]:
     top = Path(tempfile.mkdtemp(prefix="ffslurm-", dir="/tmp"))
     yield top
     if (top / ".devcluster").exists():
-        subprocess.run([SCRIPT, "down", top], check=True, timeout=60)
+        subprocess.run(
+            [SCRIPT, "down", top],
+            check=True,
+            timeout=60,
+        )
     shutil.rmtree(top)
 
 
@@ -108,7 +112,12 @@ def test_mistakes_are_one_line_and_exit_code_2(slurm: Cluster, tmp_path: Path) -
         "n1 to n2": ["kill-node", slurm.folder, "n3"],
     }
     for part, argv in mistakes.items():
-        done = subprocess.run([SCRIPT, *argv], capture_output=True, text=True, timeout=10)
+        done = subprocess.run(
+            [SCRIPT, *argv],
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), (argv, done)
         assert part in done.stderr
     assert list(tmp_path.iterdir()) == [tmp_path / "mine"]

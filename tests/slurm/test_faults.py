@@ -330,7 +330,11 @@ def strangers(place: Place, run: str) -> None:
     for script, state in (("sleep 300", "RUNNING"), ("exit 3", "FAILED")):
         stranger = place.cluster.batch(script, "--job-name=somebody")
         place.cluster.wait(stranger, state)
-        RunDir(place.path(run)).record("train", "submitted", job=stranger)
+        RunDir(place.path(run)).record(
+            "train",
+            "submitted",
+            job=stranger,
+        )
         found = place.status(run)["train"]
         place.cluster.run("scancel", stranger)
         assert (found["job"], found["state"]) == (stranger, "UNKNOWN"), found
@@ -363,7 +367,13 @@ def sweep(place: Place, run: str, *arguments: str, code: int = 0) -> str:
         "sweep.min_kimg=0.3",
         "sweep.max_kimg=0.6",
     ]
-    return place.job("sweep_gan", *usual, "training.total_kimg=1.0", *arguments, code=code)
+    return place.job(
+        "sweep_gan",
+        *usual,
+        "training.total_kimg=1.0",
+        *arguments,
+        code=code,
+    )
 
 
 def trials(place: Place, run: str) -> Path:

@@ -109,7 +109,12 @@ def test_what_cannot_work_here_is_refused_before_it_is_queued(place: Place, shor
 
     # one line each, and nothing is queued
     for number, (words, changes, arguments) in enumerate(cases):
-        told = place.train(f"no{number}", place.profile(**changes), *arguments, code=2)
+        told = place.train(
+            f"no{number}",
+            place.profile(**changes),
+            *arguments,
+            code=2,
+        )
         assert words in told.replace("\n", " ") and "Traceback" not in told, told
         assert submitted(place, f"no{number}") == []
     assert not place.cluster.run("squeue", "-h").strip()
@@ -125,7 +130,13 @@ def test_a_rank_that_raises_ends_its_job_and_is_not_requeued(place: Place) -> No
         "wait=true",
         code=1,
     )
-    shown = place.cluster.run("scontrol", "-o", "show", "job", place.ids("broken")["train"])
+    shown = place.cluster.run(
+        "scontrol",
+        "-o",
+        "show",
+        "job",
+        place.ids("broken")["train"],
+    )
     row = place.status("broken", code=1)["train"]
     assert (row["state"], row["exit_code"], row["restarts"]) == ("FAILED", "1:0", 0), place.logs(
         "broken"
@@ -189,7 +200,13 @@ def test_a_held_job_is_told_with_its_release_and_nothing_is_submitted_again(plac
 
 def test_a_node_that_does_not_see_the_run_folder_is_told_so(place: Place) -> None:
     runs = place.cluster.local / "runs"  # here one disk, on each node another
-    told = place.train("unseen", place.profile(), f"paths.runs={runs}", "wait=true", code=1)
+    told = place.train(
+        "unseen",
+        place.profile(),
+        f"paths.runs={runs}",
+        "wait=true",
+        code=1,
+    )
     assert "0:53" in told and "the node does not see the run folder" in " ".join(told.split()), (
         told
     )
@@ -210,9 +227,18 @@ def test_names_and_folders_with_marks_in_them_run_to_their_end(place: Place) -> 
 
 def test_names_that_slurm_would_read_otherwise_are_refused(place: Place) -> None:
     for name in ("20%noise", "a|b", "it's"):
-        told = place.train(name, place.profile(), code=2)
+        told = place.train(
+            name,
+            place.profile(),
+            code=2,
+        )
         assert "a run's name has letters, digits, blanks and" in told
-    told = place.train("r", place.profile(), f"paths.runs={place.folder / '20%noise'}", code=2)
+    told = place.train(
+        "r",
+        place.profile(),
+        f"paths.runs={place.folder / '20%noise'}",
+        code=2,
+    )
     assert "Slurm replaces in the names of logs" in told.replace("\n", " ")
     assert not place.cluster.run("squeue", "-h").strip()
 
@@ -305,7 +331,11 @@ def test_a_submission_that_was_killed_half_way_is_withdrawn_by_the_next(
     killing.write_text(KILLING.format(sbatch=real, calls=place.folder / "calls", moment=moment))
     killing.chmod(0o755)
     with monkeypatch.context() as patch:
-        patch.setenv("PATH", str(killing.parent), prepend=os.pathsep)
+        patch.setenv(
+            "PATH",
+            str(killing.parent),
+            prepend=os.pathsep,
+        )
         place.job("train_gan", *usual, code=-signal.SIGKILL)
     queued = place.cluster.run("squeue", "-h", "-o", "%A %r").split("\n")[:-1]
     assert len(queued) == (1 if moment == "before" else 2)
