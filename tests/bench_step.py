@@ -210,14 +210,7 @@ def main() -> None:
     print("step: the trainer's iteration beside a bare loop of the same networks and augmentation")
     dcgan = {"name": "gan/dcgan", "z_dim": 64}
     for precision in ("float32", "bfloat16"):
-        case(
-            "dcgan-orl32, batch 16",
-            {**dcgan, "width": 16},
-            "adversarial",
-            32,
-            16,
-            precision,
-        )
+        case("dcgan-orl32, batch 16", {**dcgan, "width": 16}, "adversarial", 32, 16, precision)
         case(
             "DCGAN 64x64, batch 64",
             {**dcgan, "width": 32, "depth": 4},

@@ -93,34 +93,14 @@ def draw_face(person: int, number: int) -> Image.Image:
     wide = 11 + person % 4
     high = 15 + person // 4
     pen.ellipse((x - wide, y - high, x + wide, y + high), fill=130 + 9 * person)
-    pen.chord(
-        (x - wide, y - high, x + wide, y + 4),
-        190,
-        350,
-        fill=20 + 15 * (person % 5),
-    )  # hair
+    pen.chord((x - wide, y - high, x + wide, y + 4), 190, 350, fill=20 + 15 * (person % 5))  # hair
     for eye in (x - 5, x + 5):
         if has_glasses(number):
-            pen.ellipse(
-                (eye - 4, y - 6, eye + 4, y + 2),
-                outline=0,
-                width=2,
-            )
+            pen.ellipse((eye - 4, y - 6, eye + 4, y + 2), outline=0, width=2)
         pen.ellipse((eye - 1, y - 3, eye + 1, y - 1), fill=10)
     if has_beard(person, 1):
-        pen.chord(
-            (x - 9, y, x + 9, y + high),
-            0,
-            180,
-            fill=50,
-        )
-    pen.arc(
-        (x - 5, y + 3, x + 5, y + 9),
-        20 + 4 * number,
-        160 - 4 * number,
-        fill=90,
-        width=2,
-    )
+        pen.chord((x - 9, y, x + 9, y + high), 0, 180, fill=50)
+    pen.arc((x - 5, y + 3, x + 5, y + 9), 20 + 4 * number, 160 - 4 * number, fill=90, width=2)
     return image
 
 

@@ -217,36 +217,16 @@ def test_ranks_train_a_toy_like_one_process_and_go_on_after_a_stop_and_after_sig
     shown: Index, tmp_path: Path, toys: dict[str, Path], kind: str, size: int
 ) -> None:
     fit(toy(shown, tmp_path / "one", toys, kind, precision="float64"), ALONE)
-    run_ranks(
-        size,
-        tmp_path,
-        shown,
-        [],
-        False,
-        (toy, toys, kind),
-        killed=True,
-    )
+    run_ranks(size, tmp_path, shown, [], False, (toy, toys, kind), killed=True)
     assert 0 < newest(tmp_path / "killed").clock < 72
-    run_ranks(
-        size,
-        tmp_path,
-        shown,
-        [],
-        False,
-        (toy, toys, kind),
-    )
+    run_ranks(size, tmp_path, shown, [], False, (toy, toys, kind))
     one = newest(tmp_path / "one")
     two = newest(tmp_path / "two")
     assert two.clock == 72
     assert same(vars(two), vars(newest(tmp_path / "parts")))
     assert same(vars(two), vars(newest(tmp_path / "killed")))
     for name, weights in {**one.networks, **one.own}.items():
-        torch.testing.assert_close(
-            {**two.networks, **two.own}[name],
-            weights,
-            rtol=0,
-            atol=1e-9,
-        )
+        torch.testing.assert_close({**two.networks, **two.own}[name], weights, rtol=0, atol=1e-9)
 
 
 def test_wrong_labels_are_those_of_the_image_before_in_the_global_batch(index: Index) -> None:

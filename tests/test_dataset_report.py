@@ -85,13 +85,7 @@ def write(
     schema |= {"Age": Label("ordinal", ("young", "old"))}
     schema |= {"Person": Label("identity", tuple(f"P{one}" for one in range(20)))}
     splits = {"train": table[:150], "test": table[150:]}
-    index = write_set(
-        folder,
-        splits,
-        schema,
-        group="Person" if people else None,
-        **packed,
-    )
+    index = write_set(folder, splits, schema, group="Person" if people else None, **packed)
     survey.survey(index)
     return read(folder)
 
@@ -102,24 +96,14 @@ def read(folder: Path, out: Path | None = None) -> tuple[str, dict[str, Any]]:
     assert (page, data) == ((out or folder) / "report.html", (out or folder) / "report.json")
     text = page.read_text()
     assert text.count("* plotly.js v") == 1
-    own = re.sub(
-        r"<script>/\*\*\n\* plotly\.js v.*?</script>",
-        "",
-        text,
-        flags=re.S,
-    )
+    own = re.sub(r"<script>/\*\*\n\* plotly\.js v.*?</script>", "", text, flags=re.S)
     assert len(own) < len(text) - 1_000_000
     assert "<script>alert" not in own
     assert not re.search(r"(src|href)=[\"'](?!#|data:)|url\(|@import", own)
     assert not re.search(
         r"https?://(?!plot\.ly)", re.sub(r"<script.*?</script>", "", own, flags=re.S)
     )
-    bare = re.sub(
-        r"<(script|style).*?</\1>|<[^>]*>",
-        " ",
-        own,
-        flags=re.S,
-    )
+    bare = re.sub(r"<(script|style).*?</\1>|<[^>]*>", " ", own, flags=re.S)
     return " ".join(bare.replace("&#39;", "'").replace("&lt;", "<").split()), json.loads(
         data.read_text(), parse_constant=pytest.fail
     )

@@ -280,12 +280,7 @@ def write_recipe(folder: Path, **section: Any) -> str:
 
 
 def test_packed_factors_draw_the_packed_pixels(tmp_path: Path) -> None:
-    recipe = write_recipe(
-        tmp_path,
-        images=40,
-        seed=3,
-        noise=0.2,
-    )
+    recipe = write_recipe(tmp_path, images=40, seed=3, noise=0.2)
     index = pack.pack(
         recipes.plan(Pack(recipe=recipe, resolution=24, color="rgb", shard_images=16)),
         tmp_path / "shards",

@@ -60,12 +60,7 @@ class Task:
         self.slurm.command("python", child)
         self.monkeypatch.setattr(sys, "executable", str(self.slurm.folder / "bin" / "python"))
         with pytest.raises(SystemExit) as end:
-            entry.run(
-                ["stages", "r", "train"],
-                str(self.folder.path),
-                requeue,
-                scratch,
-            )
+            entry.run(["stages", "r", "train"], str(self.folder.path), requeue, scratch)
         assert isinstance(end.value.code, int)
         return end.value.code
 

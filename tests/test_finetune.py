@@ -62,12 +62,7 @@ def test_the_same_model_is_a_copy() -> None:
 @pytest.mark.parametrize(("old", "new"), [(1, 3), (3, 1)])
 def test_gray_and_colour_answer_alike_to_gray_pictures(old: int, new: int) -> None:
     facts = dataclasses.replace(GRAY, channels=new)
-    before, made, fitted = begun(
-        DCGAN,
-        dataclasses.replace(GRAY, channels=old),
-        DCGAN,
-        facts,
-    )
+    before, made, fitted = begun(DCGAN, dataclasses.replace(GRAY, channels=old), DCGAN, facts)
     assert not any(one.fresh for one in fitted.values())
     torch.manual_seed(0)
     gray = torch.rand(5, 1, 16, 16)
@@ -78,16 +73,7 @@ def test_gray_and_colour_answer_alike_to_gray_pictures(old: int, new: int) -> No
         assert torch.allclose(*logits, atol=1e-5)
         z = torch.randn(5, 4)
         drawn = made.eval().sample(z, none)
-        expected = (
-            before.eval()
-            .sample(z, none)
-            .expand(
-                -1,
-                3,
-                -1,
-                -1,
-            )
-        )
+        expected = before.eval().sample(z, none).expand(-1, 3, -1, -1)
         assert torch.allclose(drawn, expected, atol=1e-5)
     assert list(fitted["discriminator"].reshaped.values()) == [f"channels {old} -> {new}"]
 

@@ -317,14 +317,7 @@ def test_a_click_on_the_matrix_shows_the_dimension(chrome: Page, tmp_path: Path)
         return [box.x + left + 4, box.y + top + 4]; })()"""
     )
     for kind in ("mousePressed", "mouseReleased"):
-        page.call(
-            "Input.dispatchMouseEvent",
-            type=kind,
-            x=x,
-            y=y,
-            button="left",
-            clickCount=1,
-        )
+        page.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
     told = page.ask("document.querySelector('.heatmap output').textContent")
     dimension = int(told.split()[0].rstrip(","))
     assert brightness(page)
@@ -502,21 +495,9 @@ def test_who_is_drawn_is_told_beside_the_training_set_and_what_differs_is_marked
 def test_pictures_that_do_not_fit_are_made_smaller_then_left_out_and_it_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    noise = np.random.default_rng(0).integers(
-        0,
-        256,
-        (64, 128, 3),
-        dtype=np.uint8,
-    )
+    noise = np.random.default_rng(0).integers(0, 256, (64, 128, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "walk.png")
-    sheet = Sheet(
-        "walk.png",
-        "walk",
-        [4, 7],
-        1,
-        ["a", "b", "c", "d"],
-        True,
-    )
+    sheet = Sheet("walk.png", "walk", [4, 7], 1, ["a", "b", "c", "d"], True)
     sprites, words = sheets.embedded(tmp_path, [sheet])
     assert [(one.block, one.width, one.height) for one in sprites] == [(4, 32, 32), (7, 32, 32)]
     assert "quality 90" in words
@@ -540,13 +521,7 @@ def test_rows_and_columns_that_are_alike_stand_side_by_side() -> None:
     values = np.where(kinds[:, None] == np.array([0, 1, 1, 0]), 0.8, 0.0)
     values[0, 1] = np.nan
     names = [str(number) for number in range(6)]
-    found = heatmaps.clustered(
-        values,
-        names,
-        ["a", "b", "c", "d"],
-        ["AUROC"] * 4,
-        range(6),
-    )
+    found = heatmaps.clustered(values, names, ["a", "b", "c", "d"], ["AUROC"] * 4, range(6))
     together = [kinds[int(name)] for name in found.rows]
     assert sum(one != other for one, other in itertools.pairwise(together)) == 1
     assert sorted(found.rows) == names
@@ -555,13 +530,7 @@ def test_rows_and_columns_that_are_alike_stand_side_by_side() -> None:
     assert found.values[row][column] is None
     assert found.values[found.rows.index("3")][column] == 0.8
     assert len(found.row_tree) == 5 and max(found.row_tree[-1][1]) == 1
-    flat = heatmaps.clustered(
-        np.zeros((4, 3)),
-        names[:4],
-        list("abc"),
-        ["AUROC"] * 3,
-        [None] * 4,
-    )
+    flat = heatmaps.clustered(np.zeros((4, 3)), names[:4], list("abc"), ["AUROC"] * 3, [None] * 4)
     assert flat.row_tree == [] and len(flat.rows) == 4
 
 

@@ -868,12 +868,7 @@ def test_pictures_that_are_dark_flat_or_transparent_are_counted_and_told(
 def test_copies_are_counted_and_a_set_of_one_picture_is_refused_to_trainings(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    noise = np.random.default_rng(0).integers(
-        0,
-        256,
-        (3, 8, 8),
-        np.uint8,
-    )
+    noise = np.random.default_rng(0).integers(0, 256, (3, 8, 8), np.uint8)
     same = {f"{number:02d}.png": Image.fromarray(noise[0]) for number in range(24)}
     pack_images(tmp_path / "same", same)
     index = read(tmp_path / "same" / "shards")

@@ -180,15 +180,7 @@ def known(
     }
     cpu = torch.device("cpu")
     judge = judge_of(index, folder)
-    context = Context(
-        index,
-        Evaluation(fakes=160),
-        0,
-        generator.GOAL,
-        cpu,
-        judge,
-        "2",
-    )
+    context = Context(index, Evaluation(fakes=160), 0, generator.GOAL, cpu, judge, "2")
     with pytest.MonkeyPatch.context() as patch:
         files = {name: registry.module("evaluation.distortions", name) for name in FAULTS}
         patch.setattr(blindness, "_files", lambda: files)

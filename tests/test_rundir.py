@@ -362,34 +362,16 @@ def test_a_new_folder_holds_config_and_command(tmp_path: Path) -> None:
 
 def test_another_config_is_refused_with_the_difference(tmp_path: Path) -> None:
     made = {"seed": 1, "training.lr": 0.1, "data.flip": True}
-    rundir.prepare(
-        tmp_path / "run",
-        "a",
-        made,
-        "first",
-        accept_changes=False,
-    )
+    rundir.prepare(tmp_path / "run", "a", made, "first", accept_changes=False)
     changed = {"seed": 1, "training.lr": 0.2, "data.balance": "Glasses"}
     message = (
         r"run 'run' exists with another config: data\.balance was None, now 'Glasses'; data\.flip was True, now None; "
         r"training\.lr was 0\.1, now 0\.2\. Choose another run=…, or changed=accept"
     )
     with pytest.raises(UserError, match=message):
-        rundir.prepare(
-            tmp_path / "run",
-            "b",
-            changed,
-            "second",
-            accept_changes=False,
-        )
+        rundir.prepare(tmp_path / "run", "b", changed, "second", accept_changes=False)
     assert (tmp_path / "run" / "config.yaml").read_text() == "a"
-    rundir.prepare(
-        tmp_path / "run",
-        "b",
-        changed,
-        "second",
-        accept_changes=True,
-    )
+    rundir.prepare(tmp_path / "run", "b", changed, "second", accept_changes=True)
     assert json.loads((tmp_path / "run" / "identity.json").read_text()) == changed
     assert (tmp_path / "run" / "config.yaml").read_text() == "b"
 

@@ -187,12 +187,7 @@ def test_mobilenet_v2_sees_what_torchvision_shows_its_own(
     digest = rundir.sha256(tmp_path / mobilenet_v2.WEIGHTS.file)
     own = dataclasses.replace(mobilenet_v2.WEIGHTS, sha256=digest)
     monkeypatch.setattr(mobilenet_v2, "WEIGHTS", own)
-    images = torch.randint(
-        0,
-        256,
-        (3, 224, 224, 3),
-        dtype=torch.uint8,
-    )
+    images = torch.randint(0, 256, (3, 224, 224, 3), dtype=torch.uint8)
     shown = torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V1.transforms(
         crop_size=224, resize_size=224
     )(images.permute(0, 3, 1, 2))
@@ -201,12 +196,7 @@ def test_mobilenet_v2_sees_what_torchvision_shows_its_own(
     found = features.look(mobilenet_v2.load(Size(224, 224), CPU, None), images)
     assert found.features.shape == (3, 1280)
     assert found.logits is not None
-    torch.testing.assert_close(
-        found.logits,
-        wanted,
-        rtol=1e-4,
-        atol=1e-5,
-    )
+    torch.testing.assert_close(found.logits, wanted, rtol=1e-4, atol=1e-5)
 
 
 # -- statistics that merge -------------------------------------------------------------------------
@@ -358,12 +348,7 @@ def test_the_reference_is_computed_once_and_a_damaged_file_is_made_anew(
     mended = references.of(own, protocol, eye, ["sample"])
     assert eye.seen > looks
     np.testing.assert_array_equal(mended["sample"].value(), first["sample"].value())
-    unlike = references.of(
-        own,
-        dataclasses.replace(protocol, reals=20),
-        eye,
-        ["sample"],
-    )
+    unlike = references.of(own, dataclasses.replace(protocol, reals=20), eye, ["sample"])
     assert len(unlike["sample"].value()) == 20
 
 

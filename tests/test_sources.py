@@ -362,13 +362,7 @@ def test_fer_is_packed_from_its_rows_of_numbers(tmp_path: Path, name: str, heade
     assert np.array_equal(index.maps("val")[0][..., 0], faces[1::3])
     lines[4] = lines[4].replace(" ", "  1 ", 1)
     (root / name).write_text("\n".join(lines) + "\n")
-    again = packed(
-        root,
-        "fer",
-        tmp_path / "again",
-        color="gray",
-        max_bad=0.2,
-    )
+    again = packed(root, "fer", tmp_path / "again", color="gray", max_bad=0.2)
     (skipped,) = again.content.skipped
     assert skipped.file == "000003"
     assert "a square number of values" in skipped.reason

@@ -39,34 +39,17 @@ def draws(lo: int = 0, hi: int = 6, clock: int = 0) -> Draws:
 
 @pytest.mark.parametrize("up", [False, True])
 def test_scaled_channels_are_a_kernel_of_its_own_for_each_image(up: bool) -> None:
-    layer = Modulated(
-        5,
-        7,
-        3,
-        w_dim=4,
-        up=up,
-    )
+    layer = Modulated(5, 7, 3, w_dim=4, up=up)
     x = torch.randn(3, 5, 6, 6)
     w = torch.randn(3, 4)
     found = layer(x, w)
-    plain = Convolution(
-        5,
-        7,
-        3,
-        bias=False,
-        up=up,
-    )
+    plain = Convolution(5, 7, 3, bias=False, up=up)
     for image, style, shown in zip(x, layer.style(w), found, strict=True):
         kernels = layer.mix.scaled() * style[:, None, None]  # equation 1
         power = kernels.square().sum((1, 2, 3), keepdim=True)
         norm = torch.rsqrt(power + 1e-8)
         plain.weight.data = kernels * norm / plain.gain
-        torch.testing.assert_close(
-            shown,
-            plain(image[None])[0],
-            atol=1e-5,
-            rtol=1e-5,
-        )
+        torch.testing.assert_close(shown, plain(image[None])[0], atol=1e-5, rtol=1e-5)
 
 
 def inner(x: Tensor) -> Tensor:

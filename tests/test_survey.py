@@ -205,12 +205,7 @@ def planted(tmp_path: Path) -> Index:
         columns = {"Person": who, "Rare": rare, "a/b *": np.arange(count) % 3 - 1}
         splits[name] = pd.DataFrame({**columns, "Yaw": yaw, "City": 1}).astype({"Yaw": np.float32})
         splits[name] = splits[name].astype(dict.fromkeys([*columns, "City"], np.int32))
-    images = np.repeat(np.arange(100, dtype=np.uint8), 64).reshape(
-        100,
-        8,
-        8,
-        1,
-    )
+    images = np.repeat(np.arange(100, dtype=np.uint8), 64).reshape(100, 8, 8, 1)
     return write_set(tmp_path / "set", splits, schema, images, group="Person")
 
 

@@ -235,9 +235,4 @@ def test_a_training_goes_on_with_another_number_of_ranks_on_the_same_images(
     )
     assert one.clock == more.clock == 240
     for name, weights in one.networks.items():
-        torch.testing.assert_close(
-            more.networks[name],
-            weights,
-            rtol=0,
-            atol=1e-8,
-        )
+        torch.testing.assert_close(more.networks[name], weights, rtol=0, atol=1e-8)

@@ -233,26 +233,10 @@ def line(kimg: float, score: float) -> str:
 
 
 def test_results_tell_finished_stopped_failed_and_interrupted_trials_apart(tmp_path: Path) -> None:
-    put_trial(
-        tmp_path,
-        2,
-        {"state": "failed", "error": "ValueError: no"},
-        line(4, 0.3),
-    )
-    put_trial(
-        tmp_path,
-        0,
-        {"state": "finished"},
-        line(4, 0.2) + line(12, 0.1),
-    )
+    put_trial(tmp_path, 2, {"state": "failed", "error": "ValueError: no"}, line(4, 0.3))
+    put_trial(tmp_path, 0, {"state": "finished"}, line(4, 0.2) + line(12, 0.1))
     put_trial(tmp_path, 3, None, "")
-    path = put_trial(
-        tmp_path,
-        1,
-        {"state": "stopped"},
-        line(4, 0.9),
-        width=16,
-    )
+    path = put_trial(tmp_path, 1, {"state": "stopped"}, line(4, 0.9), width=16)
     (tmp_path / "trials" / "004-unborn").mkdir()  # killed before trial.json
     found = sweep.results(tmp_path, SPACE)
     assert [trial.number for trial in found] == [0, 1, 2, 3]

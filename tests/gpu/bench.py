@@ -317,12 +317,7 @@ def samples(index: Index, folder: Path, device: torch.device, scale: Scale) -> I
     for name, eye in eyes.items():
         features.look(eye, real.some(2))  # kernels are chosen
         began = time.perf_counter()
-        drawn = sampling.draws(
-            gan,
-            torch.empty(scale.samples, 0),
-            0,
-            "bench",
-        )
+        drawn = sampling.draws(gan, torch.empty(scale.samples, 0), 0, "bench")
         fake = features.keep(eye, drawn, ["moments"])["moments"].value()
         known = features.keep(eye, real.chunks(), ["moments"])["moments"].value()
         frechet_distance.score(known, fake)

@@ -237,13 +237,7 @@ def test_gradients_are_those_of_the_cpu(
         data = Data(draws="device", shift=1)
         made = Trainer(task(drawn, tmp_path, kind, data), alone(where))
         share = on.Share(BATCH, 0, BATCH, made.labels_read)
-        stream = on.stream(
-            made.task.shards,
-            made.order,
-            0,
-            share,
-            where,
-        )
+        stream = on.stream(made.task.shards, made.order, 0, share, where)
         parts = made.step.parts(next(stream), 0)
         found = {}
         for name, player in made.step.players.items():
@@ -275,20 +269,8 @@ def test_no_iteration_waits_for_the_device(
     ranks.set_arithmetic(deterministic=False, tf32=False)  # some of those kernels synchronise
     data = Data(draws="device", shift=1)
     made = Trainer(task(drawn, tmp_path, kind, data, precision=precision), alone(device))
-    share = on.Share(
-        BATCH,
-        0,
-        BATCH,
-        made.labels_read,
-        made.step.conditions,
-    )
-    stream = on.stream(
-        made.task.shards,
-        made.order,
-        0,
-        share,
-        device,
-    )
+    share = on.Share(BATCH, 0, BATCH, made.labels_read, made.step.conditions)
+    stream = on.stream(made.task.shards, made.order, 0, share, device)
     log = Log(tmp_path, alone(device), "", 0)
     clock = 0
     times = 40 if device.type == "cuda" else 3

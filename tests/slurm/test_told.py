@@ -130,13 +130,7 @@ def test_a_rank_that_raises_ends_its_job_and_is_not_requeued(place: Place) -> No
         "wait=true",
         code=1,
     )
-    shown = place.cluster.run(
-        "scontrol",
-        "-o",
-        "show",
-        "job",
-        place.ids("broken")["train"],
-    )
+    shown = place.cluster.run("scontrol", "-o", "show", "job", place.ids("broken")["train"])
     row = place.status("broken", code=1)["train"]
     assert (row["state"], row["exit_code"], row["restarts"]) == ("FAILED", "1:0", 0), place.logs(
         "broken"
