@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from facefactory import UserError, rundir, stages
 from facefactory.data.sets import loader
 from facefactory.data.sets.index import Index
 from facefactory.data.sets.loader import Shards
 from facefactory.facts import Label
-from facefactory.interpret import Context, Interpret, claims, effects
+from facefactory.interpret import Context, Interpret, Unsuited, claims, effects
 from facefactory.interpret.effects import Table
 from facefactory.interpret.spaces import mu
 from facefactory.interpret.witnesses import Witnesses
@@ -170,16 +170,21 @@ class FakeGAN:
     z_dim = 3
 
     def sample(self, z: Tensor, c: Tensor) -> Tensor:
-        return (
-            (z[:, :1, None, None] / 4)
-            .clamp(-1, 1)
-            .repeat(
-                1,
-                1,
-                16,
-                16,
-            )
-        )
+        brightness = (z[:, :1, None, None] / 4).clamp(-1, 1)
+        return brightness.repeat(1, 1, 16, 16)
+
+
+class BentGAN(nn.Module):
+    """Its first layer is given no code as it is, so nothing can be read off its weights."""
+
+    z_dim = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 256)
+
+    def sample(self, z: Tensor, c: Tensor) -> Tensor:
+        return self.layer(z.cos()).tanh().view(-1, 1, 16, 16)
 
 
 class BrightnessJudge:
@@ -497,3 +502,14 @@ def test_runs_that_are_none_or_have_no_claims_are_refused_before_anything_starts
         stage.check(other, own, plan)
     rundir.write_json(tmp_path / "second" / "interpret" / "results.json", {"claims": [1]})
     stage.check(other, own, plan)
+
+
+def test_a_space_that_a_model_turns_out_not_to_have_is_told_or_refused_if_asked_for(
+    index: Index, tmp_path: Path
+) -> None:
+    found = interpret(BentGAN(), index, tmp_path)
+    assert found["space"] == "z"
+    assert found["absent_spaces"].keys() == {"ganspace", "sefa"}
+    assert "takes the code itself" in found["absent_spaces"]["sefa"]
+    with pytest.raises(Unsuited, match="leave it out"):
+        interpret(BentGAN(), index, tmp_path, spaces=["z", "sefa"])

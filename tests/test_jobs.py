@@ -55,8 +55,9 @@ def run(job: str, *arguments: str) -> int:
 
 
 def base(faces: Faces) -> list[str]:
-    """A training of less than a second."""
-    return ["config=tiny", f"pack.recipe={faces.recipe}", "run=r", "training.total_kimg=0.12"]
+    """A training of less than a second, whose dimensions are looked at in one space."""
+    usual = ["config=tiny", f"pack.recipe={faces.recipe}", "interpret.spaces=[z]"]
+    return [*usual, "run=r", "training.total_kimg=0.12"]
 
 
 def stages_run(capsys: pytest.CaptureFixture[str]) -> set[str]:

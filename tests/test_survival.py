@@ -163,6 +163,7 @@ def test_a_sweep_killed_and_continued_loses_and_repeats_no_finished_trial(
         "sweep.sampler=grid",
         "sweep.early_stopping=false",
         "evaluation.networks=[lite0,judge]",
+        "interpret.spaces=[z]",
     ]
     arguments += [
         "sweep.min_kimg=0.6",

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 MOST_CELLS = 200  # of a table of several labels
 
 
+class Unsuited(UserError):
+    """A model turns out not to have what a space is made of: refused if it was asked for, else told and left out."""
+
+
 @dataclass(frozen=True)
 class Interpret:
     """How latent dimensions are looked at."""

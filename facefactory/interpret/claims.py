@@ -24,6 +24,7 @@ from facefactory.interpret import (
     Context,
     Interpret,
     Space,
+    Unsuited,
     control,
     effects,
     factors_of,
@@ -337,8 +338,15 @@ def interpret(
     context = Context(index, judge, options, seed, labels, factors, asked)
 
     found: dict[str, dict[str, Any]] = {}
+    absent: dict[str, str] = {}
     for name in chosen:
-        space = registry.module(PACKAGE, name).of(model, context)
+        try:
+            space = registry.module(PACKAGE, name).of(model, context)
+        except Unsuited as error:
+            if options.spaces:
+                raise
+            absent[name] = str(error)
+            continue
         table = effects.table(
             space.codes,
             {label: space.labels[label] for label in labels if label in space.labels},
@@ -386,7 +394,13 @@ def interpret(
         }
     counted = shares.of(model, judge, index, options, seed)
     drawn = [dataclasses.asdict(one) for one in counted]
-    return {"space": chosen[0], "spaces": found, "shares": drawn, **found[chosen[0]]}
+    return {
+        "space": chosen[0],
+        "spaces": found,
+        "absent_spaces": absent,
+        "shares": drawn,
+        **found[chosen[0]],
+    }
 
 
 def _numbers(column: Array, has_classes: bool) -> Array:

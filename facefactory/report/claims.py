@@ -55,6 +55,7 @@ class Latent:
     not_scored: dict[str, str]  # label -> why
     spaces: dict[str, Space]
     shares: list[Shares] = field(default_factory=list)  # who is drawn
+    absent_spaces: dict[str, str] = field(default_factory=dict)  # those it has not -> why
 
     @property
     def claims(self) -> list[Claim]:

@@ -33,6 +33,7 @@ def test_a_sweep_is_one_command_and_ends_with_a_report(
         "sweep.parallel=4",
     ]
     arguments += ["pack.tasks=2", "pack.shard_images=100", "evaluation.networks=[lite0,judge]"]
+    arguments.append("interpret.spaces=[z]")
 
     # submitted once, whatever is typed again
     told = place.job("sweep_gan", *arguments, "training.ranks=4")

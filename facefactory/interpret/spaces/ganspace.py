@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from facefactory import UserError
-from facefactory.interpret import Context, Space
+from facefactory.interpret import Context, Space, Unsuited
 from facefactory.interpret.spaces import _directions, w
 from facefactory.metrics import Array
 
@@ -42,7 +41,7 @@ def of(model: Any, context: Context) -> Space:
     parts = [seen.activations for seen in _directions.inside(model, faces)]
     activations = [part for part in parts if part is not None]
     if len(activations) < len(parts):
-        raise UserError(
+        raise Unsuited(
             "interpret.spaces: no layer of this model takes the code itself and hands it on, as ganspace needs; "
             "leave it out, e.g. interpret.spaces=[z]."
         )

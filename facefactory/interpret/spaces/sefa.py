@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from facefactory import UserError
-from facefactory.interpret import Context, Space
+from facefactory.interpret import Context, Space, Unsuited
 from facefactory.interpret.spaces import _directions
 
 METHOD = "Directions: eigenvectors of the weights of the layers that the code goes into (SeFa)."
@@ -24,11 +23,11 @@ def fits(model: Any) -> bool:
 
 
 def of(model: Any, context: Context) -> Space:
-    """The coordinates along all of them; UserError: no layer takes the code as it is."""
+    """The coordinates along all of them; Unsuited: no layer takes the code as it is."""
     one = _directions.drawn(model, context, "sefa", 1)
     seen = next(_directions.inside(model, one))
     if not seen.projections:
-        raise UserError(
+        raise Unsuited(
             "interpret.spaces: no layer of this model takes the code itself, and sefa needs its weights; leave it out, "
             "e.g. interpret.spaces=[z]."
         )
