@@ -34,7 +34,8 @@ SCORES = ("kd_lite0", "clipped_density_lite0", "clipped_coverage_lite0", "vendi_
 FACES_HIGH = 64  # pixels of a picture
 COLOURS = 64  # of it
 VAE_PRESETS = ("beta-vae", "tc", "factor", "two-stage", "vq", "vae")  # decisive ones first
-STUDENTS = ("fc-gan-celeba", "progressive-celeba", "facegen-dcgan3", "dcgan-celeba64")
+STUDENTS = ("fc-gan-celeba", "facegen-dcgan3", "dcgan-celeba64", "progressive-celeba")
+MODERN = ("r3-orl32", "stylegan2-orl32", "resnet-orl32")
 
 
 @dataclass(frozen=True)
@@ -78,21 +79,21 @@ COURSES = {
     "orl32": Course(
         family=GANS,
         pack={"recipe": "orl", "resolution": 32, "color": "gray"},
-        seconds=30,
+        seconds=60,
         scoring=("evaluation.fakes=1000",),
-        presets=("dcgan-orl32", *STUDENTS, "fer-gan1", "fer-gan5", "r3-orl32", "stylegan2-orl32"),
+        presets=("dcgan-orl32", *STUDENTS, "fer-gan1", "fer-gan5", *MODERN),
     ),
     "drawn64": Course(
         family=GANS,
         pack={"recipe": "drawn", "resolution": 64, "color": "rgb"},
-        seconds=30,
+        seconds=90,
         scoring=("evaluation.fakes=500", "evaluation.reals=500", "evaluation.held_out="),
         presets=("dcgan-drawn64", *STUDENTS, "r3-drawn64", "stylegan2-drawn64"),
     ),
     "vaes64": Course(
         family=VAES,
         pack={"recipe": "drawn", "resolution": 64, "color": "rgb"},
-        seconds=20,
+        seconds=120,
         scoring=("evaluation.fakes=400", "evaluation.reals=500"),
         presets=tuple(f"{name}-drawn64" for name in VAE_PRESETS),
     ),
