@@ -41,7 +41,7 @@ def start(job: str, folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
 
 def finish(job: str, folder: Path, *arguments: str) -> None:
     """Run a job to its end."""
-    assert start(job, folder, *arguments).wait(240) == 0, (folder / "log.txt").read_text()[-3000:]
+    assert start(job, folder, *arguments).wait(600) == 0, (folder / "log.txt").read_text()[-3000:]
 
 
 def done(folder: Path, name: str, stage: str = "train") -> dict[str, object]:
