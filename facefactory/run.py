@@ -258,6 +258,9 @@ def resolve(run: Run) -> Run:
         data=replace(run.data, shards=_absolute_or_none(run.data.shards)),
         evaluation=replace(run.evaluation, protocol=_named(run.evaluation.protocol)),
         generate=replace(run.generate, out=_absolute_or_none(run.generate.out)),
+        interpret=replace(
+            run.interpret, runs=[str(_run_folder(run, name)) for name in run.interpret.runs]
+        ),
         compare=Compare(_absolute_or_none(run.compare.data), _run_folder(run, run.compare.claims)),
         foreign=_foreign(run.foreign),
         model=_component("models", run.model),

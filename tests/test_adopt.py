@@ -42,22 +42,12 @@ class Painter(nn.Module):
         self.map = nn.Linear(4, 256)
 
     def forward(self, z: Tensor) -> Tensor:
-        return torch.sigmoid(self.map(z)).view(
-            -1,
-            1,
-            16,
-            16,
-        )
+        return torch.sigmoid(self.map(z)).view(-1, 1, 16, 16)
 
 
 class Asked(Painter):
     def forward(self, z: Tensor, c: Tensor) -> Tensor:  # type: ignore[override]
-        return torch.sigmoid(self.map(z) + 3 * c).view(
-            -1,
-            1,
-            16,
-            16,
-        )
+        return torch.sigmoid(self.map(z) + 3 * c).view(-1, 1, 16, 16)
 
 
 def scripted(folder: Path, module: nn.Module | None = None) -> dict[str, Any]:

@@ -43,13 +43,7 @@ def said(
         attribute=words.attribute,
     )
     active = [Activity(1.0, 1.0, 10.0)] * codes.shape[1]
-    return claims.claims_of(
-        "mu",
-        table,
-        active,
-        words,
-        LEAST,
-    ), table
+    return claims.claims_of("mu", table, active, words, LEAST), table
 
 
 def attributes(found: tuple[list[Claim], effects.Table]) -> list[str]:

@@ -68,9 +68,8 @@ def sure(value: float = 0.95) -> Estimate:
     return Estimate(value, value - 0.05, min(1.0, value + 0.05))
 
 
-def witness(name: str, **changes: Any) -> Witness:
+def witness(**changes: Any) -> Witness:
     found = Witness(
-        name,
         ask,
         [sure()] * 3,
         np.array([0.5, 0.5, 0.0]),
@@ -83,7 +82,7 @@ def witnesses_of(**changes: Any) -> Witnesses:
     def looked(images: Tensor) -> Array:
         return images.flatten(1).double().numpy()
 
-    found = Witnesses(CONTRASTS, witness("judge"), witness("network"), looked)
+    found = Witnesses(CONTRASTS, witness(), witness(), looked)
     return replace(found, **changes)
 
 
@@ -150,9 +149,8 @@ def test_side_effects_on_other_labels_are_no_control() -> None:
     (other,) = walked(cell(2, LEFT))
     assert other.holds
     assert other.minimality < 0.5
-    blind = witness(
-        "judge", trust=[sure(), sure(0.6), sure()]
-    )  # nobody can tell whether Left changes
+    # nobody can tell whether Left changes
+    blind = witness(trust=[sure(), sure(0.6), sure()])
     (alone,) = walked(cell(2), told=witnesses_of(judge=blind, network=None))
     assert alone.others == {}
     assert alone.holds
@@ -171,7 +169,7 @@ def test_side_effects_on_other_labels_are_no_control() -> None:
     ],
 )
 def test_a_judge_that_cannot_tell_names_nothing(changes: dict[str, Any], words: str) -> None:
-    (found,) = walked(cell(3), told=witnesses_of(judge=witness("judge", **changes)))
+    (found,) = walked(cell(3), told=witnesses_of(judge=witness(**changes)))
     assert not found.holds
     assert any(word in found.absent for word in words.split("|"))
 
@@ -180,7 +178,7 @@ def test_the_other_network_has_to_see_it_too_where_it_can() -> None:
     def sees_nothing(images: Tensor) -> Array:
         return np.random.default_rng(1).normal(size=(len(images), 3))
 
-    deaf = witness("network", ask=sees_nothing)
+    deaf = witness(ask=sees_nothing)
     (found,) = walked(cell(3), told=witnesses_of(network=deaf))
     assert found.absent == "the other network does not see it"
     unable = replace(deaf, trust=[sure(0.55)] * 3)
@@ -197,7 +195,7 @@ def test_a_side_effect_that_the_judge_alone_sees_is_its_own_error() -> None:
         answers[:, 1] = answers[:, 0]
         return answers
 
-    judge = witness("judge", ask=confuses)
+    judge = witness(ask=confuses)
     (found,) = walked(cell(3), told=witnesses_of(judge=judge))
     assert found.holds
     assert found.others["Left"].value > 0.1
@@ -354,13 +352,7 @@ def test_sheets_show_walks_differences_ends_and_ways_between_classes(tmp_path: A
     assert [sheet.blocks for sheet in sheets] == [[3, 5]] * 4 + [["Bright: 0 → 1"]]
 
     # block 3: the middle goes through the codes' quantiles, whoever the face is; block 5: nothing moves
-    tiles = np.array(Image.open(tmp_path / sheets[0].file)).reshape(
-        2,
-        4,
-        8,
-        9,
-        8,
-    )
+    tiles = np.array(Image.open(tmp_path / sheets[0].file)).reshape(2, 4, 8, 9, 8)
     shares = np.quantile(space.codes[:, 3], pictures.QUANTILES) / 4
     middles = tiles[0, :, 4, :, 4] / 127.5 - 1
     np.testing.assert_allclose(
@@ -368,12 +360,7 @@ def test_sheets_show_walks_differences_ends_and_ways_between_classes(tmp_path: A
     )
     assert (tiles[1] == tiles[1][:, :, :1]).all()
 
-    heat = np.array(Image.open(tmp_path / sheets[1].file)).reshape(
-        2,
-        8,
-        8,
-        3,
-    )
+    heat = np.array(Image.open(tmp_path / sheets[1].file)).reshape(2, 8, 8, 3)
     assert (heat[0, 2:6, 2:6] == 255).all()
     assert heat[0].sum() == 255 * 3 * 16
     assert heat[1].sum() == 0

@@ -36,12 +36,7 @@ class Linear(nn.Module):
 
     def sample(self, z: Tensor, c: Tensor) -> Tensor:
         rows = self.spread(torch.tanh(self.project(z) / 6))
-        return rows[:, None, :, None].repeat(
-            1,
-            1,
-            1,
-            SIDE,
-        )
+        return rows[:, None, :, None].repeat(1, 1, 1, SIDE)
 
 
 class Styled(Linear):

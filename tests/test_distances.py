@@ -99,7 +99,12 @@ def test_objectives_add_it_by_its_weight_and_not_unless_it_is_named(
     images = torch.rand(5, 1, 4, 4).double() * 2 - 1
     torch.manual_seed(0)
     kind = "vae/vq" if objective == "vq" else "vae/resnet"
-    spec = small("models", kind, levels=1, conditions=[])
+    spec = small(
+        "models",
+        kind,
+        levels=1,
+        conditions=[],
+    )
     model = registry.build("models", spec, facts).double()
 
     def loss(**options: Any) -> tuple[float, dict[str, Tensor]]:

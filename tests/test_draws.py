@@ -119,12 +119,7 @@ def test_what_is_drawn_ahead_is_what_is_drawn_alone() -> None:
         if clock % 24 == 0:
             asked.append(("uniform", "lazy", 2))
         for kind, purpose, columns in asked:
-            alone = Sheet(5, 8, 0, 8, CPU).draw(
-                kind,
-                clock,
-                purpose,
-                columns,
-            )  # type: ignore[arg-type]
+            alone = Sheet(5, 8, 0, 8, CPU).draw(kind, clock, purpose, columns)  # type: ignore[arg-type]
             drawn = ahead.draw(kind, clock, purpose, columns)  # type: ignore[arg-type]
             assert torch.equal(drawn, alone)
             assert drawn.is_contiguous()

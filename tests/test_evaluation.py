@@ -255,12 +255,7 @@ class LinearModel:
         self.map = torch.nn.functional.interpolate(coarse, 16, mode="bilinear").flatten(1)
 
     def sample(self, z: Tensor, c: Tensor) -> Tensor:
-        return torch.tanh(z @ self.map / 2).view(
-            -1,
-            1,
-            16,
-            16,
-        )
+        return torch.tanh(z @ self.map / 2).view(-1, 1, 16, 16)
 
 
 class LinearVAE(LinearModel):
@@ -297,16 +292,7 @@ def test_another_seed_or_purpose_draws_other_images() -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_grid_shows_whole_rows_left_to_right(channels: int) -> None:
-    images = (
-        torch.arange(5, dtype=torch.uint8)
-        .view(5, 1, 1, 1)
-        .expand(
-            5,
-            2,
-            3,
-            channels,
-        )
-    )
+    images = torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1).expand(5, 2, 3, channels)
     picture = np.array(generator.grid(images, 2))
     assert picture.shape == ((4, 6) if channels == 1 else (4, 6, 3))
     assert picture.reshape(4, 6, channels)[::2, ::3, 0].tolist() == [
@@ -652,12 +638,7 @@ def test_reconstructions_are_scored_and_samples_under_each_prior(
     )
     assert of_normal.name == of_mixture.name == "kd_judge"
     assert of_normal.value == values(found)["kd_judge"]
-    same = pixels.to_uint8(mean_face).expand(
-        80,
-        -1,
-        -1,
-        -1,
-    )  # all codes are 0
+    same = pixels.to_uint8(mean_face).expand(80, -1, -1, -1)  # all codes are 0
     wanted_kd = kernel_distance.score(flattened(real), flattened(same))["kd"]
     assert of_mixture.value == pytest.approx(wanted_kd, rel=0.01)
     grid = np.array(Image.open(tmp_path / drawn["gaussian_mixture"].picture)).astype(int)
@@ -879,12 +860,7 @@ class Placed:
         return iter([self.weights])
 
     def sample(self, z: Tensor, c: Tensor) -> Tensor:
-        return torch.tanh(z @ self.weights / 2).view(
-            -1,
-            1,
-            16,
-            16,
-        )
+        return torch.tanh(z @ self.weights / 2).view(-1, 1, 16, 16)
 
     def features(self, images: Tensor) -> Tensor:
         return images.flatten(1) @ self.weights.T

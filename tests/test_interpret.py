@@ -152,12 +152,7 @@ class FakeVAE:
 
     def sample(self, z: Tensor, c: Tensor) -> Tensor:
         """The first code is the brightness, the second that of the lower half."""
-        images = (z[:, :1, None, None] / 4).repeat(
-            1,
-            1,
-            16,
-            16,
-        )
+        images = (z[:, :1, None, None] / 4).repeat(1, 1, 16, 16)
         images[:, :, 8:] += z[:, 1, None, None, None] / 8
         return images.clamp(-1, 1)
 
@@ -210,14 +205,7 @@ def words(row: dict[str, Any]) -> str:
 def interpret(model: Any, index: Index, folder: Path, **options: Any) -> dict[str, Any]:
     asked = Interpret(**{"samples": 300, **options})
     judge = BrightnessJudge(*(index.content.labels.keys() - {"Person"}))
-    found = claims.interpret(
-        model,
-        judge,
-        index,
-        asked,
-        0,
-        folder,
-    )
+    found = claims.interpret(model, judge, index, asked, 0, folder)
     assert json.loads(json.dumps(found, allow_nan=False))["labels"] == found["labels"]
     return found
 

@@ -646,16 +646,7 @@ def test_a_stop_ends_the_way_to_the_device_and_changes_no_batch(index: Index) ->
 
 
 def test_shifting_moves_and_mirrors() -> None:
-    image = (
-        torch.arange(16.0)
-        .view(1, 1, 4, 4)
-        .expand(
-            3,
-            1,
-            4,
-            4,
-        )
-    )
+    image = torch.arange(16.0).view(1, 1, 4, 4).expand(3, 1, 4, 4)
     moved = shift(image, torch.tensor([[0.5, 0.5], [0.0, 0.99], [0.99, 0.5]]), 1)
     assert torch.equal(moved[0], image[0])
     padded = torch.nn.functional.pad(image[:1], (1, 1, 1, 1), mode="reflect")[0]
@@ -666,12 +657,7 @@ def test_shifting_moves_and_mirrors() -> None:
 
 
 def test_pixels_survive_the_way_to_the_model_and_back() -> None:
-    stored = torch.arange(256, dtype=torch.uint8).view(
-        2,
-        8,
-        4,
-        4,
-    )
+    stored = torch.arange(256, dtype=torch.uint8).view(2, 8, 4, 4)
     floats = to_model(stored)
     assert floats.shape == (2, 4, 8, 4)
     assert floats.is_contiguous()

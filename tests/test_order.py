@@ -167,7 +167,12 @@ WINDOWED: dict[str, Any] = {"sizes": SIZES, "window": 2}
 def test_the_sequence_does_not_depend_on_how_it_is_cut(
     strata: tuple[np.ndarray, ...], more: dict[str, Any]
 ) -> None:
-    order = Order(30, seed=1, strata=strata, **more)
+    order = Order(
+        30,
+        seed=1,
+        strata=strata,
+        **more,
+    )
     whole = order.ids(7, 200)
     for cuts in ([7, 8, 200], [7, 30, 60, 200], [7, 29, 31, 31 + 64, 200]):
         assert (

@@ -173,7 +173,11 @@ def test_gray_and_colour_images_that_look_alike_have_the_same_features(eye: lite
         0, 256, (2, 20, 20, 1), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
     both = [features.look(eye, images).features for images in (gray, gray.expand(-1, -1, -1, 3))]
-    torch.testing.assert_close(*both, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        *both,
+        rtol=0,
+        atol=1e-5,
+    )
 
 
 def test_mobilenet_v2_sees_what_torchvision_shows_its_own(

@@ -211,12 +211,7 @@ def test_augmentations_keep_the_shape(name: str) -> None:
 
 
 def test_a_shift_reaches_as_far_as_each_side_allows() -> None:
-    images = torch.arange(3 * 9.0).view(
-        1,
-        1,
-        3,
-        9,
-    )
+    images = torch.arange(3 * 9.0).view(1, 1, 3, 9)
     shifted = pixels.shift(images, torch.tensor([[0.5, 0.999]]), 5)
     assert torch.equal(shifted[0, 0, 0], torch.tensor([5.0, 6, 7, 8, 7, 6, 5, 4, 3]))
 

@@ -120,12 +120,7 @@ class Draws:
 
     def sample(self, z: Tensor, c: Tensor) -> Tensor:
         bright = (z[:, 0] > -0.6745).float() * 2 - 1
-        return bright[:, None, None, None].repeat(
-            1,
-            1,
-            16,
-            16,
-        )
+        return bright[:, None, None, None].repeat(1, 1, 16, 16)
 
 
 class Judge:

@@ -222,7 +222,12 @@ class Known:
 
     def submitted(self, stage: str, job: str, **more: str) -> None:
         """A line of the ledger."""
-        self.folder.record(stage, "submitted", job=job, **more)
+        self.folder.record(
+            stage,
+            "submitted",
+            job=job,
+            **more,
+        )
 
     def fails(
         self, *names: str, says: str = "Unable to contact slurm controller (connect failure)"

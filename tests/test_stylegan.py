@@ -236,7 +236,13 @@ def adaptive(index: Index, folder: Path, toys: Any = None, kind: str = "", **cha
     ]
 
     # each moves a buffer several times in six iterations
-    task = make_task(index, folder, KIND, augment=kinds, **changes)
+    task = make_task(
+        index,
+        folder,
+        KIND,
+        augment=kinds,
+        **changes,
+    )
     objective = {
         "name": "adversarial",
         "critic": {"name": "non_saturating"},

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from facefactory.data.sets import pixels
 from facefactory.data.sets.order import Ids
 from facefactory.evaluation import features, scoring, statistics
 from facefactory.evaluation import judge as judging
@@ -34,10 +33,8 @@ class Watched:
     def through(self, chunks: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
         """Chunks [n, H, W, C] uint8, as they come."""
         for chunk in chunks:
-            with torch.inference_mode():
-                shown = pixels.to_model(chunk).to(pixels.like(self.judge))
-                found = self.judge.logits(shown)
-            self.parts.append({name: logits.float().cpu() for name, logits in found.items()})
+            found = features.verdicts(self.judge, chunk)
+            self.parts.append({name: logits.float() for name, logits in found.items()})
             yield chunk
 
     def logits(self) -> dict[str, torch.Tensor]:

@@ -83,6 +83,14 @@ def sample(extractor: Extractor, images: torch.Tensor) -> Array:
     return look(extractor, images).features.double().numpy()
 
 
+def verdicts(classifier: Any, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Label -> logits [N, classes] of images [N, H, W, C] uint8, as people would see them; on the CPU."""
+    like = pixels.like(classifier)
+    with torch.inference_mode():
+        found = classifier.logits(pixels.to_model(send(images, like.device)).to(like))
+    return {name: one.cpu() for name, one in found.items()}
+
+
 def logits(
     classifier: Any, shards: Shards, positions: Ids | None = None
 ) -> dict[str, torch.Tensor]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from facefactory import UserError, registry
@@ -34,7 +34,7 @@ class Interpret:
     """How latent dimensions are looked at."""
 
     spaces: list[str] = key(
-        [], "latent spaces: files of interpret/spaces; [] = the one that fits the model"
+        [], "latent spaces: files of interpret/spaces; [] = all that fit the model"
     )
     samples: int = key(2000, "generated faces judged, for models without an encoder", low=50)
     traversed: int = key(8, "dimensions shown as traversals", low=1)
@@ -102,9 +102,10 @@ class Context:
     judge: Any  # a classifier of the set's labels
     options: Interpret
     seed: int
-    labels: list[str]  # those with two classes and enough people
+    labels: list[str]  # those that enough people have
     factors: list[str]  # those that whole codes are held against
     witnesses: Any = None  # `witnesses.Witnesses`, who are asked for numbers; None: nobody
+    made: dict[str, Space] = field(default_factory=dict)  # by name, so that none is made twice
 
 
 @dataclass(frozen=True)

@@ -300,6 +300,78 @@ def spaces_of(model: Any, options: Interpret) -> list[str]:
     return options.spaces or fitting
 
 
+@dataclass(frozen=True)
+class Look:
+    """What all spaces of a model are looked at with."""
+
+    context: Context
+    words: Names
+    not_scored: dict[str, str]  # label -> why
+    others: Mapping[str, Any]  # run -> its results.json, of other trainings
+    folder: Path  # where pictures go
+
+    def at(self, name: str, space: Space, suffix: str) -> dict[str, Any]:
+        """All that is known of one space; file names of its pictures end in `suffix`."""
+        options = self.context.options
+        schema = self.context.index.content.labels
+        present = [label for label in self.context.labels if label in space.labels]
+        table = effects.table(
+            space.codes,
+            {label: space.labels[label] for label in present},
+            schema,
+            space.groups,
+            attribute=self.words.attribute,
+            min_effect=options.min_effect,
+            min_prevalence=options.min_prevalence,
+            threads=torch.get_num_threads(),
+        )
+
+        # what is said of each dimension
+        active = activities(space)
+        claims = claims_of(name, table, active, self.words, options.min_effect)
+        claims = stability.agreed(claims, table, self.others)
+        claims = walked(claims, space, self.words, self.context.witnesses)
+        rows = dimensions(table, active, claims, options.min_effect)
+        reported = listed(rows, options)
+        shown = pictured(space, table, claims, reported)[: options.traversed]
+
+        return {
+            "method": f"{space.method} {TESTED}",
+            "labels": [contrast.name for contrast in table.contrasts],
+            "contrasts": [dataclasses.asdict(contrast) for contrast in table.contrasts],
+            "not_scored": {**self.not_scored, **table.left_out},
+            "among_labels": table.among_labels,
+            "dimensions": [dataclasses.asdict(row) for row in rows],
+            "claims": [dataclasses.asdict(one) for one in claims],
+            "listed": reported,
+            "traversed": shown,
+            "sheets": [dataclasses.asdict(sheet) for sheet in self._drawn(space, shown, suffix)],
+            "codes": whole(space, self.context.factors),
+        }
+
+    def _drawn(self, space: Space, shown: list[int], suffix: str) -> list[Sheet]:
+        """Pictures of these dimensions, and of the ways between classes."""
+        picture = self.folder / f"traversals{suffix}.png"
+        pixels.write(pixels.grid(walks(space, shown), len(WALK)), picture)
+        columns = [f"{deviations:+.2g} deviations" for deviations in WALK.tolist()]
+        first = Sheet(picture.name, "walk", [*shown], 1, columns, walks=True)
+        schema = self.context.index.content.labels
+        between = {label: schema[label].classes for label in space.labels if schema[label].classes}
+        return [first, *pictures.written(space, shown, between, self.folder, suffix)]
+
+
+def pictured(
+    space: Space, table: Table, claims: Sequence[Claim], reported: Sequence[int]
+) -> list[int]:
+    """Dimensions in the order in which they are shown: those with a name, then the strongest."""
+    strength = space.activity or [
+        max(map(_strength, zip(table.contrasts, row, strict=True)), default=0.0)
+        for row in table.rows
+    ]
+    named = {one.dimension for one in claims if one.named}
+    return sorted(reported, key=lambda number: (number not in named, -strength[number]))
+
+
 def interpret(
     model: Any,
     judge: Any,
@@ -310,7 +382,7 @@ def interpret(
     others: Mapping[str, Any] | None = None,
     network: Extractor | None = None,
 ) -> dict[str, Any]:
-    """What the dimensions of each latent space go with, and `traversals.png` (of the first space) in `folder`.
+    """What the dimensions of each latent space go with; pictures of them in `folder`, `traversals.png` of the first space.
 
     `others`: run -> its results.json, of other trainings whose dimensions are looked for. `network`: who is asked beside the judge
     what walks change; None: nobody.
@@ -319,7 +391,6 @@ def interpret(
     """
     chosen = spaces_of(model, options)
     schema = index.content.labels
-    known = names.of(index.content.dataset)
 
     # labels that enough people have
     everyone = Shards(index, list(index.content.splits))
@@ -331,74 +402,33 @@ def interpret(
     }
     contrasts, not_scored = effects.columns(of_set, schema, groups, options.min_prevalence)
     labels = list(dict.fromkeys(column.contrast.label for column in contrasts))
-    factors = factors_of(schema, options)
     asked = None
     if contrasts:
         asked = witnesses.called(index, judge, [one.contrast for one in contrasts], network)
-    context = Context(index, judge, options, seed, labels, factors, asked)
+    context = Context(index, judge, options, seed, labels, factors_of(schema, options), asked)
 
+    # space by space; axes come before directions among them
+    look = Look(context, names.of(index.content.dataset), not_scored, others or {}, folder)
     found: dict[str, dict[str, Any]] = {}
     absent: dict[str, str] = {}
     for name in chosen:
         try:
-            space = registry.module(PACKAGE, name).of(model, context)
+            if name not in context.made:
+                context.made[name] = registry.module(PACKAGE, name).of(model, context)
         except Unsuited as error:
             if options.spaces:
                 raise
             absent[name] = str(error)
             continue
-        table = effects.table(
-            space.codes,
-            {label: space.labels[label] for label in labels if label in space.labels},
-            schema,
-            space.groups,
-            attribute=known.attribute,
-            min_effect=options.min_effect,
-            min_prevalence=options.min_prevalence,
-            threads=torch.get_num_threads(),
-        )
-        active = activities(space)
-        claims = claims_of(name, table, active, known, options.min_effect)
-        claims = stability.agreed(claims, table, others or {})
-        claims = walked(claims, space, known, asked)
-        rows = dimensions(table, active, claims, options.min_effect)
-
-        # those with a name are shown, then the strongest
-        strength = space.activity or [
-            max(map(_strength, zip(table.contrasts, row, strict=True)), default=0.0)
-            for row in table.rows
-        ]
-        reported = listed(rows, options)
-        named = {one.dimension for one in claims if one.named}
-        first = sorted(reported, key=lambda number: (number not in named, -strength[number]))
-        shown = first[: options.traversed]
-        picture = folder / ("traversals.png" if name == chosen[0] else f"traversals-{name}.png")
-        pixels.write(pixels.grid(walks(space, shown), len(WALK)), picture)
-        columns = [f"{deviations:+.2g} deviations" for deviations in WALK.tolist()]
-        sheets = [Sheet(picture.name, "walk", [*shown], 1, columns, walks=True)]
-        between = {label: schema[label].classes for label in space.labels if schema[label].classes}
         suffix = "" if name == chosen[0] else f"-{name}"
-        sheets += pictures.written(space, shown, between, folder, suffix)
-        found[name] = {
-            "method": f"{space.method} {TESTED}",
-            "labels": [contrast.name for contrast in table.contrasts],
-            "contrasts": [dataclasses.asdict(contrast) for contrast in table.contrasts],
-            "not_scored": {**not_scored, **table.left_out},
-            "among_labels": table.among_labels,
-            "dimensions": [dataclasses.asdict(row) for row in rows],
-            "claims": [dataclasses.asdict(one) for one in claims],
-            "listed": reported,
-            "traversed": shown,
-            "sheets": [dataclasses.asdict(sheet) for sheet in sheets],
-            "codes": whole(space, factors),
-        }
+        found[name] = look.at(name, context.made[name], suffix)
+
     counted = shares.of(model, judge, index, options, seed)
-    drawn = [dataclasses.asdict(one) for one in counted]
     return {
         "space": chosen[0],
         "spaces": found,
         "absent_spaces": absent,
-        "shares": drawn,
+        "shares": [dataclasses.asdict(one) for one in counted],
         **found[chosen[0]],
     }
 

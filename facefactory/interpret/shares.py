@@ -179,8 +179,8 @@ def _drawn(model: Any, judge: Any, everyone: Shards, count: int, seed: int) -> d
         for codes, c in zip(z.split(CHUNK), asked.split(CHUNK), strict=True):
             # the judge looks at what people would see: 8 bits
             faces = pixels.to_uint8(model.sample(codes, c))
-            logits = judge.logits(pixels.to_model(faces).to(pixels.like(judge)))
-            parts.append({name: values.argmax(1).cpu() for name, values in logits.items()})
+            logits = features.verdicts(judge, faces)
+            parts.append({name: values.argmax(1) for name, values in logits.items()})
     return {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
 
 

@@ -36,7 +36,6 @@ CLEAR = 0.4  # rank correlation (2 AUROC - 1) that a trusted answer has for sure
 class Witness:
     """Somebody who is asked K contrasts."""
 
-    name: str
     ask: Callable[[Tensor], Array]  # images [n, H, W, C] uint8 -> answers [n, K]
     trust: list[Estimate | None]  # AUROC or Spearman with the truth; None: too few tell
     middle: Array  # [K] of the answers, from which a face has the class, or more than most
@@ -95,12 +94,12 @@ def called(
     trying = _Sample(Shards(index, held_out), contrasts, TRIED) if held_out else None
 
     own = Judging(index, judge, contrasts, fitting)
-    of_judge = _tried("judge", own, contrasts, trying)
+    of_judge = _tried(own, contrasts, trying)
     if network is None:
         return Witnesses(contrasts, of_judge, None, own.features)
     look = functools.partial(features.sample, network)
     answers = fitted(look(fitting.images), fitting.truths)
-    of_network = _tried("network", lambda images: answers(look(images)), contrasts, trying)
+    of_network = _tried(lambda images: answers(look(images)), contrasts, trying)
     return Witnesses(contrasts, of_judge, of_network, look)
 
 
@@ -132,15 +131,13 @@ class Judging:
 
     def __call__(self, images: Tensor) -> Array:
         """Images [n, H, W, C] uint8 -> answers [n, K]."""
-        like = pixels.like(self.judge)
-        with torch.inference_mode():
-            logits = self.judge.logits(pixels.to_model(images).to(like))
+        logits = features.verdicts(self.judge, images)
         answers = np.zeros((len(images), len(self.contrasts)))
         for number, contrast in enumerate(self.contrasts):
             classes = self.labels[contrast.label].classes
             if not classes:
                 continue
-            chances = logits[contrast.label].double().softmax(1).cpu().numpy()
+            chances = logits[contrast.label].double().softmax(1).numpy()
             if contrast.measure == "auroc":
                 answers[:, number] = chances[:, code_of(contrast, classes)]
             else:  # of an order the expected class
@@ -171,7 +168,6 @@ class _Sample:
 
 
 def _tried(
-    name: str,
     ask: Callable[[Tensor], Array],
     contrasts: list[Contrast],
     trying: _Sample | None,
@@ -179,7 +175,7 @@ def _tried(
     """A witness, and what the answers are worth on faces that are held out."""
     count = len(contrasts)
     if trying is None:
-        return Witness(name, ask, [None] * count, np.full(count, 0.5), np.ones(count))
+        return Witness(ask, [None] * count, np.full(count, 0.5), np.ones(count))
     answers = ask(trying.images)
     worth = [
         trust(answers[:, number], trying.truths[:, number], trying.people, contrast.measure)
@@ -187,7 +183,7 @@ def _tried(
     ]
     by_number = [contrast.measure == "spearman" for contrast in contrasts]
     middle = np.where(by_number, np.median(answers, 0), 0.5)
-    return Witness(name, ask, worth, middle, answers.std(0).clip(1e-9))
+    return Witness(ask, worth, middle, answers.std(0).clip(1e-9))
 
 
 def trust(answers: Array, truths: Array, groups: Any, measure: str) -> Estimate | None:

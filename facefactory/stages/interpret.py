@@ -64,13 +64,15 @@ def _others(run: Run) -> list[RunDir]:
     """The runs whose dimensions are looked for; UserError: one is none, or was never interpreted."""
     found = []
     for name in run.interpret.runs:
-        path = Path(name if "/" in name else f"{run.paths.runs}/{name}").expanduser()
+        path = Path(name)
         if not (path / "config.yaml").is_file():
             beside = sorted(one.parent.name for one in path.parent.glob("*/config.yaml"))
-            raise registry.unknown(f"interpret.runs: {name} is no run folder", path.name, beside)
+            raise registry.unknown(
+                f"interpret.runs: {path.name} is no run folder in {path.parent}", path.name, beside
+            )
         if not rundir.read_results(path / "interpret").get("claims"):
             raise UserError(
-                f"interpret.runs: {name} has no claims yet; python jobs/interpret.py run={name} makes them."
+                f"interpret.runs: {path.name} has no claims yet; python jobs/interpret.py run={path.name} makes them."
             )
         found.append(RunDir(path))
     return found

@@ -28,7 +28,10 @@ def draws_only(model: Any) -> bool:
 
 def base_of(model: Any, context: Context) -> Space:
     """The space that directions are looked for in: w where the model has one, else z."""
-    return (w if w.fits(model) else z).of(model, context)
+    name, file = ("w", w) if w.fits(model) else ("z", z)
+    if name not in context.made:
+        context.made[name] = file.of(model, context)
+    return context.made[name]
 
 
 def along(base: Space, rows: Array, method: str) -> Space:

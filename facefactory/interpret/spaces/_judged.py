@@ -8,6 +8,7 @@ from torch import Tensor
 
 from facefactory.data.sets import pixels
 from facefactory.data.sets.loader import CHUNK
+from facefactory.evaluation import features
 from facefactory.interpret import Context
 from facefactory.metrics import Array
 
@@ -40,16 +41,14 @@ def labels_of(
     with torch.inference_mode():
         for part, c in zip(codes.split(CHUNK), asked.split(CHUNK), strict=True):
             faces = pixels.to_uint8(draw(part, c)).cpu()
-            seen.append(
-                context.judge.logits(pixels.to_model(faces).to(pixels.like(context.judge)))
-            )
+            seen.append(features.verdicts(context.judge, faces))
             if told is not None and columns:
                 answers.append(told.judge.ask(faces))
     labels = {name: np.concatenate(answers)[:, number] for name, number in columns.items()}
     for name in context.labels:
         if name not in seen[0]:  # numbers have no logits
             continue
-        logits = torch.cat([part[name] for part in seen]).double().cpu()
+        logits = torch.cat([part[name] for part in seen]).double()
         ordered = context.index.content.labels[name].kind == "ordinal"
         labels[name] = _answers(logits, ordered).double().numpy()
     return labels

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from facefactory.data.sets import pixels
+from facefactory.evaluation import features
 from facefactory.interpret import Context, Space
 from facefactory.interpret.spaces import _directions
 from facefactory.metrics import Array
@@ -58,19 +59,18 @@ def of(model: Any, context: Context) -> Space:
 
 def margins(context: Context, drawing: _directions.Drawn) -> dict[str, Array]:
     """What the judge says of faces: class -> log odds against all others [n]; of two classes the second."""
-    like = pixels.like(context.judge)
     parts = []
     with torch.inference_mode():
         for codes, asked in drawing.chunks():
             # the judge looks at what people would see: 8 bits
             faces = pixels.to_uint8(drawing.draw(codes, asked))
-            parts.append(context.judge.logits(pixels.to_model(faces).to(like)))
+            parts.append(features.verdicts(context.judge, faces))
 
     found = {}
     for name, label in context.index.content.labels.items():
         if name not in parts[0] or label.kind == "identity":
             continue
-        logits = torch.cat([part[name] for part in parts]).double().cpu()
+        logits = torch.cat([part[name] for part in parts]).double()
         for code, word in enumerate(label.classes):
             others = torch.cat([logits[:, :code], logits[:, code + 1 :]], 1).logsumexp(1)
             if label.kind != "binary":

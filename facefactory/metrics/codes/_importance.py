@@ -1,8 +1,16 @@
-"""What the scores of DCI share: how far importances lie on one place."""
+"""What the scores of DCI share: what is predicted of a factor, and how far importances lie on one place."""
 
 import numpy as np
 
 from facefactory.metrics import Array
+from facefactory.metrics.codes._factors import is_number
+
+
+def targets(factor: Array) -> Array:
+    """A factor [n] as columns to predict [n, T]: itself, or its classes, where there are more than two."""
+    several = len(np.unique(factor)) > 2 and not is_number(factor)
+    columns = factor[:, None] == np.unique(factor) if several else factor[:, None]
+    return columns.astype(np.float64)
 
 
 def summarised(importance: Array, informed: Array) -> dict[str, float]:

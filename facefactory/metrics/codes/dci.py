@@ -9,8 +9,8 @@ Linear: what a dimension tells by more than a line does not count.
 import numpy as np
 
 from facefactory.metrics import Array
-from facefactory.metrics.codes._factors import is_number, needs
-from facefactory.metrics.codes._importance import summarised
+from facefactory.metrics.codes._factors import needs
+from facefactory.metrics.codes._importance import summarised, targets
 
 SCORES = {"disentanglement": "higher", "completeness": "higher", "informativeness": "higher"}
 STRENGTHS = np.logspace(-0.5, -3.5, 13)  # of the lasso, in deviations of the factor
@@ -41,16 +41,16 @@ def score(codes: Array, factors: Array) -> dict[str, float]:
 def predict(codes: Array, factors: Array) -> tuple[Array, Array]:
     """(importance of each dimension for each factor [D, F], share of the variance of faces left out that is predicted [F])."""
     inputs = _standardised(codes)
-    columns = [_columns(factor) for factor in factors.T]
-    targets = _standardised(np.hstack(columns))
+    columns = [targets(factor) for factor in factors.T]
+    outputs = _standardised(np.hstack(columns))
     owners = np.repeat(np.arange(len(columns)), [column.shape[1] for column in columns])
 
     # how far each strength misses, by face left out and column
     held_out = np.arange(len(codes)) % HELD_OUT == 0
-    wanted = targets[held_out]
-    paths = lasso(inputs[~held_out], targets[~held_out])
+    wanted = outputs[held_out]
+    paths = lasso(inputs[~held_out], outputs[~held_out])
     misses = np.stack([np.square(wanted - inputs[held_out] @ path) for path in paths])
-    spread = np.square(wanted - targets[~held_out].mean(0))
+    spread = np.square(wanted - outputs[~held_out].mean(0))
 
     # for each factor the strongest one that predicts as well as the best, but for a standard error
     importance = np.zeros((codes.shape[1], len(columns)))
@@ -65,14 +65,6 @@ def predict(codes: Array, factors: Array) -> tuple[Array, Array]:
         importance[:, number] = np.abs(paths[chosen][:, mine]).mean(1)
         informed[number] = 1 - errors[chosen] / max(spread[:, mine].mean(), 1e-12)
     return importance, informed.clip(0, 1)
-
-
-def _columns(factor: Array) -> Array:
-    """What is predicted of a factor [n]: itself, or each of its classes, where there are more than two."""
-    several = len(np.unique(factor)) > 2 and not is_number(factor)
-    if several:
-        return (factor[:, None] == np.unique(factor)).astype(np.float64)
-    return factor[:, None]
 
 
 def _standardised(columns: Array) -> Array:

@@ -9,8 +9,8 @@ share of the squares that its splits take away. Informativeness is the share of 
 import numpy as np
 
 from facefactory.metrics import Array
-from facefactory.metrics.codes._factors import Classes, is_number, needs
-from facefactory.metrics.codes._importance import summarised
+from facefactory.metrics.codes._factors import Classes, needs
+from facefactory.metrics.codes._importance import summarised, targets
 
 SCORES = {
     "disentanglement_trees": "higher",
@@ -52,13 +52,6 @@ def ranked(codes: Array) -> Classes:
     for code in codes.T:
         columns.append(np.searchsorted(np.quantile(code, inner), code, side="right"))
     return np.stack(columns, 1)
-
-
-def targets(factor: Array) -> Array:
-    """A factor [n] as columns to predict [n, T]: itself, or its classes, where there are more than two."""
-    several = len(np.unique(factor)) > 2 and not is_number(factor)
-    columns = factor[:, None] == np.unique(factor) if several else factor[:, None]
-    return columns.astype(np.float64)
 
 
 def predict(bins: Classes, wanted: Array) -> tuple[Array, float]:
