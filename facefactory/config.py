@@ -10,7 +10,7 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
 from operator import attrgetter
 from pathlib import Path
@@ -76,7 +76,7 @@ def load(schema: type[Tree], arguments: list[str], layers: Sequence[Mapping[str,
     for layer in layers:
         _check_layer(layer, kinds)
 
-    merged = _merged([dataclasses.asdict(schema()), *layers], dotlists, arguments)  # type: ignore[call-overload]
+    merged = _merged(schema, layers, dotlists, arguments)
     _check_names(merged, kinds)
     values = {}
     for name, item, kind in keys:
@@ -88,16 +88,27 @@ def load(schema: type[Tree], arguments: list[str], layers: Sequence[Mapping[str,
     return _tree(schema, values)
 
 
+@functools.cache
+def _defaults(schema: Callable[[], Any]) -> Any:
+    """A schema's own values as a mapping to be merged with."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.create(dataclasses.asdict(schema()))
+
+
 def _merged(
-    layers: Sequence[Mapping[str, Any]], dotlists: list[Any], arguments: list[str]
+    schema: Callable[[], Any],
+    layers: Sequence[Mapping[str, Any]],
+    dotlists: list[Any],
+    arguments: list[str],
 ) -> dict[str, Any]:
-    """The layers and arguments as one mapping, the last word decides; UserError: they do not fit together."""
+    """A schema's values, layers and arguments as one mapping, the last word decides; UserError: they do not fit together."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     try:
         mappings = [OmegaConf.create(dict(layer)) for layer in layers]
-        merged = OmegaConf.merge(*mappings, *dotlists)
+        merged = OmegaConf.merge(_defaults(schema), *mappings, *dotlists)
         return OmegaConf.to_container(merged, resolve=True)  # type: ignore[return-value]
     except OmegaConfBaseException as error:
         raise UserError(

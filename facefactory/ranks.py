@@ -100,7 +100,8 @@ def set_arithmetic(deterministic: bool, tf32: bool) -> None:
     torch.backends.cuda.matmul.allow_tf32 = tf32
     torch.backends.cudnn.allow_tf32 = tf32
     torch.backends.cudnn.benchmark = not deterministic
-    torch.use_deterministic_algorithms(deterministic)
+    # as use_deterministic_algorithms, which loads the compiler
+    torch.set_deterministic_debug_mode("error" if deterministic else "default")
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 

@@ -5,6 +5,7 @@ name that ends in `.py` is the user's own file. A component is the one public cl
 defines under the name `Component`.
 """
 
+import functools
 import hashlib
 import importlib
 import importlib.util
@@ -105,7 +106,11 @@ def _own_module(package: str, name: str) -> ModuleType:
 
 def options(package: str, name: str) -> dict[str, inspect.Parameter]:
     """The options of a component: its keyword-only arguments with resolved annotations."""
-    component = module(package, name).Component
+    return _options(module(package, name).Component, name)
+
+
+@functools.cache  # a search resolves many configs, and evaluating annotations takes long
+def _options(component: Any, name: str) -> dict[str, inspect.Parameter]:
     own = {}
     for key, parameter in inspect.signature(component, eval_str=True).parameters.items():
         if parameter.kind is not parameter.KEYWORD_ONLY:

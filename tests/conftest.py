@@ -24,6 +24,7 @@ from facefactory.data import Pack
 from facefactory.data.packing import pack, recipes
 from facefactory.data.sets.index import Index
 from facefactory.data.sources import orl as source
+from facefactory.evaluation import blindness
 from facefactory.rundir import RunDir
 
 PEOPLE = 12
@@ -138,6 +139,12 @@ def own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs work below the current folder, so no test stands in the checkout."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def few_spoilt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What scores see is asked of few faces: most of the time of a small set's first scores."""
+    monkeypatch.setattr(blindness, "SPOILT", 8)
 
 
 @pytest.fixture(scope="session")

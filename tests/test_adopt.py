@@ -193,11 +193,10 @@ def test_every_job_works_on_it(
 
 
 def test_its_score_knows_no_average_and_depends_on_the_weights(
-    faces: Faces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    faces: Faces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few_spoilt: None
 ) -> None:
-    from facefactory.evaluation import blindness, scoring
+    from facefactory.evaluation import scoring
 
-    monkeypatch.setattr(blindness, "SPOILT", 8)
     kept = {name: scoring.files()[name] for name in ("kernel_distance",)}
     monkeypatch.setattr(scoring, "files", lambda: kept)
     assert run("adopt", written(faces, scripted(tmp_path)), "run=foreign") == 0

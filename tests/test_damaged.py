@@ -152,7 +152,7 @@ def test_a_damaged_file_of_a_training_is_named_and_made_again_or_refused_in_a_li
 @pytest.mark.slow
 @pytest.mark.parametrize("turn", range(5))
 def test_a_damaged_file_of_scores_is_named_and_made_again_or_refused_in_a_line(
-    orl: Faces, turn: int, capsys: pytest.CaptureFixture[str]
+    orl: Faces, turn: int, capsys: pytest.CaptureFixture[str], few_spoilt: None
 ) -> None:
     commands = [["train_gan", *base(orl)]]
     commands += [[job, "run=r"] for job in ("evaluate", "interpret", "report", "generate")]

@@ -19,6 +19,11 @@ from registered import small
 from torch import Tensor
 from torch_fidelity import feature_extractor_inceptionv3
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
+from torchmetrics.functional.classification import (
+    multiclass_accuracy,
+    multiclass_auroc,
+    multiclass_confusion_matrix,
+)
 
 from facefactory import UserError, registry, sampling
 from facefactory.data.sets import labels, loader, pixels
@@ -200,6 +205,19 @@ def test_scores_of_three_classes_are_means_over_classes_not_over_images() -> Non
     found = judge.scores({"Pose": right_for_two}, table, schema, "Person")["Pose"]
     assert found["balanced_accuracy"] == pytest.approx(2 / 3)
     assert found["confusion"] == [[10, 0, 0], [0, 60, 0], [0, 10, 0]]
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_accuracy_auroc_and_confusion_agree_with_torchmetrics(classes: int) -> None:
+    rng = np.random.default_rng(classes)
+    target = rng.integers(0, classes, 200)
+    chances = rng.dirichlet(np.ones(classes), 200).round(1).astype(np.float32)  # with ties
+    both = torch.from_numpy(chances), torch.from_numpy(target), classes
+    accuracy = float(multiclass_accuracy(*both, average="macro"))
+    assert judge.balanced_accuracy(chances, target) == pytest.approx(accuracy, abs=1e-6)
+    assert judge.mean_auroc(chances, target) == pytest.approx(float(multiclass_auroc(*both)))
+    counts = judge.confusion(target, chances.argmax(1), classes)
+    assert counts.tolist() == multiclass_confusion_matrix(*both).tolist()
 
 
 def test_intervals_by_person_are_wider_than_by_image_when_the_judge_errs_by_person() -> None:

@@ -353,6 +353,7 @@ def trained(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path_factory: pytest.TempPathFactory,
+    few_spoilt: None,
 ) -> Faces:
     """A copy of the faces, and a GAN of them that is trained, scored, interpreted and reported; the current folder."""
     home = tmp_path_factory.getbasetemp() / "trained"  # always here: a set is known by its path

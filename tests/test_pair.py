@@ -14,7 +14,7 @@ from facefactory import UserError, command, process, rundir
 from facefactory.data.sets import index as indices
 from facefactory.data.sets.index import Index
 from facefactory.data.sets.loader import Shards
-from facefactory.evaluation import blindness, scoring
+from facefactory.evaluation import scoring
 from facefactory.stages import _pair
 
 SINGLE = ("pack", "judge", "evaluate")
@@ -134,9 +134,8 @@ def test_without_the_two_words_the_job_asks_for_a_run(capsys: pytest.CaptureFixt
 
 
 @pytest.fixture
-def fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+def fewer(monkeypatch: pytest.MonkeyPatch, few_spoilt: None) -> None:
     """Few spoilt faces and metrics: a test has not all day."""
-    monkeypatch.setattr(blindness, "SPOILT", 8)
     kept = {name: scoring.files()[name] for name in ("kernel_distance", "authenticity")}
     monkeypatch.setattr(scoring, "files", lambda: kept)
 

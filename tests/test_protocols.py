@@ -121,7 +121,7 @@ def test_the_score_that_speaks_for_a_model_is_the_protocols_else_that_of_its_sea
     assert both("evaluation.protocol=quick") == ("kd_lite0", "kd_lite0")
     assert both("sweep.goal=mind_lite0", "evaluation.protocol=quick") == ("mind_lite0", "kd_lite0")
     assert both("evaluation.networks=[lite0]") == ("kd_lite0", "kd_lite0")
-    with pytest.raises(UserError, match="never rank alone"):
+    with pytest.raises(UserError, match=r"never rank alone.*none: add one of .*lite0"):
         goal_of(run_of("evaluation.networks=[judge]"))
     with pytest.raises(UserError, match=r"sweep\.goal: no score 'fid'"):
         goal_of(run_of("sweep.goal=fid", "evaluation.protocol=quick"))

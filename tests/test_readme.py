@@ -56,7 +56,7 @@ def job(line: str, *more: str) -> None:
     )
 
 
-def test_commands_on_runs_work_in_the_order_of_the_page() -> None:
+def test_commands_on_runs_work_in_the_order_of_the_page(few_spoilt: None) -> None:
     lines = [line for line in LINES if "run=first" in line]
     assert len(lines) == 7
     for line in lines:

@@ -261,6 +261,7 @@ TINY = [
         "judge.training.total_kimg=2",
     ),
     *("judge.folds=2", "judge.fold_kimg=1", "evaluation.fakes=64", "interpret.samples=64"),
+    *("evaluation.networks=[lite0]", "interpret.spaces=[z]"),
     *("training.total_kimg=0.24", "model.width=4", "model.depth=3", "training.sample_kimg=0.12"),
 ]
 MODELS = {
@@ -276,7 +277,9 @@ def run(job: str, stages: tuple[str, ...], preset: str | None, *arguments: str) 
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_the_chain_on_images_that_are_not_square(model: str, faces: Faces, tmp_path: Path) -> None:
+def test_the_chain_on_images_that_are_not_square(
+    model: str, faces: Faces, tmp_path: Path, few_spoilt: None
+) -> None:
     trains = [*TINY, *MODELS[model], f"model.name={model}", f"pack.recipe={faces.recipe}", "run=r"]
     assert run("train_gan", ("pack", "train"), "tiny", *trains) == 0
     for job in ("evaluate", "interpret") if model != "classifier/convnet" else ("evaluate",):

@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-import scipy.stats
+from scipy.special import stdtrit
 
 from facefactory import Missing, UserError, registry
 from facefactory.data.sets.order import Ids
@@ -21,7 +21,7 @@ from facefactory.results import Better, Goal, Protocol, Score, Sight
 
 IN_A_PART = 8  # images at least, or there is no interval
 PARTS = 5  # of the generated images, from whose scores an interval is told
-REACH = float(scipy.stats.t.ppf(0.975, PARTS - 1)) / PARTS**0.5
+REACH = float(stdtrit(PARTS - 1, 0.975)) / PARTS**0.5
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ def goal(name: str, key: str = "sweep.goal", networks: Sequence[str] = ()) -> Go
         Missing: the weights of its network are not here.
         UserError: there is no such score, or its network must not rank.
     """
-    names = list(networks) or registry.names("evaluation.extractors")
+    installed = registry.names("evaluation.extractors")
+    names = list(networks) or installed
     every = known(names)
     ranking = [network for network in names if extractors.file(network).RANKS]
     allowed = known([network for network in ranking if extractors.missing(network) is None])
@@ -79,9 +80,11 @@ def goal(name: str, key: str = "sweep.goal", networks: Sequence[str] = ()) -> Go
         raise registry.unknown(f"{key}: no score {name!r}", name, allowed)
     metric = every[name]
     if metric.features not in ranking:
+        others = ", ".join(network for network in installed if extractors.file(network).RANKS)
+        there_are = ", ".join(allowed) or f"none: add one of {others} to evaluation.networks"
         raise UserError(
             f"{key}={name}: scores on the features of {metric.features!r} never rank alone, because such features are "
-            f"blind to much that eyes see; there are {', '.join(allowed)}."
+            f"blind to much that eyes see; there are {there_are}."
         )
     how = extractors.missing(metric.features)
     if how is not None:

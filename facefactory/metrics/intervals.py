@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-import scipy.stats
+from scipy.special import stdtr, stdtrit
 
 from facefactory.metrics import Array
 
@@ -37,5 +37,5 @@ def student(
     freedom = max(1, min(len(np.unique(groups[classes == one])) for one in np.unique(classes)) - 1)
     value = np.asarray(statistic(np.arange(len(groups))))
     error = np.nanstd(bootstrap(statistic, groups), 0, ddof=1)
-    p = 2 * scipy.stats.t.sf(np.abs(value) / error.clip(min=1e-12), freedom)
-    return value, scipy.stats.t.ppf(0.975, freedom) * error, p
+    p = 2 * stdtr(freedom, -np.abs(value) / error.clip(min=1e-12))
+    return value, stdtrit(freedom, 0.975) * error, p

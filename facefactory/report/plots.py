@@ -6,21 +6,19 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-import optuna
 import pandas
 import plotly.express as px
 from markupsafe import Markup
-from optuna import visualization
 
 from facefactory.report.facts import rounded
 from facefactory.report.scores import MARKS
 from facefactory.trials import Trial
 
 INK = ["#2f5d8a", "#c8702a", "#4a8a57", "#8a4f7d", "#b8a13a", "#5f6b76"]
-SEARCH = {
-    "parameter-importances": visualization.plot_param_importances,
-    "parallel-coordinates": visualization.plot_parallel_coordinate,
-    "slices": visualization.plot_slice,
+SEARCH = {  # name -> Optuna's function
+    "parameter-importances": "plot_param_importances",
+    "parallel-coordinates": "plot_parallel_coordinate",
+    "slices": "plot_slice",
 }
 
 
@@ -40,7 +38,10 @@ def figures(
     }
     if trials is not None:
         found["trials"] = drawn("trials", trial_curves, trials, metric)
-        for name, plot in SEARCH.items():
+        from optuna import visualization  # only here: most pages have no search
+
+        for name, function in SEARCH.items():
+            plot = getattr(visualization, function)
             found[name] = drawn(name, plot, study(trials, metric), target_name=metric)
     return found
 
@@ -170,6 +171,8 @@ def training_curves(logged: list[dict[str, Any]]) -> Any:
 
 def study(trials: list[Trial], metric: str) -> Any:
     """An Optuna study of the trials that finished at the highest rung, with their scores there: unlike rungs are not compared."""
+    import optuna
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     finished = []
     for trial in trials:

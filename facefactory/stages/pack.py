@@ -105,12 +105,13 @@ def _planned(run: Run, folder: RunDir) -> tuple["recipes.Plan", Path]:
 def _write_page(found: "Index") -> None:
     """The page of what is in a set, unless it is there; a folder that cannot be written costs the page only."""
     from facefactory.data.packing import survey
-    from facefactory.report import dataset
 
     try:
         page = survey.place(found) / "report.html"
         packed = (found.folder / "index.json").stat().st_mtime
         if not page.exists() or page.stat().st_mtime < packed:
+            from facefactory.report import dataset
+
             survey.survey(found)
             dataset.write(found.folder, page.parent)
         say(f"pack: what is in the set: {page}")

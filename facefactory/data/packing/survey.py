@@ -15,8 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.cluster import hierarchy
-from scipy.spatial.distance import squareform
 
 from facefactory import rundir
 from facefactory.data.sets import labels, order, pixels
@@ -73,6 +71,9 @@ def clustered(values: Floats) -> list[int]:
     """
     if len(values) < 3:
         return list(range(len(values)))
+    from scipy.cluster import hierarchy
+    from scipy.spatial.distance import squareform
+
     distances = squareform(1 - np.abs(np.nan_to_num(values)), checks=False)
     tree = hierarchy.linkage(distances, "average", optimal_ordering=True)
     return hierarchy.leaves_list(tree).tolist()

@@ -15,7 +15,6 @@ people, and then a model that draws the same people anew is below 0 as well. Not
 
 import numpy as np
 import scipy.linalg
-import scipy.stats
 from scipy.sparse.linalg import eigsh
 
 from facefactory.metrics import Array
@@ -63,6 +62,8 @@ def _centres(train: Array, cells: int) -> Array:
 
 def z_score(held_out: Array, fake: Array) -> float:
     """Mann-Whitney's U less its mean, over its deviation; both are those of one distribution."""
+    import scipy.stats  # only here: half a second of every start
+
     ranks = scipy.stats.rankdata(np.concatenate([fake, held_out]))
     fakes, others = len(fake), len(held_out)
     pairs_won = ranks[:fakes].sum() - fakes * (fakes + 1) / 2

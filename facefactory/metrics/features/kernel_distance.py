@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.stats
+from scipy.special import stdtrit
 
 from facefactory.metrics import Array
 from facefactory.metrics.features import _kernel
@@ -105,5 +105,5 @@ def interval(
 
     value = float(_unbiased(len(real), len(fake), of_reals, of_fakes, across))
     freedom = min(len(sizes), len(fake)) - 1
-    reach = float(scipy.stats.t.ppf(0.975, freedom)) * variance**0.5
+    reach = float(stdtrit(freedom, 0.975)) * variance**0.5
     return {"kd": (value - reach, value + reach)}
