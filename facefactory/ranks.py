@@ -119,6 +119,11 @@ def join(device: torch.device) -> World:
     return World(rank, size, device, *groups(device))
 
 
+def alone(device: torch.device) -> World:
+    """A world of one."""
+    return World(0, 1, device)
+
+
 def groups(device: torch.device) -> tuple[Any, Any]:
     """The group in which hosts agree, and that in which devices compute (None: the default one)."""
     talk = dist.new_group(backend="gloo", timeout=JOIN_WAIT)

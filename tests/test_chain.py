@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from conftest import Faces
 
-from facefactory import Failed, chain, config, process, rundir, runner
+from facefactory import Failed, UserError, chain, command, config, process, rundir, runner
 from facefactory.cluster import Profile, launch, local, ray_on_slurm
 from facefactory.cluster.launch import Job
 from facefactory.evaluation import Evaluation
-from facefactory.run import Run, resolve
+from facefactory.run import Run, load_run, resolve
 from facefactory.rundir import RunDir
-from facefactory.stages import called_for, of
+from facefactory.stages import Plan, called_for, finalists, of
 from facefactory.stages.sweep import LIVES
 
 SWEEP = ["pack", "judge", "sweep", "finalists", "report"]
@@ -79,15 +79,46 @@ def test_scoring_and_meaning_are_one_job() -> None:
 
 
 def test_a_command_makes_a_judge_only_where_one_of_its_stages_asks_for_it() -> None:
-    def chain(*names: str, protocol: str) -> list[str]:
-        run = Run(evaluation=Evaluation(scoring=protocol))
+    def chain(*names: str, protocol: str, **more: Any) -> list[str]:
+        run = Run(evaluation=Evaluation(scoring=protocol), **more)
         return [stage.name for stage in called_for(run, names)]
 
     scored = ("pack", "judge", "evaluate")
     assert chain(*scored, protocol="generator") == list(scored)
     assert chain(*scored, protocol="classifier") == ["pack", "evaluate"]
     assert chain("pack", "judge", "interpret", protocol="classifier")[1] == "judge"
-    assert chain(*SWEEP, protocol="classifier") == [name for name in SWEEP if name != "judge"]
+
+    # finalists that draw faces are interpreted, whoever scores them
+    seen = Evaluation(networks=["lite0"])
+    assert [stage.name for stage in called_for(Run(evaluation=seen), SWEEP)] == SWEEP
+    convnet = {"name": "classifier/convnet"}
+    without = [name for name in SWEEP if name != "judge"]
+    assert chain(*SWEEP, protocol="classifier", model=convnet) == without
+
+
+def test_finalists_that_draw_nothing_are_not_interpreted() -> None:
+    drawing = Run(evaluation=Evaluation(networks=["lite0"]))
+    telling = Run(
+        evaluation=Evaluation(scoring="classifier"), model={"name": "classifier/convnet"}
+    )
+    assert finalists.stages_of(drawing) == ["pack", "judge", "train", "evaluate", "interpret"]
+    assert finalists.stages_of(telling) == ["pack", "train", "evaluate"]
+    with pytest.raises(UserError, match="draws no faces to look at"):
+        of("interpret").check(telling, RunDir(Path("r")), Plan(("interpret",), None, None))
+
+
+def test_a_judge_is_trained_by_one_process_though_it_is_a_rank_among_others(
+    faces: Faces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others wait in the training for it: if it waited for them too, nobody would go on."""
+    small = ["config=tiny", f"pack.recipe={faces.recipe}", "run=r", "cluster=local"]
+    judge = ["judge.training.total_kimg=0.024", "judge.fold_kimg=0.024"]
+    command.start("pack_shards", ("pack",), "tiny", [*small, *judge])
+    folder = RunDir(tmp_path / "runs" / "r")
+    for name, value in {"RANK": "0", "WORLD_SIZE": "4", "MASTER_ADDR": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
+    outputs, _ = of("judge").work(load_run(folder.path), folder)
+    assert outputs["judge"]
 
 
 @pytest.mark.parametrize("done", range(len(SWEEP) + 1))
@@ -137,8 +168,8 @@ def test_an_array_of_jobs_packs_the_bytes_of_one(
         ]
 
         # what its jobs run, in their order
-        for command in [*(jobs[0].commands if name == "three" else []), *jobs[1].commands]:
-            assert process.main(command) == 0
+        for line in [*(jobs[0].commands if name == "three" else []), *jobs[1].commands]:
+            assert process.main(line) == 0
         (top,) = (tmp_path / name / "packed").glob("drawn-*/")
         packed[name] = {
             path.name: path.read_bytes()

@@ -163,6 +163,7 @@ ALLOWED = {  # package -> what its files import of ours, beside their own packag
         "metrics",
         "registry",
         "results",
+        "rundir",
     },
     "sweep": {"config", "results", "scratch", "surroundings", "trials"},
 }

@@ -180,10 +180,8 @@ def test_a_sweep_killed_and_continued_loses_and_repeats_no_finished_trial(
     time.sleep(random.uniform(0, 1.5))
     os.killpg(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    finished = {
-        path: (path.stat().st_mtime_ns, path.read_bytes())
-        for path in trials.glob("*/train/DONE.json")
-    }
+    ended = [path.parent / "train" / "DONE.json" for path in trials.glob("*/state.json")]
+    finished = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in ended}
     assert finished
     finish("sweep_gan", tmp_path, "run=killed", *arguments)
     assert all(
@@ -209,7 +207,7 @@ def test_a_sweep_killed_and_continued_loses_and_repeats_no_finished_trial(
     before = (tmp_path / "log.txt").stat().st_size
     finish("sweep_gan", tmp_path, "run=killed", *arguments)
     again = (tmp_path / "log.txt").read_text()[before:]
-    assert again.count(": complete") == 4
+    assert again.count(": complete") == 5
     assert ": done" not in again
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from facefactory import UserError, registry
 from facefactory.config import key
 from facefactory.facts import Label
+from facefactory.interpret.sharing import UNSHARED, Sharing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,6 +62,7 @@ class Interpret:
     min_prevalence: float = key(
         0.01, "share of faces on the rarer side of a class below which it is left out", high=0.5
     )
+    tasks: int = key(1, "Slurm jobs that share the faces and the walks", low=1, identity=False)
     runs: list[str] = key(
         [],
         "other runs, interpreted, whose dimensions are looked for: names below paths.runs, or folders",
@@ -106,6 +108,7 @@ class Context:
     factors: list[str]  # those that whole codes are held against
     witnesses: Any = None  # `witnesses.Witnesses`, who are asked for numbers; None: nobody
     made: dict[str, Space] = field(default_factory=dict)  # by name, so that none is made twice
+    sharing: Sharing = UNSHARED
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ from facefactory.interpret import (
 from facefactory.interpret.control import Cell
 from facefactory.interpret.effects import MOST_Q, Table
 from facefactory.interpret.names import Names
+from facefactory.interpret.sharing import UNSHARED, Pending, Sharing
 from facefactory.interpret.witnesses import Witnesses
 from facefactory.metrics import Array
 from facefactory.results import Claim, Contrast, Control, Dimension, Effect, Sheet, Verdict
@@ -171,7 +172,7 @@ def _strength(cell: tuple[Contrast, Effect]) -> float:
 
 
 def walked(
-    claims: Sequence[Claim], space: Space, known: Names, asked: Witnesses | None
+    claims: Sequence[Claim], space: Space, known: Names, asked: Witnesses | None, sharing: Sharing
 ) -> list[Claim]:
     """Claims with a name, each with what those who are asked say of walks along its dimension.
 
@@ -185,7 +186,10 @@ def walked(
     if not cells or asked is None:
         return list(claims)
     attributes = {contrast.name: known.attribute(contrast.label) for contrast in asked.contrasts}
-    controls = {one.dimension: one for one in control.controls(space, cells, asked, attributes)}
+    walks = control.controls(
+        space, cells, asked, attributes, name=claims[0].space, sharing=sharing
+    )
+    controls = {one.dimension: one for one in walks}
     found = []
     for one in claims:
         shown = controls.get(one.dimension)
@@ -327,10 +331,12 @@ class Look:
         )
 
         # what is said of each dimension
+        sharing = self.context.sharing
         active = activities(space)
         claims = claims_of(name, table, active, self.words, options.min_effect)
         claims = stability.agreed(claims, table, self.others)
-        claims = walked(claims, space, self.words, self.context.witnesses)
+        claims = walked(claims, space, self.words, self.context.witnesses, sharing)
+        sharing.leave_the_rest()
         rows = dimensions(table, active, claims, options.min_effect)
         reported = listed(rows, options)
         shown = pictured(space, table, claims, reported)[: options.traversed]
@@ -381,13 +387,16 @@ def interpret(
     folder: Path,
     others: Mapping[str, Any] | None = None,
     network: Extractor | None = None,
+    sharing: Sharing = UNSHARED,
 ) -> dict[str, Any]:
     """What the dimensions of each latent space go with; pictures of them in `folder`, `traversals.png` of the first space.
 
     `others`: run -> its results.json, of other trainings whose dimensions are looked for. `network`: who is asked beside the judge
     what walks change; None: nobody.
 
-    UserError: the model has no latent space.
+    Raises:
+        UserError: the model has no latent space.
+        Pending: `sharing` leaves something to other processes; this one has done its part.
     """
     chosen = spaces_of(model, options)
     schema = index.content.labels
@@ -405,25 +414,40 @@ def interpret(
     asked = None
     if contrasts:
         asked = witnesses.called(index, judge, [one.contrast for one in contrasts], network)
-    context = Context(index, judge, options, seed, labels, factors_of(schema, options), asked)
+    context = Context(
+        index,
+        judge,
+        options,
+        seed,
+        labels,
+        factors_of(schema, options),
+        asked,
+        sharing=sharing,
+    )
 
     # space by space; axes come before directions among them
     look = Look(context, names.of(index.content.dataset), not_scored, others or {}, folder)
     found: dict[str, dict[str, Any]] = {}
     absent: dict[str, str] = {}
+    pending: list[Pending] = []
     for name in chosen:
+        suffix = "" if name == chosen[0] else f"-{name}"
         try:
             if name not in context.made:
                 context.made[name] = registry.module(PACKAGE, name).of(model, context)
+            found[name] = look.at(name, context.made[name], suffix)
         except Unsuited as error:
             if options.spaces:
                 raise
             absent[name] = str(error)
-            continue
-        suffix = "" if name == chosen[0] else f"-{name}"
-        found[name] = look.at(name, context.made[name], suffix)
-
-    counted = shares.of(model, judge, index, options, seed)
+        except Pending as error:
+            pending.append(error)
+    try:
+        counted = shares.of(model, judge, index, options, seed, sharing)
+    except Pending as error:
+        pending.append(error)
+    if pending:
+        raise pending[0]
     return {
         "space": chosen[0],
         "spaces": found,

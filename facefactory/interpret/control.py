@@ -11,7 +11,7 @@ of the cells, computed anywhere, are the same bits as all of them.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import scipy.stats
@@ -21,6 +21,7 @@ from torch import Tensor
 from facefactory.data.sets import pixels
 from facefactory.data.sets.order import Ids, permute
 from facefactory.interpret import Space
+from facefactory.interpret.sharing import UNSHARED, Item, Sharing
 from facefactory.interpret.witnesses import Witnesses
 from facefactory.metrics import Array
 from facefactory.results import SEEN, Contrast, Control, Effect, Estimate, rank_correlation
@@ -47,6 +48,8 @@ def controls(
     witnesses: Witnesses,
     attributes: Mapping[str, str],
     faces: int = FACES,
+    name: str = "",
+    sharing: Sharing = UNSHARED,
 ) -> list[Control]:
     """What walking does to each of these cells, in their order.
 
@@ -56,17 +59,16 @@ def controls(
         witnesses: who is asked; they answer the cells' contrasts.
         attributes: contrast -> attribute; side effects on synonyms are none.
         faces: how many walk, of as many people as there are.
+        name: of the space, by which walks are shared.
+        sharing: with whom.
     """
     if not cells:
         return []
     base = _Base(space, witnesses, walkers(space.groups, faces))
-    walks: dict[int, Walk] = {}
-    found = []
-    for cell in cells:
-        if cell.dimension not in walks:
-            walks[cell.dimension] = base.walked(cell.dimension)
-        found.append(_control(cell, walks[cell.dimension], base, attributes))
-    return found
+    dimensions = list(dict.fromkeys(cell.dimension for cell in cells))
+    walked = sharing.items(f"{name}-walks", dimensions, lambda one: base.walked(one).item())
+    walks = {dimension: Walk.of(item) for dimension, item in walked.items()}
+    return [_control(cell, walks[cell.dimension], base, attributes) for cell in cells]
 
 
 def walkers(groups: Ids, count: int) -> Ids:
@@ -91,6 +93,16 @@ class Walk:
     judge: Array
     network: Array | None
     identity: float
+
+    @classmethod
+    def of(cls, item: Item) -> Self:
+        """As `item` gave it."""
+        return cls(item["judge"], item.get("network"), float(item["identity"]))
+
+    def item(self) -> Item:
+        """As arrays."""
+        found: Item = {"judge": self.judge, "identity": np.asarray(self.identity)}
+        return found if self.network is None else found | {"network": self.network}
 
 
 class _Base:

@@ -19,11 +19,12 @@ from facefactory import conditions
 from facefactory.data.sets import pixels
 from facefactory.data.sets.index import Index
 from facefactory.data.sets.labels import LEAST_PEOPLE, people
-from facefactory.data.sets.loader import CHUNK, Shards
+from facefactory.data.sets.loader import Shards, chunked
 from facefactory.data.sets.order import Ids
 from facefactory.draws import normal
 from facefactory.evaluation import features
 from facefactory.interpret import Interpret, combinations_of
+from facefactory.interpret.sharing import UNSHARED, Item, Sharing
 from facefactory.metrics import Array
 from facefactory.results import Estimate, Share, Shares
 
@@ -122,7 +123,14 @@ def estimated(
 # -- a model's -------------------------------------------------------------------------
 
 
-def of(model: Any, judge: Any, index: Index, options: Interpret, seed: int) -> list[Shares]:
+def of(
+    model: Any,
+    judge: Any,
+    index: Index,
+    options: Interpret,
+    seed: int,
+    sharing: Sharing = UNSHARED,
+) -> list[Shares]:
     """Shares among `options.samples` faces that a model draws, beside those of the training set; [] if it draws none."""
     if not hasattr(model, "sample"):
         return []
@@ -130,7 +138,9 @@ def of(model: Any, judge: Any, index: Index, options: Interpret, seed: int) -> l
     schema = content.labels
     held_out = [name for name in content.splits if name != "train"]
     train = Shards(index, "train")
-    verdicts = _drawn(model, judge, Shards(index, list(content.splits)), options.samples, seed)
+    everyone = Shards(index, list(content.splits))
+    verdicts = _drawn(model, judge, everyone, options.samples, seed, sharing)
+    sharing.leave_the_rest()
 
     # the judge on faces that it was not trained on
     confusions: dict[str, Confusion] = {}
@@ -169,19 +179,26 @@ def confused(true: Ids, judged: Ids, groups: Ids, classes: int) -> Confusion:
     return Confusion(counts)
 
 
-def _drawn(model: Any, judge: Any, everyone: Shards, count: int, seed: int) -> dict[str, Ids]:
+def _drawn(
+    model: Any, judge: Any, everyone: Shards, count: int, seed: int, sharing: Sharing
+) -> dict[str, Ids]:
     """Label -> the judge's class of each face that is drawn, [count]."""
     like = pixels.like(model)
     asked = conditions.asked(model, everyone, count).to(like)
     z = normal(seed, 0, "shares", count, model.z_dim).to(like)
-    parts = []
-    with torch.inference_mode():
-        for codes, c in zip(z.split(CHUNK), asked.split(CHUNK), strict=True):
+
+    chunks = chunked(count)
+
+    def look(number: int) -> Item:
+        rows = chunks[number]
+        with torch.inference_mode():
             # the judge looks at what people would see: 8 bits
-            faces = pixels.to_uint8(model.sample(codes, c))
-            logits = features.verdicts(judge, faces)
-            parts.append({name: values.argmax(1) for name, values in logits.items()})
-    return {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
+            faces = pixels.to_uint8(model.sample(z[rows], asked[rows]))
+        logits = features.verdicts(judge, faces)
+        return {name: values.argmax(1).numpy() for name, values in logits.items()}
+
+    parts = list(sharing.items("shares-judged", range(len(chunks)), look).values())
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _rows(

@@ -82,6 +82,10 @@ class Stage(Protocol):
     def check(self, run: Run, folder: RunDir, plan: Plan) -> None:
         """Find what cannot work before anything starts, and say what may not be meant: UserError."""
 
+    def suits(self, run: Run) -> bool:
+        """Whether it can do anything with what this run makes."""
+        return True
+
     def asks(self, run: Run) -> tuple[str, ...]:
         """Outputs of earlier stages that it reads in this run."""
         return self.needs

@@ -11,13 +11,22 @@ from facefactory.cluster.launch import Job
 from facefactory.run import Run, goal_of, with_params
 from facefactory.rundir import RunDir
 from facefactory.runner import Interrupted, stop
-from facefactory.stages import Outputs, Stage, of, on_gpu, outputs_of
-from facefactory.stages._scores import judge_needed
+from facefactory.stages import Outputs, Stage, called_for, of, on_gpu, outputs_of
 from facefactory.stages._trials import open_training
 from facefactory.trials import Finalist, Trial, folder_of
 
-TRAINED = ("pack", "judge", "train")  # the stages of a finalist that lead to its networks
-STAGES = (*TRAINED, "evaluate", "interpret")  # and all of them
+TRAINED = ("pack", "train")  # the stages of a finalist that lead to its networks
+LOOKS = ("evaluate", "interpret")  # those that look at them
+
+
+def looks(run: Run) -> list[str]:
+    """Those that suit models of this kind."""
+    return [name for name in LOOKS if of(name).suits(run)]
+
+
+def stages_of(run: Run) -> list[str]:
+    """All that a finalist goes through."""
+    return [stage.name for stage in called_for(run, ["pack", "judge", "train", *looks(run)])]
 
 
 @dataclass(frozen=True)
@@ -36,8 +45,8 @@ class Component(Stage):
     needs = ("sweep.trials", "pack.images", "pack.labels")
 
     def asks(self, run: Run) -> tuple[str, ...]:
-        """The judge too, where the protocol asks for one."""
-        return (*self.needs, *judge_needed(run))
+        """The judge too, where a finalist's stages ask for one: it is there before several of them begin at once."""
+        return (*self.needs, *(["judge.judge"] if "judge" in stages_of(run) else []))
 
     def intact(self, run: Run, folder: RunDir) -> bool:
         """None has failed: the same command tries failed ones again."""
@@ -61,7 +70,7 @@ class Component(Stage):
         say(
             f"finalists: {len(runs)} runs to {run.training.total_kimg:g} kimg; logs: {where}/*/log.txt"
         )
-        commands = [["facefactory", "stages", str(path), *STAGES] for path in runs]
+        commands = [["facefactory", "stages", str(path), *stages_of(run)] for path in runs]
         own = [{"FACEFACTORY_LOG": str(log)} for log in logs]
         codes = local.side_by_side(commands, run.sweep.parallel, logs, own, say)
         if stop() or local.INTERRUPTED in codes:
@@ -87,7 +96,7 @@ class Component(Stage):
         gpus = on_gpu(run, self.kind)
         numbers = [str(number) for number in range(run.sweep.finalists)]
         train = [["part", home, self.name, number, *TRAINED] for number in numbers]
-        score = [["part", home, self.name, number, *STAGES] for number in numbers]
+        score = [["part", home, self.name, number, *stages_of(run)] for number in numbers]
         gather = [["last", home, self.name]]
         return [
             Job(self.name, train, "gpu", gpus, processes=run.training.ranks, opens=self.name),
@@ -120,11 +129,9 @@ class Component(Stage):
             own = RunDir(place.path)
             below = str(place.path.relative_to(folder.path))
             finalist = Finalist(place.path.name, place.trial, below, "finished")
-            scored = [
-                runner.is_complete(place.run, own, of(name)) for name in ("evaluate", "interpret")
-            ]
-            if all(scored):
-                done.append(outputs_of(own, "evaluate.results", "interpret.results"))
+            names = looks(place.run)
+            if all(runner.is_complete(place.run, own, of(name)) for name in names):
+                done.append(outputs_of(own, *(f"{name}.results" for name in names)))
                 finalists.append(finalist)
             else:
                 finalists.append(_failed(finalist, place.path))

@@ -1,13 +1,17 @@
 """What each latent dimension of a trained model goes with."""
 
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from facefactory import UserError, registry, rundir
+from facefactory import UserError, registry, rundir, say
+from facefactory.cluster.launch import Job
 from facefactory.interpret import combinations_of, factors_of
+from facefactory.interpret.sharing import Pending, Sharing
 from facefactory.run import Run
 from facefactory.rundir import RunDir
-from facefactory.stages import Outputs, Plan, Stage, of, outputs_of
+from facefactory.stages import Outputs, Plan, Stage, of, on_gpu, outputs_of
 from facefactory.stages._networks import network_of
 from facefactory.stages._results import results
 from facefactory.stages._sets import index_of
@@ -21,12 +25,20 @@ class Component(Stage):
     late = True
     share = "scores"
 
+    def suits(self, run: Run) -> bool:
+        """Classifiers draw no faces to look at."""
+        return hasattr(of(run.subject).product(run), "sample")
+
     def asks(self, run: Run) -> tuple[str, ...]:
         """The model too."""
         return (of(run.subject).output(run, "checkpoint"), *self.needs)
 
     def check(self, run: Run, folder: RunDir, plan: Plan) -> None:
-        """The set has the labels that codes shall be held against."""
+        """There are faces to look at, and the set has the labels that codes shall be held against."""
+        if not self.suits(run):
+            raise UserError(
+                "interpret: this model draws no faces to look at; give run=… of a GAN or a VAE."
+            )
         if plan.faces is not None:
             factors_of(plan.faces.facts.labels, run.interpret)
             combinations_of(plan.faces.facts.labels, run.interpret)
@@ -41,23 +53,62 @@ class Component(Stage):
         return found
 
     def work(self, run: Run, folder: RunDir) -> Outputs:
-        """Look at its spaces."""
-        from facefactory.data.sets import pixels
-        from facefactory.interpret import claims, witnesses
+        """Look at its spaces; what other jobs have made of it is used."""
         from facefactory.report import latent
 
         target = folder.stage(self.name)
-        model = of(run.subject).made(run, folder)
+        place = self._parts(run, folder)
+        outputs, files = results(target, self._found(run, folder, Sharing(place)))
+        written = [*files, *latent.write(target, folder.path.name)]
+        shutil.rmtree(place, ignore_errors=True)
+        return outputs, written
+
+    def part(self, run: Run, folder: RunDir, arguments: Sequence[str]) -> None:
+        """`K/N`: every N-th chunk of faces from the K-th, and, where all faces are there, every N-th walk."""
+        number, _, parts = arguments[0].partition("/")
+        sharing = Sharing(self._parts(run, folder), int(number), int(parts))
+        try:
+            self._found(run, folder, sharing)
+        except Pending as rest:
+            say(f"{self.name}: part {arguments[0]} is done; {rest}")
+
+    def jobs(self, run: Run, folder: RunDir, options: Sequence[str]) -> list[Job]:
+        """Where several jobs share the work, an array for the faces and one for the walks, and a job that ends the work."""
+        whole = self.job(run, folder, options)
+        tasks = run.interpret.tasks
+        if tasks == 1:
+            return [whole]
+        home = str(folder.path)
+        parts = [["part", home, self.name, f"{one}/{tasks}", *options] for one in range(tasks)]
+        array = Job(self.name, parts, self.kind, on_gpu(run, self.kind))
+        return [array, array, whole]
+
+    def _parts(self, run: Run, folder: RunDir) -> Path:
+        """Where what is shared lies, of this config and these inputs."""
+        made_of = [self.config(run), self.inputs(run, folder)]
+        return folder.path / "private" / f"{self.name}-{rundir.digest(made_of)[:16]}"
+
+    def _found(self, run: Run, folder: RunDir, sharing: Sharing) -> dict[str, Any]:
+        """What is said of its spaces; Pending: as `claims.interpret`."""
+        from facefactory.data.sets import pixels
+        from facefactory.interpret import claims, witnesses
+
         judge = network_of(run, folder, "judge")
+        index = index_of(folder)
         others = {
             str(other.path): rundir.read_results(other.stage(self.name)) for other in _others(run)
         }
-        index = index_of(folder)
-        network = witnesses.network_here(index, pixels.like(judge).device)
-        options = run.interpret
-        found = claims.interpret(model, judge, index, options, run.seed, target, others, network)
-        outputs, files = results(target, found)
-        return outputs, [*files, *latent.write(target, folder.path.name)]
+        return claims.interpret(
+            of(run.subject).made(run, folder),
+            judge,
+            index,
+            run.interpret,
+            run.seed,
+            folder.stage(self.name),
+            others,
+            witnesses.network_here(index, pixels.like(judge).device),
+            sharing,
+        )
 
 
 def _others(run: Run) -> list[RunDir]:

@@ -11,7 +11,7 @@ from facefactory.run import Run
 from facefactory.rundir import RunDir
 from facefactory.runner import stop
 from facefactory.stages import Outputs, Plan, Stage
-from facefactory.stages._networks import join, require_trainable, trained
+from facefactory.stages._networks import device_of, require_trainable, trained
 from facefactory.stages._sets import index_of, require_different, require_splits
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class Component(Stage):
         import numpy as np
         import torch
 
-        from facefactory import checkpoint
+        from facefactory import checkpoint, ranks
         from facefactory.data.sets import labels
         from facefactory.data.sets.loader import Shards
         from facefactory.evaluation import extractors, features
@@ -98,7 +98,8 @@ class Component(Stage):
         from facefactory.training.trainer import Task
 
         index.require_different("train")
-        world = join(run.judge.training)
+        # by this process alone, also where it is a rank among others
+        world = ranks.alone(device_of(run.judge.training))
         schema, group = index.content.labels, index.content.group
         splits = list(index.content.splits)
         everyone = Shards(index, splits)

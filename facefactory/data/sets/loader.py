@@ -43,6 +43,11 @@ CHUNK = 256  # images that a model sees at once outside of training
 Columns = dict[str, torch.Tensor]  # label -> its values, one an image
 
 
+def chunked(count: int) -> list[Ids]:
+    """The places of `count` images, a few hundred at a time, for models: memory does not grow with the set."""
+    return [np.arange(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
+
+
 class Shards:
     """Splits (or the images `subset` of them) as an array of images with labels."""
 
@@ -165,10 +170,10 @@ class Shards:
         return np.sort(permute(np.arange(count), len(self), 2))
 
     def chunks(self, positions: Ids | None = None) -> Iterator[torch.Tensor]:
-        """The same a few hundred at a time, for models: memory does not grow with the set."""
+        """The same, chunk by chunk."""
         positions = np.arange(len(self)) if positions is None else positions
-        for start in range(0, len(positions), CHUNK):
-            yield self.images(positions[start : start + CHUNK])
+        for places in chunked(len(positions)):
+            yield self.images(positions[places])
 
     def strata(self, label: str) -> dict[int, Ids]:
         """Positions per class number of a label; images without it are left out."""

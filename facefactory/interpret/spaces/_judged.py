@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from facefactory.data.sets import pixels
-from facefactory.data.sets.loader import CHUNK
+from facefactory.data.sets.loader import chunked
 from facefactory.evaluation import features
 from facefactory.interpret import Context
+from facefactory.interpret.sharing import Item
 from facefactory.metrics import Array
 
 METHOD = (
@@ -20,11 +21,15 @@ METHOD = (
 
 
 def labels_of(
-    context: Context, codes: Tensor, asked: Tensor, draw: Callable[[Tensor, Tensor], Tensor]
+    context: Context,
+    name: str,
+    codes: Tensor,
+    asked: Tensor,
+    draw: Callable[[Tensor, Tensor], Tensor],
 ) -> dict[str, Array]:
     """What the judge sees: label -> [N] in {0, 1}, whether a face is in the upper half of its logits, or class numbers.
 
-    `draw`: codes [n, D] and conditions [n, columns] -> images [n, C, H, W] in -1…1.
+    `name`: of the space. `draw`: codes [n, D] and conditions [n, columns] -> images [n, C, H, W] in -1…1.
     """
     # numbers that it can tell, by their columns
     told = context.witnesses
@@ -35,22 +40,28 @@ def labels_of(
             if is_number and told.trusts(told.judge, number):
                 columns[contrast.label] = number
 
+    chunks = chunked(len(codes))
+
     # the judge looks at what people would see: 8 bits
-    seen = []
-    answers = []
-    with torch.inference_mode():
-        for part, c in zip(codes.split(CHUNK), asked.split(CHUNK), strict=True):
-            faces = pixels.to_uint8(draw(part, c)).cpu()
-            seen.append(features.verdicts(context.judge, faces))
-            if told is not None and columns:
-                answers.append(told.judge.ask(faces))
-    labels = {name: np.concatenate(answers)[:, number] for name, number in columns.items()}
-    for name in context.labels:
-        if name not in seen[0]:  # numbers have no logits
+    def look(number: int) -> Item:
+        rows = chunks[number]
+        with torch.inference_mode():
+            faces = pixels.to_uint8(draw(codes[rows], asked[rows])).cpu()
+        verdicts = features.verdicts(context.judge, faces)
+        seen: Item = {f"logits of {label}": logits.numpy() for label, logits in verdicts.items()}
+        if told is not None and columns:
+            seen["answers"] = told.judge.ask(faces)
+        return seen
+
+    parts = context.sharing.items(f"{name}-judged", range(len(chunks)), look).values()
+    seen = {key: np.concatenate([part[key] for part in parts]) for key in next(iter(parts), {})}
+    labels = {label: seen["answers"][:, number] for label, number in columns.items()}
+    for label in context.labels:
+        if f"logits of {label}" not in seen:  # numbers have no logits
             continue
-        logits = torch.cat([part[name] for part in seen]).double()
-        ordered = context.index.content.labels[name].kind == "ordinal"
-        labels[name] = _answers(logits, ordered).double().numpy()
+        logits = torch.from_numpy(seen[f"logits of {label}"]).double()
+        ordered = context.index.content.labels[label].kind == "ordinal"
+        labels[label] = _answers(logits, ordered).double().numpy()
     return labels
 
 

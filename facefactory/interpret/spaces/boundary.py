@@ -15,6 +15,7 @@ import torch
 from facefactory.data.sets import pixels
 from facefactory.evaluation import features
 from facefactory.interpret import Context, Space
+from facefactory.interpret.sharing import Item
 from facefactory.interpret.spaces import _directions
 from facefactory.metrics import Array
 
@@ -59,18 +60,21 @@ def of(model: Any, context: Context) -> Space:
 
 def margins(context: Context, drawing: _directions.Drawn) -> dict[str, Array]:
     """What the judge says of faces: class -> log odds against all others [n]; of two classes the second."""
-    parts = []
-    with torch.inference_mode():
-        for codes, asked in drawing.chunks():
-            # the judge looks at what people would see: 8 bits
-            faces = pixels.to_uint8(drawing.draw(codes, asked))
-            parts.append(features.verdicts(context.judge, faces))
+    chunks = list(drawing.chunks())
 
+    def look(number: int) -> Item:
+        # the judge looks at what people would see: 8 bits
+        with torch.inference_mode():
+            faces = pixels.to_uint8(drawing.draw(*chunks[number]))
+        verdicts = features.verdicts(context.judge, faces)
+        return {name: logits.numpy() for name, logits in verdicts.items()}
+
+    parts = list(context.sharing.items("boundary-judged", range(len(chunks)), look).values())
     found = {}
     for name, label in context.index.content.labels.items():
         if name not in parts[0] or label.kind == "identity":
             continue
-        logits = torch.cat([part[name] for part in parts]).double()
+        logits = torch.from_numpy(np.concatenate([part[name] for part in parts])).double()
         for code, word in enumerate(label.classes):
             others = torch.cat([logits[:, :code], logits[:, code + 1 :]], 1).logsumexp(1)
             if label.kind != "binary":

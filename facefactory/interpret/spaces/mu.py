@@ -8,8 +8,9 @@ import torch
 from facefactory import conditions
 from facefactory.data.sets import pixels
 from facefactory.data.sets.labels import people
-from facefactory.data.sets.loader import Shards
+from facefactory.data.sets.loader import Shards, chunked
 from facefactory.interpret import Context, Space
+from facefactory.interpret.sharing import Item
 
 METHOD = (
     "AUROC of the posterior mean for the label, over real faces of all splits. "
@@ -28,18 +29,22 @@ def of(model: Any, context: Context) -> Space:
     everyone = Shards(index, list(index.content.splits))
     like = pixels.like(model)
 
+    chunks = chunked(len(everyone))
+
+    def encoded(number: int) -> Item:
+        rows = chunks[number]
+        c = conditions.of_images(model, everyone, rows)
+        with torch.inference_mode():
+            faces = pixels.to_model(everyone.images(rows)).to(like)
+            mu, logvar = model.encode(faces, c.to(like))
+        return {"mu": mu.double().cpu().numpy(), "logvar": logvar.double().cpu().numpy()}
+
     # a few hundred faces at a time
-    means, logvars = [], []
-    start = 0
-    with torch.inference_mode():
-        for part in everyone.chunks():
-            rows = np.arange(start, start + len(part))
-            c = conditions.of_images(model, everyone, rows)
-            mu, logvar = model.encode(pixels.to_model(part).to(like), c.to(like))
-            means.append(mu.double().cpu())
-            logvars.append(logvar.double().cpu())
-            start += len(part)
-    mu, logvar = torch.cat(means), torch.cat(logvars)
+    parts = context.sharing.items("mu-codes", range(len(chunks)), encoded).values()
+    mu, logvar = (
+        torch.from_numpy(np.concatenate([part[name] for part in parts]))
+        for name in ("mu", "logvar")
+    )
     kl = 0.5 * (mu.square() + logvar.exp() - 1 - logvar).mean(0)
 
     table = everyone.table

@@ -35,7 +35,7 @@ def of(model: Any, context: Context) -> Space:
         with torch.inference_mode():
             return pixels.to_uint8(model.from_w(w[rows])).cpu()
 
-    labels = labels_of(context, w, asked, lambda codes, c: model.from_w(codes))
+    labels = labels_of(context, "w", w, asked, lambda codes, c: model.from_w(codes))
     return Space(
         codes=w.double().cpu().numpy(),
         labels=labels,

@@ -32,7 +32,7 @@ def of(model: Any, context: Context) -> Space:
         with torch.inference_mode():
             return pixels.to_uint8(model.sample(z[rows].to(like), asked[rows])).cpu()
 
-    labels = labels_of(context, z.to(like), asked, model.sample)
+    labels = labels_of(context, "z", z.to(like), asked, model.sample)
     return Space(
         codes=z.double().numpy(),
         labels=labels,
