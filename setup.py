@@ -35,6 +35,7 @@ setup(
         "pillow>=11",
         "imagehash>=4.3",
         "scipy>=1.14,<1.18",
+        "threadpoolctl>=3.1",
         "plotly>=6",
         "rich>=13",
         "jinja2>=3.1",

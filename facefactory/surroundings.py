@@ -214,8 +214,13 @@ def check_network() -> None:
 
 
 def set_threads(threads: int) -> None:
-    """Let numerical libraries that load from now on use so many threads (`training.threads`)."""
-    os.environ["OMP_NUM_THREADS"] = str(threads)
+    """Let NumPy and SciPy use so many threads (`training.threads`): their sums depend on it."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # for what loads from now on
+
+    # what is loaded already has as many as the machine has cores
+    import threadpoolctl
+
+    threadpoolctl.threadpool_limits(threads, "blas")
 
 
 def leave_job() -> list[str]:

@@ -96,7 +96,23 @@ def test_threads_are_the_runs_without_a_word(environment: dict[str, str], name: 
     environment[name] = "64"
     assert surroundings.settle(started_by_us=False) == []
     surroundings.set_threads(3)
+    environment.pop("KMP_DUPLICATE_LIB_OK", None)  # threadpoolctl's, at its import
     assert left(environment) == {"HOME": "/root", "OMP_NUM_THREADS": "3"}
+
+
+LOADED = """
+import numpy, scipy.linalg, threadpoolctl
+from facefactory import surroundings
+for threads in (1, 2):
+    surroundings.set_threads(threads)
+    found = threadpoolctl.threadpool_info()
+    print({one["num_threads"] for one in found if one["user_api"] == "blas"} == {threads})
+"""
+
+
+def test_libraries_that_were_loaded_before_have_the_runs_threads_too() -> None:
+    shown = subprocess.check_output([sys.executable, "-c", LOADED], text=True)
+    assert shown.split() == ["True", "True"]
 
 
 @pytest.mark.parametrize(
