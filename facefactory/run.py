@@ -15,7 +15,8 @@ from facefactory.data import Data, Pack
 from facefactory.evaluation import Evaluation, subjects
 from facefactory.interpret import Interpret
 from facefactory.results import Goal
-from facefactory.sweep import Space, Sweep, check_space
+from facefactory.search.space import Space, check_space
+from facefactory.search.study import Sweep
 from facefactory.training import Training
 
 SEARCHED = ("model.", "objective.", "training.", "data.flip", "data.shift", "data.balance")

@@ -77,9 +77,10 @@ def test_the_reader_of_imports_sees_what_is_there() -> None:
     assert len(modules()) > 30
 
 
-def test_only_cluster_knows_submitit_and_only_two_files_know_ray() -> None:
+def test_only_cluster_knows_submitit_and_few_files_know_ray() -> None:
     assert all(is_in(name, "cluster") for name in importers("submitit"))
-    assert importers("ray") <= {"facefactory.sweep", "facefactory.cluster.ray_on_slurm"}
+    there = importers("ray") - {"facefactory.cluster.ray_on_slurm"}
+    assert all(is_in(name, "search.schedulers") or is_in(name, "search.engines") for name in there)
 
 
 def test_training_knows_no_cluster_no_yaml_and_no_score() -> None:
@@ -165,7 +166,7 @@ ALLOWED = {  # package -> what its files import of ours, beside their own packag
         "results",
         "rundir",
     },
-    "sweep": {"config", "results", "scratch", "surroundings", "trials"},
+    "search": {"config", "registry", "results", "scratch", "surroundings", "trials"},
 }
 
 
@@ -199,7 +200,7 @@ READS_THE_ENVIRONMENT = {  # why: what speaks to Slurm itself, and who is told b
         "facefactory.surroundings",
         "facefactory.rundir",
         "facefactory.scratch",
-        "facefactory.sweep",
+        "facefactory.search.engines.ray",
     ),
     *("facefactory.ranks", "facefactory.command"),
 }

@@ -15,19 +15,21 @@ from typing import Any
 import optuna
 import pytest
 
-from facefactory import UserError, command, config, registry, rundir, sweep, trials
+from facefactory import UserError, command, config, registry, rundir, search, trials
 from facefactory.facts import Facts
 from facefactory.models.gan.stylegan2 import Component
 from facefactory.results import Goal
 from facefactory.run import Run, resolve, space_of, with_params
+from facefactory.search.engines.ray import _number
+from facefactory.search.space import Space, check_space, examples, grid, propose
+from facefactory.search.study import Sweep
 from facefactory.stages._networks import rules_of
-from facefactory.sweep import Sweep
 from facefactory.trials import Rung, State, Trial
 
 GOAL = Goal("fit", "lower")
 JOBS = Path(__file__).parents[1] / "jobs"
 SPACES = sorted(path.stem for path in (JOBS / "spaces").glob("*.yaml"))
-SPACE: sweep.Space = {
+SPACE: Space = {
     "lr": {"log_uniform": [1e-4, 1e-2]},
     "width": {"int": [8, 16]},
     "loss": {"choice": ["hinge", "wgan", "logistic"]},
@@ -91,7 +93,7 @@ def test_a_last_rung_below_the_first_is_refused_with_both() -> None:
 )
 def test_a_wrong_entry_is_named_with_what_is_allowed(entry: Any) -> None:
     with pytest.raises(UserError) as caught:
-        sweep.check_space({"lr": {"uniform": [0, 1]}, "model.width": entry}, "mine")
+        check_space({"lr": {"uniform": [0, 1]}, "model.width": entry}, "mine")
     for named in (
         "mine",
         "model.width",
@@ -120,7 +122,7 @@ def test_an_entry_that_optuna_cannot_draw_from_or_that_has_a_misspelt_condition_
     entry: Any,
 ) -> None:
     with pytest.raises(UserError, match=r"space mine: model\.width is .*allowed are"):
-        sweep.check_space({"lr": {"choice": [1, 2]}, "model.width": entry}, "mine")
+        check_space({"lr": {"choice": [1, 2]}, "model.width": entry}, "mine")
 
 
 @pytest.mark.parametrize("order", [["b", "a"], ["b"]], ids=["below", "nowhere"])
@@ -129,19 +131,19 @@ def test_a_condition_on_what_is_not_drawn_before_is_refused_with_both_names(
 ) -> None:
     entries = {"a": {"choice": [1, 2]}, "b": {"choice": [1, 2], "when": {"a": 1}}}
     with pytest.raises(UserError, match=r"space mine: b depends on a, .*put a above it"):
-        sweep.check_space({name: entries[name] for name in order}, "mine")
+        check_space({name: entries[name] for name in order}, "mine")
 
 
 def test_a_right_space_passes() -> None:
-    sweep.check_space(SPACE, "right")
-    sweep.check_space({"one": {"choice": [None]}, "fixed": {"int": [3, 3]}}, "smallest")
+    check_space(SPACE, "right")
+    check_space({"one": {"choice": [None]}, "fixed": {"int": [3, 3]}}, "smallest")
 
 
 # -- proposals -------------------------------------------------------------------------------------------------------
 
 
 def test_proposals_lie_in_their_ranges() -> None:
-    found = list(sweep.examples(SPACE, 100))
+    found = list(examples(SPACE, 100))
     assert len(found) == 100
     for point in found:
         assert 1e-4 <= point["lr"] <= 1e-2
@@ -155,7 +157,7 @@ def test_proposals_lie_in_their_ranges() -> None:
 
 def test_a_conditional_entry_is_drawn_exactly_when_its_condition_holds() -> None:
     seen = set()
-    for point in sweep.examples(SPACE, 200):
+    for point in examples(SPACE, 200):
         assert ("clip" in point) == (point["loss"] == "wgan")
         assert ("r1" in point) == (point["loss"] in ("wgan", "logistic"))
         assert ("lazy" in point) == (point["loss"] == "wgan" and point["r1"] == 1.0)
@@ -167,12 +169,12 @@ def test_what_does_not_apply_is_not_even_asked_of_the_searcher() -> None:
     trial = optuna.trial.FixedTrial(
         {"lr": 1e-3, "width": 8, "loss": "hinge", "clip": 0.5, "r1": 1.0, "lazy": True}
     )
-    assert sweep.propose(trial, SPACE) == {"lr": 1e-3, "width": 8, "loss": "hinge"}
+    assert propose(trial, SPACE) == {"lr": 1e-3, "width": 8, "loss": "hinge"}
     assert trial.distributions.keys() == {"lr", "width", "loss"}
 
 
 def test_examples_are_always_the_same() -> None:
-    assert list(sweep.examples(SPACE, 5)) == list(sweep.examples(SPACE, 5))
+    assert list(examples(SPACE, 5)) == list(examples(SPACE, 5))
 
 
 # -- grids -----------------------------------------------------------------------------------------------------------
@@ -180,7 +182,7 @@ def test_examples_are_always_the_same() -> None:
 
 def test_a_grid_is_every_point_in_order() -> None:
     space = {"a": {"choice": [2, 1]}, "b": {"choice": ["x", "y"]}}
-    assert sweep.grid(space) == [
+    assert grid(space) == [
         {"a": 2, "b": "x"},
         {"a": 2, "b": "y"},
         {"a": 1, "b": "x"},
@@ -190,7 +192,7 @@ def test_a_grid_is_every_point_in_order() -> None:
 
 def test_a_grid_of_a_conditional_space_has_each_distinct_point_once() -> None:
     space = {name: entry for name, entry in SPACE.items() if "choice" in entry}
-    assert sweep.grid(space) == [
+    assert grid(space) == [
         {"loss": "hinge"},
         {"loss": "wgan", "r1": 0.1},
         {"loss": "wgan", "r1": 1.0, "lazy": True},
@@ -202,7 +204,7 @@ def test_a_grid_of_a_conditional_space_has_each_distinct_point_once() -> None:
 
 def test_a_grid_over_ranges_is_refused_with_their_names_and_the_other_samplers() -> None:
     with pytest.raises(UserError, match=r"lr, width, clip has a range; use tpe or random"):
-        sweep.grid(SPACE)
+        grid(SPACE)
 
 
 # -- names, results, best --------------------------------------------------------------------------------------------
@@ -238,7 +240,7 @@ def test_results_tell_finished_stopped_failed_and_interrupted_trials_apart(tmp_p
     put_trial(tmp_path, 3, None, "")
     path = put_trial(tmp_path, 1, {"state": "stopped"}, line(4, 0.9), width=16)
     (tmp_path / "trials" / "004-unborn").mkdir()  # killed before trial.json
-    found = sweep.results(tmp_path, SPACE)
+    found = search.results(tmp_path, SPACE)
     assert [trial.number for trial in found] == [0, 1, 2, 3]
     assert [trial.state for trial in found] == ["finished", "stopped", "failed", "interrupted"]
     assert [trial.error for trial in found] == [None, None, "ValueError: no", None]
@@ -255,7 +257,7 @@ def test_what_is_written_of_a_trial_is_read_again(tmp_path: Path) -> None:
         line(4, 0.2),
         width=9,
     )
-    (trial,) = sweep.results(tmp_path, SPACE)
+    (trial,) = search.results(tmp_path, SPACE)
     text = json.dumps(trial.entry(), allow_nan=False)
     assert Trial.read(json.loads(text)) == trial
     assert json.loads(text)["scores"] == [{"kimg": 4, "fit": 0.2}]
@@ -269,7 +271,7 @@ def test_a_score_line_that_a_kill_tore_is_left_out(tmp_path: Path) -> None:
         line(4, 0.2) + line(12, 0.1)[:-9],
     )
     put_trial(tmp_path, 1, None, line(4, 0.2)[:-1])  # whole, but nobody knows
-    first, second = sweep.results(tmp_path, SPACE)
+    first, second = search.results(tmp_path, SPACE)
     assert first.rungs == (Rung(4, {"fit": 0.2}),)
     assert first.state == "interrupted"
     assert second.rungs == ()
@@ -278,7 +280,7 @@ def test_a_score_line_that_a_kill_tore_is_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize("other", ['{"fit": 0.1}', '{"kimg": "4", "fit": 0.1}', "[4, 0.1]", "{"])
 def test_a_line_that_is_no_score_is_left_out(tmp_path: Path, other: str) -> None:
     put_trial(tmp_path, 0, None, f"{other}\n{line(4, 0.2)}")
-    (trial,) = sweep.results(tmp_path, SPACE)
+    (trial,) = search.results(tmp_path, SPACE)
     assert trial.rungs == (Rung(4, {"fit": 0.2}),)
 
 
@@ -296,9 +298,9 @@ def test_a_score_that_is_no_number_is_no_best_one(tmp_path: Path) -> None:
         line(4, 0.1),
         width=9,
     )
-    found = sweep.results(tmp_path, SPACE)
+    found = search.results(tmp_path, SPACE)
     assert found[0].rungs[1].scores == {"fit": None}
-    assert [trial.number for trial in sweep.best(found, 2, GOAL)] == [1, 0]
+    assert [trial.number for trial in search.best(found, 2, GOAL)] == [1, 0]
 
 
 @pytest.mark.parametrize("content", ["", '{"number": 0, "par', "{}", "[]", '{"number": "0"}'])
@@ -319,7 +321,7 @@ def test_a_damaged_trial_is_named_in_a_line_and_left_out(
         width=9,
     )
     (path / "trial.json").write_text(content)
-    assert [trial.number for trial in sweep.results(tmp_path, SPACE)] == [1]
+    assert [trial.number for trial in search.results(tmp_path, SPACE)] == [1]
     (said,) = capsys.readouterr().err.splitlines()
     assert str(path / "trial.json") in said
     assert said.endswith("it counts as missing.")
@@ -334,7 +336,7 @@ def test_a_trial_of_another_space_is_named_in_a_line_and_left_out(
         {"state": "finished"},
         line(4, 0.2),
     )
-    assert sweep.results(tmp_path, {**SPACE, "depth": {"int": [1, 3]}}) == []
+    assert search.results(tmp_path, {**SPACE, "depth": {"int": [1, 3]}}) == []
     assert path.name in capsys.readouterr().err
 
 
@@ -352,7 +354,7 @@ def test_a_damaged_trial_that_is_drawn_again_is_written_anew_and_keeps_its_score
     params = {"lr": 0.001, "width": 8, "loss": "hinge"}
     trials.folder_of(tmp_path, trials.name_of(0, params)).begin(0, params)
     assert (path / "trial.json").read_text() == written
-    (trial,) = sweep.results(tmp_path, SPACE)
+    (trial,) = search.results(tmp_path, SPACE)
     assert trial.state == "finished"
     assert trial.rungs == (Rung(4, {"fit": 0.2}),)
 
@@ -368,7 +370,7 @@ def test_a_trial_whose_state_is_damaged_was_interrupted_and_goes_on(
         line(4, 0.2),
     )
     (path / "state.json").write_text(content)
-    (trial,) = sweep.results(tmp_path, SPACE)
+    (trial,) = search.results(tmp_path, SPACE)
     assert trial.state == "interrupted"
     assert trial.error is None
     trials.TrialFolder(path).close()
@@ -385,7 +387,7 @@ def test_results_hold_the_distributions_of_what_was_drawn(tmp_path: Path) -> Non
         clip=0.5,
         r1=0.1,
     )
-    (trial,) = sweep.results(tmp_path, SPACE)
+    (trial,) = search.results(tmp_path, SPACE)
     again = {
         name: optuna.distributions.json_to_distribution(text)
         for name, text in trial.distributions.items()
@@ -400,13 +402,13 @@ def test_results_hold_the_distributions_of_what_was_drawn(tmp_path: Path) -> Non
 
 
 def test_a_study_that_has_not_begun_has_no_results(tmp_path: Path) -> None:
-    assert sweep.results(tmp_path / "nowhere", SPACE) == []
+    assert search.results(tmp_path / "nowhere", SPACE) == []
 
 
 def test_trials_come_by_number_beyond_the_thousandth(tmp_path: Path) -> None:
     for number in (1000, 999, 2):
         put_trial(tmp_path, number, None, "")
-    assert [trial.number for trial in sweep.results(tmp_path, SPACE)] == [2, 999, 1000]
+    assert [trial.number for trial in search.results(tmp_path, SPACE)] == [2, 999, 1000]
 
 
 def scored(name: str, *scores: tuple[float, float], state: State = "finished") -> Trial:
@@ -422,9 +424,9 @@ def test_the_best_got_furthest_and_then_scored_lowest_at_their_last_rung() -> No
         scored("far", (4, 0.9), (12, 0.2)),
         scored("stopped", (4, 0.3), state="stopped"),
     ]
-    ranked = [trial.name for trial in sweep.best(tried, 10, GOAL)]
+    ranked = [trial.name for trial in search.best(tried, 10, GOAL)]
     assert ranked == ["far and low", "far", "far, low at first", "stopped but low", "stopped"]
-    assert [trial.name for trial in sweep.best(tried, 2, GOAL)] == ranked[:2]
+    assert [trial.name for trial in search.best(tried, 2, GOAL)] == ranked[:2]
 
 
 def test_where_higher_is_better_the_best_scored_highest() -> None:
@@ -433,7 +435,7 @@ def test_where_higher_is_better_the_best_scored_highest() -> None:
         scored("high", (12, 0.9)),
         scored("stopped", (4, 1.0), state="stopped"),
     ]
-    assert [trial.name for trial in sweep.best(tried, 3, Goal("fit", "higher"))] == [
+    assert [trial.name for trial in search.best(tried, 3, Goal("fit", "higher"))] == [
         "high",
         "low",
         "stopped",
@@ -446,8 +448,8 @@ def test_trials_that_failed_or_have_no_score_are_not_among_the_best() -> None:
         scored("unborn", state="interrupted"),
         scored("ok", (4, 1.0)),
     ]
-    assert [trial.name for trial in sweep.best(tried, 3, GOAL)] == ["ok"]
-    assert sweep.best([tried[0]], 1, GOAL) == []
+    assert [trial.name for trial in search.best(tried, 3, GOAL)] == ["ok"]
+    assert search.best([tried[0]], 1, GOAL) == []
 
 
 # -- the spaces and presets of this project --------------------------------------------------------------------------
@@ -477,7 +479,7 @@ def test_every_space_is_right_and_used_by_a_preset(name: str) -> None:
 )
 def test_every_example_of_a_space_becomes_the_config_of_a_trial(space: str, preset: str) -> None:
     run = run_of(preset)
-    for params in sweep.examples(space_of(run), 16):
+    for params in examples(space_of(run), 16):
         made = with_params(run, params, total_kimg=run.sweep.max_kimg)
         for dotted, value in params.items():
             found: Any = made
@@ -492,7 +494,7 @@ def test_every_example_of_a_space_becomes_the_config_of_a_trial(space: str, pres
 def test_the_probe_is_five_gammas_a_factor_of_two_apart_around_the_rule() -> None:
     run = run_of("sweep-gamma-drawn32")
     [rule] = Component.rules(Facts(32, 32, 3, {}), run.training.batch_size)
-    points = sweep.grid(space_of(run))
+    points = grid(space_of(run))
     gammas = [point["objective.terms.r1.gamma"] for point in points]
     assert gammas == pytest.approx([rule.value * factor for factor in (0.25, 0.5, 1, 2, 4)])
     assert run.sweep.trials == len(gammas)
@@ -584,7 +586,7 @@ def test_what_sweep_vae_searches_unless_told_otherwise_covers_networks_and_objec
     assert len(objectives) >= 4
 
     # each pair is drawn, and is a model and an objective with the options that it alone has
-    points = sweep.examples(space, 400)
+    points = examples(space, 400)
     conditional = [name for name, entry in space.items() if "when" in entry]
     met = set()
     facts = Facts(32, 32, 1)
@@ -609,8 +611,8 @@ def test_a_parameter_that_the_model_does_not_have_is_refused_by_name() -> None:
 
 
 def test_trials_keep_their_numbers_over_a_gap_that_a_kill_left() -> None:
-    assert [sweep._number(proposed, [1, 2]) for proposed in range(4)] == [1, 2, 3, 4]
-    assert sweep._number(5, []) == 5
+    assert [_number(proposed, [1, 2]) for proposed in range(4)] == [1, 2, 3, 4]
+    assert _number(5, []) == 5
 
 
 # -- a study in Ray --------------------------------------------------------------------------------------------------
@@ -619,7 +621,7 @@ STUDY = """
 import sys
 from pathlib import Path
 
-from facefactory import scratch, surroundings, sweep
+from facefactory import scratch, search, surroundings
 from facefactory.results import Goal
 from facefactory.trials import Rung, State, Trial
 
@@ -637,10 +639,10 @@ def trial(folder, params, report):
     report(Rung(1.0, {"fit": params["x"]}))
 
 
-study = sweep.Study(
+study = search.Study(
     folder=Path(sys.argv[1]),
     space={"x": {"choice": [0.25, 0.5]}},
-    options=sweep.Sweep(sampler="grid", trials=2, parallel=1, early_stopping=False, min_kimg=1, max_kimg=1),
+    options=search.Sweep(sampler="grid", trials=2, parallel=1, early_stopping=False, min_kimg=1, max_kimg=1),
     seed=0,
     trial=trial,
     threads=1,
@@ -650,7 +652,7 @@ study = sweep.Study(
     should_stop=lambda: False,
     ray=None,
 )
-print([trial.rungs[0].scores["fit"] for trial in sweep.run(study)])
+print([trial.rungs[0].scores["fit"] for trial in search.run(study)])
 """
 LEFT = {  # by a shell, a container or another launcher
     "RAY_ADDRESS": "127.0.0.1:6379",

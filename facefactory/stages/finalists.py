@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from facefactory import Failed, UserError, rundir, runner, say, surroundings, sweep
+from facefactory import Failed, UserError, rundir, runner, say, search, surroundings
 from facefactory.cluster import local
 from facefactory.cluster.launch import Job
 from facefactory.run import Run, goal_of, with_params
@@ -114,7 +114,7 @@ class Component(Stage):
                 "give the command of the sweep again: it is written anew."
             )
         tried = [Trial.read(entry) for entry in found["trials"]]
-        best = sweep.best(tried, run.sweep.finalists, goal_of(run))
+        best = search.best(tried, run.sweep.finalists, goal_of(run))
         home = folder.stage(self.name)
         return [
             Place(trial.name, with_params(run, trial.params), home / f"{number}-{trial.name}")

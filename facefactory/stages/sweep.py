@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from facefactory import Failed, UserError, rundir, runner, say, surroundings, sweep
+from facefactory import Failed, UserError, rundir, runner, say, search, surroundings
 from facefactory.cluster.launch import Job
 from facefactory.cluster.local import INTERRUPTED
 from facefactory.evaluation import subjects
 from facefactory.run import TRAINS, Run, goal_of, load_run, space_of, with_params
 from facefactory.rundir import RunDir
 from facefactory.runner import Interrupted, stop
+from facefactory.search.space import examples
 from facefactory.stages import Outputs, Plan, Stage, of, on_gpu
 from facefactory.stages._networks import (
     checkpoint_of,
@@ -48,8 +49,7 @@ class Component(Stage):
 
         goal_of(run)
         space = space_of(run)
-        if run.sweep.sampler == "grid":
-            sweep.grid(space)
+        search.points(run.sweep, space, run.seed)
         run.sweep.rungs()
         require_snapshots(run)
         if plan.faces is None:
@@ -58,7 +58,7 @@ class Component(Stage):
         enough.require_images(plan.faces.faces, {"train": 2})
         require_different(run, folder)
         try:
-            trials = [run, *(with_params(run, params) for params in sweep.examples(space))]
+            trials = [run, *(with_params(run, params) for params in examples(space))]
         except UserError as error:
             raise UserError(f"sweep.space={run.sweep.space} does not fit: {error}") from None
         for one in trials:
@@ -85,7 +85,7 @@ class Component(Stage):
         subjects.file(run.evaluation.scoring).admit(context)
         rundir.write_json(target / "goal.json", dataclasses.asdict(goal))  # for whoever watches
         granted = run.training.device == "auto" and surroundings.sees_gpus()
-        study = sweep.Study(
+        study = search.Study(
             folder=target,
             space=space_of(run),
             options=run.sweep,
@@ -99,7 +99,7 @@ class Component(Stage):
             should_stop=stop,
             ray=surroundings.ray_address(),
         )
-        tried = sweep.run(study)
+        tried = search.run(study)
         cut = [trial.name for trial in tried if trial.state == "interrupted"]
         if cut and not stop():  # their processes were killed
             raise Interrupted(
@@ -110,7 +110,7 @@ class Component(Stage):
 
         entries = [trial.entry() for trial in tried]
         rundir.write_json(target / "results.json", {**dataclasses.asdict(goal), "trials": entries})
-        if not sweep.best(tried, 1, goal):
+        if not search.best(tried, 1, goal):
             errors = sorted({str(trial.error) for trial in tried})
             raise Failed(f"all {len(tried)} trials failed: {'; '.join(errors)[:500]}")
         outputs = {"trials": rundir.digest([trial.timeless() for trial in tried])}
@@ -153,7 +153,7 @@ def _lives_left(folder: RunDir, began: float) -> int:
     return left
 
 
-def _trial(parent: str, own: TrialFolder, params: dict[str, Any], report: sweep.Report) -> None:
+def _trial(parent: str, own: TrialFolder, params: dict[str, Any], report: search.Report) -> None:
     """One trial, in a Ray worker: train from rung to rung in a run folder of its own, score at each."""
     # what all trials share
     above = RunDir(Path(parent))

@@ -1,0 +1,200 @@
+"""Ray Tune decides which trial runs, where and how long, in one allocation: on this machine, or over a Slurm job's nodes."""
+
+import functools
+import logging
+import math
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from facefactory import Failed, registry, say, scratch, surroundings
+from facefactory.search.engines import Engine
+from facefactory.search.samplers import Sampler
+from facefactory.search.schedulers import Scheduler
+from facefactory.search.space import Space, propose
+from facefactory.search.study import Study, TrialFunction
+from facefactory.trials import OVER, Params, Rung, folder_of, name_of
+
+NODES_S = 120.0  # how long nodes of a cluster are waited for
+
+
+class Component(Engine):
+    """One Ray, in which all trials of the search run."""
+
+    def search(self, study: Study, planned: list[Params], wanted: int, known: list[int]) -> None:
+        """Run them under Ray Tune."""
+        _tune(study, planned, wanted, known)
+
+
+def _tune(study: Study, planned: list[Params], wanted: int, known: list[int]) -> None:
+    # Ray reads these when it is imported, and its workers inherit them
+    os.environ.update(surroundings.RAY)
+    if not study.ray:
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(16)
+    import optuna
+    import ray
+    from ray import tune
+    from ray.tune.search.optuna import OptunaSearch
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    options = study.options
+    cpus = options.parallel * study.threads
+    aim: dict[str, Any] = {
+        "metric": study.goal.metric,
+        "mode": "min" if study.goal.better == "lower" else "max",
+    }
+
+    # How the next trial is found
+    sampler: Sampler = registry.build("search.samplers", {"name": options.sampler})
+    # with a seed of its own for each continuation it does not propose its first points again
+    proposer = sampler.optuna(study.seed * 1000 + len(known))
+    point = functools.partial(_point, space=study.space)
+    searcher = OptunaSearch(point, **aim, sampler=proposer, points_to_evaluate=planned or None)
+
+    # Which trials go on
+    name = "asha" if options.early_stopping else "none"
+    scheduler: Scheduler = registry.build("search.schedulers", {"name": name})
+
+    # A folder that no other user can reach: Ray opens its own, below it, to everybody
+    private = Path(scratch.name())
+    scratch.sweep(private.parent)
+    lock = scratch.hold(private)
+    try:
+        # Ray: the job's, or one of this process alone, whatever runs on this machine
+        cluster: dict[str, Any] = {"address": study.ray}
+        if not study.ray:
+            cluster = {
+                "address": "local",
+                "num_cpus": cpus,
+                "object_store_memory": 100 * 2**20,
+                "include_dashboard": False,
+                "_temp_dir": f"{private}/ray",
+            }
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **cluster)
+        gpus = _resources(ray.cluster_resources, study, cpus)
+
+        # The search
+        trainable = tune.with_parameters(
+            _trainable, study=study.folder, trial=study.trial, known=known
+        )
+        watch = _watch(study, wanted)
+        tune.Tuner(
+            tune.with_resources(trainable, {"cpu": study.threads, "gpu": gpus}),
+            tune_config=tune.TuneConfig(
+                **aim,
+                num_samples=wanted,
+                max_concurrent_trials=options.parallel,
+                search_alg=searcher,
+                scheduler=scheduler.ray(options.rungs(), options.reduction),
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                storage_path=f"{private}/tune", verbose=0, callbacks=[watch], stop=watch
+            ),
+        ).fit()
+    finally:
+        ray.shutdown()
+        shutil.rmtree(private, ignore_errors=True)
+        os.close(lock)
+
+
+def _resources(resources: Callable[[], dict[str, float]], study: Study, cpus: int) -> float:
+    """Wait for the CPUs of all nodes; the GPUs that a trial can have.
+
+    Failed: a GPU was asked for by name and Ray sees none, so that no trial could ever start.
+    """
+    deadline = time.monotonic() + NODES_S
+    while (
+        (there := resources()).get("CPU", 0) < cpus
+        and time.monotonic() < deadline
+        and not study.should_stop()
+    ):
+        time.sleep(0.5)
+    if there.get("CPU", 0) < cpus:
+        say(f"sweep: only {there.get('CPU', 0):g} of {cpus} CPUs came up; going on with them")
+    if study.gpus and there.get("GPU", 0) < study.gpus:
+        if study.needs_gpus:
+            raise Failed(
+                "training.device=cuda, but Ray sees no GPU here; check nvidia-smi, or give training.device=cpu."
+            )
+        say("sweep: Ray sees no GPU here; the trials run on CPUs")
+        return 0.0
+    return study.gpus
+
+
+def _point(proposed: Any, space: Space) -> Params:
+    return {**propose(proposed, space), "number": proposed.number}
+
+
+def _number(proposed: int, known: list[int]) -> int:
+    """A trial's number: its own, if it is replayed (known ones are proposed first), else the next free one."""
+    if proposed < len(known):
+        return known[proposed]
+    return proposed - len(known) + max(known, default=-1) + 1  # a kill may have left gaps
+
+
+def _trainable(point: dict[str, Any], study: Path, trial: TrialFunction, known: list[int]) -> None:
+    """In a Ray worker: report what the folder has recorded, then let the trial go on where it stands."""
+    from ray import tune
+
+    number = _number(point.pop("number"), known)
+    folder = folder_of(study, name_of(number, point))
+    folder.begin(number, point)
+
+    def tell(rung: Rung) -> None:
+        line = rung.line()
+        numbers = {name: math.nan if value is None else value for name, value in line.items()}
+        tune.report({**numbers, "trial": folder.path.name})
+
+    def report(rung: Rung) -> None:
+        folder.add(rung)
+        tell(rung)
+
+    for rung in folder.rungs():
+        tell(rung)
+    state, _ = folder.ending()
+    if state not in OVER:
+        trial(folder, point, report)
+
+
+def _watch(study: Study, wanted: int) -> Any:
+    """Stops Tune when asked to; writes down how trials end (a trial that ASHA stops is not asked) and says so in a line."""
+    from ray import tune
+
+    class Watch(tune.Callback, tune.Stopper):
+        ended = 0
+
+        def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+            return False
+
+        def stop_all(self) -> bool:
+            return study.should_stop()
+
+        def on_trial_result(
+            self,
+            iteration: int,
+            trials: list[Any],
+            trial: Any,
+            result: dict[str, Any],
+            **info: Any,
+        ) -> None:
+            metric = study.goal.metric
+            say(
+                f"sweep: trial {result['trial']} at {result['kimg']:g} kimg: {metric} {result[metric]:.4g}"
+            )
+
+        def on_trial_complete(
+            self, iteration: int, trials: list[Any], trial: Any, **info: Any
+        ) -> None:
+            name = trial.last_result.get("trial")
+            if name is None or study.should_stop():
+                return
+            self.ended += 1
+            folder_of(study.folder, name).close()
+            say(f"sweep: {self.ended} of {wanted} trials ended")
+
+    return Watch()

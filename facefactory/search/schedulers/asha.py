@@ -1,0 +1,25 @@
+"""Asynchronous successive halving: at each rung the best of those seen so far go on (Li et al., MLSys 2020)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from facefactory.search.schedulers import Scheduler
+
+if TYPE_CHECKING:
+    from ray.tune.schedulers import TrialScheduler
+
+
+class Component(Scheduler):
+    """Ray Tune's."""
+
+    def ray(self, rungs: list[float], reduction: int) -> TrialScheduler:
+        """Stops all but 1 of `reduction` at each rung but the last."""
+        from ray.tune.schedulers import AsyncHyperBandScheduler
+
+        return AsyncHyperBandScheduler(
+            "kimg",
+            grace_period=rungs[0],
+            max_t=rungs[-1],
+            reduction_factor=reduction,
+        )

@@ -1,0 +1,67 @@
+"""What is searched, where, and on what."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from facefactory import UserError
+from facefactory.config import key
+from facefactory.results import Goal
+from facefactory.search.space import Space
+from facefactory.trials import Params, Rung, TrialFolder
+
+Report = Callable[[Rung], None]
+TrialFunction = Callable[[TrialFolder, Params, Report], None]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Which architectures are tried, and for how long."""
+
+    space: str = key("dcgan", "search space: a file of jobs/spaces/ or the path of your own")
+    trials: int = key(8, "architectures tried", low=1, resumes=True)
+    parallel: int = key(2, "trials (and finalists) that run at once", low=1, identity=False)
+    sampler: str = key(
+        "tpe", "how points are proposed: a file of search/samplers; grid needs choices only"
+    )
+    early_stopping: bool = key(True, "ASHA stops trials that are behind at a rung")
+    min_kimg: float = key(4.0, "first rung, thousands of images", low=0.001)
+    max_kimg: float = key(12.0, "last rung: the budget of a trial, thousands of images", low=0.001)
+    reduction: int = key(
+        3, "factor between rungs, and share of trials that goes on (1 of so many)", low=2
+    )
+    goal: str | None = key(
+        None, "score by which trials are compared; default: that of evaluation.protocol"
+    )
+    finalists: int = key(2, "best trials that go on to training.total_kimg", low=1, resumes=True)
+
+    def rungs(self) -> list[float]:
+        """Budgets at which trials are scored and compared [kimg]; UserError: the last rung lies before the first."""
+        if self.max_kimg < self.min_kimg:
+            raise UserError(
+                f"sweep.max_kimg={self.max_kimg:g} is below sweep.min_kimg={self.min_kimg:g}; give at least as much."
+            )
+        found = [self.min_kimg]
+        while found[-1] * self.reduction < self.max_kimg * (1 - 1e-9):  # 0.7 * 3 < 2.1 in floats
+            found.append(found[-1] * self.reduction)
+        return sorted({*found, self.max_kimg})
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is searched, where, and on what: `threads` and `gpus` of one trial, `ray` the address of a cluster of its own.
+
+    `needs_gpus`: without a GPU no trial may run.
+    """
+
+    folder: Path
+    space: Space
+    options: Sweep
+    goal: Goal
+    seed: int
+    trial: TrialFunction
+    threads: int
+    gpus: float
+    needs_gpus: bool
+    should_stop: Callable[[], bool]
+    ray: str | None
