@@ -349,7 +349,7 @@ def test_a_place_that_can_hold_nothing_is_said_first(
 
 @pytest.fixture
 def trained(
-    orl: Faces,
+    faces: Faces,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path_factory: pytest.TempPathFactory,
@@ -365,8 +365,9 @@ def trained(
         monkeypatch.chdir(home)
         return own
 
-    shutil.copytree(orl.root.parent, home / "own")
-    own.recipe.write_text(own.recipe.read_text().replace(str(orl.root), str(own.root)))
+    shutil.copytree(faces.root.parent, home / "own")
+    shutil.copyfile(faces.recipe, own.recipe)
+    own.recipe.write_text(own.recipe.read_text().replace(str(faces.root), str(own.root)))
     monkeypatch.chdir(home)
     assert everything(own) == [0, 0, 0, 0], capsys.readouterr().err
     assert stages_run(capsys) == {"pack", "train", "judge", "evaluate", "interpret", "report"}
@@ -444,7 +445,7 @@ def test_a_changed_label_spares_what_depends_on_pixels_only(
 def test_a_changed_image_runs_everything_again(
     trained: Faces, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = trained.root / "s1" / "1.pgm"
+    path = trained.root / "p00" / "0.png"
     Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
     everything(trained)
     assert stages_run(capsys) == {"pack", "train", "judge", "evaluate", "interpret", "report"}
@@ -454,7 +455,7 @@ def test_an_interrupted_training_refuses_changed_images_until_told(
     trained: Faces, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("runs/r/train/DONE.json").unlink()
-    path = trained.root / "s1" / "1.pgm"
+    path = trained.root / "p00" / "0.png"
     Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
     assert run("train_gan", *base(trained)) == 2
     assert "data.changed=accept" in capsys.readouterr().err
