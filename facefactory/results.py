@@ -279,6 +279,9 @@ class Dimension:
     effects: dict[str, Effect]  # by their contrasts' names
     verdict: Verdict
     labels: tuple[str, ...]  # names of the contrasts that it goes with
+    features: float | None = (
+        None  # the same of a network's features, as a share of what two faces differ by
+    )
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,11 @@ def make(folder: Path, side: int, per_shard: int) -> list[Index]:
         splits={"train": Split(SHARDS * per_shard, entries["raw"])},
     )
     jpegs = {"train": Split(SHARDS * per_shard, entries["jpeg"])}
-    encoded = dataclasses.replace(made, storage="encoded", splits=jpegs)
+    encoded = dataclasses.replace(
+        made,
+        storage="encoded",
+        splits=jpegs,
+    )
     return [write(folder / "raw", made), write(folder / "jpeg", encoded)]
 
 

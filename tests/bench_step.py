@@ -183,7 +183,11 @@ def case(
         dtype=torch.uint8,
     )
     augmented = AUGMENT if objective == "adversarial" else []
-    options = Training(batch_size=size, precision=precision, augment=augmented)  # type: ignore[arg-type]
+    options = Training(
+        batch_size=size,
+        precision=precision,
+        augment=augmented,
+    )  # type: ignore[arg-type]
     made = checkpoint.build(spec, facts)
     plain = (bare_gan if objective == "adversarial" else bare_vae)(
         copy.deepcopy(made), images, options

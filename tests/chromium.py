@@ -39,7 +39,11 @@ class Page:
 
         # the page that it opens with
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
+        attached = self.call(
+            "Target.attachToTarget",
+            targetId=target,
+            flatten=True,
+        )
         self._session = attached["sessionId"]
         for domain in ("Page", "Network", "Runtime", "Log"):
             self.call(f"{domain}.enable")
@@ -124,7 +128,11 @@ class Page:
                 type=kind,
                 touchPoints=[{"x": x, "y": y}],
             )
-        self.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+        self.call(
+            "Input.dispatchTouchEvent",
+            type="touchEnd",
+            touchPoints=[],
+        )
 
 
 @contextlib.contextmanager

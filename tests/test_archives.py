@@ -139,7 +139,11 @@ def test_sparse_members_are_read_at_their_right_places(tmp_path: Path, form: lis
     # packed as GNU tar does
     version = [f"--sparse-version={form[1]}"] if form[1:] else []
     command = ["tar", "-S", f"--format={form[0]}", *version, "-cf", "a.tar", *whole]
-    subprocess.run(command, cwd=tmp_path, check=True)
+    subprocess.run(
+        command,
+        cwd=tmp_path,
+        check=True,
+    )
     with tarfile.open(tmp_path / "a.tar") as tar:
         if not any(info.issparse() for info in tar):
             pytest.skip("this file system keeps no holes")

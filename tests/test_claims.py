@@ -42,7 +42,7 @@ def said(
         alone,
         attribute=words.attribute,
     )
-    active = [Activity(1.0, 1.0, 10.0)] * codes.shape[1]
+    active = [Activity(1.0, 1.0, 10.0, None)] * codes.shape[1]
     return claims.claims_of("mu", table, active, words, LEAST), table
 
 
@@ -95,14 +95,22 @@ def test_the_sentence_is_that_of_the_grammar() -> None:
         effect,
         True,
     )
-    repeated = dataclasses.replace(one, seeds=3, runs=3)
+    repeated = dataclasses.replace(
+        one,
+        seeds=3,
+        runs=3,
+    )
     assert repeated.words() == (
         "dim 23 = hair colour (dark → blond), AUROC .91 [.90, .92] given the rest, q = 1e-09, "
         "controls, exclusive, in 3 of 3 seeds"
     )
 
     # of one training, where nothing was walked
-    alone = dataclasses.replace(one, verdict="goes with", exclusive=False)
+    alone = dataclasses.replace(
+        one,
+        verdict="goes with",
+        exclusive=False,
+    )
     assert alone.words().endswith("q = 1e-09, goes with, control not tested")
 
 

@@ -149,7 +149,11 @@ def test_the_decomposition_of_a_normal_is_the_one_in_closed_form() -> None:
 def test_information_tc_and_single_dimensions_sum_to_the_kl_that_was_drawn(sampling: str) -> None:
     mu, _ = mixture(64)
     codes = coded(mu)
-    made = objective("beta_tc", sampling=sampling, memory=32)
+    made = objective(
+        "beta_tc",
+        sampling=sampling,
+        memory=32,
+    )
     _, shown = made.price(codes, codes.kl.sum(1).mean(), batch(rand(64, 1)))
     zero = torch.zeros_like(codes.z)
     drawn = log_normal(codes.z, codes.mu, codes.logvar) - log_normal(codes.z, zero, zero)
@@ -250,7 +254,11 @@ def test_a_critic_that_has_learned_says_the_total_correlation() -> None:
 
 
 def test_shuffled_codes_keep_each_dimension_and_lose_what_they_share() -> None:
-    made = objective("factor", z_dim=2, memory=2000)
+    made = objective(
+        "factor",
+        z_dim=2,
+        memory=2000,
+    )
     first = rand(2000)
     made.memory = remembered(coded(torch.stack([first, first], 1), deviation=1e-6))
     shuffled = made.shuffled(batch(rand(2000, 1)))
@@ -325,7 +333,11 @@ def test_mmd_is_the_closed_form_and_0_on_one_distribution(far: float) -> None:
 
     # what is differentiated pulls as the distance itself does
     codes = Coded(z, torch.zeros_like(z), z)
-    made = objective("info", alpha=1.0, weight=1.0)
+    made = objective(
+        "info",
+        alpha=1.0,
+        weight=1.0,
+    )
     made.memory = remembered(Coded(codes.mu, codes.logvar, shift.detach() + rand(4000, 3, seed=1)))
     price, shown = made.price(codes, torch.zeros(()).double(), batch(rand(4000, 1)))
     assert shown["mmd_squared"].item() == pytest.approx(squared.item())
@@ -342,14 +354,22 @@ def test_mmd_is_the_closed_form_and_0_on_one_distribution(far: float) -> None:
 def test_info_weighs_kl_and_mmd_as_in_its_equation() -> None:
     codes = coded(rand(6, 3))
     kl = codes.kl.sum(1).mean()
-    made = objective("info", alpha=0.25, weight=2.0)
+    made = objective(
+        "info",
+        alpha=0.25,
+        weight=2.0,
+    )
     among, across, _ = kernel_means(codes.z, made.memory.z)
     price, _ = made.price(codes, kl, batch(rand(6, 1)))
     torch.testing.assert_close(price, 0.75 * kl + 1.25 * 2 * (among - across).mean())
 
 
 def test_capacity_pulls_the_code_towards_its_size_from_either_side() -> None:
-    made = objective("capacity", gamma=10.0, nats=2.0)
+    made = objective(
+        "capacity",
+        gamma=10.0,
+        nats=2.0,
+    )
     kl = torch.tensor(5.0).double()
     codes = coded(rand(6, 3))
     assert made.price(codes, kl, batch(rand(6, 1)))[0].item() == pytest.approx(-10 * 3)

@@ -180,7 +180,11 @@ def toy(index: Index, folder: Path, toys: dict[str, Path], kind: str, **more: An
         **own,
         **more,
     )
-    return test_training.replace(task, model=model, objective=objective)
+    return test_training.replace(
+        task,
+        model=model,
+        objective=objective,
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -447,7 +451,11 @@ def test_something_is_due_when_its_images_and_its_seconds_are_over(
 ) -> None:
     now = 0.0
     monkeypatch.setattr("facefactory.training.trainer.time.monotonic", lambda: now)
-    cadence = Cadence(every_kimg=0.1, least_s=10, clock=0)
+    cadence = Cadence(
+        every_kimg=0.1,
+        least_s=10,
+        clock=0,
+    )
     assert not cadence.due(150)  # too early by the watch
     now = 11.0
     assert cadence.due(150)

@@ -166,7 +166,11 @@ def test_perceptual_looks_with_the_network_that_scores_do_up_to_the_layer_that_i
 def test_perceptual_sees_gray_as_three_equal_colours_and_refuses_other_channels() -> None:
     gray = distance("perceptual", Facts(32, 32, 1))
     images = smooth(2, channels=1)
-    others = smooth(2, channels=1, seed=1)
+    others = smooth(
+        2,
+        channels=1,
+        seed=1,
+    )
     found = gray(images, others)
     shape = (-1, 3, -1, -1)
     colours = distance("perceptual")

@@ -213,7 +213,11 @@ def test_the_first_rank_leaves_a_heartbeat(task: Task) -> None:
     task.run("", rank=1)
     assert not list((task.folder.path / "private" / "jobs").glob("*.alive"))
     task.run("")
-    task.run("", ARRAY_JOB_ID="80", ARRAY_TASK_ID="3")
+    task.run(
+        "",
+        ARRAY_JOB_ID="80",
+        ARRAY_TASK_ID="3",
+    )
     beats = {path.name for path in (task.folder.path / "private" / "jobs").glob("*.alive")}
     assert beats == {"77.alive", "80_3.alive"}  # as status looks for them
 

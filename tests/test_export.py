@@ -50,7 +50,11 @@ def test_the_files_draw_what_the_run_draws_and_come_back(
     # the loader knows nothing of this project
     alone = [sys.executable, "-P", "-W", "ignore", str(folder / "draw.py"), "2"]
     assert "facefactory" not in (folder / "draw.py").read_text()
-    subprocess.run(alone, check=True, cwd=tmp_path)
+    subprocess.run(
+        alone,
+        check=True,
+        cwd=tmp_path,
+    )
     drawn = torch.randn(
         2,
         own.z_dim,

@@ -79,7 +79,11 @@ def test_gray_and_colour_answer_alike_to_gray_pictures(old: int, new: int) -> No
 
 
 def test_another_size_keeps_the_layers_by_the_image() -> None:
-    larger = dataclasses.replace(GRAY, height=32, width=32)
+    larger = dataclasses.replace(
+        GRAY,
+        height=32,
+        width=32,
+    )
     before, made, fitted = begun(
         DCGAN,
         GRAY,

@@ -14,11 +14,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from facefactory import UserError, rundir, stages
-from facefactory.data.sets import loader
+from facefactory.data.sets import loader, pixels
 from facefactory.data.sets.index import Index
 from facefactory.data.sets.loader import Shards
 from facefactory.facts import Label
-from facefactory.interpret import Context, Interpret, Unsuited, claims, effects
+from facefactory.interpret import Context, Interpret, Space, Unsuited, claims, effects
 from facefactory.interpret.effects import Table
 from facefactory.interpret.spaces import mu
 from facefactory.interpret.witnesses import Witnesses
@@ -273,6 +273,32 @@ def test_codes_without_a_kl_are_inactive_where_they_draw_nothing(
         inactive=False,
     )
     assert found["listed"] == [0]
+
+
+def test_what_a_dimension_moves_is_told_in_pixels_and_in_features(index: Index) -> None:
+    """Features that are the mean brightness: of two faces they differ by as much as their codes do."""
+    codes = np.random.default_rng(0).normal(size=(400, 2))
+
+    def draw(z: Tensor) -> Tensor:
+        return (z[:, :1, None, None] / 8).repeat(1, 1, 16, 16)
+
+    space = Space(
+        codes=codes,
+        labels={},
+        groups=np.arange(400),
+        scale=np.ones(2),
+        start=torch.zeros(2),
+        activity=None,
+        method="",
+        faces=lambda rows: pixels.to_uint8(draw(torch.from_numpy(codes[rows]))),
+        decode=draw,
+    )
+    bright, silent = claims.activities(space, lambda images: images.numpy().mean((1, 2)) / 255)
+    assert bright.levels == pytest.approx(127.5 / 8)
+    seen = codes[np.linspace(0, 399, claims.MOVED).astype(int), 0]
+    assert bright.features == pytest.approx(1 / (2**0.5 * seen.std()), rel=0.05)
+    assert silent.levels == silent.features == 0
+    assert claims.activities(space)[0].features is None
 
 
 def test_whole_codes_are_scored_against_the_factors_that_are_asked_for(

@@ -284,7 +284,11 @@ def test_r1_goes_through_the_augmentation() -> None:
 
 def test_the_relativistic_critic_compares_each_real_image_with_one_generated() -> None:
     model = LinearGAN()
-    made = objective("adversarial", critic="relativistic", terms={})
+    made = objective(
+        "adversarial",
+        critic="relativistic",
+        terms={},
+    )
     batch = batch_of(IMAGES)
     c = torch.empty(5, 0)
     real = model.discriminator(IMAGES, c)
@@ -361,7 +365,11 @@ def test_slopes_of_a_linear_discriminator_are_the_norm_of_its_weight(
     model = LinearGAN()
     options = {"slope": wanted} if name == "dragan" else {}
     spec = {name: {"weight": 3.0, "interval": 4, **options}}
-    made = objective("adversarial", critic="wasserstein", terms=spec)
+    made = objective(
+        "adversarial",
+        critic="wasserstein",
+        terms=spec,
+    )
     batch = dataclasses.replace(batch_of(IMAGES, iteration=4), draws=draws_of(5))
     plain, _ = made.loss("discriminator", model, dataclasses.replace(batch, iteration=5))
     loss, shown = made.loss("discriminator", model, batch)

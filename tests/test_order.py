@@ -28,7 +28,11 @@ def test_an_epoch_shows_every_image_exactly_once(count: int) -> None:
 
 
 def test_a_virtual_epoch_gives_every_image_of_a_stratum_its_quota_rounded_up_or_down() -> None:
-    order = Order(30, seed=5, strata=STRATA)
+    order = Order(
+        30,
+        seed=5,
+        strata=STRATA,
+    )
     for epoch in range(20):
         counts = np.bincount(order.ids(30 * epoch, 30 * epoch + 30), minlength=30)
         for members in STRATA:
@@ -48,7 +52,11 @@ def test_slots_that_do_not_divide_go_to_the_first_strata() -> None:
 
 
 def test_which_members_get_the_odd_slots_changes_with_the_epoch() -> None:
-    order = Order(30, seed=5, strata=STRATA)
+    order = Order(
+        30,
+        seed=5,
+        strata=STRATA,
+    )
     epochs = np.array(
         [np.bincount(order.ids(30 * e, 30 * e + 30), minlength=30) for e in range(200)]
     )

@@ -139,7 +139,11 @@ def test_unlike_protocols_name_the_fields_that_differ() -> None:
         *("inception", "6726825d", "bilinear", "uint8", "abc", "train", "square"),
         *(320, 1000, 0, "5", 1.0),
     )
-    other = dataclasses.replace(base, resize="bicubic", fakes=50_000)
+    other = dataclasses.replace(
+        base,
+        resize="bicubic",
+        fakes=50_000,
+    )
     assert base.differs(other) == {"resize": ("bilinear", "bicubic"), "fakes": (1000, 50_000)}
     assert base.id() != other.id()
 

@@ -461,7 +461,12 @@ def test_results_that_a_stage_did_not_finish_with_are_left_out(
 def test_a_line_of_the_ledger_that_nobody_writes_is_left_out_and_told(
     done: RunDir, change: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    done.record("train", "submitted", job="7", elements=2)
+    done.record(
+        "train",
+        "submitted",
+        job="7",
+        elements=2,
+    )
     (whole,) = rundir.read_ledger(done.path)
     rundir.append_json(done.path / "jobs.jsonl", {**whole, **change})
     rundir.append_json(done.path / "jobs.jsonl", {**whole, "foreign": [1]})

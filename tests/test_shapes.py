@@ -152,7 +152,11 @@ def test_what_is_stretched_is_told(faces: Faces, tmp_path: Path) -> None:
 
 def test_drawn_faces_keep_their_shape() -> None:
     """A face 32 wide in an image 48 high is the middle of one that is 48 wide."""
-    options = Pack(recipe="drawn", resolution="48x32", limit=1)
+    options = Pack(
+        recipe="drawn",
+        resolution="48x32",
+        limit=1,
+    )
     plan = recipes.plan(options)
     source = registry.module("data.sources", "drawn")
     square = source.load(0, 48, plan.recipe)

@@ -1102,7 +1102,11 @@ def test_labels_from_file_names_are_numbers_and_names_that_do_not_fit_are_told(
 
 
 def wds(folder: Path) -> str:
-    return own(folder, source="webdataset", drop=[])
+    return own(
+        folder,
+        source="webdataset",
+        drop=[],
+    )
 
 
 def test_shards_of_webdatasets_own_writer_are_read(tmp_path: Path) -> None:

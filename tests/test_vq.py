@@ -51,7 +51,11 @@ def counted(made: Any, vectors: Tensor, words: Tensor, turns: int = 1) -> None:
 
 def test_words_move_to_the_mean_of_the_codes_that_take_them() -> None:
     known = SimpleNamespace(codebook=torch.zeros(2, 3).double())
-    made = objective(known, decay=0.9, revive=0.0)
+    made = objective(
+        known,
+        decay=0.9,
+        revive=0.0,
+    )
     vectors = rand(4, 5, 3)
     words = (torch.arange(20) % 2).view(4, 5)
     counted(made, vectors, words, turns=3)
@@ -69,7 +73,11 @@ def test_words_move_to_the_mean_of_the_codes_that_take_them() -> None:
 
 def test_a_word_that_nobody_uses_becomes_a_code_and_others_stay() -> None:
     known = SimpleNamespace(codebook=rand(4, 3))
-    made = objective(known, decay=0.5, revive=0.1)
+    made = objective(
+        known,
+        decay=0.5,
+        revive=0.1,
+    )
     vectors = rand(6, 5, 3, seed=1)
     words = (torch.arange(30) % 2).view(6, 5)
     counted(made, vectors, words)

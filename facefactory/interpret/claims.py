@@ -6,7 +6,7 @@ thirds of all have a dimension like it with the same name.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ METRICS = "metrics.codes"
 ACTIVE_NATS = 0.05  # a dimension with less KL than this carries nothing
 ACTIVE_LEVELS = 0.05  # and one that moves pixels by less than this, of 255 levels a deviation
 MOVED = 16  # faces whose pixels are moved
+FELT = 4  # of them, whose features are looked at
 MOST_BESIDE = 0.5  # of an effect, that another may have beside one that is exclusive
 TESTED = (
     "Effects: AUROC, of numbers Spearman's correlation; 95 % intervals and p by person (a generated face is one), "
@@ -66,6 +67,9 @@ class Activity:
     kl_nats: float | None  # None: the model has no posterior
     variance: float  # of the codes
     levels: float  # root mean square that pixels move by, a deviation, of 255
+    features: (
+        float | None
+    )  # the same of a network's features, as a share of what two faces differ by
 
     @property
     def inactive(self) -> bool:
@@ -74,10 +78,19 @@ class Activity:
         return silent or self.levels < ACTIVE_LEVELS
 
 
-def activities(space: Space) -> list[Activity]:
-    """Of each dimension; pixels are those of a few faces, half a deviation to either side."""
+def activities(
+    space: Space, look: Callable[[torch.Tensor], Array] | None = None
+) -> list[Activity]:
+    """Of each dimension; pixels are those of a few faces, half a deviation to either side.
+
+    `look`: images [n, H, W, C] uint8 -> features [n, K].
+    """
     rows = np.linspace(0, len(space.codes) - 1, min(MOVED, len(space.codes))).astype(np.int64)
     codes = torch.from_numpy(space.codes[rows]).to(space.start)
+    apart = 0.0
+    if look is not None:
+        seen = look(space.faces(rows))
+        apart = 2 * float(seen.var(0).sum())  # of two faces, squared
     found = []
     with torch.inference_mode():
         for dimension, variance in enumerate(space.codes.var(0).tolist()):
@@ -87,8 +100,12 @@ def activities(space: Space) -> list[Activity]:
                 moved[:, dimension] += side * float(space.scale[dimension])
                 ends.append(space.decode(moved).double())
             levels = 127.5 * float((ends[1] - ends[0]).square().mean().sqrt())
+            felt = None
+            if look is not None and apart:
+                low, high = (look(pixels.to_uint8(end[:FELT]).cpu()) for end in ends)
+                felt = float(np.square(high - low).sum(1).mean() / apart) ** 0.5
             kl = space.activity[dimension] if space.activity else None
-            found.append(Activity(kl, variance, levels))
+            found.append(Activity(kl, variance, levels, felt))
     return found
 
 
@@ -241,6 +258,7 @@ def dimensions(
                 effects=by_name,
                 verdict=one.verdict,
                 labels=tuple(labels),
+                features=activity.features,
             )
         )
     return found
@@ -332,10 +350,11 @@ class Look:
 
         # what is said of each dimension
         sharing = self.context.sharing
-        active = activities(space)
+        asked = self.context.witnesses
+        active = activities(space, asked.features if asked else None)
         claims = claims_of(name, table, active, self.words, options.min_effect)
         claims = stability.agreed(claims, table, self.others)
-        claims = walked(claims, space, self.words, self.context.witnesses, sharing)
+        claims = walked(claims, space, self.words, asked, sharing)
         sharing.leave_the_rest()
         rows = dimensions(table, active, claims, options.min_effect)
         reported = listed(rows, options)

@@ -18,7 +18,7 @@ from markupsafe import Markup
 from facefactory.report import claims, heatmaps, pages, sheets
 from facefactory.report.claims import Latent, Space
 from facefactory.report.sheets import Sprite
-from facefactory.results import Claim, Control, Estimate
+from facefactory.results import Claim, Control, Dimension, Estimate
 from facefactory.rundir import atomic, read_json, write_json
 
 PAGE = "latent.html"
@@ -43,7 +43,7 @@ class Row:
     claim: Claim
     place: int  # in the order of how much they say
     view: int  # of its pictures
-    kl_nats: float | None
+    dimension: Dimension
     strength: float
     labels: list[str]  # that it is found by
 
@@ -102,6 +102,8 @@ def cells(latent: Latent) -> Iterator[dict[str, Any]]:
                 effect = row.effects[contrast.name]
                 given = effect.given
                 claim = said.get(row.dimension)
+
+                # the dimension and the contrast
                 cell = {
                     "space": name,
                     "dimension": row.dimension,
@@ -109,7 +111,12 @@ def cells(latent: Latent) -> Iterator[dict[str, Any]]:
                     "measure": contrast.measure,
                     "prevalence": contrast.prevalence,
                     "faces": contrast.faces,
+                    "kl_nats": row.kl_nats,
+                    "levels": row.levels,
+                    "features": row.features,
                 }
+
+                # what they have with each other
                 cell |= {column: getattr(effect, field) for column, field in COLUMNS.items()}
                 for field in ("value", "low", "high"):
                     cell[f"given_{field}"] = getattr(given, field) if given else None
@@ -188,7 +195,7 @@ def rows_of(latent: Latent, places: dict[tuple[str, int], int]) -> list[Row]:
         view = places[claim.space, claim.dimension]
         known = list(dict.fromkeys(filter(None, labels)))
         strength = claims.strength(claim)
-        rows.append(Row(claim, place, view, dimension.kl_nats, strength, known))
+        rows.append(Row(claim, place, view, dimension, strength, known))
     return rows
 
 

@@ -507,7 +507,11 @@ def main(arguments: list[str]) -> int:
         default=Path("gpu-bench"),
         help="folder of the files",
     )
-    parser.add_argument("--tiny", action="store_true", help="on a CPU, to see that it works")
+    parser.add_argument(
+        "--tiny",
+        action="store_true",
+        help="on a CPU, to see that it works",
+    )
     given = parser.parse_args(arguments)
     reason = lacking()
     if reason and not given.tiny:

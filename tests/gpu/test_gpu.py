@@ -356,7 +356,12 @@ def train_ranks(folder: Path, index: Index, device: str, size: int, rank: int) -
     if here.type == "cuda":
         torch.cuda.set_device(here)
     ranks.set_arithmetic(deterministic=True, tf32=False)
-    dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=size)
+    dist.init_process_group(
+        "gloo",
+        f"file://{folder}/meet",
+        rank=rank,
+        world_size=size,
+    )
     talk, compute = ranks.groups(here)
 
     # one rank alone is DDP's with a group of one, so that a single GPU tries NCCL
