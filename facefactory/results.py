@@ -193,7 +193,7 @@ class Control:
     minimality: float  # largest side effect on another attribute, as a share of the effect on this
     identity: float  # of features at the walk's ends: 1 = as they were, 0 = as another face's
     others: dict[str, Estimate]  # slopes of the judge's answer to the other contrasts
-    reliability: Estimate | None  # AUROC or Spearman of the judge on held-out faces
+    reliability: Estimate | None  # AUROC or Spearman of the judge on people that it never saw
     holds: bool  # whether that is control: monotone, clear of 0, and minimal
     absent: str = ""  # why it is not, or cannot be told
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -319,7 +320,7 @@ def test_witnesses_are_tried_on_faces_that_were_held_out(index: Index) -> None:
         Contrast("Glasses", "", "auroc", 0.4, 60),
         Contrast("Beard", "", "auroc", 0.5, 60),
     ]
-    called = witnesses.called(index, GlassesJudge(index), contrasts, PixelEye())
+    called = witnesses.called(index, GlassesJudge(index), contrasts, PixelEye(), {})
     held_out = [name for name in index.content.splits if name != "train"]
     others = Shards(index, held_out)
     assert called.judge.ask(others.images()).shape == (len(others), 2)
@@ -331,6 +332,46 @@ def test_witnesses_are_tried_on_faces_that_were_held_out(index: Index) -> None:
     assert people < 8
     assert called.judge.trust == [None, None]  # three people tell nothing
     assert not called.trusts(called.judge, 0)
+
+
+def test_where_few_people_are_held_out_folds_of_the_others_tell_what_an_answer_is_worth(
+    index: Index,
+) -> None:
+    contrasts = [
+        Contrast("Glasses", "", "auroc", 0.4, 60),
+        Contrast("Beard", "", "auroc", 0.5, 60),
+    ]
+    facts = {
+        "Glasses": {"scored": True, "auroc": 0.9, "auroc_interval": [0.8, 1.0]},
+        "Beard": {"scored": False, "reason": "too few"},
+        "Person": {"scored": True, "auroc": 0.9, "auroc_interval": [0.8, 1.0]},
+    }
+    folded = witnesses.out_of_fold(facts, index.content.labels)
+    assert folded == {"Glasses": Estimate(0.9, 0.8, 1.0)}
+    called = witnesses.called(index, GlassesJudge(index), contrasts, PixelEye(), folded)
+    assert called.judge.trust == [folded["Glasses"], None]
+    assert called.trusts(called.judge, 0)
+
+    # a linear probe of pixels, fitted without the people that it is tried on; of beards 9 people tell, 5 and 4
+    assert called.network is not None
+    glasses, beard = called.network.trust
+    assert glasses is not None
+    assert glasses.low > 0.7
+    assert beard is None
+
+
+def test_answers_are_not_tried_on_people_whom_they_were_fitted_to() -> None:
+    """Features name the person, and each person's label is a toss: nothing can be told of strangers."""
+    rng = np.random.default_rng(0)
+    people = np.repeat(np.arange(40), 5)
+    seen = np.eye(40)[people]
+    truths = rng.integers(0, 2, 40).astype(float)[people][:, None]
+    sample = SimpleNamespace(people=people, truths=truths)
+    contrasts = [Contrast("A", "", "auroc", 0.5, 200)]
+    (worth,) = witnesses._crossed(seen, sample, contrasts)  # type: ignore[arg-type]
+    assert worth.low < 0.5  # type: ignore[union-attr]
+    own = witnesses.fitted(seen, truths)(seen)[:, 0]
+    assert witnesses.trust(own, truths[:, 0], people, "auroc").low > 0.9  # type: ignore[union-attr]
 
 
 # -- pictures --------------------------------------------------------------------------

@@ -40,7 +40,16 @@ from facefactory.interpret.names import Names
 from facefactory.interpret.sharing import UNSHARED, Pending, Sharing
 from facefactory.interpret.witnesses import Witnesses
 from facefactory.metrics import Array
-from facefactory.results import Claim, Contrast, Control, Dimension, Effect, Sheet, Verdict
+from facefactory.results import (
+    Claim,
+    Contrast,
+    Control,
+    Dimension,
+    Effect,
+    Estimate,
+    Sheet,
+    Verdict,
+)
 
 PACKAGE = "interpret.spaces"
 METRICS = "metrics.codes"
@@ -406,12 +415,13 @@ def interpret(
     folder: Path,
     others: Mapping[str, Any] | None = None,
     network: Extractor | None = None,
+    folded: Mapping[str, Estimate] | None = None,
     sharing: Sharing = UNSHARED,
 ) -> dict[str, Any]:
     """What the dimensions of each latent space go with; pictures of them in `folder`, `traversals.png` of the first space.
 
     `others`: run -> its results.json, of other trainings whose dimensions are looked for. `network`: who is asked beside the judge
-    what walks change; None: nobody.
+    what walks change; None: nobody. `folded`: what the judge is worth where few people are held out, as `witnesses.out_of_fold`.
 
     Raises:
         UserError: the model has no latent space.
@@ -432,7 +442,8 @@ def interpret(
     labels = list(dict.fromkeys(column.contrast.label for column in contrasts))
     asked = None
     if contrasts:
-        asked = witnesses.called(index, judge, [one.contrast for one in contrasts], network)
+        wanted = [column.contrast for column in contrasts]
+        asked = witnesses.called(index, judge, wanted, network, folded or {})
     context = Context(
         index,
         judge,

@@ -1,13 +1,15 @@
 """Who is asked what a face shows: the set's judge, and answers read off the features of another network.
 
-Both answer every contrast, and what an answer is worth is measured on real faces that neither was fitted to. For labels with
+Both answer every contrast, and what an answer is worth is measured on real faces that neither was fitted to: those of held-out people or,
+where they are too few to tell, those that folds of the train split leave out, by person. For labels with
 classes the judge gives the chance of the class, for those with an order the class that it expects. For labels that are numbers, and for all labels where the other network is
 asked, the answer is a linear one of the features ("linear probe": Alain & Bengio 2016): ridge regression on at most 2,000
 faces of the train split, of 0 / 1 or of the number.
 """
 
+import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +23,9 @@ from facefactory.data.sets.index import Index
 from facefactory.data.sets.labels import LEAST_PEOPLE, people
 from facefactory.data.sets.loader import Shards
 from facefactory.evaluation import extractors, features
+from facefactory.evaluation import judge as judging
 from facefactory.evaluation.extractors import Extractor
+from facefactory.facts import Label
 from facefactory.metrics import Array, delong, spearman
 from facefactory.results import Contrast, Estimate
 
@@ -29,6 +33,7 @@ FITTED = 2000  # real faces that linear answers are fitted to
 TRIED = 1000  # held-out ones that answers are tried on
 COMPONENTS = 256  # of the features, that linear answers see
 RIDGES = np.logspace(-3, 4, 15)  # times the number of faces
+FOLDS = 4  # of them, where too few people are held out
 CLEAR = 0.4  # rank correlation (2 AUROC - 1) that a trusted answer has for sure with the truth
 
 
@@ -85,22 +90,50 @@ def network_here(index: Index, device: torch.device) -> Extractor | None:
     return None
 
 
+def out_of_fold(facts: Mapping[str, Any], schema: Mapping[str, Label]) -> dict[str, Estimate]:
+    """AUROC of the judge's likes on people whom they never saw, of labels with two classes; `facts`: the stage judge's, by label."""
+    return {
+        name: Estimate(fact["auroc"], *fact["auroc_interval"])
+        for name, fact in facts.items()
+        if fact["scored"] and len(schema[name].classes) == 2
+    }
+
+
 def called(
-    index: Index, judge: Any, contrasts: list[Contrast], network: Extractor | None
+    index: Index,
+    judge: Any,
+    contrasts: list[Contrast],
+    network: Extractor | None,
+    folded: Mapping[str, Estimate],
 ) -> Witnesses:
-    """The judge, and a network whose features are not the judge's, tried on faces of all splits but train."""
+    """The judge, and a network whose features are not the judge's, tried on faces of all splits but train.
+
+    `folded`: label -> what the judge is worth where held-out people are too few, as `out_of_fold`.
+    """
     held_out = [name for name in index.content.splits if name != "train"]
     fitting = _Sample(Shards(index, "train"), contrasts, FITTED)
     trying = _Sample(Shards(index, held_out), contrasts, TRIED) if held_out else None
 
     own = Judging(index, judge, contrasts, fitting)
-    of_judge = _tried(own, contrasts, trying)
+    alone = [folded.get(one.label) if one.measure == "auroc" else None for one in contrasts]
+    of_judge = _instead(_tried(own, contrasts, trying), alone)
     if network is None:
         return Witnesses(contrasts, of_judge, None, own.features)
+
+    # the network's answers, by all faces and, where that must do, by parts of them
     look = functools.partial(features.sample, network)
-    answers = fitted(look(fitting.images), fitting.truths)
+    seen = look(fitting.images)
+    answers = fitted(seen, fitting.truths)
     of_network = _tried(lambda images: answers(look(images)), contrasts, trying)
+    if None in of_network.trust:
+        of_network = _instead(of_network, _crossed(seen, fitting, contrasts))
     return Witnesses(contrasts, of_judge, of_network, look)
+
+
+def _instead(witness: Witness, others: Sequence[Estimate | None]) -> Witness:
+    """With other estimates of what answers are worth, where there is none."""
+    trust = [own or other for own, other in zip(witness.trust, others, strict=True)]
+    return dataclasses.replace(witness, trust=trust)
 
 
 class Judging:
@@ -165,6 +198,21 @@ class _Sample:
             for contrast in contrasts
         ]
         self.truths = np.stack([np.empty(len(rows)), *columns], 1)[:, 1:]  # [n, K]
+
+
+def _crossed(
+    seen: Array, fitting: _Sample, contrasts: Sequence[Contrast]
+) -> list[Estimate | None]:
+    """What linear answers are worth on faces [N, D] of people whom they were not fitted to."""
+    fold = judging.folds(fitting.people, min(FOLDS, len(np.unique(fitting.people))))
+    answers = np.empty_like(fitting.truths)
+    for number in np.unique(fold):
+        out = fold == number
+        answers[out] = fitted(seen[~out], fitting.truths[~out])(seen[out])
+    return [
+        trust(answers[:, number], fitting.truths[:, number], fitting.people, contrast.measure)
+        for number, contrast in enumerate(contrasts)
+    ]
 
 
 def _tried(
@@ -242,7 +290,12 @@ def fitted(seen: Array, truths: Array) -> Probe:
     middle = seen.mean(0)
     deviation = seen.std(0).clip(1e-6)
     standard = (seen - middle) / deviation
-    powers, vectors = np.linalg.eigh(standard.T @ standard / len(standard))
+    if len(standard) < standard.shape[1]:
+        _, lengths, across = np.linalg.svd(standard, full_matrices=False)
+        powers = np.square(lengths[::-1]) / len(standard)
+        vectors = across[::-1].T
+    else:
+        powers, vectors = np.linalg.eigh(standard.T @ standard / len(standard))
     kept = np.flatnonzero(powers > powers[-1] * 1e-6)[::-1][:COMPONENTS]
     components = standard @ vectors[:, kept]
 

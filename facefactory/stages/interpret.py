@@ -94,6 +94,7 @@ class Component(Stage):
         from facefactory.interpret import claims, witnesses
 
         judge = network_of(run, folder, "judge")
+        facts = rundir.read_results(folder.stage("judge"))
         index = index_of(folder)
         others = {
             str(other.path): rundir.read_results(other.stage(self.name)) for other in _others(run)
@@ -107,6 +108,7 @@ class Component(Stage):
             folder.stage(self.name),
             others,
             witnesses.network_here(index, pixels.like(judge).device),
+            witnesses.out_of_fold(facts["labels"], index.content.labels),
             sharing,
         )
 
