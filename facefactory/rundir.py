@@ -25,7 +25,7 @@ from facefactory import UserError, say
 DAMAGED = "is empty or cut, as a crash or a full disk leaves files"
 # What each line of the ledger has, and what some have
 LEDGER = {"time": int | float, "stage": str, "state": str, "host": str, "job": str}
-MORE_OF_LEDGER = {"withdrawn": list, "instead_of": str, "elements": int}
+MORE_OF_LEDGER = {"withdrawn": list, "instead_of": str, "elements": int, "failure": dict}
 OWNER_TOKEN = "FACEFACTORY_OWNER"  # handed by a launcher to the processes that write in its name
 FULL = (errno.ENOSPC, errno.EDQUOT)  # no room on the disk, or none left for this user
 

@@ -2,13 +2,14 @@
 
 import atexit
 import contextlib
+import dataclasses
 import platform
 import signal
 import time
 from collections.abc import Iterable
 from typing import Any
 
-from facefactory import UserError, rundir, say, surroundings
+from facefactory import UserError, failures, rundir, say, surroundings
 from facefactory.cluster.local import STOPS
 from facefactory.run import Run
 from facefactory.rundir import RunDir
@@ -98,8 +99,10 @@ def execute(run: Run, folder: RunDir, names: Iterable[str]) -> None:
         full = isinstance(error, OSError) and error.errno in rundir.FULL
         with contextlib.suppress(OSError) if full else contextlib.nullcontext():
             state = "interrupted" if isinstance(error, Interrupted) else "failed"
-            why = f"{type(error).__name__}: {error}"
-            folder.record(stage.name, state, error=why, log=surroundings.log())
+            why: dict[str, Any] = {"error": f"{type(error).__name__}: {error}"}
+            if state == "failed":
+                why["failure"] = dataclasses.asdict(failures.of_error(error))
+            folder.record(stage.name, state, **why, log=surroundings.log())
             always = [other for other in stages if other.always and other.name != stage.name]
             if state == "failed":
                 for last in always:

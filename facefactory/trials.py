@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from facefactory import rundir
+from facefactory import failures, rundir
+from facefactory.failures import Failure
 
 Params = dict[str, Any]  # dotted config key -> value
 State = Literal["finished", "stopped", "failed", "interrupted"]
@@ -54,6 +55,7 @@ class Trial:
     state: State = "interrupted"
     rungs: tuple[Rung, ...] = ()
     error: str | None = None
+    failure: Failure | None = None  # why it failed
     distributions: dict[str, str] = field(default_factory=dict)  # parameter -> Optuna's JSON
 
     @classmethod
@@ -61,12 +63,15 @@ class Trial:
         """From an entry of results.json."""
         names = [one.name for one in dataclasses.fields(cls)]
         known = {name: entry[name] for name in names if name in entry}
-        return cls(**known, rungs=tuple(map(Rung.read, entry["scores"])))
+        known["rungs"] = tuple(map(Rung.read, entry["scores"]))
+        known["failure"] = _failure(entry)
+        return cls(**known)
 
     def entry(self) -> dict[str, Any]:
         """As it is written to results.json."""
         values = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
         del values["rungs"]
+        values["failure"] = self.failure and dataclasses.asdict(self.failure)
         return {**values, "scores": [rung.line() for rung in self.rungs]}
 
     def last(self, metric: str) -> tuple[float, float] | None:
@@ -93,6 +98,12 @@ class Finalist:
     state: State
     error: str | None = None
     log_tail: str | None = None
+    failure: Failure | None = None  # why it failed
+
+    @classmethod
+    def read(cls, entry: dict[str, Any]) -> Finalist:
+        """From an entry of results.json."""
+        return cls(**{**entry, "failure": _failure(entry)})
 
 
 @dataclass(frozen=True)
@@ -110,9 +121,11 @@ class TrialFolder:
         """Write down what it scored."""
         rundir.append_json(self.path / "scores.jsonl", rung.line())
 
-    def end(self, state: State, error: str | None = None) -> None:
+    def end(self, state: State, error: str | None = None, failure: Failure | None = None) -> None:
         """Write down how it ended."""
-        why = {} if error is None else {"error": error}
+        why: dict[str, Any] = {} if error is None else {"error": error}
+        if failure is not None:
+            why["failure"] = dataclasses.asdict(failure)
         rundir.write_json(self.path / "state.json", {"state": state, **why})
 
     def take_up(self) -> None:
@@ -133,6 +146,11 @@ class TrialFolder:
             return found["state"], found.get("error")
         return "interrupted", None
 
+    def failure(self) -> Failure | None:
+        """Why it failed; None: it has not."""
+        found = rundir.read_json(self.path / "state.json")
+        return _failure(found) if isinstance(found, dict) else None
+
     def rungs(self) -> tuple[Rung, ...]:
         """What it scored so far; a line that is none is left out, and its rung scored again."""
         return tuple(_readable(rundir.read_jsonl(self.path / "scores.jsonl")))
@@ -143,7 +161,15 @@ class TrialFolder:
         if made is None:
             return None
         state, error = self.ending()
-        return Trial(self.path.name, made["number"], made["params"], state, self.rungs(), error)
+        return Trial(
+            self.path.name,
+            made["number"],
+            made["params"],
+            state,
+            self.rungs(),
+            error,
+            self.failure(),
+        )
 
     def _made(self) -> dict[str, Any] | None:
         made = rundir.read_json(self.path / "trial.json")
@@ -165,6 +191,14 @@ def _readable(lines: list[dict[str, Any]]) -> Iterator[Rung]:
             yield Rung.read(line)
         except (TypeError, ValueError):
             continue
+
+
+def _failure(entry: dict[str, Any]) -> Failure | None:
+    """Why something failed, as its record says; told from its error where that is older."""
+    if entry.get("state") != "failed":
+        return None
+    written = Failure.read(entry.get("failure"))
+    return written or failures.of_words(str(entry.get("error") or ""))
 
 
 def _finite(value: float | None) -> float | None:

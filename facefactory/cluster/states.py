@@ -156,16 +156,21 @@ def is_held(reason: str) -> bool:
 
 def ending(state: str, exit_code: str) -> str:
     """How a job ended, as a phrase; `exit_code` as Slurm writes it, `code:signal`."""
-    code, _, signal = exit_code.partition(":")
-    number = int(code) if code.isdigit() else 0
-    if number == 0 and signal.isdigit() and signal != "0":
-        number = int(signal) if signal in WORDS_OF_SLURM else 128 + int(signal)
-    if number == 9:  # how a task that was killed by the job's memory guard is told
-        number = 137
-
+    number = shell_code(exit_code)
     if state not in STATES:
         general = f"is {state}, of which nothing is known here"
     else:
         general = STATES[state].words
     says_why = state in STATES and state not in ("FAILED", "CANCELLED")
     return general if says_why or number not in CODES else f"{general}: {CODES[number]}"
+
+
+def shell_code(exit_code: str) -> int:
+    """The exit code that a shell would have told; `exit_code` as Slurm writes it, `code:signal`."""
+    code, _, signal = exit_code.partition(":")
+    number = int(code) if code.isdigit() else 0
+    if number == 0 and signal.isdigit() and signal != "0":
+        number = int(signal) if signal in WORDS_OF_SLURM else 128 + int(signal)
+    if number == 9:  # how a task that was killed by the job's memory guard is told
+        number = 137
+    return number

@@ -4,14 +4,16 @@ And where each fact comes from.
 """
 
 import contextlib
+import dataclasses
 import re
 import time
 from pathlib import Path
 from typing import Any
 
-from facefactory import rundir, trials
+from facefactory import failures, rundir, trials
 from facefactory.cluster import asked, job_name, states
 from facefactory.cluster.states import in_words
+from facefactory.failures import Failure
 from facefactory.results import Goal
 from facefactory.rundir import RunDir
 from facefactory.trials import TrialFolder
@@ -457,6 +459,18 @@ def why_over(facts: JobFacts) -> str:
     return states.ending(facts["state"], facts.get("exit_code") or "")
 
 
+def failure_of(facts: JobFacts, left: str | None) -> Failure:
+    """Why a job ended before its time; `left`: the end of its log."""
+    return failures.of_job(
+        facts["state"],
+        states.shell_code(facts.get("exit_code") or ""),
+        facts.get("reason"),
+        facts.get("memory_mb"),
+        megabytes(facts.get("requested") or ""),
+        left,
+    )
+
+
 def progress(folder: RunDir, stage: str, job: str) -> dict[str, Any]:
     """What the run's own files tell: clock, speed, best score, and two ages in seconds.
 
@@ -539,7 +553,9 @@ def record_failures(folder: RunDir) -> None:
         why = f"{row['state']} (exit code {code}) of Slurm job {job}: it {row['why']}"
         if row["state"] == "CANCELLED" and str(row.get("reason")).startswith("Dependency"):
             why = f"Slurm job {job} never ran, because a job before it failed"
-        folder.record(row["stage"], "failed", job=job, error=why, log=str(log(folder, job)))
+        path = log(folder, job)
+        failure = dataclasses.asdict(failure_of(row, rundir.tail(path)))
+        folder.record(row["stage"], "failed", job=job, error=why, log=str(path), failure=failure)
 
 
 def table(found: dict[str, Any]) -> Any:

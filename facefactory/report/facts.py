@@ -85,7 +85,7 @@ def gather(folder: Path, repeat: dict[str, str]) -> dict[str, Any]:
     # the runs that it is about: the finalists of a sweep, else the folder itself
     entries = [{"name": folder.name, "folder": ".", "state": ""}]
     if sweeping:
-        found = [Finalist(**entry) for entry in finalists.get("finalists", [])]
+        found = [Finalist.read(entry) for entry in finalists.get("finalists", [])]
         entries = [dataclasses.asdict(finalist) for finalist in found]
     runs = []
     for entry in entries:

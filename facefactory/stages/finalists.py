@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from facefactory import Failed, UserError, rundir, runner, say, search, surroundings
+from facefactory import Failed, UserError, failures, rundir, runner, say, search, surroundings
 from facefactory.cluster import local
 from facefactory.cluster.launch import Job
+from facefactory.failures import Failure
 from facefactory.run import Run, goal_of, with_params
 from facefactory.rundir import RunDir
 from facefactory.runner import Interrupted, stop
@@ -53,7 +54,7 @@ class Component(Stage):
         found = rundir.read_results(folder.stage(self.name))
         if not found:
             return False
-        finalists = [Finalist(**entry) for entry in found["finalists"]]
+        finalists = [Finalist.read(entry) for entry in found["finalists"]]
         return all(finalist.state == "finished" for finalist in finalists)
 
     def work(self, run: Run, folder: RunDir) -> Outputs:
@@ -164,4 +165,5 @@ def _failed(finalist: Finalist, path: Path) -> Finalist:
     last = ([line for line in lines if line["state"] == "failed"] or [{}])[-1]
     tail = rundir.tail(Path(last.get("log") or path / "log.txt"))
     error = last.get("error") or (tail or "it left no word and no log").splitlines()[-1]
-    return dataclasses.replace(finalist, state="failed", error=error, log_tail=tail)
+    why = Failure.read(last.get("failure")) or failures.of_words(tail or error)
+    return dataclasses.replace(finalist, state="failed", error=error, log_tail=tail, failure=why)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from facefactory import Failed, UserError, rundir, runner, say, search, surroundings
+from facefactory import Failed, UserError, failures, rundir, runner, say, search, surroundings
 from facefactory.cluster.launch import Job
 from facefactory.cluster.local import INTERRUPTED
 from facefactory.evaluation import subjects
@@ -185,5 +185,5 @@ def _trial(parent: str, own: TrialFolder, params: dict[str, Any], report: search
     except rundir.OwnerLost:
         raise  # a newer copy trains it: its state is not ours to write
     except Exception as error:
-        own.end("failed", f"{type(error).__name__}: {error}")
+        own.end("failed", f"{type(error).__name__}: {error}", failures.of_error(error))
         raise
