@@ -160,8 +160,8 @@ def test_side_effects_on_other_labels_are_no_control() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"trust": [sure(0.6), sure(), sure()]}, "cannot tell it on held-out faces"),
-        ({"trust": [None, sure(), sure()]}, "cannot tell it on held-out faces"),
+        ({"trust": [sure(0.6), sure(), sure()]}, "cannot tell it on people whom it never saw"),
+        ({"trust": [None, sure(), sure()]}, "cannot tell it on people whom it never saw"),
         (
             {"ask": lambda images: np.abs(ask(images) - 0.5)},
             "up and down|sees no change",

@@ -523,7 +523,8 @@ def test_a_space_that_a_model_turns_out_not_to_have_is_told_or_refused_if_asked_
 ) -> None:
     found = interpret(BentGAN(), index, tmp_path)
     assert found["space"] == "z"
-    assert found["absent_spaces"].keys() == {"ganspace", "sefa"}
+    assert found["absent_spaces"].keys() == {"boundary", "ganspace", "sefa"}
+    assert "80% of other faces on the right side" in found["absent_spaces"]["boundary"]
     assert "takes the code itself" in found["absent_spaces"]["sefa"]
     with pytest.raises(Unsuited, match="leave it out"):
         interpret(BentGAN(), index, tmp_path, spaces=["z", "sefa"])

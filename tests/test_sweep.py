@@ -455,11 +455,11 @@ def test_trials_that_failed_or_have_no_score_are_not_among_the_best() -> None:
 # -- the spaces and presets of this project --------------------------------------------------------------------------
 
 
+PRESETS = {path.stem: config.read_yaml(path) for path in sorted((JOBS / "presets").glob("*.yaml"))}
+
+
 def presets_of(space: str) -> list[str]:
-    presets = {
-        path.stem: config.read_yaml(path) for path in sorted((JOBS / "presets").glob("*.yaml"))
-    }
-    return [name for name, tree in presets.items() if tree.get("sweep", {}).get("space") == space]
+    return [name for name, tree in PRESETS.items() if tree.get("sweep", {}).get("space") == space]
 
 
 def run_of(preset: str) -> Run:

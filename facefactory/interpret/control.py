@@ -30,7 +30,7 @@ DOSES = np.linspace(-3, 3, 9)  # standard deviations
 FACES = 64  # that walk
 # From one end to the other, in standard deviations of the answers to real faces
 LEAST_CHANGE = 0.5
-CANNOT_TELL = "the judge cannot tell it on held-out faces"
+CANNOT_TELL = "the judge cannot tell it on people whom it never saw"
 MOST_BESIDE = 0.5  # of the change in the contrast, that others may show
 
 

@@ -14,7 +14,7 @@ import torch
 
 from facefactory.data.sets import pixels
 from facefactory.evaluation import features
-from facefactory.interpret import Context, Space
+from facefactory.interpret import Context, Space, Unsuited
 from facefactory.interpret.sharing import Item
 from facefactory.interpret.spaces import _directions
 from facefactory.metrics import Array
@@ -44,17 +44,22 @@ def fits(model: Any) -> bool:
 
 
 def of(model: Any, context: Context) -> Space:
-    """Signed distances to the boundaries, the plainest first, and what is orthogonal to all of them."""
+    """Signed distances to the boundaries, the plainest first, and what is orthogonal to all of them; Unsuited: none is plain."""
     drawing = _directions.drawn(model, context, "boundary", context.options.samples)
     codes = drawing.codes.double().cpu().numpy()
     boundaries = independent(
         [boundary(codes, margin, name) for name, margin in margins(context, drawing).items()]
     )
+    if not boundaries:
+        raise Unsuited(
+            f"interpret.spaces: no class of the judge has a boundary with {PLAIN:.0%} of other faces on the right side, as boundary "
+            "needs; leave it out, e.g. interpret.spaces=[z]."
+        )
     given = "; ".join(
         f"{number} {one.name} ({one.right:.0%} on the right side)"
         for number, one in enumerate(boundaries)
     )
-    method = METHOD.format(given=given or "none is plain")
+    method = METHOD.format(given=given)
     return _directions.along(_directions.base_of(model, context), rows(boundaries, codes), method)
 
 
