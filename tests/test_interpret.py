@@ -411,7 +411,7 @@ def test_a_gan_is_named_by_what_the_judge_sees(
     monkeypatch.setattr(Witnesses, "trusts", lambda *of: True)
     found = interpret(FakeGAN(), index, tmp_path)
     first, *others = found["dimensions"]
-    assert words(first) == "controls Glasses"
+    assert words(first) == "goes with Glasses"  # nobody but the judge is asked
     assert first["effects"]["Glasses"]["value"] > 0.99
     assert [words(row) for row in others] == ["inactive"] * 2  # they draw nothing
     assert all(row["kl_nats"] is None for row in found["dimensions"])

@@ -72,7 +72,8 @@ def refused(*chain: Job, **profile: Any) -> str:
 
 def array(stage: str, elements: int) -> Job:
     """An array of a stage."""
-    return Job(stage, [["x"]] * elements, "cpu", False)
+    key = {"pack": "pack.tasks"}.get(stage, "sweep.finalists")
+    return Job(stage, [["x"]] * elements, "cpu", False, sized_by=key)
 
 
 def test_what_fits_is_not_refused(told: Pretended) -> None:

@@ -70,6 +70,7 @@ class Job:
     share: str | None = None  # jobs of one name that follow each other become one
     opens: str | None = None  # the stage whose folder is made ready before its elements start
     starts_ray: bool = False  # one task, which starts Ray on all nodes and decides for all trials
+    sized_by: str = ""  # the config key that says how many commands there are
 
 
 def parameters(job: Job, profile: Profile, folder: Path, before: list[str]) -> dict[str, Any]:
@@ -190,7 +191,8 @@ def requests(chain: Sequence[Job], profile: Profile, folder: Path) -> list[site.
     for job in chain:
         _, each = profile.nodes(job.processes)
         options = parameters(job, profile, folder, [])
-        asked.append(site.request(job.stage, job.kind, len(job.commands), each, options))
+        count = len(job.commands)
+        asked.append(site.request(job.stage, job.kind, count, each, options, job.sized_by))
     return asked
 
 

@@ -19,13 +19,6 @@ SLICE = re.compile(r"\d+g\.\d+gb")  # of a GPU, as NVIDIA's MIG names them: 1g.1
 # Kind of a job -> key of its time limit
 MINUTES = {"cpu": "cpu_min", "gpu": "gpu_min", "sweep": "sweep_min"}
 
-# Stage -> key of the size of its array
-ARRAYS = {
-    "pack": "pack.tasks",
-    "finalists": "sweep.finalists",
-    "evaluate": "sweep.finalists",
-}
-
 
 @dataclass(frozen=True)
 class Nodes:
@@ -107,6 +100,7 @@ class Request:
     memory_mb: int
     gpus: int
     elements: int
+    sized_by: str = ""  # the key that says how many elements there are
 
 
 @dataclass(frozen=True)
@@ -422,16 +416,16 @@ def too_many(requests: Sequence[Request], profile: Profile, site: Site) -> list[
     at_once = re.search(r"\bmax_array_tasks=(\d+)", site.settings.get("SchedulerParameters", ""))
     if at_once:
         largest = min(largest, float(at_once[1]))
-    arrays = [request for request in requests if request.stage in ARRAYS and request.elements > 1]
+    arrays = [request for request in requests if request.sized_by and request.elements > 1]
     for request in arrays:
         if request.elements > largest:
-            key = ARRAYS[request.stage]
+            key = request.sized_by
             takes = f"this Slurm takes arrays of at most {largest:g} jobs (MaxArraySize)"
             refused.append(f"{key}={request.elements}, but {takes}")
 
     # jobs: all of them, beside those that this person has
     total = sum(request.elements for request in requests)
-    keys = sorted({ARRAYS[request.stage] for request in arrays})
+    keys = sorted({request.sized_by for request in arrays})
     for whose, most, there in _limits_of_jobs(profile, site):
         if total + there <= most:
             continue
@@ -476,7 +470,14 @@ def problems(profile: Profile, requests: Sequence[Request], site: Site) -> list[
     return list(dict.fromkeys(texts))
 
 
-def request(stage: str, kind: str, elements: int, each: int, options: dict[str, Any]) -> Request:
+def request(
+    stage: str,
+    kind: str,
+    elements: int,
+    each: int,
+    options: dict[str, Any],
+    sized_by: str = "",
+) -> Request:
     """What a job of `each` processes on a node asks for, from submitit's parameters of it."""
     further = options["additional_parameters"].items()
     sbatch = {name.replace("_", "-"): value for name, value in further}
@@ -491,4 +492,5 @@ def request(stage: str, kind: str, elements: int, each: int, options: dict[str, 
         memory_mb=int(options["mem"].removesuffix("MB")),
         gpus=options["gpus_per_node"] or 0,
         elements=elements,
+        sized_by=sized_by,
     )

@@ -437,6 +437,8 @@ def is_done(folder: RunDir, stage: str, job: str) -> bool:
     last = {
         "prepare": "judge" if folder.stage("judge").exists() else "pack",
         "evaluate": "finalists",
+        "faces": "interpret",
+        "walks": "interpret",
     }
     place = stage if folder.stage(stage).exists() else last.get(stage, stage)
     submitted_at: float | None = None

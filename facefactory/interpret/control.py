@@ -233,7 +233,7 @@ def _control(cell: Cell, walk: Walk, base: _Base, attributes: Mapping[str, str])
     most = max(beside, key=lambda name: beside[name], default="")
     minimality = beside[most] / change if most and change else 0.0
 
-    told = _Told(cell, slope, embedded, curve, change, most, minimality)
+    told = _Told(cell, slope, embedded, curve, change, bool(beside), most, minimality)
     absent = told.objection(witnesses, number)
     return Control(
         dimension=cell.dimension,
@@ -272,7 +272,8 @@ class _Told(NamedTuple):
     embedded: Estimate | None
     curve: Array
     change: float  # a deviation, in deviations of the answers to real faces
-    most: str  # the contrast with the largest side effect
+    beside: bool  # whether side effects on any other attribute can be told
+    most: str  # the contrast with the largest one
     minimality: float
 
     def objection(self, witnesses: Witnesses, number: int) -> str:
@@ -295,15 +296,19 @@ class _Told(NamedTuple):
             ),
         ]
 
-        # by the other network, where it can tell
-        if self.embedded is not None and network is not None and witnesses.trusts(network, number):
+        # by the other network: a judge that takes hair for glasses is found out by nobody else
+        if self.embedded is None or network is None:
+            checks.append((False, "no other network is here to be asked"))
+        else:
             same = np.sign(self.embedded.value) == np.sign(self.slope.value)
-            checks.append(
-                (_clear(self.embedded) and bool(same), "the other network does not see it")
-            )
+            checks += [
+                (witnesses.trusts(network, number), "the other network cannot tell it"),
+                (_clear(self.embedded) and bool(same), "the other network does not see it"),
+            ]
 
         # by enough, and little else
         checks += [
+            (self.beside, "no other label can be told, and nobody knows what else changes"),
             (
                 bool(self.change * np.ptp(DOSES) >= LEAST_CHANGE),
                 f"answers move by less than {LEAST_CHANGE:g} deviations",

@@ -100,8 +100,16 @@ class Component(Stage):
         score = [["part", home, self.name, number, *stages_of(run)] for number in numbers]
         gather = [["last", home, self.name]]
         return [
-            Job(self.name, train, "gpu", gpus, processes=run.training.ranks, opens=self.name),
-            Job("evaluate", score, "gpu", gpus, after="each"),
+            Job(
+                self.name,
+                train,
+                "gpu",
+                gpus,
+                processes=run.training.ranks,
+                opens=self.name,
+                sized_by="sweep.finalists",
+            ),
+            Job("evaluate", score, "gpu", gpus, after="each", sized_by="sweep.finalists"),
             Job("report", gather, "cpu", gpus=False, after="any", share="last"),
         ]
 

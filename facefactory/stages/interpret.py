@@ -80,8 +80,12 @@ class Component(Stage):
             return [whole]
         home = str(folder.path)
         parts = [["part", home, self.name, f"{one}/{tasks}", *options] for one in range(tasks)]
-        array = Job(self.name, parts, self.kind, on_gpu(run, self.kind))
-        return [array, array, whole]
+        gpus = on_gpu(run, self.kind)
+        arrays = [
+            Job(name, parts, self.kind, gpus, sized_by="interpret.tasks")
+            for name in ("faces", "walks")
+        ]
+        return [*arrays, whole]
 
     def _parts(self, run: Run, folder: RunDir) -> Path:
         """Where what is shared lies, of this config and these inputs."""

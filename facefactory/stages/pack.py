@@ -93,7 +93,7 @@ class Component(Stage):
         parts = [
             ["part", str(folder.path), self.name, f"{number}/{tasks}"] for number in range(tasks)
         ]
-        return [Job(self.name, parts, "cpu", gpus=False), whole]
+        return [Job(self.name, parts, "cpu", gpus=False, sized_by="pack.tasks"), whole]
 
 
 def _planned(run: Run, folder: RunDir) -> tuple["recipes.Plan", Path]:
