@@ -15,7 +15,7 @@ from facefactory.data import Data, Pack
 from facefactory.evaluation import Evaluation, subjects
 from facefactory.interpret import Interpret
 from facefactory.results import Goal
-from facefactory.search.space import Space, check_space
+from facefactory.search.space import Space, check_space, with_families
 from facefactory.search.study import Sweep
 from facefactory.training import Training
 
@@ -313,19 +313,25 @@ def value_at(run: Run, name: str) -> Any:
 
 def _own_multiples(run: Run, name: str, space: Space) -> Space:
     """A space whose multiples of what the run has are choices; UserError: it has no such number."""
-    choices = {}
-    for param, entry in space.items():
-        if not isinstance(entry, dict) or not isinstance(entry.get("times"), list):
-            choices[param] = entry
-            continue
-        own = value_at(run, param)
-        if type(own) not in (int, float):
-            raise UserError(
-                f"space {name}: {param} is {entry!r}, and the run has {own!r} there; give it a number to multiply."
-            )
-        rest = {word: value for word, value in entry.items() if word != "times"}
-        choices[param] = {"choice": [own * factor for factor in entry["times"]], **rest}
-    return choices
+    return {
+        param: [_multiplied(run, name, param, entry) for entry in given]
+        if isinstance(given, list)
+        else _multiplied(run, name, param, given)
+        for param, given in space.items()
+    }
+
+
+def _multiplied(run: Run, name: str, param: str, entry: Any) -> Any:
+    """An entry, a choice if it has multiples."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("times"), list):
+        return entry
+    own = value_at(run, param)
+    if type(own) not in (int, float):
+        raise UserError(
+            f"space {name}: {param} is {entry!r}, and the run has {own!r} there; give it a number to multiply."
+        )
+    rest = {word: value for word, value in entry.items() if word != "times"}
+    return {"choice": [own * factor for factor in entry["times"]], **rest}
 
 
 def space_of(run: Run) -> Space:
@@ -334,7 +340,8 @@ def space_of(run: Run) -> Space:
     path = JOBS / "spaces" / f"{name}.yaml"
     if name.endswith((".yaml", ".yml")):
         path = registry.own_file(name)
-    space = _own_multiples(run, name, config.read_yaml(path))
+    content = with_families(config.read_yaml(path), name)
+    space = _own_multiples(run, name, content)
     check_space(space, name)
     for param in space:
         if not param.startswith(SEARCHED) or param in FIXED:

@@ -19,7 +19,7 @@ from facefactory import UserError, command, config, registry, rundir, search, tr
 from facefactory.facts import Facts
 from facefactory.models.gan.stylegan2 import Component
 from facefactory.results import Goal
-from facefactory.run import Run, resolve, space_of, with_params
+from facefactory.run import Run, resolve, space_of, value_at, with_params
 from facefactory.search.engines.ray import _number
 from facefactory.search.space import Space, check_space, examples, grid, propose
 from facefactory.search.study import Sweep
@@ -482,10 +482,11 @@ def test_every_example_of_a_space_becomes_the_config_of_a_trial(space: str, pres
     for params in examples(space_of(run), 16):
         made = with_params(run, params, total_kimg=run.sweep.max_kimg)
         for dotted, value in params.items():
-            found: Any = made
-            for key in dotted.split("."):
-                found = found[key] if isinstance(found, dict) else getattr(found, key)
-            assert found in (value, {"name": value})
+            found = value_at(made, dotted)
+            if isinstance(found, dict):
+                assert found["name"] == value
+            else:
+                assert found == value
         assert made.training.total_kimg == run.sweep.max_kimg
         assert made.training.batch_size == run.training.batch_size
         assert made.model["name"] == params.get("model.name", run.model["name"])

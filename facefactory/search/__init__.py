@@ -11,7 +11,7 @@ from facefactory import registry, say, trials
 from facefactory.results import Goal
 from facefactory.search.engines import Engine
 from facefactory.search.samplers import Sampler
-from facefactory.search.space import Space, propose
+from facefactory.search.space import Space, distributions
 from facefactory.search.study import Report, Study, Sweep, TrialFunction
 from facefactory.trials import OVER, Params, Trial
 
@@ -53,15 +53,13 @@ def results(study: Path, space: Space) -> list[Trial]:
 
     found = []
     for trial in trials.read(study):
-        drawn = optuna.trial.FixedTrial(trial.params)
         try:
-            propose(drawn, space)
+            kinds = distributions(trial.params, space)
         except ValueError:
             say(f"sweep: trial {trial.name} was not drawn from this space; it counts as missing.")
             continue
         texts = {
-            name: optuna.distributions.distribution_to_json(kind)
-            for name, kind in drawn.distributions.items()
+            name: optuna.distributions.distribution_to_json(kind) for name, kind in kinds.items()
         }
         found.append(dataclasses.replace(trial, distributions=texts))
     return found

@@ -26,11 +26,7 @@ class Component(Stage):
 
     def check(self, run: Run, folder: RunDir, plan: Plan) -> None:
         """It can be loaded, and draws images of the set's size in the range that was said."""
-        if not run.foreign:
-            raise UserError(
-                "foreign is not given; a YAML for config=… needs foreign: {name: torchscript, weights: …}; "
-                "jobs/README.md has one."
-            )
+        _require_foreign(run)
         if plan.faces is not None:
             _drawn(self._built(run, plan.faces.facts), plan.faces.facts)
 
@@ -47,7 +43,8 @@ class Component(Stage):
         return {"checkpoint": digest, "kimg": None, "path": run.foreign["weights"]}, [target]
 
     def product(self, run: Run) -> Any:
-        """Its class."""
+        """Its class; UserError: none is named."""
+        _require_foreign(run)
         return registry.module("foreign", run.foreign["name"]).Component
 
     def made(self, run: Run, folder: RunDir) -> Any:
@@ -56,6 +53,14 @@ class Component(Stage):
 
     def _built(self, run: Run, facts: "Facts") -> Any:
         return registry.build("foreign", run.foreign, facts).eval().requires_grad_(False)
+
+
+def _require_foreign(run: Run) -> None:
+    if not run.foreign:
+        raise UserError(
+            "foreign is not given; a YAML for config=… needs foreign: {name: torchscript, weights: …}; "
+            "jobs/README.md has one."
+        )
 
 
 def _drawn(model: Any, facts: "Facts") -> Any:

@@ -15,7 +15,7 @@ from facefactory import Failed, registry, say, scratch, surroundings
 from facefactory.search.engines import Engine
 from facefactory.search.samplers import Sampler
 from facefactory.search.schedulers import Scheduler
-from facefactory.search.space import Space, propose
+from facefactory.search.space import Space, asked, propose
 from facefactory.search.study import Study, TrialFunction
 from facefactory.trials import OVER, Params, Rung, folder_of, name_of
 
@@ -53,7 +53,8 @@ def _tune(study: Study, planned: list[Params], wanted: int, known: list[int]) ->
     # with a seed of its own for each continuation it does not propose its first points again
     proposer = sampler.optuna(study.seed * 1000 + len(known))
     point = functools.partial(_point, space=study.space)
-    searcher = OptunaSearch(point, **aim, sampler=proposer, points_to_evaluate=planned or None)
+    first = [asked(params, study.space) for params in planned]
+    searcher = OptunaSearch(point, **aim, sampler=proposer, points_to_evaluate=first or None)
 
     # Which trials go on
     name = "asha" if options.early_stopping else "none"
