@@ -177,3 +177,24 @@ def test_a_folder_that_others_can_write_is_refused(place: Place) -> None:
     place.path("open").mkdir(parents=True)
     place.path("open").chmod(0o777)
     assert "chmod -R o-w" in place.train("open", place.profile(), code=2)
+
+
+@pytest.mark.slow
+def test_jobs_that_share_what_dimensions_mean_find_what_one_process_finds(place: Place) -> None:
+    asked = ["interpret.spaces=[z]", "interpret.samples=600", "interpret.min_effect=0.05"]
+    for name in ("alone", "shared"):
+        place.train(name, "cluster=local", ranks=1, kimg=0.5)
+    place.job("interpret", "run=alone", "cluster=local", *asked)
+    cluster = ["cluster=slurm", place.profile(), "wait=true"]
+    told = place.job("interpret", "run=shared", "interpret.tasks=3", *cluster, *asked)
+    assert all(job in told for job in ("faces", "walks", "interpret"))
+    jobs = [line for line in place.records("shared") if "prepare" not in line]
+    names = ["faces"] * 3 + ["interpret"] + ["walks"] * 3
+    assert jobs == [f"ff-shared-{name} COMPLETED" for name in names]
+    alone, shared = (
+        (place.path(name) / "interpret" / "results.json").read_text()
+        for name in ("alone", "shared")
+    )
+    assert shared == alone
+    assert json.loads(alone)["claims"]
+    assert place.status("shared")["walks"]["state"] == "COMPLETED"
