@@ -34,6 +34,11 @@ def slurm_jobs(
         for job in stage.jobs(run, folder, options):
             if jobs and job.share is not None and jobs[-1].share == job.share:
                 job = _together(jobs.pop(), job)
+            # what waits for all others however they end waits with its like
+            for other in [other for other in jobs if other.after == job.after == "any"]:
+                if other.share is not None and other.share == job.share:
+                    jobs.remove(other)
+                    job = _together(other, job)
             if jobs and job.opens is not None:
                 jobs[-1] = _opening(jobs[-1], job.opens)
             jobs.append(job)

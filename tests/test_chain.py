@@ -70,6 +70,20 @@ def test_a_sweep_is_five_jobs() -> None:
     assert all("evaluate" in command for command in scored)
 
 
+def test_repeats_from_fresh_seeds_are_an_array_before_all_is_gathered_at_once() -> None:
+    run = config.load(Run, ["sweep.confirm_seeds=2", "sweep.finalists=3"], [])
+    names = ["pack", "judge", "sweep", "finalists", "confirm", "report"]
+    stages = called_for(run, names)
+    *before, confirm, report = chain.slurm_jobs(run, RunDir(Path("/shared/runs/r")), stages)
+    assert [job.stage for job in before] == ["prepare", "sweep", "finalists", "evaluate"]
+    assert (confirm.stage, confirm.after, len(confirm.commands)) == ("confirm", "any", 6)
+    gathered = ["last", "/shared/runs/r", "finalists", "confirm", "report"]
+    assert (report.after, report.commands) == ("any", [gathered])
+
+    # none are asked for
+    assert [stage.name for stage in called_for(Run(), names)] == SWEEP
+
+
 def test_scoring_and_meaning_are_one_job() -> None:
     assert shapes(
         jobs_of(["evaluate", "interpret"]), lambda job: (job.commands, job.processes)

@@ -101,7 +101,8 @@ ALLOWED = {  # package -> what its files import of ours, beside their own packag
     "surroundings": set(),
     "metrics": set(),
     "failures": set(),
-    "report": {"failures", "results", "rundir", "trials"},
+    "confirmation": {"failures", "results", "trials"},
+    "report": {"confirmation", "failures", "results", "rundir", "trials"},
     "cluster": {
         "config",
         "failures",

@@ -384,10 +384,11 @@ def _rows_of_jobs(
 
     `ledger`: the lines of jobs.jsonl; `jobs`: what `ask` found; `lost`: squeue does not answer.
     """
-    # what the jobs wrote themselves, those of finalists into folders of their own
+    # what the jobs wrote themselves, those of finalists and repeats into folders of their own
     lines = list(ledger)
-    for path in folder.path.glob("finalists/*/jobs.jsonl"):
-        lines += rundir.read_ledger(path.parent)
+    for below in ("finalists", "repeats"):
+        for path in folder.path.glob(f"{below}/*/jobs.jsonl"):
+            lines += rundir.read_ledger(path.parent)
     written = {
         line["job"]: line["state"].upper() for line in lines if line["state"] != "submitted"
     }

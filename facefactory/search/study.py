@@ -34,6 +34,12 @@ class Sweep:
         None, "score by which trials are compared; default: that of evaluation.protocol"
     )
     finalists: int = key(2, "best trials that go on to training.total_kimg", low=1, resumes=True)
+    confirm_seeds: int = key(
+        0,
+        "fresh seeds from which the finalists' configs are trained again to training.total_kimg; 0: none",
+        low=0,
+        resumes=True,
+    )
 
     def rungs(self) -> list[float]:
         """Budgets at which trials are scored and compared [kimg]; UserError: the last rung lies before the first."""

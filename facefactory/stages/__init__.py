@@ -82,6 +82,10 @@ class Stage(Protocol):
     def check(self, run: Run, folder: RunDir, plan: Plan) -> None:
         """Find what cannot work before anything starts, and say what may not be meant: UserError."""
 
+    def wanted(self, run: Run) -> bool:
+        """Whether a run's config asks for it; a command leaves it out where it does not."""
+        return True
+
     def suits(self, run: Run) -> bool:
         """Whether it can do anything with what this run makes."""
         return True
@@ -155,8 +159,8 @@ def of(name: str) -> Stage:
 
 
 def called_for(run: Run, names: Sequence[str]) -> list[Stage]:
-    """The stages of a chain without optional ones that no other of them asks for."""
-    chain = [of(name) for name in names]
+    """The stages of a chain without those that the config does not want, and optional ones that no other asks for."""
+    chain = [stage for stage in map(of, names) if stage.wanted(run)]
     asked = set[str]()
     for stage in chain:
         asked.update(output.partition(".")[0] for output in stage.asks(run))

@@ -2,19 +2,14 @@
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
-from facefactory import Failed, UserError, failures, rundir, runner, say, search, surroundings
-from facefactory.cluster import local
+from facefactory import Failed, rundir, runner, say, surroundings
 from facefactory.cluster.launch import Job
-from facefactory.failures import Failure
-from facefactory.run import Run, goal_of, with_params
+from facefactory.run import Run, with_params
 from facefactory.rundir import RunDir
-from facefactory.runner import Interrupted, stop
 from facefactory.stages import Outputs, Stage, called_for, of, on_gpu, outputs_of
-from facefactory.stages._trials import open_training
-from facefactory.trials import Finalist, Trial, folder_of
+from facefactory.stages._trials import Place, best_trials, failed, open_training, run_here
+from facefactory.trials import Finalist, folder_of
 
 TRAINED = ("pack", "train")  # the stages of a finalist that lead to its networks
 LOOKS = ("evaluate", "interpret")  # those that look at them
@@ -28,15 +23,6 @@ def looks(run: Run) -> list[str]:
 def stages_of(run: Run) -> list[str]:
     """All that a finalist goes through."""
     return [stage.name for stage in called_for(run, ["pack", "judge", "train", *looks(run)])]
-
-
-@dataclass(frozen=True)
-class Place:
-    """A finalist: the trial that it goes on from, its config and its run folder."""
-
-    trial: str
-    run: Run
-    path: Path
 
 
 class Component(Stage):
@@ -60,23 +46,9 @@ class Component(Stage):
     def work(self, run: Run, folder: RunDir) -> Outputs:
         """Train and score them side by side; where jobs of a chain have done so, write down how they ended."""
         if not surroundings.in_chain_job():
-            self._run_here(run, folder)
+            paths = [_open(folder, place).path for place in self.places(run, folder)]
+            run_here(self.name, paths, stages_of(run), run)
         return self._gathered(run, folder)
-
-    def _run_here(self, run: Run, folder: RunDir) -> None:
-        """All of them, as processes of this machine."""
-        runs = [_open(folder, place).path for place in self.places(run, folder)]
-        logs = [path / "log.txt" for path in runs]
-        where = folder.stage(self.name)
-        say(
-            f"finalists: {len(runs)} runs to {run.training.total_kimg:g} kimg; logs: {where}/*/log.txt"
-        )
-        commands = [["facefactory", "stages", str(path), *stages_of(run)] for path in runs]
-        own = [{"FACEFACTORY_LOG": str(log)} for log in logs]
-        codes = local.side_by_side(commands, run.sweep.parallel, logs, own, say)
-        if stop() or local.INTERRUPTED in codes:
-            stop.asked = True
-            raise Interrupted
 
     def part(self, run: Run, folder: RunDir, arguments: Sequence[str]) -> None:
         """`PLACE NAME…`: stages of one finalist."""
@@ -115,19 +87,10 @@ class Component(Stage):
 
     def places(self, run: Run, folder: RunDir) -> list[Place]:
         """The best trials, as runs that go on."""
-        searched = folder.stage("sweep")
-        found = rundir.read_results(searched)
-        if not found:
-            raise UserError(
-                f"{searched / 'results.json'} is missing or damaged; "
-                "give the command of the sweep again: it is written anew."
-            )
-        tried = [Trial.read(entry) for entry in found["trials"]]
-        best = search.best(tried, run.sweep.finalists, goal_of(run))
         home = folder.stage(self.name)
         return [
             Place(trial.name, with_params(run, trial.params), home / f"{number}-{trial.name}")
-            for number, trial in enumerate(best)
+            for number, trial in enumerate(best_trials(run, folder))
         ]
 
     def _gathered(self, run: Run, folder: RunDir) -> Outputs:
@@ -143,7 +106,8 @@ class Component(Stage):
                 done.append(outputs_of(own, *(f"{name}.results" for name in names)))
                 finalists.append(finalist)
             else:
-                finalists.append(_failed(finalist, place.path))
+                how = failed(place.path).fields()
+                finalists.append(dataclasses.replace(finalist, **how))
 
         entries = [dataclasses.asdict(finalist) for finalist in finalists]
         target = folder.stage(self.name) / "results.json"
@@ -165,13 +129,3 @@ def _open(folder: RunDir, place: Place) -> RunDir:
         with rundir.atomic(own / source.name) as temporary:
             temporary.write_bytes(source.read_bytes())
     return made
-
-
-def _failed(finalist: Finalist, path: Path) -> Finalist:
-    """With what its own ledger and log say of its end."""
-    lines = rundir.read_ledger(path)
-    last = ([line for line in lines if line["state"] == "failed"] or [{}])[-1]
-    tail = rundir.tail(Path(last.get("log") or path / "log.txt"))
-    error = last.get("error") or (tail or "it left no word and no log").splitlines()[-1]
-    why = Failure.read(last.get("failure")) or failures.of_words(tail or error)
-    return dataclasses.replace(finalist, state="failed", error=error, log_tail=tail, failure=why)

@@ -46,6 +46,7 @@ class Component(Stage):
         configs = [
             *folder.path.glob("sweep/trials/*/config.yaml"),
             *folder.path.glob("finalists/*/config.yaml"),
+            *folder.path.glob("repeats/*/config.yaml"),
         ]
         below = [path.parent for path in configs]
         repeat = {path.name: repeat_command(path, load_run(path)) for path in below}
