@@ -8,6 +8,6 @@ from facefactory.command import main
 if __name__ == "__main__":
     main(
         "sweep_classifier",
-        stages=("pack", "judge", "sweep", "finalists", "confirm", "report"),
+        stages=("pack", "sweep", "finalists", "confirm", "report"),
         preset="sweep-classifier-orl32",
     )
