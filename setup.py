@@ -13,6 +13,8 @@ setup(
         "facefactory": [
             "py.typed",
             "report/templates/*",
+            "report/sections/*.html",
+            "report/sections/*.js",
             "weights/*.yaml",
             "interpret/names/*.yaml",
         ]

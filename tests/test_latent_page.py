@@ -569,7 +569,7 @@ def test_two_runs_are_compared_attribute_by_attribute(tmp_path: Path) -> None:
     text = page.read_text()
     assert "Claims beside those of there" in text
     assert "<td>apart</td>" in text
-    assert json.loads(data.read_text())["beside"]["pairs"][0]["attribute"] == "hair colour"
+    assert json.loads(data.read_text())["latent_codes"]["pairs"][0]["attribute"] == "hair colour"
     (there / "results.json").unlink()
     pages.write(tmp_path / "here", {}, tmp_path / "there")
     assert "there has no claims about its dimensions" in page.read_text()

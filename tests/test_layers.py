@@ -102,7 +102,7 @@ ALLOWED = {  # package -> what its files import of ours, beside their own packag
     "metrics": set(),
     "failures": set(),
     "confirmation": {"failures", "results", "trials"},
-    "report": {"confirmation", "failures", "results", "rundir", "trials"},
+    "report": {"confirmation", "failures", "registry", "results", "rundir", "trials"},
     "cluster": {
         "config",
         "failures",

@@ -8,13 +8,15 @@ import re
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from PIL import Image
 
-from facefactory.report import pages, plots
-from facefactory.report.facts import condition_verdict, metrics, rounded, tried
+from facefactory.report import pages, plots, studies
+from facefactory.report.facts import metrics, rounded, tried
 from facefactory.report.scores import place
-from facefactory.results import Better, Claim, Contrast, Effect, Protocol, Score
+from facefactory.report.sections.verdict import condition_verdict
+from facefactory.results import Better, Claim, Contrast, Effect, Goal, Protocol, Score
 from facefactory.rundir import write_sealed
 
 EVIL = "<script>alert(1)</script>"
@@ -167,7 +169,9 @@ def put_trial(
         "params": {"training.lr": 1e-4 * (number + 1), "model.width": 16 if number % 2 else 32},
         "distributions": {"training.lr": LR, "model.width": WIDTH},
         "state": state,
-        "scores": [{"kimg": kimg, "kd_lite0": score} for kimg, score in scores],
+        "scores": [
+            {"kimg": kimg, "kd_lite0": score, "seconds": 3 * kimg} for kimg, score in scores
+        ],
         "error": error,
         "seconds": 12.3,
     }
@@ -283,21 +287,18 @@ def written(folder: Path, repeat: dict[str, str] | None = None) -> tuple[str, di
     page, data = pages.write(folder, repeat or {})
     assert (page, data) == (folder / "report.html", folder / "report.json")
     text = page.read_text()
-    own = re.sub(
-        r"<script>/\*\*\n\* plotly\.js v.*?</script>",
-        "",
-        text,
-        flags=re.S,
-    )
-    if 'class="plotly-graph-div"' in text:
-        assert text.count("* plotly.js v") == 1
-        assert len(text) - len(own) > 1_000_000
-    assert "plotly.js v" not in own
+    own = re.sub(r'<!-- plotly.js v.*? id="plotly">.*?</script>', "", text, flags=re.S)
+    if 'class="figure"' in text:
+        assert text.count("plotly.js v") == 1
+        assert 1_000_000 < len(text) - len(own) < 2_500_000
+    assert "could not be written" not in own
     assert not re.search(r"""(src|href)\s*=\s*["']?\s*(https?:)?//""", own)
     assert "url(" not in own
     assert "@import" not in own
     assert EVIL not in own
-    return own, json.loads(data.read_text(), parse_constant=refuse)
+    facts = json.loads(data.read_text(), parse_constant=refuse)
+    jsonschema.validate(facts, pages.schema())
+    return own, facts
 
 
 def test_a_sweep_names_its_winner_and_where_the_score_lies(sweep: Path) -> None:
@@ -384,7 +385,7 @@ def test_failures_are_shown_with_error_and_log(sweep: Path) -> None:
     found = {failure["name"]: failure for failure in data["failures"]}
     assert found.keys() == {"006-ab12cd34", "007-ab12cd34", "2-002-ab12cd34", "judge"}
     assert found["2-002-ab12cd34"]["log_tail"] == "Killed\n"
-    assert "<pre>Killed" in text
+    assert '<pre tabindex="0">Killed' in text
     assert found["judge"]["what"] == "stage failed, finished later"
     assert "node went away" in text
     assert "loss_d not finite &lt;script&gt;" in text
@@ -398,12 +399,13 @@ def test_every_section_of_a_full_sweep_is_drawn(sweep: Path) -> None:
         "scale",
         "training",
         "trials",
-        "parameter-importances",
+        "pareto",
         "parallel-coordinates",
         "slices",
+        "contours-0",
     ):
-        assert f'<div id="{div}" class="plotly-graph-div"' in text
-    assert "Not drawn" not in text
+        assert f'<div id="{div}" class="figure"' in text
+    assert "Not drawn: <" not in text
 
     # scores and their scale
     assert "other photographs of the same people" in text
@@ -413,7 +415,7 @@ def test_every_section_of_a_full_sweep_is_drawn(sweep: Path) -> None:
     assert PROTOCOL.id() in text
 
     # pictures, and those that are missing
-    assert text.count("data:image/png;base64,") == 8 + 2 * 3
+    assert text.count("data:image/png;base64,") == 6 + 2 * 3
     assert "pixelated" in text
     assert "finalists/2-002-ab12cd34/evaluate/samples.png is missing" in text
 
@@ -430,9 +432,20 @@ def test_only_trials_that_finished_at_the_last_rung_are_compared_by_their_parame
     sweep: Path,
 ) -> None:
     results = json.loads((sweep / "sweep/results.json").read_text())
-    found = plots.study(tried(results), "kd_lite0").trials
-    assert [(trial.value, trial.params["model.width"]) for trial in found] == [
-        (0.3 / (n + 1), 16 if n % 2 else 32) for n in range(5)
+    found = studies.study(tried(results), Goal("kd_lite0", "lower")).trials
+    assert [trial.value for trial in found] == [
+        0.3,
+        0.3 / 2,
+        0.3 / 3,
+        0.3 / 4,
+        0.3 / 5,
+    ]
+    assert [trial.params["model.width"] for trial in found] == [
+        32,
+        16,
+        32,
+        16,
+        32,
     ]
 
 
@@ -470,7 +483,7 @@ def test_a_single_generative_run(tmp_path: Path, kind: str) -> None:
     assert rows[0][1] == "goes with Eyeglasses"
     assert "\n0.31 <small>[0.1, 0.5], q 0.01</small>" in text
     assert ("reconstructions.png" in text) == (kind == "vae")
-    assert "finalist" not in text
+    assert "finalist" not in text.partition("</style>")[2]
     assert "judge/results.json is missing" in text
 
 

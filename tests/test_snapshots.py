@@ -28,6 +28,7 @@ from facefactory.data.sets.index import Index
 from facefactory.evaluation import Evaluation
 from facefactory.evaluation.subjects import generator
 from facefactory.report import facts
+from facefactory.report.sections import verdict
 from facefactory.results import Selection
 from facefactory.run import load_run
 from facefactory.stages import _snapshots
@@ -267,7 +268,7 @@ def test_the_best_is_scored_again_told_and_used(
     assert scores[selection.best_kimg] == min(scores.values()) != selection.again
     assert selection.words() in capsys.readouterr().err
     found = facts.gather(run, {})
-    assert any(selection.words() in sentence for sentence in found["verdict"])
+    assert any(selection.words() in sentence for sentence in verdict.verdict(found))
     lines = facts.metrics(run / "train")
     told = {
         line["kimg"]: line["snapshot_kd_lite0"] for line in lines if "snapshot_kd_lite0" in line
@@ -336,10 +337,10 @@ def test_the_report_says_which_one_scores_are_of(snapshot: str) -> None:
         32.0,
     )
     run: dict[str, Any] = {"selection": asdict(chosen), "snapshot": snapshot, "scores": []}
-    assert facts.selection_verdict(run, "") == [chosen.words()]
-    [words] = facts.selection_verdict({**run, "scores": [1]}, " of a")
+    assert verdict.selection_verdict(run, "") == [chosen.words()]
+    [words] = verdict.selection_verdict({**run, "scores": [1]}, " of a")
     assert words.endswith(f"Scores and images of a are of the {snapshot} one.")
-    assert facts.selection_verdict({**run, "selection": None}, "") == []
+    assert verdict.selection_verdict({**run, "selection": None}, "") == []
 
 
 @pytest.mark.parametrize(

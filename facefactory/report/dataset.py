@@ -66,7 +66,7 @@ def write(folder: Path, out: Path) -> list[Path]:
     middles = (ends[1:] + ends[:-1]) / 2
     shorter = "shorter side of the file, pixels (the commonest sizes, at most 100)"
     drawings["sizes"] = drawn("sizes", bars, middles, files, shorter)
-    return pages.put("dataset.html", out, facts, drawings, RARE=RARE, STRONG=STRONG)
+    return pages.put("dataset.html", out, facts, drawings=drawings, RARE=RARE, STRONG=STRONG)
 
 
 def class_rows(labels: dict[str, Any]) -> Rows:

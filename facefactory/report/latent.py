@@ -6,14 +6,12 @@
 
 import csv
 import dataclasses
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 
 from facefactory.report import claims, heatmaps, pages, sheets
 from facefactory.report.claims import Latent, Space
@@ -173,14 +171,8 @@ def page_of(latent: Latent, folder: Path, name: str) -> str:
         measures=MEASURES,
         curve=curve,
         effects_beside=effects_beside,
-        facts=in_script(facts),
+        facts=pages.in_script(facts),
     )
-
-
-def in_script(value: Any) -> Markup:
-    """JSON that cannot end the script that it stands in."""
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
-    return Markup(text.replace("<", "\\u003c"))
 
 
 def rows_of(latent: Latent, places: dict[tuple[str, int], int]) -> list[Row]:

@@ -1,49 +1,119 @@
 """Plotly figures of a report as HTML divs; what cannot be drawn becomes a sentence that says why."""
 
 import html
+import itertools
 import math
 import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pandas
 import plotly.express as px
+import plotly.graph_objects as graph_objects
 from markupsafe import Markup
 
 from facefactory.report.facts import rounded
 from facefactory.report.scores import MARKS
-from facefactory.trials import Trial
+from facefactory.results import Goal
 
-INK = ["#2f5d8a", "#c8702a", "#4a8a57", "#8a4f7d", "#b8a13a", "#5f6b76"]
-SEARCH = {  # name -> Optuna's function
-    "parameter-importances": "plot_param_importances",
-    "parallel-coordinates": "plot_parallel_coordinate",
-    "slices": "plot_slice",
-}
+INK = ["#4a7fb5", "#c8702a", "#4a9a5f", "#a5659a", "#b8a13a", "#7d8a96"]
+CONTOURED = 3  # pairs of parameters
+FEWEST = 4  # trials that a contour is drawn through
+COLD = "#7d8a96"
+MIDDLE = "#4a7fb5"
+WARM = "#d9822b"
+PANEL = 130  # pixels of a panel or of a gap between axes
+ROOM = 340  # pixels of a phone
 
 
-def figures(
-    trials: list[Trial] | None,
-    logged: list[dict[str, Any]],
-    runs: list[dict[str, Any]],
-    metric: str,
-) -> dict[str, Markup]:
-    """The figures of the page by their names.
-
-    `trials`: of a search, if there was one. `logged`: the metric lines of all runs, each with its `run`.
-    """
-    found = {
-        "training": drawn("training", training_curves, logged),
-        "scale": drawn("scale", scale_line, runs, metric),
-    }
-    if trials is not None:
-        found["trials"] = drawn("trials", trial_curves, trials, metric)
-        from optuna import visualization  # only here: most pages have no search
-
-        for name, function in SEARCH.items():
-            plot = getattr(visualization, function)
-            found[name] = drawn(name, plot, study(trials, metric), target_name=metric)
+def searched(study: Any, goal: Goal) -> dict[str, Markup]:
+    """Optuna's figures of a study, by their names."""
+    found = {"parallel-coordinates": parallel("parallel-coordinates", study, goal)}
+    found["slices"] = drawn("slices", slices, study, goal)
+    for number, pair in enumerate(pairs(study)):
+        name = f"contours-{number}"
+        found[name] = drawn(name, contour, study, goal, pair)
     return found
+
+
+def parallel(name: str, study: Any, goal: Goal) -> Markup:
+    """A line a trial through the axes of its parameters, the best ones in the warm colour."""
+    return drawn(name, coordinates, study, goal)
+
+
+def coordinates(study: Any, goal: Goal) -> Any:
+    """A line a trial through the parameters that all of them have; axes can be dragged along, and moved."""
+    values = [trial.value for trial in study.trials]
+    if not values:
+        raise ValueError("no trial has finished at the last rung.")
+    common = set.intersection(*(set(trial.params) for trial in study.trials))
+    dimensions = [{"label": goal.metric, "values": values}]
+    for name in sorted(common):
+        kind = study.trials[0].distributions[name]
+        own = [trial.params[name] for trial in study.trials]
+        dimensions.append({"label": ".".join(name.split(".")[-2:]), **_axis(kind, own)})
+    line = {
+        "color": values,
+        "colorscale": [[0, COLD], [0.6, MIDDLE], [1, WARM]],
+        "reversescale": goal.better == "lower",
+    }
+    trace = graph_objects.Parcoords(dimensions=dimensions, line=line, labelangle=-12)
+    return graph_objects.Figure(trace).update_layout(
+        height=400, margin={"l": 60, "r": 60, "t": 80, "b": 30}
+    )
+
+
+def _axis(kind: Any, values: list[Any]) -> dict[str, Any]:
+    """An axis of parallel coordinates: classes by their places, logarithms with the numbers beside them."""
+    if hasattr(kind, "choices"):
+        there = [choice for choice in kind.choices if choice in values]
+        places = list(range(len(there)))
+        return {
+            "values": [there.index(value) for value in values],
+            "tickvals": places,
+            "ticktext": list(map(str, there)),
+        }
+    if not kind.log:
+        return {"values": values}
+    ticks = np.linspace(math.log10(min(values)), math.log10(max(values)), 5)
+    return {
+        "values": [math.log10(value) for value in values],
+        "tickvals": ticks.tolist(),
+        "ticktext": [rounded(float(10**tick)) for tick in ticks],
+    }
+
+
+def slices(study: Any, goal: Goal) -> Any:
+    """Optuna's slices, all trials in one colour."""
+    from optuna import visualization
+
+    figure = visualization.plot_slice(study, target_name=goal.metric)
+    look = {"color": MIDDLE, "size": 7, "opacity": 0.8, "line": {"width": 0}, "showscale": False}
+    figure.for_each_trace(lambda trace: trace.update(marker=look))
+    return figure
+
+
+def contour(study: Any, goal: Goal, pair: tuple[str, str]) -> Any:
+    """Score over two parameters."""
+    from optuna import visualization
+
+    return visualization.plot_contour(study, list(pair), target_name=goal.metric)
+
+
+def pairs(study: Any) -> list[tuple[str, str]]:
+    """Pairs of the parameters that matter most by PED-ANOVA; none of few trials."""
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+
+    if len(study.trials) < FEWEST:
+        return []
+    try:
+        shares = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
+    except (RuntimeError, ValueError):
+        return []
+    values = {name: {trial.params.get(name) for trial in study.trials} for name in shares}
+    varied = [name for name in shares if len(values[name]) > 1 and None not in values[name]]
+    return list(itertools.combinations(varied[:3], 2))[:CONTOURED]
 
 
 def drawn(name: str, draw: Callable[..., Any], *data: Any, **options: Any) -> Markup:
@@ -56,16 +126,28 @@ def drawn(name: str, draw: Callable[..., Any], *data: Any, **options: Any) -> Ma
                 raise ValueError("there are no values to draw.")
     except Exception as error:  # a plot library raises what it likes on odd data; the page goes on
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        return Markup('<p class="none">Not drawn: {}{}</p>').format(kind, error)
-    figure.update_layout(
-        template="plotly_white", font_size=12, title=None, colorway=INK, width=None
-    )
-    figure.update_layout(margin={"l": 10, "r": 10, "t": 36, "b": 10})
+        return Markup('<p class="none">Not drawn: {}{}</p>').format(kind, str(error)[:300])
+    figure.update_layout(template="none", title=None, colorway=INK, width=None)
+    if not figure.layout.margin.l:
+        figure.update_layout(margin={"l": 10, "r": 10, "t": 36, "b": 10})
     figure.update_xaxes(automargin=True).update_yaxes(automargin=True)
-    config = {"displayModeBar": False, "responsive": True}
-    return Markup(
-        figure.to_html(full_html=False, include_plotlyjs=False, div_id=name, config=config)
+    text = figure.to_json().replace("<", "\\u003c")
+    height = figure.layout.height or 450
+    parts = (
+        '<div class="wide"><div id="{0}" class="figure" data-figure="{0}-figure" '
+        'style="height: {1}px; min-width: {2}px"></div></div>'
+        '<script type="application/json" id="{0}-figure">{3}</script>'
     )
+    return Markup(parts).format(name, height, narrowest(figure), Markup(text))
+
+
+def narrowest(figure: Any) -> int:
+    """How wide it must be to be read; narrower windows scroll [pixels]."""
+    if figure.data[0].type == "parcoords":
+        return PANEL * (len(figure.data[0].dimensions) - 1)
+    axes = {trace.xaxis or "x" for trace in figure.data if hasattr(trace, "xaxis")}
+    shared = figure.layout.grid.columns or len(axes)
+    return min(PANEL * 12, max(ROOM, PANEL * shared if len(axes) > 2 else 0))
 
 
 def scale_line(runs: list[dict[str, Any]], metric: str) -> Any:
@@ -100,40 +182,16 @@ def scale_line(runs: list[dict[str, Any]], metric: str) -> Any:
             rows
         ):  # in turns near and far, so that neighbours do not overlap
             far = 30 + 40 * (number % 2)
-            look = {
-                "arrowcolor": color,
-                "arrowwidth": 1,
-                "arrowhead": 0,
-                "font": {"color": color, "size": 11},
-            }
+            look: dict[str, Any] = {"arrowwidth": 1, "arrowhead": 0, "font": {"size": 11}}
+            if side > 0:
+                look |= {"arrowcolor": color, "font": {"color": color, "size": 11}}
             figure.add_annotation(x=x, y=0, ax=0, ay=-side * far, text=words, **look)
-    figure.add_hline(y=0, line_color="#dde3e8", layer="below")
+    figure.add_hline(y=0, line_color="#9aa5af", layer="below")
     figure.update_layout(showlegend=False)
     figure.update_yaxes(visible=False, range=[-1, 1])
     return figure.update_xaxes(
         visible=False, range=[-0.3, max(x for x, _, _ in points + models) + 0.3]
     )
-
-
-def trial_curves(trials: list[Trial], metric: str) -> Any:
-    """Score of every trial at every rung."""
-    rows = [
-        (rung.kimg, rung.scores.get(metric), trial.name, trial.state)
-        for trial in trials
-        for rung in trial.rungs
-    ]
-    frame = pandas.DataFrame(rows, columns=["kimg", metric, "trial", "state"]).dropna()
-    if frame.empty:
-        raise ValueError("no trial has a score.")
-    positive = bool((frame[metric] > 0).all())
-    style = {
-        "color": "state",
-        "color_discrete_sequence": INK,
-        "line_group": "trial",
-        "hover_name": "trial",
-        "markers": True,
-    }
-    return px.line(frame, x="kimg", y=metric, log_y=positive, height=360, **style)
 
 
 def training_curves(logged: list[dict[str, Any]]) -> Any:
@@ -167,30 +225,3 @@ def training_curves(logged: list[dict[str, Any]]) -> Any:
         matches=None, showticklabels=True, title=None
     )
     return figure.update_layout(legend={"orientation": "h", "y": -0.2 / rows, "title": None})
-
-
-def study(trials: list[Trial], metric: str) -> Any:
-    """An Optuna study of the trials that finished at the highest rung, with their scores there: unlike rungs are not compared."""
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    finished = []
-    for trial in trials:
-        last = trial.last(metric)
-        if last is not None and trial.state == "finished":
-            finished.append((*last, trial))
-    highest = max((kimg for kimg, _, _ in finished), default=math.inf)
-
-    rebuilt = optuna.create_study(study_name="sweep")
-    for kimg, score, trial in finished:
-        if kimg < highest:
-            continue
-        kinds = {
-            name: optuna.distributions.json_to_distribution(text)
-            for name, text in trial.distributions.items()
-        }
-        params = {name: trial.params[name] for name in kinds}
-        rebuilt.add_trial(
-            optuna.trial.create_trial(value=score, params=params, distributions=kinds)
-        )
-    return rebuilt

@@ -196,8 +196,10 @@
 
   // -- heat maps ---------------------------------------------------------------------------------
 
-  const INK = "#22303c";
-  const [ABOVE, BELOW] = ["47, 93, 138", "178, 58, 58"];
+  const dark = matchMedia("(prefers-color-scheme: dark)").matches;
+  const INK = dark ? "#dbe3ea" : "#22303c";
+  const NOTHING = dark ? "#2b343d" : "#eceff2";
+  const [ABOVE, BELOW] = dark ? ["110, 165, 220", "226, 110, 100"] : ["47, 93, 138", "178, 58, 58"];
 
   function heatmap(holder, map) {
     const canvas = holder.querySelector("canvas");
@@ -238,7 +240,7 @@
     });
     map.values.forEach((values, row) => values.forEach((value, column) => {
       const color = value < 0 ? BELOW : ABOVE;
-      pen.fillStyle = value === null ? "#eceff2" : `rgba(${color}, ${Math.abs(value)})`;
+      pen.fillStyle = value === null ? NOTHING : `rgba(${color}, ${Math.abs(value)})`;
       pen.fillRect(left + column * cell.width, top + row * cell.height, cell.width - 1, cell.height - 1);
     }));
 
