@@ -25,6 +25,14 @@ Kind = Literal[
     "killed",
     "unknown",
 ]
+# What `sweep.retry` names, and the classes that it means
+RETRIES: dict[str, tuple[Kind, ...]] = {
+    "failed": get_args(Kind),
+    "oom": ("host memory", "gpu memory"),
+    "timeout": ("timeout",),
+}
+# Not of what was tried: the same command takes it up again
+PASSING: tuple[Kind, ...] = ("disk", "preempted", "node", "cancelled", "killed")
 SHOWN = 300  # characters of the evidence
 NEARLY = 0.9  # share of the memory that was asked for, from which a kill is the memory's
 

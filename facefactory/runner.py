@@ -132,7 +132,7 @@ def begin(run: Run, folder: RunDir, stage: Stage) -> dict[str, Any]:
     # a stage that resumes may go on with other inputs, if that is accepted
     identity: Any = stage.config(run, resumes=False)
     if not stage.resumes:
-        identity = [identity, inputs]
+        identity = [identity, stage.basis(run, folder)]
     folder.begin(stage.name, rundir.digest(identity))
     return inputs
 

@@ -18,7 +18,13 @@ from facefactory.failures import Failure
 
 Params = dict[str, Any]  # dotted config key -> value
 State = Literal["finished", "stopped", "failed", "interrupted"]
-OVER: tuple[State, ...] = ("finished", "stopped")  # the same command does not take these up again
+OVER: tuple[State, ...] = (
+    "finished",
+    "stopped",
+    "failed",
+)  # trials that do not go on by themselves
+MOST_RETRIES = 3  # of a trial that failed
+MOST_LOSSES = 3  # of its process, in a row, with nothing scored or saved in between
 
 
 @dataclass(frozen=True)
@@ -107,6 +113,28 @@ class Finalist:
 
 
 @dataclass(frozen=True)
+class Raised:
+    """What a trial is given beyond what all have, because it failed without."""
+
+    retries: int = 0
+    accumulate: int = 1  # times the parts that a batch is cut into
+    memory: int = 1  # times the memory of its job, where it has a job of its own
+    minutes: int = 1  # times the time limit of that
+
+    def after(self, failure: Failure) -> Raised:
+        """Twice of what it lacked: fewer images at once for want of memory, and a larger job."""
+        more = dataclasses.replace(self, retries=self.retries + 1)
+        match failure.kind:
+            case "gpu memory":
+                return dataclasses.replace(more, accumulate=2 * self.accumulate)
+            case "host memory" | "killed":
+                return dataclasses.replace(more, memory=2 * self.memory)
+            case "timeout":
+                return dataclasses.replace(more, minutes=2 * self.minutes)
+        return more
+
+
+@dataclass(frozen=True)
 class TrialFolder:
     """What a trial keeps of itself, so that a killed search goes on where it stood."""
 
@@ -131,6 +159,36 @@ class TrialFolder:
     def take_up(self) -> None:
         """It has not ended any more."""
         (self.path / "state.json").unlink(missing_ok=True)
+
+    def raised(self) -> Raised:
+        """What it is given beyond what all have."""
+        found = rundir.read_json(self.path / "raised.json")
+        names = [one.name for one in dataclasses.fields(Raised)]
+        fits = isinstance(found, dict) and found.keys() == set(names)
+        if not fits or not all(isinstance(found[name], int) for name in names):
+            return Raised()
+        return Raised(**found)
+
+    def retry(self, failure: Failure) -> None:
+        """Try it again, with twice of what it lacked."""
+        raised = self.raised().after(failure)
+        rundir.write_json(self.path / "raised.json", dataclasses.asdict(raised))
+        self.take_up()
+
+    def lost(self) -> None:
+        """Its process ended without a word, and the search goes on: the third time in a row it has failed."""
+        saved = sorted(path.name for path in self.path.glob("train/checkpoints/*.pt"))
+        stands = [len(self.rungs()), saved[-1:]]
+        path = self.path / "losses.json"
+        losses = 1
+        match rundir.read_json(path):
+            case {"stands": before, "losses": int(count)} if before == stands:
+                losses = count + 1
+        rundir.write_json(path, {"stands": stands, "losses": losses})
+        if losses >= MOST_LOSSES:
+            path.unlink()
+            why = f"its process was lost {losses} times in a row, with nothing saved in between"
+            self.end("failed", why, failures.made("killed", why))
 
     def close(self) -> None:
         """Write down how it ended where it did not itself: it was stopped at a rung, unless that was the last."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from facefactory import UserError
 from facefactory.config import key
@@ -18,13 +19,17 @@ TrialFunction = Callable[[TrialFolder, Params, Report], None]
 class Sweep:
     """Which architectures are tried, and for how long."""
 
-    space: str = key("dcgan", "search space: a file of jobs/spaces/ or the path of your own")
+    space: str = key(
+        "dcgan", "search space: a file of jobs/spaces/ or the path of your own", resumes=True
+    )
     trials: int = key(8, "architectures tried", low=1, resumes=True)
     parallel: int = key(2, "trials (and finalists) that run at once", low=1, identity=False)
     sampler: str = key(
-        "tpe", "how points are proposed: a file of search/samplers; grid needs choices only"
+        "tpe",
+        "how points are proposed: a file of search/samplers; grid needs choices only",
+        resumes=True,
     )
-    early_stopping: bool = key(True, "ASHA stops trials that are behind at a rung")
+    early_stopping: bool = key(True, "ASHA stops trials that are behind at a rung", resumes=True)
     min_kimg: float = key(4.0, "first rung, thousands of images", low=0.001)
     max_kimg: float = key(12.0, "last rung: the budget of a trial, thousands of images", low=0.001)
     reduction: int = key(
@@ -34,6 +39,11 @@ class Sweep:
         None, "score by which trials are compared; default: that of evaluation.protocol"
     )
     finalists: int = key(2, "best trials that go on to training.total_kimg", low=1, resumes=True)
+    retry: Literal["failed", "oom", "timeout"] | None = key(
+        None,
+        "failed trials that are tried again, three times at most: all, or those of a class, with more memory or time",
+        identity=False,
+    )
     confirm_seeds: int = key(
         0,
         "fresh seeds from which the finalists' configs are trained again to training.total_kimg; 0: none",

@@ -98,6 +98,10 @@ class Stage(Protocol):
         """Digests of what it reads; UserError: a stage before it is not finished."""
         return outputs_of(folder, *self.asks(run))
 
+    def basis(self, run: Run, folder: RunDir) -> dict[str, Any]:
+        """Of its inputs those without which nothing that it left is of use; the others may change while it is interrupted."""
+        return self.inputs(run, folder)
+
     def intact(self, run: Run, folder: RunDir) -> bool:
         """Whether nothing of it is to be done again, though it finished with this config and these inputs."""
         return True

@@ -7,7 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from facefactory import Failed, UserError, failures, rundir, runner, say, search, surroundings
+from facefactory import (
+    Failed,
+    UserError,
+    failures,
+    rundir,
+    runner,
+    say,
+    search,
+    surroundings,
+    trials,
+)
 from facefactory.cluster.launch import Job
 from facefactory.cluster.local import INTERRUPTED
 from facefactory.evaluation import subjects
@@ -29,9 +39,10 @@ from facefactory.stages._scores import context_of, judge_needed
 from facefactory.stages._sets import index_of, require_different, require_splits
 from facefactory.stages._snapshots import require_snapshots
 from facefactory.stages._trials import open_training
-from facefactory.trials import Rung, TrialFolder
+from facefactory.trials import MOST_RETRIES, Rung, Trial, TrialFolder, folder_of
 
 RESUMES = "each trial goes on from its last checkpoint"
+LATER = ("sweep.finalists", "sweep.confirm_seeds")  # keys of stages that come after
 LIVES = (
     3  # a sweep whose Ray is lost so often in a row, with nothing trained in between, has failed
 )
@@ -42,6 +53,21 @@ class Component(Stage):
 
     sections = ("sweep.", "evaluation.", *TRAINS)
     needs = ("pack.images",)
+
+    def config(self, run: Run, *, resumes: bool = True) -> dict[str, Any]:
+        """Without the keys of the stages after it."""
+        found = super().config(run, resumes=resumes)
+        return {name: value for name, value in found.items() if name not in LATER}
+
+    def basis(self, run: Run, folder: RunDir) -> dict[str, Any]:
+        """A space may change: trials that were drawn from it as it is now stay."""
+        inputs = self.inputs(run, folder)
+        return {name: value for name, value in inputs.items() if name != "space"}
+
+    def intact(self, run: Run, folder: RunDir) -> bool:
+        """No trial that failed is to be tried again."""
+        found = trials.read(folder.stage(self.name)) if run.sweep.retry else []
+        return not any(_is_retried(run, trial, folder.stage(self.name)) for trial in found)
 
     def check(self, run: Run, folder: RunDir, plan: Plan) -> None:
         """The space holds together, and what lies at its corners can be trained."""
@@ -99,12 +125,13 @@ class Component(Stage):
             should_stop=stop,
             ray=surroundings.ray_address(),
         )
+        _take_up(run, target)
         tried = search.run(study)
-        cut = [trial.name for trial in tried if trial.state == "interrupted"]
-        if cut and not stop():  # their processes were killed
-            raise Interrupted(
-                f"trials {', '.join(cut)} ended before their time and go on from their last checkpoints"
-            )
+        while (cut := _cut(tried)) and not stop():
+            say(f"sweep: the processes of trials {', '.join(cut)} were lost; {RESUMES}")
+            for name in cut:
+                folder_of(target, name).lost()
+            tried = search.run(study)
         if stop():
             raise Interrupted
 
@@ -141,6 +168,31 @@ class Component(Stage):
         return [Job(self.name, [command], "sweep", gpus, processes=trials, starts_ray=True)]
 
 
+def _cut(tried: list[Trial]) -> list[str]:
+    """Trials whose processes ended before their time."""
+    return [trial.name for trial in tried if trial.state == "interrupted"]
+
+
+def _is_retried(run: Run, trial: Trial, study: Path) -> bool:
+    """Whether a trial failed in a way in which the command asks to try it again."""
+    wanted = run.sweep.retry
+    if trial.failure is None or wanted is None:
+        return False
+    again = folder_of(study, trial.name).raised().retries < MOST_RETRIES
+    return again and trial.failure.kind in failures.RETRIES[wanted]
+
+
+def _take_up(run: Run, study: Path) -> None:
+    """Let go on what failed for a reason that has passed, and what is to be tried again, with more of what it lacked."""
+    for trial in trials.read(study):
+        folder = folder_of(study, trial.name)
+        if trial.failure is not None and _is_retried(run, trial, study):
+            say(f"sweep: trial {trial.name} is tried again: it {trial.failure.words()}")
+            folder.retry(trial.failure)
+        elif trial.failure is not None and trial.failure.kind in failures.PASSING:
+            folder.take_up()
+
+
 def _lives_left(folder: RunDir, began: float) -> int:
     """How often Ray may be lost still; as often as ever, where something was trained meanwhile."""
     saved = folder.path.glob("sweep/trials/*/train/checkpoints/*.pt")
@@ -153,12 +205,22 @@ def _lives_left(folder: RunDir, began: float) -> int:
     return left
 
 
+def _parts(run: Run, times: int) -> int:
+    """Into how many parts a trial's batch is cut that had too little memory: so many times as many, as far as that goes even."""
+    batch = run.training.batch_size
+    wanted = min(batch, times * run.training.accumulate)
+    return next(parts for parts in range(wanted, batch + 1) if batch % parts == 0)
+
+
 def _trial(parent: str, own: TrialFolder, params: dict[str, Any], report: search.Report) -> None:
     """One trial, in a Ray worker: train from rung to rung in a run folder of its own, score at each."""
     # what all trials share
     above = RunDir(Path(parent))
     study = load_run(above.path)
     run = with_params(study, params, total_kimg=study.sweep.max_kimg, ranks=1)
+    parts = _parts(run, own.raised().accumulate)
+    training = dataclasses.replace(run.training, accumulate=parts)
+    run = dataclasses.replace(run, training=training)
     index = index_of(above)
     scoring = subjects.file(run.evaluation.scoring)
     context = context_of(run, above, index, goal_of(run))
