@@ -41,6 +41,7 @@ CONTRACTS = {
     "objectives.likelihoods": ("Component",),
     "objectives.strengths": ("Component",),
     "objectives.terms": ("Component",),
+    "report.sections": ("Component",),
     "stages": ("Component",),
     "training.augmentations": ("apply",),
 }

@@ -108,7 +108,9 @@ def pairs(study: Any) -> list[tuple[str, str]]:
     if len(study.trials) < FEWEST:
         return []
     try:
-        shares = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of few trials; it chooses what is drawn, no more
+            shares = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
     except (RuntimeError, ValueError):
         return []
     values = {name: {trial.params.get(name) for trial in study.trials} for name in shares}

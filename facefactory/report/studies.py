@@ -73,20 +73,32 @@ def study(trials: list[Trial], goal: Goal, most: int | None = None) -> Any:
 
 
 def study_of(scored: list[tuple[Trial, float]], goal: Goal) -> Any:
-    """An Optuna study of some trials with their scores; parameters without a distribution are left out."""
+    """An Optuna study of some trials with their scores."""
+    return study_with(frozen(scored), goal)
+
+
+def study_with(kept: list[Any], goal: Goal) -> Any:
+    """An Optuna study of Optuna's own records of trials."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     directions = {"lower": "minimize", "higher": "maximize"}
     rebuilt = optuna.create_study(study_name="sweep", direction=directions[goal.better])
+    rebuilt.add_trials(kept)
+    return rebuilt
+
+
+def frozen(scored: list[tuple[Trial, float]]) -> list[Any]:
+    """Trials as Optuna's records; parameters without a distribution are left out."""
+    import optuna
+
     known: dict[str, Any] = {}
-    frozen = []
+    kept = []
     for trial, score in scored:
         for text in trial.distributions.values():
             if text not in known:
                 known[text] = optuna.distributions.json_to_distribution(text)
         kinds = {name: known[text] for name, text in trial.distributions.items()}
         params = {name: trial.params[name] for name in kinds}
-        frozen.append(optuna.trial.create_trial(value=score, params=params, distributions=kinds))
-    rebuilt.add_trials(frozen)
-    return rebuilt
+        kept.append(optuna.trial.create_trial(value=score, params=params, distributions=kinds))
+    return kept

@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -92,7 +93,9 @@ def _assessed(
     if len({score for _, score in scored}) < 2 or not params:
         return Assessed(*about, absent="nothing varies")
     try:
-        shares = assess(scored, goal)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what Optuna says of few trials, the intervals say
+            shares = assess(scored, goal)
     except (ImportError, ValueError, RuntimeError) as error:
         return Assessed(*about, absent=str(error).split(". ")[0])
     rows = []
@@ -121,10 +124,11 @@ def ped_anova(scored: Pairs, goal: Goal) -> list[dict[str, float]]:
     params = varied([trial for trial, _ in scored])
     generator = np.random.default_rng(0)
     quantile = max(0.1, min(0.5, 4 / len(scored)))
+    records = studies.frozen(scored)
     shares = []
-    for _ in range(DRAWS):
-        drawn = [scored[place] for place in generator.integers(len(scored), size=len(scored))]
-        study = studies.study_of(drawn, goal)
+    for _ in range(DRAWS if len(scored) <= LARGEST else DRAWS // 2):
+        drawn = [records[place] for place in generator.integers(len(records), size=len(records))]
+        study = studies.study_with(drawn, goal)
         evaluator = PedAnovaImportanceEvaluator(target_quantile=quantile)
         shares.append(get_param_importances(study, evaluator=evaluator, params=params))
     return _sound(shares)

@@ -7,9 +7,10 @@ from typing import Any
 from facefactory.report import scores
 from facefactory.report.facts import Facts, rounded
 from facefactory.report.sections import Section
+from facefactory.report.sections.confirmed import confirmation
 from facefactory.report.sections.curves import hours_of
 from facefactory.results import Protocol
-from facefactory.rundir import read_results, read_sealed
+from facefactory.rundir import read_sealed
 from facefactory.trials import Trial
 
 DRAWN = 100  # rows that stand in the page before its script draws more
@@ -80,6 +81,7 @@ def cell(row: Row, name: str) -> Any:
 def rows(facts: Facts) -> list[Row]:
     """Finalists, then trials."""
     tried = {trial.name: trial for trial in facts.trials}
+    means = {row.trial: row.mean for row in confirmation(facts).rows}
     found = []
     for run in facts.runs:
         trial = tried.get(run["trial"])
@@ -94,7 +96,7 @@ def rows(facts: Facts) -> list[Row]:
                 low,
                 high,
                 trained_hours(facts.folder / run["folder"]),
-                confirmed(facts.folder).get(run["trial"]),
+                means.get(run["trial"]),
                 trial.params if trial else {},
             )
         )
@@ -120,17 +122,6 @@ def trained_hours(run: Path) -> float | None:
     """How long the training of a run took that finished."""
     seconds = (read_sealed(run / "train/DONE.json") or {}).get("seconds")
     return seconds / 3600 if isinstance(seconds, int | float) else None
-
-
-def confirmed(folder: Path) -> dict[str, float]:
-    """Trial -> mean over fresh seeds, where the best were confirmed."""
-    entries = read_results(folder / "confirm").get("confirmed", [])
-    found = {}
-    for entry in entries:
-        mean = entry.get("mean")
-        if mean is not None:
-            found[entry["trial"]] = float(mean)
-    return found
 
 
 def caption(facts: Facts) -> str:

@@ -8,9 +8,9 @@ from facefactory.report.costs import costs
 from facefactory.report.facts import Facts, rounded, span
 from facefactory.report.failing import endings
 from facefactory.report.sections import Section
+from facefactory.report.sections.confirmed import confirmation
 from facefactory.report.sections.scores import disagreements
 from facefactory.results import Selection
-from facefactory.rundir import read_results
 
 TOLD = 4  # sentences about dimensions that stand at the top
 
@@ -109,7 +109,7 @@ def search_verdict(facts: Facts) -> list[str]:
         why = ", ".join(f"{cause} {count}" for cause, count in failed.most_common())
         sentences.append(f"Not everything ended well ({why}): see Failures.")
     sentences += next_steps(facts)
-    if not (facts.folder / "confirm" / "results.json").is_file():
+    if not confirmation(facts).rows:
         sentences.append(
             "What the sweep cannot say: every trial ran with one seed, so small differences may be chance; the winner was "
             "picked by the score shown, which flatters it; trials that were stopped early might have caught up."
@@ -151,20 +151,23 @@ def _place(kind: Any, value: float) -> float:
 
 
 def confirmed_verdict(facts: Facts) -> list[str]:
-    """The best on fresh seeds, and how much the search flattered it; none where nothing was confirmed."""
-    rows = read_results(facts.folder / "confirm").get("confirmed", [])
-    known = [row for row in rows if row.get("mean") is not None]
-    if not known:
+    """The best on fresh seeds, and how much the search flattered its own; none where nothing was confirmed."""
+    found = confirmation(facts)
+    best = next((row for row in found.rows if row.trial == found.confirmed_best), None)
+    if best is None:
         return []
-    best = min(known, key=lambda row: facts.sign * row["mean"])
-    words = (
-        f"Confirmed best on fresh seeds: {best['trial']}, {facts.metric} {rounded(best['mean'])}"
-    )
-    if best.get("low") is not None:
-        words += f" [{rounded([best['low'], best['high']])}]"
-    if best.get("curse") is not None:
-        words += f"; the search's own score differs from that by {rounded(best['curse'])}"
-    return [words + "."]
+    interval = f" [{rounded([best.low, best.high])}]" if best.low is not None else ""
+    words = f"Confirmed best, over {best.seeds} fresh seeds: {best.trial}, {found.metric} {rounded(best.mean)}{interval}"
+    if found.search_best != best.trial:
+        words += f"; the search's best was {found.search_best}"
+    sentences = [words + "."]
+    if found.curse is not None:
+        sentences.append(
+            f"Being chosen flattered {found.search_best} by {rounded(abs(found.curse))} of {found.metric} (the winner's curse)."
+            if facts.sign * found.curse < 0
+            else f"Being chosen did not flatter {found.search_best}: fresh seeds are better by {rounded(abs(found.curse))}."
+        )
+    return sentences
 
 
 def score_verdict(facts: Facts) -> str:
