@@ -77,7 +77,7 @@ def _row(one: Confirmed) -> Row:
         trial=one.trial,
         searched=one.searched,
         finalist=one.finalist,
-        mean=estimate and estimate.value,
+        mean=estimate.value if estimate else None,
         low=low,
         high=high,
         seeds=well,
