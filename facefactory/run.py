@@ -15,7 +15,7 @@ from facefactory.data import Data, Pack
 from facefactory.evaluation import Evaluation, subjects
 from facefactory.interpret import Interpret
 from facefactory.results import Goal
-from facefactory.search.space import Space, check_space, with_families
+from facefactory.search.space import CONSTRAINTS, Space, check_space, with_families
 from facefactory.search.study import Sweep
 from facefactory.training import Training
 
@@ -252,10 +252,7 @@ def resolve(run: Run) -> Run:
         run,
         paths=Paths(_absolute(run.paths.runs), _absolute(run.paths.data)),
         pack=pack,
-        sweep=replace(
-            run.sweep,
-            space=_named(run.sweep.space),
-        ),
+        sweep=replace(run.sweep.resolved(), space=_named(run.sweep.space)),
         data=replace(run.data, shards=_absolute_or_none(run.data.shards)),
         evaluation=replace(run.evaluation, protocol=_named(run.evaluation.protocol)),
         generate=replace(run.generate, out=_absolute_or_none(run.generate.out)),
@@ -337,11 +334,9 @@ def _multiplied(run: Run, name: str, param: str, entry: Any) -> Any:
 def space_of(run: Run) -> Space:
     """The search space, checked, for a run: multiples of what that has are choices."""
     name = run.sweep.space
-    path = JOBS / "spaces" / f"{name}.yaml"
-    if name.endswith((".yaml", ".yml")):
-        path = registry.own_file(name)
-    content = with_families(config.read_yaml(path), name)
-    space = _own_multiples(run, name, content)
+    content = _space_file(name)
+    content.pop(CONSTRAINTS, None)
+    space = _own_multiples(run, name, with_families(content, name))
     check_space(space, name)
     for param in space:
         if not param.startswith(SEARCHED) or param in FIXED:
@@ -350,6 +345,33 @@ def space_of(run: Run) -> Space:
                 f"a space may hold {', '.join(SEARCHED)} keys."
             )
     return space
+
+
+def constraints_of(run: Run) -> dict[str, float]:
+    """What a trial may cost at most, by names of costs; UserError: there is no such cost, or it is no number above 0."""
+    name = run.sweep.space
+    bounds = _space_file(name).get(CONSTRAINTS, {})
+    costs = registry.names("training.costs")
+    if not isinstance(bounds, dict):
+        raise UserError(
+            f"space {name}: {CONSTRAINTS} is {bounds!r}; give {{parameters: 5.0e+6}}, say."
+        )
+    for cost, most in bounds.items():
+        if cost not in costs:
+            raise registry.unknown(f"space {name}: {CONSTRAINTS} has {cost!r}", cost, costs)
+        if type(most) not in (int, float) or not most > 0:
+            raise UserError(
+                f"space {name}: {CONSTRAINTS}: {cost} is {most!r}; give a number above 0."
+            )
+    return bounds
+
+
+def _space_file(name: str) -> dict[str, Any]:
+    """The content of a space's file; UserError: there is none."""
+    path = JOBS / "spaces" / f"{name}.yaml"
+    if name.endswith((".yaml", ".yml")):
+        path = registry.own_file(name)
+    return config.read_yaml(path)
 
 
 def with_params(run: Run, params: dict[str, Any], **training: Any) -> Run:

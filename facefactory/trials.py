@@ -17,11 +17,12 @@ from facefactory import failures, rundir
 from facefactory.failures import Failure
 
 Params = dict[str, Any]  # dotted config key -> value
-State = Literal["finished", "stopped", "failed", "interrupted"]
+State = Literal["finished", "stopped", "failed", "interrupted", "infeasible"]
 OVER: tuple[State, ...] = (
     "finished",
     "stopped",
     "failed",
+    "infeasible",
 )  # trials that do not go on by themselves
 MOST_RETRIES = 3  # of a trial that failed
 MOST_LOSSES = 3  # of its process, in a row, with nothing scored or saved in between
@@ -63,6 +64,7 @@ class Trial:
     error: str | None = None
     failure: Failure | None = None  # why it failed
     distributions: dict[str, str] = field(default_factory=dict)  # parameter -> Optuna's JSON
+    costs: dict[str, float] = field(default_factory=dict)  # estimated, where they were too high
 
     @classmethod
     def read(cls, entry: dict[str, Any]) -> Trial:
@@ -149,9 +151,17 @@ class TrialFolder:
         """Write down what it scored."""
         rundir.append_json(self.path / "scores.jsonl", rung.line())
 
-    def end(self, state: State, error: str | None = None, failure: Failure | None = None) -> None:
-        """Write down how it ended."""
+    def end(
+        self,
+        state: State,
+        error: str | None = None,
+        failure: Failure | None = None,
+        costs: dict[str, float] | None = None,
+    ) -> None:
+        """Write down how it ended; `costs`: what was estimated of one that is not tried."""
         why: dict[str, Any] = {} if error is None else {"error": error}
+        if costs is not None:
+            why["costs"] = costs
         if failure is not None:
             why["failure"] = dataclasses.asdict(failure)
         rundir.write_json(self.path / "state.json", {"state": state, **why})
@@ -209,6 +219,12 @@ class TrialFolder:
         found = rundir.read_json(self.path / "state.json")
         return _failure(found) if isinstance(found, dict) else None
 
+    def costs(self) -> dict[str, float]:
+        """What was estimated of one that is infeasible, by the names of costs."""
+        found = rundir.read_json(self.path / "state.json")
+        costs = found.get("costs") if isinstance(found, dict) else None
+        return costs if isinstance(costs, dict) else {}
+
     def rungs(self) -> tuple[Rung, ...]:
         """What it scored so far; a line that is none is left out, and its rung scored again."""
         return tuple(_readable(rundir.read_jsonl(self.path / "scores.jsonl")))
@@ -227,6 +243,7 @@ class TrialFolder:
             self.rungs(),
             error,
             self.failure(),
+            costs=self.costs(),
         )
 
     def _made(self) -> dict[str, Any] | None:

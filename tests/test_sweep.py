@@ -20,7 +20,7 @@ from facefactory.facts import Facts
 from facefactory.models.gan.stylegan2 import Component
 from facefactory.results import Goal
 from facefactory.run import Run, resolve, space_of, value_at, with_params
-from facefactory.search.engines.ray import _number
+from facefactory.search.proposals import number_of
 from facefactory.search.space import Space, check_space, examples, grid, propose
 from facefactory.search.study import Sweep
 from facefactory.stages._networks import rules_of
@@ -612,8 +612,8 @@ def test_a_parameter_that_the_model_does_not_have_is_refused_by_name() -> None:
 
 
 def test_trials_keep_their_numbers_over_a_gap_that_a_kill_left() -> None:
-    assert [_number(proposed, [1, 2]) for proposed in range(4)] == [1, 2, 3, 4]
-    assert _number(5, []) == 5
+    assert [number_of(proposed, [1, 2]) for proposed in range(4)] == [1, 2, 3, 4]
+    assert number_of(5, []) == 5
 
 
 # -- a study in Ray --------------------------------------------------------------------------------------------------
@@ -651,6 +651,7 @@ study = search.Study(
     gpus=0.0,
     needs_gpus=False,
     should_stop=lambda: False,
+    refuse=lambda point: None,
     ray=None,
 )
 print([trial.rungs[0].scores["fit"] for trial in search.run(study)])

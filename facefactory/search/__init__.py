@@ -12,10 +12,21 @@ from facefactory.results import Goal
 from facefactory.search.engines import Engine
 from facefactory.search.samplers import Sampler
 from facefactory.search.space import Space, distributions
-from facefactory.search.study import Report, Study, Sweep, TrialFunction
+from facefactory.search.study import Refusal, Report, Study, Sweep, TrialFunction
 from facefactory.trials import OVER, Params, Trial
 
-__all__ = ["Report", "Study", "Sweep", "TrialFunction", "best", "points", "results", "run"]
+__all__ = [
+    "Refusal",
+    "Report",
+    "Study",
+    "Sweep",
+    "TrialFunction",
+    "best",
+    "check",
+    "points",
+    "results",
+    "run",
+]
 
 
 def points(options: Sweep, space: Space, seed: int) -> list[Params] | None:
@@ -27,21 +38,49 @@ def points(options: Sweep, space: Space, seed: int) -> list[Params] | None:
     return sampler.points(space, options.trials, seed)
 
 
+def check(options: Sweep, space: Space, seed: int) -> None:
+    """UserError: there is no such sampler or scheduler, a package is missing for it, or it cannot work on this space."""
+    points(options, space, seed)
+    registry.build("search.schedulers", {"name": options.resolved().scheduler})
+    options.rungs()
+
+
 def run(study: Study) -> list[Trial]:
-    """Run or continue a study; what `results` says of it."""
+    """Run or continue a study; what `results` says of it.
+
+    Failed: nearly all points cost more than the space allows.
+    """
+    from facefactory.search.proposals import Proposals
+
     before = results(study.folder, study.space)
-    wanted = study.options.trials
-    planned = [trial.params for trial in before]
-    known = [trial.number for trial in before]
     ahead = points(study.options, study.space, study.seed)
     if ahead is not None:
-        planned = ahead
-        known = []
-        wanted = len(planned)
-    if len(before) < wanted or any(trial.state not in OVER for trial in before):
+        proposals = Proposals(study, ahead, [], is_all=True)
+        wanted = len(ahead)
+        missing = len(before) < wanted
+    else:
+        replayed = _first(before, study.options.trials)
+        params = [trial.params for trial in replayed]
+        numbers = [trial.number for trial in replayed]
+        proposals = Proposals(study, params, numbers, is_all=False)
+        wanted = study.options.trials
+        missing = len(_feasible(before)) < wanted
+    if missing or any(trial.state not in OVER for trial in before):
         engine: Engine = registry.build("search.engines", {"name": "ray"})
-        engine.search(study, planned[:wanted], wanted, known)
+        engine.search(study, proposals, wanted)
     return results(study.folder, study.space)
+
+
+def _feasible(trials: list[Trial]) -> list[Trial]:
+    return [trial for trial in trials if trial.state != "infeasible"]
+
+
+def _first(trials: list[Trial], count: int) -> list[Trial]:
+    """As far as `count` of them are feasible."""
+    for number in range(len(trials)):
+        if len(_feasible(trials[:number])) == count:
+            return trials[:number]
+    return trials
 
 
 def results(study: Path, space: Space) -> list[Trial]:

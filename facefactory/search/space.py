@@ -6,6 +6,8 @@ of what stands above it. Kinds: `choice: [a, b]`, `uniform: [low, high]`, `log_u
 
 `families: {gan/dcgan: {entries}, gan/r3: {entries}}` draws the model's name among these and gives each its own entries,
 also of one key: what a sampler learns of one family's learning rate says nothing of another's.
+
+`constraints: {parameters: 5.0e+6}` says what a trial may cost at most, by the files of training/costs.
 """
 
 import json
@@ -21,6 +23,7 @@ Space = dict[
     str, Entry | list[Entry]
 ]  # a list holds alternatives: the first whose condition holds is drawn
 FAMILIES = "families"
+CONSTRAINTS = "constraints"
 FAMILY = "model.name"  # what tells families apart
 BESIDE = ("when", "step")  # the words of an entry that are no kind
 ALLOWED = (

@@ -1,5 +1,6 @@
 """What is searched, where, and on what."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,14 @@ class Sweep:
         "how points are proposed: a file of search/samplers; grid needs choices only",
         resumes=True,
     )
-    early_stopping: bool = key(True, "ASHA stops trials that are behind at a rung", resumes=True)
+    scheduler: str = key(
+        "asha",
+        "which trials go on at a rung: a file of search/schedulers; none: all do",
+        resumes=True,
+    )
+    early_stopping: bool | None = key(
+        None, "an older word: true is scheduler=asha, false is scheduler=none", identity=False
+    )
     min_kimg: float = key(4.0, "first rung, thousands of images", low=0.001)
     max_kimg: float = key(12.0, "last rung: the budget of a trial, thousands of images", low=0.001)
     reduction: int = key(
@@ -51,6 +59,13 @@ class Sweep:
         resumes=True,
     )
 
+    def resolved(self) -> "Sweep":
+        """The same without older words."""
+        if self.early_stopping is None:
+            return self
+        scheduler = "asha" if self.early_stopping else "none"
+        return dataclasses.replace(self, scheduler=scheduler, early_stopping=None)
+
     def rungs(self) -> list[float]:
         """Budgets at which trials are scored and compared [kimg]; UserError: the last rung lies before the first."""
         if self.max_kimg < self.min_kimg:
@@ -61,6 +76,14 @@ class Sweep:
         while found[-1] * self.reduction < self.max_kimg * (1 - 1e-9):  # 0.7 * 3 < 2.1 in floats
             found.append(found[-1] * self.reduction)
         return sorted({*found, self.max_kimg})
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a point is not tried: it costs more than its space allows."""
+
+    costs: dict[str, float]  # as they were estimated, by their names
+    words: str
 
 
 @dataclass(frozen=True)
@@ -80,4 +103,5 @@ class Study:
     gpus: float
     needs_gpus: bool
     should_stop: Callable[[], bool]
+    refuse: Callable[[Params], Refusal | None]  # whether a point costs too much
     ray: str | None

@@ -21,7 +21,16 @@ from facefactory import (
 from facefactory.cluster.launch import Job
 from facefactory.cluster.local import INTERRUPTED
 from facefactory.evaluation import subjects
-from facefactory.run import TRAINS, Run, goal_of, load_run, space_of, with_params
+from facefactory.facts import Facts
+from facefactory.run import (
+    TRAINS,
+    Run,
+    constraints_of,
+    goal_of,
+    load_run,
+    space_of,
+    with_params,
+)
 from facefactory.rundir import RunDir
 from facefactory.runner import Interrupted, stop
 from facefactory.search.space import examples
@@ -39,7 +48,8 @@ from facefactory.stages._scores import context_of, judge_needed
 from facefactory.stages._sets import index_of, require_different, require_splits
 from facefactory.stages._snapshots import require_snapshots
 from facefactory.stages._trials import open_training
-from facefactory.trials import MOST_RETRIES, Rung, Trial, TrialFolder, folder_of
+from facefactory.training import costs
+from facefactory.trials import MOST_RETRIES, Params, Rung, Trial, TrialFolder, folder_of
 
 RESUMES = "each trial goes on from its last checkpoint"
 LATER = ("sweep.finalists", "sweep.confirm_seeds")  # keys of stages that come after
@@ -75,8 +85,7 @@ class Component(Stage):
 
         goal_of(run)
         space = space_of(run)
-        search.points(run.sweep, space, run.seed)
-        run.sweep.rungs()
+        search.check(run.sweep, space, run.seed)
         require_snapshots(run)
         if plan.faces is None:
             return
@@ -87,10 +96,37 @@ class Component(Stage):
             trials = [run, *(with_params(run, params) for params in examples(space))]
         except UserError as error:
             raise UserError(f"sweep.space={run.sweep.space} does not fit: {error}") from None
-        for one in trials:
+        feasible = self._feasible(run, trials[1:], plan.faces.facts)
+        for one in [run, *feasible]:
             require_balance(one, plan.faces)
             require_trainable(one, plan.faces, plan)
         say_doubts(run, trials, plan.faces, plan)
+
+    def _feasible(self, run: Run, trials: list[Run], facts: Facts) -> list[Run]:
+        """Those of these trials that cost as little as the space allows, as far as that need not be timed.
+
+        UserError: none does.
+        """
+        bounds = constraints_of(run)
+        quick = {name: most for name, most in bounds.items() if costs.file(name).QUICK}
+        feasible = []
+        refused = []
+        for trial in trials:
+            refusal = _refusal(trial, quick, facts) if quick else None
+            if refusal is None:
+                feasible.append(trial)
+            else:
+                refused.append(refusal.words)
+        if not feasible:
+            raise UserError(
+                f"space {run.sweep.space}: none of {len(trials)} random points may be tried, e.g. {refused[0]}; "
+                "raise its constraints, or take the large choices out of it."
+            )
+        if refused:
+            say(
+                f"note: {len(refused)} of {len(trials)} random points are infeasible, e.g. {refused[0]}."
+            )
+        return feasible
 
     def asks(self, run: Run) -> tuple[str, ...]:
         """The judge too, where the protocol asks for one."""
@@ -98,7 +134,9 @@ class Component(Stage):
 
     def inputs(self, run: Run, folder: RunDir) -> dict[str, Any]:
         """What scores need, the pixels and what the search space holds."""
-        return {**super().inputs(run, folder), "space": rundir.digest(space_of(run))}
+        found = {**super().inputs(run, folder), "space": rundir.digest(space_of(run))}
+        bounds = constraints_of(run)
+        return {**found, "constraints": bounds} if bounds else found
 
     def work(self, run: Run, folder: RunDir) -> Outputs:
         """Search, in the Ray that was started for this process, or in one of its own.
@@ -123,6 +161,7 @@ class Component(Stage):
             gpus=1.0 if run.training.device == "cuda" or granted else 0.0,
             needs_gpus=run.training.device == "cuda",
             should_stop=stop,
+            refuse=functools.partial(_refuse, run, index_of(folder).facts),
             ray=surroundings.ray_address(),
         )
         _take_up(run, target)
@@ -210,6 +249,23 @@ def _parts(run: Run, times: int) -> int:
     batch = run.training.batch_size
     wanted = min(batch, times * run.training.accumulate)
     return next(parts for parts in range(wanted, batch + 1) if batch % parts == 0)
+
+
+def _refuse(run: Run, facts: Facts, params: Params) -> search.Refusal | None:
+    """Why a point of the space is not tried; None: nothing speaks against it."""
+    bounds = constraints_of(run)
+    return _refusal(with_params(run, params), bounds, facts) if bounds else None
+
+
+def _refusal(trial: Run, bounds: dict[str, float], facts: Facts) -> search.Refusal | None:
+    planned = costs.Planned(trial.model, trial.objective, trial.training, trial.data, facts)
+    found = costs.estimates(planned, list(bounds))
+    over = [
+        f"{name} {found[name]:,.4g} (at most {most:,.4g})"
+        for name, most in bounds.items()
+        if found[name] > most
+    ]
+    return search.Refusal(found, ", ".join(over)) if over else None
 
 
 def _trial(parent: str, own: TrialFolder, params: dict[str, Any], report: search.Report) -> None:

@@ -5,22 +5,17 @@ An engine file defines `class Component(Engine)`; its keyword-only arguments are
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from facefactory.search.study import Study
-from facefactory.trials import Params
+
+if TYPE_CHECKING:
+    from facefactory.search.proposals import Proposals
 
 
 class Engine(Protocol):
     """Runs trials until all are over, or until it is asked to stop."""
 
-    def search(self, study: Study, planned: list[Params], wanted: int, known: list[int]) -> None:
-        """Trials until there are `wanted`.
-
-        Args:
-            study: what is searched.
-            planned: points that come first: those of trials that were begun before, or all where the sampler knows them.
-            wanted: trials in all.
-            known: numbers of the trials that were begun before, in the order of `planned`; the others have the next free ones.
-        """
+    def search(self, study: Study, proposals: Proposals, wanted: int) -> None:
+        """Trials until `wanted` have been started anew or taken up, or there are no more points."""
         ...

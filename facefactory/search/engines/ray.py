@@ -1,6 +1,5 @@
 """Ray Tune decides which trial runs, where and how long, in one allocation: on this machine, or over a Slurm job's nodes."""
 
-import functools
 import logging
 import math
 import os
@@ -13,11 +12,10 @@ from typing import Any
 
 from facefactory import Failed, registry, say, scratch, surroundings
 from facefactory.search.engines import Engine
-from facefactory.search.samplers import Sampler
+from facefactory.search.proposals import Proposal, Proposals
 from facefactory.search.schedulers import Scheduler
-from facefactory.search.space import Space, asked, propose
 from facefactory.search.study import Study, TrialFunction
-from facefactory.trials import OVER, Params, Rung, folder_of, name_of
+from facefactory.trials import OVER, Rung, folder_of, name_of
 
 NODES_S = 120.0  # how long nodes of a cluster are waited for
 
@@ -25,40 +23,28 @@ NODES_S = 120.0  # how long nodes of a cluster are waited for
 class Component(Engine):
     """One Ray, in which all trials of the search run."""
 
-    def search(self, study: Study, planned: list[Params], wanted: int, known: list[int]) -> None:
+    def search(self, study: Study, proposals: Proposals, wanted: int) -> None:
         """Run them under Ray Tune."""
-        _tune(study, planned, wanted, known)
+        _tune(study, proposals, wanted)
 
 
-def _tune(study: Study, planned: list[Params], wanted: int, known: list[int]) -> None:
+def _tune(study: Study, proposals: Proposals, wanted: int) -> None:
     # Ray reads these when it is imported, and its workers inherit them
     os.environ.update(surroundings.RAY)
     if not study.ray:
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(16)
-    import optuna
     import ray
     from ray import tune
-    from ray.tune.search.optuna import OptunaSearch
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    options = study.options
+    options = study.options.resolved()
     cpus = options.parallel * study.threads
     aim: dict[str, Any] = {
         "metric": study.goal.metric,
         "mode": "min" if study.goal.better == "lower" else "max",
     }
 
-    # How the next trial is found
-    sampler: Sampler = registry.build("search.samplers", {"name": options.sampler})
-    # with a seed of its own for each continuation it does not propose its first points again
-    proposer = sampler.optuna(study.seed * 1000 + len(known))
-    point = functools.partial(_point, space=study.space)
-    first = [asked(params, study.space) for params in planned]
-    searcher = OptunaSearch(point, **aim, sampler=proposer, points_to_evaluate=first or None)
-
     # Which trials go on
-    name = "asha" if options.early_stopping else "none"
-    scheduler: Scheduler = registry.build("search.schedulers", {"name": name})
+    scheduler: Scheduler = registry.build("search.schedulers", {"name": options.scheduler})
 
     # A folder that no other user can reach: Ray opens its own, below it, to everybody
     private = Path(scratch.name())
@@ -79,9 +65,8 @@ def _tune(study: Study, planned: list[Params], wanted: int, known: list[int]) ->
         gpus = _resources(ray.cluster_resources, study, cpus)
 
         # The search
-        trainable = tune.with_parameters(
-            _trainable, study=study.folder, trial=study.trial, known=known
-        )
+        trainable = tune.with_parameters(_trainable, study=study.folder, trial=study.trial)
+        searcher = _searcher(proposals, study.goal.metric)
         watch = _watch(study, wanted)
         tune.Tuner(
             tune.with_resources(trainable, {"cpu": study.threads, "gpu": gpus}),
@@ -97,6 +82,8 @@ def _tune(study: Study, planned: list[Params], wanted: int, known: list[int]) ->
                 storage_path=f"{private}/tune", verbose=0, callbacks=[watch], stop=watch
             ),
         ).fit()
+        if searcher.failure is not None:
+            raise searcher.failure
     finally:
         ray.shutdown()
         shutil.rmtree(private, ignore_errors=True)
@@ -127,24 +114,51 @@ def _resources(resources: Callable[[], dict[str, float]], study: Study, cpus: in
     return study.gpus
 
 
-def _point(proposed: Any, space: Space) -> Params:
-    return {**propose(proposed, space), "number": proposed.number}
+def _searcher(proposals: Proposals, metric: str) -> Any:
+    """What Ray Tune asks for points, and tells how they did."""
+    from ray.tune.result import TRAINING_ITERATION
+    from ray.tune.search import Searcher
+
+    class Search(Searcher):
+        failure: Failed | None = None
+
+        def __init__(self) -> None:
+            super().__init__(metric)
+            self.going: dict[str, Proposal] = {}
+
+        def suggest(self, trial_id: str) -> Any:
+            try:
+                proposal = proposals.next()
+            except Failed as error:
+                self.failure = error
+                proposal = None
+            if proposal is None:
+                return Searcher.FINISHED
+            self.going[trial_id] = proposal
+            return {"number": proposal.number, "params": proposal.params}
+
+        def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+            rung = result[TRAINING_ITERATION]
+            proposals.scored(self.going[trial_id], rung, result[metric])
+
+        def on_trial_complete(
+            self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+        ) -> None:
+            proposal = self.going.pop(trial_id, None)
+            if proposal is not None:
+                proposals.tell(proposal, (result or {}).get(metric), error)
+
+    return Search()
 
 
-def _number(proposed: int, known: list[int]) -> int:
-    """A trial's number: its own, if it is replayed (known ones are proposed first), else the next free one."""
-    if proposed < len(known):
-        return known[proposed]
-    return proposed - len(known) + max(known, default=-1) + 1  # a kill may have left gaps
-
-
-def _trainable(point: dict[str, Any], study: Path, trial: TrialFunction, known: list[int]) -> None:
+def _trainable(point: dict[str, Any], study: Path, trial: TrialFunction) -> None:
     """In a Ray worker: report what the folder has recorded, then let the trial go on where it stands."""
     from ray import tune
 
-    number = _number(point.pop("number"), known)
-    folder = folder_of(study, name_of(number, point))
-    folder.begin(number, point)
+    number = point["number"]
+    params = point["params"]
+    folder = folder_of(study, name_of(number, params))
+    folder.begin(number, params)
 
     def tell(rung: Rung) -> None:
         line = rung.line()
@@ -159,7 +173,7 @@ def _trainable(point: dict[str, Any], study: Path, trial: TrialFunction, known: 
         tell(rung)
     state, _ = folder.ending()
     if state not in OVER:
-        trial(folder, point, report)
+        trial(folder, params, report)
 
 
 def _watch(study: Study, wanted: int) -> Any:
