@@ -4,6 +4,8 @@ Sections are frozen dataclasses whose fields are made by `key`: default, meaning
 bounds in one line.
 """
 
+import contextlib
+import copy
 import dataclasses
 import functools
 import itertools
@@ -103,6 +105,11 @@ def _merged(
     arguments: list[str],
 ) -> dict[str, Any]:
     """A schema's values, layers and arguments as one mapping, the last word decides; UserError: they do not fit together."""
+    # files alone need no more than this, and every process of a chain reads one
+    if not dotlists and "${" not in str(layers):
+        with contextlib.suppress(_Unlike):
+            return functools.reduce(_over, layers, dataclasses.asdict(schema()))
+
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -117,6 +124,24 @@ def _merged(
     except TypeError as error:  # a list where a mapping belongs, or the reverse
         source = " ".join(arguments) or layers[-1]
         raise UserError(f"{error} in {source}: {{a: b}} is a mapping, [a, b] a list.") from None
+
+
+class _Unlike(Exception):
+    """A value where a section belongs, or the reverse: what that means is OmegaConf's to say."""
+
+
+def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """A mapping over another one, section by section."""
+    merged = dict(below)
+    for name, value in above.items():
+        under = merged.get(name)
+        if isinstance(under, Mapping) and isinstance(value, Mapping):
+            merged[name] = _over(under, value)
+        elif isinstance(under, Mapping) or (isinstance(value, Mapping) and under is not None):
+            raise _Unlike
+        else:
+            merged[name] = copy.deepcopy(value)
+    return merged
 
 
 def _check_names(given: dict[str, Any], kinds: dict[str, Any], above: str = "") -> None:

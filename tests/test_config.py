@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any, Literal
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
 from facefactory import UserError, config, rundir
 from facefactory.config import key, section
@@ -277,3 +280,14 @@ def test_a_batch_that_ranks_cannot_share_evenly_is_refused_with_a_size_that_fits
 @pytest.mark.parametrize("text", ["no", "007", "1e3", "a: b", "x=y", "[1]"])
 def test_a_name_on_the_command_line_is_taken_as_it_is_written(text: str) -> None:
     assert config.load(Run, [f"run={text}"], []).run == text
+
+
+def test_files_alone_are_merged_as_omegaconf_merges_them() -> None:
+    presets = sorted((Path(__file__).parents[1] / "jobs" / "presets").glob("*.yaml"))
+    layers = [config.read_yaml(path) for path in presets[::6]]
+    for pair in itertools.pairwise(layers):
+        merged = OmegaConf.merge(dataclasses.asdict(Run()), *pair)
+        wanted = OmegaConf.to_container(merged)
+        assert config._merged(Run, pair, [], []) == wanted
+    with pytest.raises(UserError, match=r"training is 3; a section takes no value"):
+        config.load(Run, [], [{"training": 3}])
