@@ -42,8 +42,12 @@ CONTRACTS = {
     "objectives.strengths": ("Component",),
     "objectives.terms": ("Component",),
     "report.sections": ("Component",),
+    "search.engines": ("Component",),
+    "search.samplers": ("Component",),
+    "search.schedulers": ("Component",),
     "stages": ("Component",),
     "training.augmentations": ("apply",),
+    "training.costs": ("QUICK", "estimate"),
 }
 FILES = [(package, name) for package in CONTRACTS for name in registry.names(package)]
 
