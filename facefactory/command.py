@@ -73,9 +73,24 @@ class Check:
     dry_run: bool = key(False, "ask Slurm only, submit no jobs")
 
 
+@dataclass(frozen=True)
+class Runs:
+    """What a job is told that looks at all runs at once."""
+
+    runs: str = key("runs", "the folder whose runs are meant; runs.html and runs.json go there")
+
+
 def tell_status() -> None:
     """jobs/status.py: exit code 0 = well, 1 = something failed, 2 = no such run."""
     _own(Status, "status", _status)
+
+
+def tell_runs(job: str, stages: tuple[str, ...]) -> None:
+    """A job on the run named by run=…, or, given runs=FOLDER, a page of all runs of a folder."""
+    if any(argument.startswith("runs=") for argument in sys.argv[1:]):
+        _own(Runs, job, _runs)
+    else:
+        main(job, stages)
 
 
 def check_cluster() -> None:
@@ -108,6 +123,16 @@ def _own(
         line = " ".join(filter(None, (f"python jobs/{job}.py", usage, "[key=value …]")))
         return print(f"usage: {line}\n\nkeys:\n{config.help_text(schema)}")
     sys.exit(process.guarded(lambda: work(config.load(schema, options, []))))
+
+
+def _runs(told: Runs) -> None:
+    from facefactory.report import runs
+
+    folder = Path(told.runs)
+    if not folder.is_dir():
+        raise UserError(f"runs={folder} is no folder; give the one that paths.runs names.")
+    rundir.usable(folder, "runs")
+    print(f"runs: {runs.write(folder)[0]}")
 
 
 def _weights(words: Sequence[str], told: stock.Told) -> None:

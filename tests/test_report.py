@@ -11,13 +11,16 @@ from typing import Any
 import jsonschema
 import pytest
 from PIL import Image
+from synthetic import search
 
-from facefactory.report import pages, plots, studies
+from facefactory import UserError, confirmation
+from facefactory.confirmation import Confirmed, Repeat
+from facefactory.report import pages, plots, runs, studies
 from facefactory.report.facts import metrics, rounded, tried
 from facefactory.report.scores import place
 from facefactory.report.sections.verdict import condition_verdict
 from facefactory.results import Better, Claim, Contrast, Effect, Goal, Protocol, Score
-from facefactory.rundir import write_sealed
+from facefactory.rundir import digest, write_sealed
 
 EVIL = "<script>alert(1)</script>"
 LR = '{"name": "FloatDistribution", "attributes": {"step": null, "low": 1e-05, "high": 0.01, "log": true}}'
@@ -399,7 +402,7 @@ def test_every_section_of_a_full_sweep_is_drawn(sweep: Path) -> None:
         "scale",
         "training",
         "trials",
-        "pareto",
+        "front",
         "parallel-coordinates",
         "slices",
         "contours-0",
@@ -632,3 +635,76 @@ def test_numbers_have_three_digits() -> None:
     assert [rounded(value) for value in (0.123456, 12345.6, 2e-5, 7, None, float("nan"), [0.5, 1.0])] == [
         "0.123", "12,346", "2e-05", "7", "–", "–", "0.5, 1",
     ]  # fmt: skip
+
+
+def test_a_running_search_has_a_page_of_what_its_trials_have_so_far(sweep: Path) -> None:
+    results = json.loads((sweep / "sweep/results.json").read_text())
+    (sweep / "sweep/results.json").unlink()
+    (sweep / "finalists/results.json").unlink()
+    goal = {"metric": "kd_lite0", "better": "lower"}
+    put(sweep / "sweep/goal.json", goal)
+    put(sweep / "stages.json", ["pack", "sweep", "finalists"])
+
+    # two trials, one of which has scored
+    for trial in results["trials"][:2]:
+        name = f"{trial['number']:03d}-{digest(trial['params'])[:8]}"
+        made = {"number": trial["number"], "params": trial["params"]}
+        put(sweep / "sweep/trials" / name / "trial.json", made)
+    put_lines(sweep / "sweep/trials" / name / "scores.jsonl", trial["scores"][:1])
+    _, data = written(sweep)
+    assert f"Best trial so far: {name}, kd_lite0 0.25 at 4 kimg." in data["verdict"]
+    assert any("The search has not ended" in words for words in data["verdict"])
+    assert not any(one["what"].startswith("trial") for one in data["failures"])
+
+
+def test_what_was_confirmed_stands_beside_what_the_search_chose(sweep: Path) -> None:
+    repeats = []
+    for seed, value in ((1, 0.02), (2, 0.04)):
+        repeats.append(Repeat(f"r{seed}", f"confirm/r{seed}", seed, "finished", value))
+    found = Confirmed("003-ab12cd34", 0.075, 12.0, 0.01, tuple(repeats))
+    goal = Goal("kd_lite0", "lower")
+    put(sweep / "confirm/results.json", confirmation.summary([found], goal, goal))
+    text, data = written(sweep)
+    assert data["confirmed"]["rows"][0]["mean"] == pytest.approx(0.03)
+    assert data["leaderboard"][0]["confirmed"] == pytest.approx(0.03)
+    wanted = "Being chosen flattered 003-ab12cd34 by 0.02 of kd_lite0 (the winner's curse)."
+    assert wanted in data["verdict"]
+    assert "Confirmed best, over 2 fresh seeds: 003-ab12cd34" in text
+
+
+def test_a_damaged_search_has_a_page_of_what_is_left(sweep: Path) -> None:
+    results = json.loads((sweep / "sweep/results.json").read_text())
+    results["trials"][0] = {"name": 3}
+    results["trials"][1] = None
+    put(sweep / "sweep/results.json", results)
+    put(sweep / "config.yaml", "a: [1,")
+    _, data = written(sweep)
+    assert any("Of 6 trials" in words for words in data["verdict"])
+    assert data["config"] == {}
+
+
+def test_a_folder_of_runs_has_a_page(sweep: Path) -> None:
+    put_run(sweep.parent / "single", 0.2)
+    put(sweep.parent / "single/stages.json", ["train"])
+    put(sweep.parent / "broken/config.yaml", "a: [1,")
+    put(sweep.parent / "no run/notes.txt", "")
+    page, data = runs.write(sweep.parent)
+    rows = {row["name"]: row for row in json.loads(data.read_text())["runs"]}
+    assert rows.keys() == {"sweep_gan-demo", "single", "broken"}
+    assert rows["single"]["state"] == "unfinished"
+    assert rows["single"]["score"] == 0.2
+    assert "config.yaml is missing or damaged" in rows["broken"]["note"]
+    assert rows["sweep_gan-demo"]["trials"] == 8
+    assert EVIL not in page.read_text()
+    with pytest.raises(UserError, match="has no run"):
+        runs.write(sweep.parent / "no run")
+
+
+def test_importance_is_said_of_enough_trials_alone(tmp_path: Path) -> None:
+    _, data = written(search(tmp_path / "few", 8))
+    assert all("not enough trials" in one["absent"] for one in data["importance"])
+    _, data = written(search(tmp_path / "many", 120))
+    whole = next(one for one in data["importance"] if not one["whose"])
+    assert whole["method"] == "PED-ANOVA"
+    assert {row["param"] for row in whole["rows"][:2]} == {"model.depth", "training.lr"}
+    assert all(row["low"] <= row["share"] <= row["high"] for row in whole["rows"])

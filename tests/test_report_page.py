@@ -141,7 +141,7 @@ def test_columns_can_be_left_out(page: Page) -> None:
 def test_every_figure_is_drawn(page: Page) -> None:
     page.ask("document.querySelectorAll('details').forEach(d => { d.open = true; })")
     names = page.ask("[...document.querySelectorAll('.figure')].map(f => f.id)")
-    assert {"trials", "pareto", "slices", "parallel-coordinates", "contours-0"} <= set(names)
+    assert {"trials", "front", "slices", "parallel-coordinates", "contours-0"} <= set(names)
     for name in names:
         page.ask(f"document.getElementById('{name}').scrollIntoView()")
         until(page, f"document.getElementById('{name}').dataset.drawn")
@@ -189,4 +189,6 @@ def test_everything_that_can_be_set_has_a_name(page: Page) -> None:
         " !(e.labels && e.labels.length) && !e.textContent.trim() && !e.ariaLabel).map(e => e.outerHTML)"
     )
     assert nameless == []
+    ids = page.ask("[...document.querySelectorAll('[id]')].map(e => e.id)")
+    assert len(set(ids)) == len(ids)
     assert page.ask("[...document.images].filter(i => !i.alt).length") == 0

@@ -3,10 +3,11 @@
 import dataclasses
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 
@@ -22,6 +23,7 @@ from facefactory.rundir import (
 from facefactory.trials import Finalist, Trial
 
 VERSION = 2  # of report.json; its schema is that of all sections' data together
+T = TypeVar("T")
 Kind = Literal["sweep", "generative", "classifier", "pictures"]
 EMPTY: dict[str, Any] = {
     "kimg": None,
@@ -165,8 +167,19 @@ def metrics(train: Path) -> list[dict[str, Any]]:
 
 
 def tried(sweep: dict[str, Any]) -> list[Trial]:
-    """The trials of a search, as its results.json holds them."""
-    return [Trial.read(entry) for entry in sweep.get("trials", [])]
+    """The trials of a search, as its results.json holds them; entries that are none are left out."""
+    return readable(Trial.read, sweep.get("trials"))
+
+
+def readable(read: Callable[[dict[str, Any]], T], entries: Any) -> list[T]:
+    """The records of some entries; those that a damaged or foreign file holds are left out."""
+    found = []
+    for entry in entries if isinstance(entries, list) else []:
+        try:
+            found.append(read(entry))
+        except (AttributeError, KeyError, TypeError, ValueError):
+            continue
+    return found
 
 
 def gather(folder: Path, repeat: dict[str, str], beside: Path | None = None) -> Facts:
@@ -185,7 +198,7 @@ def gather(folder: Path, repeat: dict[str, str], beside: Path | None = None) -> 
     # the runs that it is about: the finalists of a sweep, else the folder itself
     entries = [{"name": folder.name, "folder": ".", "state": ""}]
     if sweeping:
-        ended = [Finalist.read(entry) for entry in finalists.get("finalists", [])]
+        ended = readable(Finalist.read, finalists.get("finalists"))
         entries = [dataclasses.asdict(finalist) for finalist in ended]
     runs = [_run(folder, entry) for entry in entries]
 

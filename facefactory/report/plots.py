@@ -20,7 +20,7 @@ from facefactory.results import Goal
 INK = ["#4a7fb5", "#c8702a", "#4a9a5f", "#a5659a", "#b8a13a", "#7d8a96"]
 CONTOURED = 3  # pairs of parameters
 FEWEST = 4  # trials that a contour is drawn through
-COLD = "#7d8a96"
+COLD = "#93a1ad"
 MIDDLE = "#4a7fb5"
 WARM = "#d9822b"
 PANEL = 130  # pixels of a panel or of a gap between axes

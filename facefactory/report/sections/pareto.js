@@ -31,6 +31,6 @@
     };
   }
 
-  report.figure("pareto", make);
-  report.filtered(() => report.redraw("pareto"));
+  report.figure("front", make);
+  report.filtered(() => report.redraw("front"));
 })();

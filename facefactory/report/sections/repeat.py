@@ -100,6 +100,8 @@ def _training_words(training: dict[str, Any]) -> str:
 def _search_words(facts: Facts) -> str:
     """How trials were found, compared and stopped."""
     options = facts.config.get("sweep") or {}
+    if not options:
+        return ""
     scheduler = options.get("scheduler")
     if scheduler is None:
         scheduler = "asha" if options.get("early_stopping", True) else "none"

@@ -101,6 +101,10 @@ def search_verdict(facts: Facts) -> list[str]:
         sentences.append(
             "The search has not ended (sweep/results.json is missing): what stands here is what its trials have so far."
         )
+    if not any(run["score"] is not None for run in facts.runs):
+        sentences += best_so_far(facts)
+
+    # what it cost, what failed, what is next
     spent = costs(facts)
     if spent.total_hours:
         sentences.append(f"Its trainings took {span(3600 * spent.total_hours)} in all.")
@@ -115,6 +119,17 @@ def search_verdict(facts: Facts) -> list[str]:
             "picked by the score shown, which flatters it; trials that were stopped early might have caught up."
         )
     return sentences
+
+
+def best_so_far(facts: Facts) -> list[str]:
+    """The best of the trials that came furthest, where no finalist has a score yet."""
+    scored = [(last, trial) for trial in facts.trials if (last := trial.last(facts.metric))]
+    if not scored:
+        return []
+    (kimg, score), best = min(scored, key=lambda one: (-one[0][0], facts.sign * one[0][1]))
+    return [
+        f"Best trial so far: {best.name}, {facts.metric} {rounded(score)} at {rounded(kimg)} kimg."
+    ]
 
 
 def next_steps(facts: Facts) -> list[str]:
@@ -184,6 +199,8 @@ def score_verdict(facts: Facts) -> str:
     if not ranked:
         who = f"No finalist has {metric}" if sweeping else f"This run has no {metric}"
         return f"{who} yet: evaluate/results.json is missing or lacks it."
+
+    # the winner, on the scale and beside the next one
     best, *others = ranked
     interval = f" [{rounded(best['interval'])}]" if best["interval"][0] is not None else ""
     mark = scores.place(best["score"], best["scale"], facts.better, rounded)

@@ -62,7 +62,7 @@ const report = (() => {
     own.hoverlabel = {align: "left", namelength: -1};
     const axes = Object.keys(own).filter((name) => /^[xy]axis\d*$/.test(name));
     for (const axis of [...axes, "xaxis", "yaxis"]) {
-      own[axis] = {zeroline: false, ...own[axis], gridcolor: line, linecolor: soft, tickcolor: soft};
+      own[axis] = {zeroline: false, exponentformat: "power", ...own[axis], gridcolor: line, linecolor: soft, tickcolor: soft};
     }
     for (const note of own.annotations ?? []) {
       note.font = {color: note.showarrow === false ? ink : soft, ...note.font};
