@@ -198,10 +198,17 @@ def check(
 
     `profile`: of the cluster where the run goes; None: it stays on this machine.
     """
-    names = tuple(stage.name for stage in stages)
-    plan = Plan(names, profile, known(run, folder, names))
+    plan = plan_of(run, folder, stages, profile)
     for stage in stages:
         stage.check(run, folder, plan)
+
+
+def plan_of(
+    run: Run, folder: RunDir, stages: Sequence[Stage], profile: cluster.Profile | None = None
+) -> Plan:
+    """What is about to be done."""
+    names = tuple(stage.name for stage in stages)
+    return Plan(names, profile, known(run, folder, names))
 
 
 def main(
@@ -379,6 +386,10 @@ def _print_plan(order: Order, todo: list[Stage], scripts: list[tuple[str, str]])
     print("# stages")
     for stage in order.stages:
         print(f"  {stage.name}: {'to run' if stage in todo else 'complete'}")
+    plan = plan_of(order.run, order.folder, order.stages, order.profile)
+    for stage in todo:
+        for line in stage.forecast(order.run, plan):
+            print(f"# {stage.name}: {line}")
     print(f"# resolved config\n{config.dump(order.run)}")
     for name, script in scripts:
         print(f"# batch script: {name}\n{script}")

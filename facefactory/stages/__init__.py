@@ -82,6 +82,10 @@ class Stage(Protocol):
     def check(self, run: Run, folder: RunDir, plan: Plan) -> None:
         """Find what cannot work before anything starts, and say what may not be meant: UserError."""
 
+    def forecast(self, run: Run, plan: Plan) -> list[str]:
+        """Lines on what it will take, for `dry_run=true`."""
+        return []
+
     def wanted(self, run: Run) -> bool:
         """Whether a run's config asks for it; a command leaves it out where it does not."""
         return True

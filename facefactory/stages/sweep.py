@@ -33,7 +33,8 @@ from facefactory.run import (
 )
 from facefactory.rundir import RunDir
 from facefactory.runner import Interrupted, stop
-from facefactory.search.space import examples
+from facefactory.search.estimate import estimate
+from facefactory.search.space import Space, examples
 from facefactory.stages import Outputs, Plan, Stage, of, on_gpu
 from facefactory.stages._networks import (
     checkpoint_of,
@@ -128,6 +129,28 @@ class Component(Stage):
             )
         return feasible
 
+    def forecast(self, run: Run, plan: Plan) -> list[str]:
+        """Trials, images and hours, the latter timed with one example of each model; on a cluster the jobs that wait for it."""
+        space = space_of(run)
+        models: dict[str, Run] = {}
+        for params in examples(space):
+            trial = with_params(run, params)
+            models.setdefault(trial.model["name"], trial)
+        seconds = None
+        if plan.faces is not None:
+            timed = [
+                costs.file("seconds_per_kimg").estimate(_planned(trial, plan.faces.facts))
+                for trial in models.values()
+            ]
+            seconds = sum(timed) / len(timed)
+        lines = estimate(run.sweep, _trials(run, space), run.training.total_kimg, seconds).lines()
+        if plan.profile is not None:
+            nodes, _ = plan.profile.nodes(run.sweep.parallel)
+            lines.append(
+                f"queue: one job on {nodes} nodes for all trials, then one for each of {run.sweep.finalists} finalists"
+            )
+        return lines
+
     def asks(self, run: Run) -> tuple[str, ...]:
         """The judge too, where the protocol asks for one."""
         return (*self.needs, *judge_needed(run))
@@ -164,6 +187,8 @@ class Component(Stage):
             refuse=functools.partial(_refuse, run, index_of(folder).facts),
             ray=surroundings.ray_address(),
         )
+        expected = estimate(run.sweep, _trials(run, study.space), run.training.total_kimg, None)
+        rundir.write_json(target / "plan.json", expected.entry())  # held against what it took
         _take_up(run, target)
         tried = search.run(study)
         while (cut := _cut(tried)) and not stop():
@@ -251,6 +276,16 @@ def _parts(run: Run, times: int) -> int:
     return next(parts for parts in range(wanted, batch + 1) if batch % parts == 0)
 
 
+def _trials(run: Run, space: Space) -> int:
+    """As many as are asked for, or all that the sampler has."""
+    ahead = search.points(run.sweep, space, run.seed)
+    return run.sweep.trials if ahead is None else len(ahead)
+
+
+def _planned(trial: Run, facts: Facts) -> costs.Planned:
+    return costs.Planned(trial.model, trial.objective, trial.training, trial.data, facts)
+
+
 def _refuse(run: Run, facts: Facts, params: Params) -> search.Refusal | None:
     """Why a point of the space is not tried; None: nothing speaks against it."""
     bounds = constraints_of(run)
@@ -258,8 +293,7 @@ def _refuse(run: Run, facts: Facts, params: Params) -> search.Refusal | None:
 
 
 def _refusal(trial: Run, bounds: dict[str, float], facts: Facts) -> search.Refusal | None:
-    planned = costs.Planned(trial.model, trial.objective, trial.training, trial.data, facts)
-    found = costs.estimates(planned, list(bounds))
+    found = costs.estimates(_planned(trial, facts), list(bounds))
     over = [
         f"{name} {found[name]:,.4g} (at most {most:,.4g})"
         for name, most in bounds.items()

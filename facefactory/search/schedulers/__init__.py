@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 class Scheduler(Protocol):
     """A rule by which trials are stopped before their budget is used up."""
 
+    def shares(self, rungs: list[float], reduction: int) -> list[float]:
+        """Of all trials, those that it means to take to each rung."""
+        ...
+
     def ray(self, rungs: list[float], reduction: int) -> TrialScheduler:
         """Ray Tune's, for results whose clock is `kimg`; `rungs` [kimg], of which 1 of `reduction` trials goes on."""
         ...

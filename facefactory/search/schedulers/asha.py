@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 class Component(Scheduler):
     """Ray Tune's."""
 
+    def shares(self, rungs: list[float], reduction: int) -> list[float]:
+        """One of `reduction` goes on."""
+        return [reduction**-place for place in range(len(rungs))]
+
     def ray(self, rungs: list[float], reduction: int) -> TrialScheduler:
         """Stops all but 1 of `reduction` at each rung but the last."""
         from ray.tune.schedulers import AsyncHyperBandScheduler

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 class Component(Scheduler):
     """Ray Tune's, from the third trial on."""
 
+    def shares(self, rungs: list[float], reduction: int) -> list[float]:
+        """Half of them go on."""
+        return [0.5**place for place in range(len(rungs))]
+
     def ray(self, rungs: list[float], reduction: int) -> TrialScheduler:
         """Stops what is behind at the first rung or later."""
         from ray.tune.schedulers import MedianStoppingRule

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 class Component(Scheduler):
     """Ray Tune's queue."""
 
+    def shares(self, rungs: list[float], reduction: int) -> list[float]:
+        """All."""
+        return [1.0] * len(rungs)
+
     def ray(self, rungs: list[float], reduction: int) -> TrialScheduler:
         """Stops nothing."""
         from ray.tune.schedulers import FIFOScheduler

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from facefactory import checkpoint, registry
 from facefactory.data.sets.loader import Batch
@@ -28,6 +28,7 @@ class Silent:
 def step_of(planned: Planned, device: torch.device) -> Step:
     """Freshly built, on a device; UserError: it cannot be."""
     options = planned.options
+    torch.set_num_threads(options.threads)
     place: Any = (device, arithmetic.DTYPES[options.precision])
     laid = arithmetic.memory_format(options)
     with torch.random.fork_rng(devices=[]):
@@ -55,13 +56,14 @@ def _column(label: Label, count: int) -> Tensor:
 
 
 @contextlib.contextmanager
-def kept_bytes() -> Iterator[Callable[[], int]]:
-    """Counts what autograd keeps for the way back, each storage once; weights are not counted."""
+def kept_bytes(weights: list[nn.Parameter]) -> Iterator[Callable[[], int]]:
+    """Counts what autograd keeps for the way back, each storage once, without these weights."""
     kept: dict[int, Any] = {}
+    own = {id(one): one for one in (weight.untyped_storage() for weight in weights)}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if not isinstance(tensor, torch.nn.Parameter):
+        if id(storage) not in own:
             kept[id(storage)] = storage  # held, so that no other one gets its name
         return tensor
 

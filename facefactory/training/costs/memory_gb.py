@@ -32,9 +32,10 @@ def _kept(planned: Planned, images: int) -> tuple[int, int]:
     processor = torch.device("cpu")
     step = step_of(small, processor)
     parts = step.parts(batch_of(small, processor), 0)
+    weights = [*step.model.parameters(), *step.objective.parameters()]
     most = 0
     for name in step.players:
-        with kept_bytes() as kept:
+        with kept_bytes(weights) as kept:
             step.backward(name, parts)
             most = max(most, kept())
     return most, _state(step)
