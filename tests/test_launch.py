@@ -213,6 +213,29 @@ def test_a_sweep_is_one_task_with_all_the_resources_of_its_nodes() -> None:
     assert {"--overlap", "--nodes=1", "--ntasks=1"} <= set(srun(script(CHAIN[1], gpus_per_node=2)))
 
 
+@pytest.mark.parametrize(
+    ("share", "nodes", "gpus"),
+    [
+        (0.5, "1", "2"),
+        (0.25, "1", "1"),
+        (1.0, "2", "2"),
+        (2.0, "4", "2"),
+    ],
+)
+def test_trials_share_the_gpus_of_a_node_or_have_several(
+    share: float, nodes: str, gpus: str
+) -> None:
+    job = dataclasses.replace(CHAIN[1], gpu_share=share)
+    found = options(script(job, gpus_per_node=2))
+    assert found["nodes"] == nodes
+    assert found["gpus-per-node"] == gpus
+
+
+def test_a_trial_that_no_node_can_hold_is_refused_with_both_numbers() -> None:
+    with pytest.raises(UserError, match="needs 4 GPUs, and a node of the profile has 2"):
+        Profile(gpus_per_node=2).nodes(1, gpu_share=4)
+
+
 def test_several_commands_are_an_array() -> None:
     found = options(script(CHAIN[2], processes_per_node=2))
     assert found["array"].startswith("0-2%")

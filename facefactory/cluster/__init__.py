@@ -4,6 +4,7 @@ This file is torch-free and imports no submitit.
 """
 
 import dataclasses
+import math
 import os
 import re
 import shutil
@@ -84,12 +85,19 @@ class Profile:
     )
     sbatch: dict[str, Any] = key({}, "further sbatch options, e.g. {reservation: faces}")
 
-    def nodes(self, processes: int) -> tuple[int, int]:
-        """(nodes, processes on each) for a number of processes.
+    def nodes(self, processes: int, gpu_share: float = 1.0) -> tuple[int, int]:
+        """(nodes, processes on each) for a number of processes, each with so many GPUs or such a share of one.
 
-        UserError: they do not fill the nodes evenly.
+        UserError: they do not fill the nodes evenly, or one has not enough GPUs.
         """
-        each = min(processes, self.gpus_per_node or self.processes_per_node)
+        room = self.processes_per_node
+        if self.gpus_per_node:
+            room = math.floor(self.gpus_per_node / gpu_share + 1e-9)
+        if not room:
+            raise UserError(
+                f"a process needs {gpu_share:g} GPUs, and a node of the profile has {self.gpus_per_node}; give at most as many."
+            )
+        each = min(processes, room)
         if processes % each:
             more = processes // each * each + each
             raise UserError(

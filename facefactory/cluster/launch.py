@@ -4,6 +4,7 @@ It is submitted held and released at the end.
 """
 
 import contextlib
+import math
 import os
 import re
 import secrets
@@ -66,6 +67,7 @@ class Job:
     kind: Literal["cpu", "gpu", "sweep"]
     gpus: bool
     processes: int = 1
+    gpu_share: float = 1.0  # GPUs of a process
     after: Literal["ok", "each", "any"] = "ok"
     share: str | None = None  # jobs of one name that follow each other become one
     opens: str | None = None  # the stage whose folder is made ready before its elements start
@@ -77,7 +79,7 @@ def parameters(job: Job, profile: Profile, folder: Path, before: list[str]) -> d
     """submitit's parameters of a job; `before`: the ids of the jobs submitted so far."""
     check_place(folder)
 
-    nodes, each = profile.nodes(job.processes)
+    nodes, each = profile.nodes(job.processes, job.gpu_share)
     tasks = each
     step = ["--kill-on-bad-exit=1"]
     if job.starts_ray:
@@ -114,7 +116,7 @@ def parameters(job: Job, profile: Profile, folder: Path, before: list[str]) -> d
         "nodes": nodes,
         "ntasks_per_node": tasks,
         "cpus_per_task": cpus,
-        "gpus_per_node": each if gpus else None,
+        "gpus_per_node": math.ceil(each * job.gpu_share) if gpus else None,
         "mem": f"{round(profile.memory_gb * 1024) * each}MB",
         "signal_delay_s": profile.signal_s,
         "stderr_to_stdout": True,
@@ -189,7 +191,7 @@ def requests(chain: Sequence[Job], profile: Profile, folder: Path) -> list[site.
     """What the jobs of a chain ask for."""
     asked = []
     for job in chain:
-        _, each = profile.nodes(job.processes)
+        _, each = profile.nodes(job.processes, job.gpu_share)
         options = parameters(job, profile, folder, [])
         count = len(job.commands)
         asked.append(site.request(job.stage, job.kind, count, each, options, job.sized_by))

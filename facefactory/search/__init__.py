@@ -7,7 +7,7 @@ and scheduler: finished trials report their recorded scores at once, interrupted
 import dataclasses
 from pathlib import Path
 
-from facefactory import registry, say, trials
+from facefactory import UserError, registry, say, trials
 from facefactory.results import Goal
 from facefactory.search.engines import Engine
 from facefactory.search.samplers import Sampler
@@ -43,6 +43,11 @@ def check(options: Sweep, space: Space, seed: int) -> None:
     points(options, space, seed)
     registry.build("search.schedulers", {"name": options.resolved().scheduler})
     options.rungs()
+    gpus = options.gpus_per_trial
+    if gpus > 1 and gpus % 1:
+        raise UserError(
+            f"sweep.gpus_per_trial={gpus:g}; give a share of one GPU (at most 1), or a whole number."
+        )
 
 
 def run(study: Study) -> list[Trial]:

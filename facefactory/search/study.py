@@ -25,6 +25,9 @@ class Sweep:
     )
     trials: int = key(8, "architectures tried", low=1, resumes=True)
     parallel: int = key(2, "trials (and finalists) that run at once", low=1, identity=False)
+    gpus_per_trial: float = key(
+        1.0, "GPUs of a trial; 0.5: two trials share one", low=0.01, identity=False
+    )
     sampler: str = key(
         "tpe",
         "how points are proposed: a file of search/samplers; grid needs choices only",

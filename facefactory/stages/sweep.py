@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -145,7 +146,7 @@ class Component(Stage):
             seconds = sum(timed) / len(timed)
         lines = estimate(run.sweep, _trials(run, space), run.training.total_kimg, seconds).lines()
         if plan.profile is not None:
-            nodes, _ = plan.profile.nodes(run.sweep.parallel)
+            nodes, _ = plan.profile.nodes(run.sweep.parallel, run.sweep.gpus_per_trial)
             lines.append(
                 f"queue: one job on {nodes} nodes for all trials, then one for each of {run.sweep.finalists} finalists"
             )
@@ -181,7 +182,7 @@ class Component(Stage):
             trial=functools.partial(_trial, str(folder.path)),
             threads=run.training.threads,
             # Ray keeps trials on GPUs of their own only if asked
-            gpus=1.0 if run.training.device == "cuda" or granted else 0.0,
+            gpus=run.sweep.gpus_per_trial if run.training.device == "cuda" or granted else 0.0,
             needs_gpus=run.training.device == "cuda",
             should_stop=stop,
             refuse=functools.partial(_refuse, run, index_of(folder).facts),
@@ -213,7 +214,7 @@ class Component(Stage):
 
         began = time.time()
         each = -(-run.sweep.parallel // surroundings.nodes())
-        gpus = each if surroundings.gpus_granted() else 0
+        gpus = math.ceil(each * run.sweep.gpus_per_trial) if surroundings.gpus_granted() else 0
         driver = ["facefactory", "stages", str(folder.path), self.name]
         code = ray_on_slurm.run(driver, folder.path, each * run.training.threads, gpus, stop)
         if stop():
@@ -228,8 +229,16 @@ class Component(Stage):
     def jobs(self, run: Run, folder: RunDir, options: Sequence[str]) -> list[Job]:
         """One job over as many nodes as its parallel trials fill."""
         command = ["part", str(folder.path), self.name]
-        gpus, trials = on_gpu(run, "sweep"), run.sweep.parallel
-        return [Job(self.name, [command], "sweep", gpus, processes=trials, starts_ray=True)]
+        job = Job(
+            self.name,
+            [command],
+            "sweep",
+            on_gpu(run, "sweep"),
+            processes=run.sweep.parallel,
+            gpu_share=run.sweep.gpus_per_trial,
+            starts_ray=True,
+        )
+        return [job]
 
 
 def _cut(tried: list[Trial]) -> list[str]:

@@ -104,6 +104,10 @@ def _resources(resources: Callable[[], dict[str, float]], study: Study, cpus: in
         time.sleep(0.5)
     if there.get("CPU", 0) < cpus:
         say(f"sweep: only {there.get('CPU', 0):g} of {cpus} CPUs came up; going on with them")
+    if 0 < there.get("GPU", 0) < study.gpus:
+        raise Failed(
+            f"sweep.gpus_per_trial={study.gpus:g}, but Ray sees {there['GPU']:g} GPUs here: no trial could start; give fewer."
+        )
     if study.gpus and there.get("GPU", 0) < study.gpus:
         if study.needs_gpus:
             raise Failed(
