@@ -564,6 +564,11 @@ def test_what_a_training_says_of_itself_at_its_end_is_told(tmp_path: Path) -> No
     assert plots.training_curves([{"run": "r", **line} for line in lines]).data
 
 
+def test_long_curves_are_drawn_as_short_ones_are() -> None:
+    lines = [{"run": "r", "kimg": kimg, "loss": 1.0} for kimg in range(1500)]
+    assert {trace.type for trace in plots.training_curves(lines).data} == {"scatter"}
+
+
 def test_a_training_that_was_set_back_is_told(tmp_path: Path) -> None:
     put_run(tmp_path, 0.2)
     put_lines(tmp_path / "train/metrics-001.jsonl", [{"kimg": 1.0, "loss": 2.0}])

@@ -243,6 +243,7 @@ def prevalence(rows: Rows) -> Any:
         symbol="split",
         category_orders={"class": words},
         color_discrete_sequence=INK,
+        render_mode="svg",
         range_x=[-1, 101],
         height=90 + 19 * len(shown),
     )

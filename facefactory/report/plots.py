@@ -220,6 +220,7 @@ def training_curves(logged: list[dict[str, Any]]) -> Any:
         color="run",
         color_discrete_sequence=INK,
         height=100 + 230 * rows,
+        render_mode="svg",  # else, of 1,000 points on, a kind that the page's plotly has not
         **panels,
     )
     figure.for_each_annotation(lambda title: title.update(text=title.text.removeprefix("metric=")))
