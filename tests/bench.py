@@ -589,10 +589,43 @@ def meaning(folder: Path) -> None:
     bench_meaning.main()
 
 
+def report(folder: Path) -> None:
+    """A report of 1,000 trials: its size, the time that it takes, and what a browser says of it."""
+    import chromium
+    from synthetic import search
+
+    from facefactory.report import pages
+
+    began = time.process_time()
+    page = pages.write(search(folder / "thousand", 1000), {})[0]
+    seconds = time.process_time() - began
+    print(
+        f"report of 1,000 trials: {page.stat().st_size / 1e6:.2f} MB in {seconds:.1f} s of a processor"
+    )
+    if chromium.FOUND is None:
+        return print("no chromium: not looked at")
+    with chromium.browser(folder / "profile") as shown:
+        shown.open(page, 1280)
+        paint = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
+        print(f"first paint after {shown.ask(paint):.0f} ms")
+        for what, act in REPORT.items():
+            took = [shown.ask(TIMED % act) for _ in range(5)]
+            print(f"{what}: {sorted(took)[2]:.0f} ms until it is laid out (median of 5)")
+
+
+# what is done in the page, and how long until it is laid out again
+REPORT = {
+    "sort": "document.querySelector('th[data-column=score] button').click()",
+    "filter": "(f => { f.value = f.value ? '' : 'r3'; f.dispatchEvent(new Event('input')); })"
+    "(document.getElementById('board-filter'))",
+}
+TIMED = "(() => { const t = performance.now(); %s; document.body.offsetHeight; return performance.now() - t; })()"
+
+
 def main() -> None:
     """Run the parts that the command line names."""
     parts = {"loader": loader, "pack": packing, "million": million, "scores": scores}
-    parts |= {"step": step, "meaning": meaning}
+    parts |= {"step": step, "meaning": meaning, "report": report}
     for name in sys.argv[1:] or ("loader", "pack", "step", "scores"):
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             parts[name](Path(folder))

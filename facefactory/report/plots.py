@@ -147,9 +147,10 @@ def narrowest(figure: Any) -> int:
     """How wide it must be to be read; narrower windows scroll [pixels]."""
     if figure.data[0].type == "parcoords":
         return PANEL * (len(figure.data[0].dimensions) - 1)
-    axes = {trace.xaxis or "x" for trace in figure.data if hasattr(trace, "xaxis")}
-    shared = figure.layout.grid.columns or len(axes)
-    return min(PANEL * 12, max(ROOM, PANEL * shared if len(axes) > 2 else 0))
+    if len(figure.layout.annotations) > 2 * CONTOURED and len(figure.data) < CONTOURED:
+        return PANEL * 5  # words along a line
+    starts = {round(axis.domain[0], 3) for axis in figure.select_xaxes() if axis.domain}
+    return max(ROOM, min(12, len(starts)) * PANEL if len(starts) > 2 else 0)
 
 
 def scale_line(runs: list[dict[str, Any]], metric: str) -> Any:

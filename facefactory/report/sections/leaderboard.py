@@ -13,7 +13,7 @@ from facefactory.results import Protocol
 from facefactory.rundir import read_sealed
 from facefactory.trials import Trial
 
-DRAWN = 100  # rows that stand in the page before its script draws more
+DRAWN = 50  # rows that stand in the page before its script draws more
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Component(Section):
     title = "Leaderboard"
     place = 20
     kinds = ("sweep",)
+    drawn = DRAWN
 
     def data(self, facts: Facts) -> list[Row]:
         """The rows, best first."""
