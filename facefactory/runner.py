@@ -134,6 +134,7 @@ def begin(run: Run, folder: RunDir, stage: Stage) -> dict[str, Any]:
     if not stage.resumes:
         identity = [identity, stage.basis(run, folder)]
     folder.begin(stage.name, rundir.digest(identity))
+    stage.open(run, folder)
     return inputs
 
 

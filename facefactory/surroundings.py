@@ -282,6 +282,11 @@ def gpus_granted() -> bool:
     return "SLURM_JOB_GPUS" in os.environ
 
 
+def job() -> str | None:
+    """The Slurm job, or element of an array, of a chain that this process is in."""
+    return os.environ.get("FACEFACTORY_JOB")
+
+
 def in_chain_job() -> bool:
     """Whether this process is in a job of a chain that was submitted."""
     return "FACEFACTORY_JOB" in os.environ

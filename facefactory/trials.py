@@ -6,6 +6,7 @@ any run folder has, of its training.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Iterator
@@ -213,6 +214,12 @@ class TrialFolder:
         if isinstance(found, dict) and found.get("state") in get_args(State):
             return found["state"], found.get("error")
         return "interrupted", None
+
+    def ended_at(self) -> float:
+        """When it was written down how it ended [s since 1970]; 0: it was not."""
+        with contextlib.suppress(FileNotFoundError):
+            return (self.path / "state.json").stat().st_mtime
+        return 0.0
 
     def failure(self) -> Failure | None:
         """Why it failed; None: it has not."""

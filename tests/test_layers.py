@@ -169,7 +169,7 @@ ALLOWED = {  # package -> what its files import of ours, beside their own packag
         "results",
         "rundir",
     },
-    "search": {"config", "registry", "results", "scratch", "surroundings", "trials"},
+    "search": {"config", "registry", "results", "rundir", "scratch", "surroundings", "trials"},
 }
 
 

@@ -73,6 +73,9 @@ class Job:
     opens: str | None = None  # the stage whose folder is made ready before its elements start
     starts_ray: bool = False  # one task, which starts Ray on all nodes and decides for all trials
     sized_by: str = ""  # the config key that says how many commands there are
+    at_once: int | None = None  # elements of an array that run at a time; None: as many as fit
+    memory: int = 1  # times the profile's
+    minutes: int = 1  # times the profile's limit
 
 
 def parameters(job: Job, profile: Profile, folder: Path, before: list[str]) -> dict[str, Any]:
@@ -117,13 +120,14 @@ def parameters(job: Job, profile: Profile, folder: Path, before: list[str]) -> d
         "ntasks_per_node": tasks,
         "cpus_per_task": cpus,
         "gpus_per_node": math.ceil(each * job.gpu_share) if gpus else None,
-        "mem": f"{round(profile.memory_gb * 1024) * each}MB",
+        "mem": f"{round(profile.memory_gb * 1024) * each * job.memory}MB",
         "signal_delay_s": profile.signal_s,
         "stderr_to_stdout": True,
         "wckey": None,
         "setup": [*variables, *profile.setup, path, _guarded(folder), f"rm -f {ended}"],
         "teardown": ["code=$?", f"read -r code task 2>/dev/null <{ended}", "exit $code"],
         "srun_args": [f"--cpus-per-task={cpus}", *step],
+        **({} if job.at_once is None else {"array_parallelism": job.at_once}),
         "additional_parameters": {**_further(job, profile, before), **profile.sbatch},
     }
 
@@ -131,7 +135,7 @@ def parameters(job: Job, profile: Profile, folder: Path, before: list[str]) -> d
 def _minutes(job: Job, profile: Profile) -> int:
     """The time limit of a job."""
     limits = {"cpu": profile.cpu_min, "gpu": profile.gpu_min, "sweep": profile.sweep_min}
-    return limits[job.kind]
+    return limits[job.kind] * job.minutes
 
 
 def _further(job: Job, profile: Profile, before: list[str]) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def side_by_side(
         for process in running.values():
             process.send_signal(signal.SIGTERM)
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, stop) for number in STOPS}
     told_at = time.monotonic()
     try:
         while waiting or running:

@@ -438,6 +438,7 @@ def is_done(folder: RunDir, stage: str, job: str) -> bool:
     last = {
         "prepare": "judge" if folder.stage("judge").exists() else "pack",
         "evaluate": "finalists",
+        "trials": "sweep",
         "faces": "interpret",
         "walks": "interpret",
     }
@@ -484,6 +485,7 @@ def progress(folder: RunDir, stage: str, job: str) -> dict[str, Any]:
     finalists = folder.path / "finalists"
     finalist = next(finalists.glob(f"{number}-*"), finalists)
     places = {"prepare": folder.path / "judge", "finalists": finalist / "train"}
+    places["trials"] = folder.path / "sweep"
     place = places.get(stage, folder.path / stage)
 
     # trainings: of the stage itself, or of its trials

@@ -11,6 +11,7 @@ from facefactory import UserError, registry, say, trials
 from facefactory.results import Goal
 from facefactory.search.engines import Engine
 from facefactory.search.samplers import Sampler
+from facefactory.search.schedulers import Scheduler
 from facefactory.search.space import Space, distributions
 from facefactory.search.study import Refusal, Report, Study, Sweep, TrialFunction
 from facefactory.trials import OVER, Params, Trial
@@ -41,7 +42,12 @@ def points(options: Sweep, space: Space, seed: int) -> list[Params] | None:
 def check(options: Sweep, space: Space, seed: int) -> None:
     """UserError: there is no such sampler or scheduler, a package is missing for it, or it cannot work on this space."""
     points(options, space, seed)
-    registry.build("search.schedulers", {"name": options.resolved().scheduler})
+    engine: Engine = registry.build("search.engines", {"name": options.engine})
+    scheduler: Scheduler = registry.build(
+        "search.schedulers", {"name": options.resolved().scheduler}
+    )
+    if engine.own_jobs:  # trials decide by themselves
+        scheduler.goes_on([0.0], [], options.reduction)
     options.rungs()
     gpus = options.gpus_per_trial
     if gpus > 1 and gpus % 1:
@@ -71,7 +77,7 @@ def run(study: Study) -> list[Trial]:
         wanted = study.options.trials
         missing = len(_feasible(before)) < wanted
     if missing or any(trial.state not in OVER for trial in before):
-        engine: Engine = registry.build("search.engines", {"name": "ray"})
+        engine: Engine = registry.build("search.engines", {"name": study.options.engine})
         engine.search(study, proposals, wanted)
     return results(study.folder, study.space)
 

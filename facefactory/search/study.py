@@ -50,6 +50,14 @@ class Sweep:
         None, "score by which trials are compared; default: that of evaluation.protocol"
     )
     finalists: int = key(2, "best trials that go on to training.total_kimg", low=1, resumes=True)
+    engine: str = key(
+        "ray",
+        "ray: all trials in one allocation; array: each a job of its own (here: a process)",
+        identity=False,
+    )
+    chunk: int = key(
+        1, "engine=array: trials that a Slurm job does one after the other", low=1, identity=False
+    )
     retry: Literal["failed", "oom", "timeout"] | None = key(
         None,
         "failed trials that are tried again, three times at most: all, or those of a class, with more memory or time",
@@ -81,6 +89,10 @@ class Sweep:
         return sorted({*found, self.max_kimg})
 
 
+class Stopped(Exception):
+    """The scheduler lets a trial go no further."""
+
+
 @dataclass(frozen=True)
 class Refusal:
     """Why a point is not tried: it costs more than its space allows."""
@@ -108,3 +120,4 @@ class Study:
     should_stop: Callable[[], bool]
     refuse: Callable[[Params], Refusal | None]  # whether a point costs too much
     ray: str | None
+    workers: Callable[[int], list[int]]  # starts so many processes that take trials; exit codes

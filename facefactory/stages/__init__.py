@@ -106,6 +106,9 @@ class Stage(Protocol):
         """Of its inputs those without which nothing that it left is of use; the others may change while it is interrupted."""
         return self.inputs(run, folder)
 
+    def open(self, run: Run, folder: RunDir) -> None:
+        """Make its folder ready before it begins, or goes on."""
+
     def intact(self, run: Run, folder: RunDir) -> bool:
         """Whether nothing of it is to be done again, though it finished with this config and these inputs."""
         return True

@@ -3,7 +3,10 @@
 import dataclasses
 import functools
 import math
+import os
+import socket
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from facefactory import (
     Failed,
     UserError,
     failures,
+    registry,
     rundir,
     runner,
     say,
@@ -19,6 +23,7 @@ from facefactory import (
     surroundings,
     trials,
 )
+from facefactory.cluster import local
 from facefactory.cluster.launch import Job
 from facefactory.cluster.local import INTERRUPTED
 from facefactory.evaluation import subjects
@@ -34,8 +39,10 @@ from facefactory.run import (
 )
 from facefactory.rundir import RunDir
 from facefactory.runner import Interrupted, stop
+from facefactory.search.engines import Engine
 from facefactory.search.estimate import estimate
 from facefactory.search.space import Space, examples
+from facefactory.search.study import Stopped
 from facefactory.stages import Outputs, Plan, Stage, of, on_gpu
 from facefactory.stages._networks import (
     checkpoint_of,
@@ -51,9 +58,11 @@ from facefactory.stages._sets import index_of, require_different, require_splits
 from facefactory.stages._snapshots import require_snapshots
 from facefactory.stages._trials import open_training
 from facefactory.training import costs
-from facefactory.trials import MOST_RETRIES, Params, Rung, Trial, TrialFolder, folder_of
+from facefactory.trials import MOST_RETRIES, Params, Raised, Rung, Trial, TrialFolder, folder_of
 
 RESUMES = "each trial goes on from its last checkpoint"
+WORKERS = "trials"  # the job that is an array of them
+MOST = 100_000  # trials of one worker of this machine
 LATER = ("sweep.finalists", "sweep.confirm_seeds")  # keys of stages that come after
 LIVES = (
     3  # a sweep whose Ray is lost so often in a row, with nothing trained in between, has failed
@@ -169,36 +178,17 @@ class Component(Stage):
         """
         target = folder.stage(self.name)
         goal = goal_of(run)
-        context = context_of(run, folder, index_of(folder), goal)
-        subjects.file(run.evaluation.scoring).admit(context)
         rundir.write_json(target / "goal.json", dataclasses.asdict(goal))  # for whoever watches
-        granted = run.training.device == "auto" and surroundings.sees_gpus()
-        study = search.Study(
-            folder=target,
-            space=space_of(run),
-            options=run.sweep,
-            goal=goal,
-            seed=run.seed,
-            trial=functools.partial(_trial, str(folder.path)),
-            threads=run.training.threads,
-            # Ray keeps trials on GPUs of their own only if asked
-            gpus=run.sweep.gpus_per_trial if run.training.device == "cuda" or granted else 0.0,
-            needs_gpus=run.training.device == "cuda",
-            should_stop=stop,
-            refuse=functools.partial(_refuse, run, index_of(folder).facts),
-            ray=surroundings.ray_address(),
-        )
+        study = self._study(run, folder)
         expected = estimate(run.sweep, _trials(run, study.space), run.training.total_kimg, None)
         rundir.write_json(target / "plan.json", expected.entry())  # held against what it took
-        _take_up(run, target)
-        tried = search.run(study)
-        while (cut := _cut(tried)) and not stop():
-            say(f"sweep: the processes of trials {', '.join(cut)} were lost; {RESUMES}")
-            for name in cut:
-                folder_of(target, name).lost()
-            tried = search.run(study)
-        if stop():
-            raise Interrupted
+        if _engine(run).own_jobs and surroundings.in_chain_job():
+            _close_lost(study)
+        else:
+            context = context_of(run, folder, index_of(folder), goal)
+            subjects.file(run.evaluation.scoring).admit(context)
+            _run_here(study)
+        tried = search.results(target, study.space)
 
         entries = [trial.entry() for trial in tried]
         rundir.write_json(target / "results.json", {**dataclasses.asdict(goal), "trials": entries})
@@ -208,9 +198,37 @@ class Component(Stage):
         outputs = {"trials": rundir.digest([trial.timeless() for trial in tried])}
         return outputs, [target / "results.json"]
 
+    def open(self, run: Run, folder: RunDir) -> None:
+        """Trials that failed before this command go on where they may."""
+        since = _submitted_at(folder) if surroundings.in_chain_job() else math.inf
+        _take_up(run, folder.stage(self.name), since)
+
+    def _study(self, run: Run, folder: RunDir) -> search.Study:
+        """What is searched, as this process may search it."""
+        granted = run.training.device == "auto" and surroundings.sees_gpus()
+        return search.Study(
+            folder=folder.stage(self.name),
+            space=space_of(run),
+            options=run.sweep,
+            goal=goal_of(run),
+            seed=run.seed,
+            trial=functools.partial(_trial, str(folder.path)),
+            threads=run.training.threads,
+            # Ray keeps trials on GPUs of their own only if asked
+            gpus=run.sweep.gpus_per_trial if run.training.device == "cuda" or granted else 0.0,
+            needs_gpus=run.training.device == "cuda",
+            should_stop=stop,
+            refuse=functools.partial(_refuse, run, index_of(folder).facts),
+            ray=surroundings.ray_address(),
+            workers=functools.partial(_workers, folder, self.name),
+        )
+
     def part(self, run: Run, folder: RunDir, arguments: Sequence[str]) -> None:
-        """The stage as the driver of a Ray cluster over a Slurm job's nodes."""
+        """The stage as the driver of a Ray cluster over a Slurm job's nodes; `COUNT`: a worker that takes so many trials."""
         from facefactory.cluster import ray_on_slurm
+
+        if arguments:
+            return _work_off(self._study(run, folder), int(arguments[0]))
 
         began = time.time()
         each = -(-run.sweep.parallel // surroundings.nodes())
@@ -227,8 +245,10 @@ class Component(Stage):
             raise Failed(f"the sweep ended with exit code {code}; its message stands above.")
 
     def jobs(self, run: Run, folder: RunDir, options: Sequence[str]) -> list[Job]:
-        """One job over as many nodes as its parallel trials fill."""
+        """One job over as many nodes as its parallel trials fill; or an array of workers, and a job that gathers."""
         command = ["part", str(folder.path), self.name]
+        if _engine(run).own_jobs:
+            return self._own_jobs(run, folder, command)
         job = Job(
             self.name,
             [command],
@@ -239,6 +259,93 @@ class Component(Stage):
             starts_ray=True,
         )
         return [job]
+
+    def _own_jobs(self, run: Run, folder: RunDir, command: list[str]) -> list[Job]:
+        """An array of workers, each with a share of the trials that are left, and with more of what failed trials lacked."""
+        study = folder.stage(self.name)
+        given = [Raised()]
+        left = run.sweep.trials
+        for trial in trials.read(study):
+            raised = folder_of(study, trial.name).raised()
+            if trial.failure is not None and _is_retried(run, trial, study):
+                given.append(raised.after(trial.failure))
+            elif trial.state == "interrupted":
+                given.append(raised)
+            elif trial.state != "infeasible":
+                left -= 1
+
+        share = run.sweep.chunk
+        work = [[*command, str(share)]] * max(1, -(-left // share))
+        gather = [["stages", str(folder.path), self.name]]
+        workers = Job(
+            WORKERS,
+            work,
+            "gpu",
+            on_gpu(run, self.kind),
+            opens=self.name,
+            gpu_share=max(1.0, run.sweep.gpus_per_trial),
+            sized_by="sweep.trials",
+            at_once=run.sweep.parallel,
+            memory=max(raised.memory for raised in given),
+            minutes=max(raised.minutes for raised in given),
+        )
+        return [workers, Job(self.name, gather, "cpu", gpus=False, after="any")]
+
+
+def _engine(run: Run) -> Engine:
+    """What hands the trials out."""
+    found: Engine = registry.build("search.engines", {"name": run.sweep.engine})
+    return found
+
+
+def _run_here(study: search.Study) -> None:
+    """Search; a trial whose process is lost goes on. Interrupted: a stop was asked for."""
+    tried = search.run(study)
+    while (cut := _cut(tried)) and not stop():
+        say(f"sweep: the processes of trials {', '.join(cut)} were lost; {RESUMES}")
+        for name in cut:
+            folder_of(study.folder, name).lost()
+        tried = search.run(study)
+    if stop():
+        raise Interrupted
+
+
+def _close_lost(study: search.Study) -> None:
+    """Write down that trials failed whose jobs are over before they were."""
+    for trial in search.results(study.folder, study.space):
+        if trial.state == "interrupted":
+            why = "its job ended before it, and left no word"
+            folder_of(study.folder, trial.name).end("failed", why, failures.made("killed", why))
+
+
+def _workers(folder: RunDir, name: str, count: int) -> list[int]:
+    """Processes of this machine that take trials until none is left; their exit codes."""
+    command = ["facefactory", "part", str(folder.path), name, str(MOST)]
+    home = folder.stage(name) / "workers"
+    logs = [home / str(number) / "log.txt" for number in range(count)]
+    for log in logs:
+        log.parent.mkdir(parents=True, exist_ok=True)
+    return local.side_by_side([command] * count, count, logs, [{}] * count, say)
+
+
+def _work_off(study: search.Study, count: int) -> None:
+    """Take trials, one after the other, as many as `count` at most; Interrupted: a stop was asked for."""
+    from facefactory.search.engines import array
+
+    pid = os.getpid()
+    own = array.Holder(surroundings.job(), socket.gethostname(), pid, rundir.started(pid))
+    for _ in range(count):
+        if stop():
+            raise Interrupted(RESUMES)
+        trial = array.take(study, own)
+        if trial is None:
+            return
+        try:
+            array.run(study, trial)
+        except (Interrupted, rundir.OwnerLost):
+            raise
+        except Exception:  # it is written down, and the others go on
+            traceback.print_exc()
 
 
 def _cut(tried: list[Trial]) -> list[str]:
@@ -255,10 +362,24 @@ def _is_retried(run: Run, trial: Trial, study: Path) -> bool:
     return again and trial.failure.kind in failures.RETRIES[wanted]
 
 
-def _take_up(run: Run, study: Path) -> None:
-    """Let go on what failed for a reason that has passed, and what is to be tried again, with more of what it lacked."""
+def _submitted_at(folder: RunDir) -> float:
+    """When workers were queued last, as jobs of their own; never, where the search is one job."""
+    lines = rundir.read_ledger(folder.path)
+    times = [
+        line["time"] for line in lines if (line["stage"], line["state"]) == (WORKERS, "submitted")
+    ]
+    return max(times, default=math.inf)
+
+
+def _take_up(run: Run, study: Path, since: float = math.inf) -> None:
+    """Let go on what failed for a reason that has passed, and what is to be tried again, with more of what it lacked.
+
+    What has failed after `since` has had its turn.
+    """
     for trial in trials.read(study):
         folder = folder_of(study, trial.name)
+        if trial.failure is not None and folder.ended_at() > since:
+            continue
         if trial.failure is not None and _is_retried(run, trial, study):
             say(f"sweep: trial {trial.name} is tried again: it {trial.failure.words()}")
             folder.retry(trial.failure)
@@ -343,8 +464,8 @@ def _trial(parent: str, own: TrialFolder, params: dict[str, Any], report: search
             task.draw_samples(done.average, done.clock)
             seconds = round(time.time() - began, 1)
             report(Rung.read({"kimg": rung, **scores, "seconds": seconds}))
-    except rundir.OwnerLost:
-        raise  # a newer copy trains it: its state is not ours to write
+    except (rundir.OwnerLost, Interrupted, Stopped):
+        raise  # a newer copy trains it, or it goes on later, or was stopped: that is not ours to write
     except Exception as error:
         own.end("failed", f"{type(error).__name__}: {error}", failures.of_error(error))
         raise

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 class Engine(Protocol):
     """Runs trials until all are over, or until it is asked to stop."""
 
+    own_jobs: bool = False  # whether trials are jobs of their own on Slurm
+
     def search(self, study: Study, proposals: Proposals, wanted: int) -> None:
         """Trials until `wanted` have been started anew or taken up, or there are no more points."""
         ...

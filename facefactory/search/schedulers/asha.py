@@ -17,6 +17,15 @@ class Component(Scheduler):
         """One of `reduction` goes on."""
         return [reduction**-place for place in range(len(rungs))]
 
+    def goes_on(self, scores: list[float], others: list[list[float]], reduction: int) -> bool:
+        """Whether it is among the best 1 of `reduction` at its rung, of those that came there before."""
+        import numpy as np
+
+        rung = len(scores) - 1
+        seen = [other[rung] for other in others if len(other) > rung]
+        finite = [score for score in seen if np.isfinite(score)]
+        return not finite or scores[rung] <= float(np.percentile(finite, 100 / reduction))
+
     def ray(self, rungs: list[float], reduction: int) -> TrialScheduler:
         """Stops all but 1 of `reduction` at each rung but the last."""
         from ray.tune.schedulers import AsyncHyperBandScheduler

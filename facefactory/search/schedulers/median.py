@@ -5,12 +5,15 @@
 from __future__ import annotations
 
 import math
+import statistics
 from typing import TYPE_CHECKING
 
 from facefactory.search.schedulers import Scheduler
 
 if TYPE_CHECKING:
     from ray.tune.schedulers import TrialScheduler
+
+SEEN = 3  # others, before one is stopped
 
 
 class Component(Scheduler):
@@ -20,6 +23,12 @@ class Component(Scheduler):
         """Half of them go on."""
         return [0.5**place for place in range(len(rungs))]
 
+    def goes_on(self, scores: list[float], others: list[list[float]], reduction: int) -> bool:
+        """Whether its best score is no worse than the median of the others' means up to its rung, from the third other on."""
+        rung = len(scores) - 1
+        means = [statistics.fmean(other[: rung + 1]) for other in others if len(other) > rung]
+        return len(means) < SEEN or min(scores) <= statistics.median(means)
+
     def ray(self, rungs: list[float], reduction: int) -> TrialScheduler:
         """Stops what is behind at the first rung or later."""
         from ray.tune.schedulers import MedianStoppingRule
@@ -27,6 +36,6 @@ class Component(Scheduler):
         return MedianStoppingRule(
             "kimg",
             grace_period=rungs[0],
-            min_samples_required=3,
+            min_samples_required=SEEN,
             min_time_slice=math.inf,  # no trial waits for others
         )

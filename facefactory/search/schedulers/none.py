@@ -17,6 +17,10 @@ class Component(Scheduler):
         """All."""
         return [1.0] * len(rungs)
 
+    def goes_on(self, scores: list[float], others: list[list[float]], reduction: int) -> bool:
+        """Always."""
+        return True
+
     def ray(self, rungs: list[float], reduction: int) -> TrialScheduler:
         """Stops nothing."""
         from ray.tune.schedulers import FIFOScheduler
