@@ -252,7 +252,11 @@ def resolve(run: Run) -> Run:
         run,
         paths=Paths(_absolute(run.paths.runs), _absolute(run.paths.data)),
         pack=pack,
-        sweep=replace(run.sweep.resolved(), space=_named(run.sweep.space)),
+        sweep=replace(
+            run.sweep.resolved(),
+            space=_named(run.sweep.space),
+            warm_start=_run_folder(run, run.sweep.warm_start),
+        ),
         data=replace(run.data, shards=_absolute_or_none(run.data.shards)),
         evaluation=replace(run.evaluation, protocol=_named(run.evaluation.protocol)),
         generate=replace(run.generate, out=_absolute_or_none(run.generate.out)),

@@ -198,6 +198,12 @@ def test_what_was_cut_between_a_score_and_its_decision_is_decided_then(tmp_path:
     assert len(trials.folder_of(tmp_path, bad.name).rungs()) == 1
 
 
+def test_a_space_of_few_points_ends_a_search(tmp_path: Path) -> None:
+    space = {"x": {"choice": [1, 2]}}
+    study = study_of(tmp_path, space, trials=5)
+    assert sorted(trial.params["x"] for trial in search.run(study)) == [1, 2]
+
+
 def test_workers_that_do_nothing_are_told(tmp_path: Path) -> None:
     study = dataclasses.replace(study_of(tmp_path), workers=lambda count: [1] * count)
     with pytest.raises(RuntimeError, match="ended before they began a trial"):
@@ -310,6 +316,47 @@ def test_what_is_left_decides_how_many_and_what_failed_trials_lacked_how_large(
 
 
 # -- trainings -------------------------------------------------------------------------------------------------------
+
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["array", "ray"])
+def test_a_search_that_is_told_to_stop_ends_with_75(
+    engine: str, faces: Faces, tmp_path: Path
+) -> None:
+    space = tmp_path / "space.yaml"
+    space.write_text("model.width: {choice: [4, 6]}\n")
+    arguments = [
+        "run=r",
+        f"pack.recipe={faces.recipe}",
+        f"sweep.space={space}",
+        f"sweep.engine={engine}",
+        "sweep.sampler=grid",
+        "sweep.scheduler=none",
+        "evaluation.networks=[lite0]",
+        "interpret.spaces=[z]",
+        "sweep.min_kimg=4000",
+        "sweep.max_kimg=4000",
+        "training.total_kimg=4001",
+        "sweep.finalists=1",
+        "training.checkpoint_kimg=0.3",
+    ]
+
+    # each signal, once something is trained
+    study = tmp_path / "runs/r/sweep"
+    for number in SIGNALS:
+        process = start("sweep_gan", tmp_path, *arguments)
+        before = set(study.glob("trials/*/train/metrics-*.jsonl"))
+        while process.poll() is None:
+            if set(study.glob("trials/*/train/metrics-*.jsonl")) - before:
+                break
+            time.sleep(0.05)
+        process.send_signal(number)
+        assert process.wait(90) == 75, (tmp_path / "log.txt").read_text()[-2000:]
+    states = {trial.state for trial in trials.read(study)}
+    assert states == {"interrupted"}
 
 
 @pytest.mark.slow

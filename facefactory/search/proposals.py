@@ -13,7 +13,7 @@ from facefactory import Failed, registry, say
 from facefactory.search.samplers import Sampler
 from facefactory.search.space import asked, propose
 from facefactory.search.study import Study
-from facefactory.trials import Params, TrialFolder, folder_of, name_of
+from facefactory.trials import Params, Trial, TrialFolder, folder_of, name_of
 
 MOST_REFUSED = 200  # points in a row that cost too much
 
@@ -51,6 +51,8 @@ class Proposals:
         proposer = sampler.optuna(study.seed * 1000 + len(known))
         better = "minimize" if study.goal.better == "lower" else "maximize"
         self.optuna = optuna.create_study(sampler=proposer, direction=better)
+        self.foreign = [self._foreign(trial) for trial in study.history]
+        self.optuna.add_trials(self.foreign)
         for params in planned:
             self.optuna.enqueue_trial(asked(params, study.space))
 
@@ -95,12 +97,25 @@ class Proposals:
         proposal.folder.end("infeasible", refusal.words, costs=refusal.costs)
         return refusal.words
 
+    def _foreign(self, trial: Trial) -> Any:
+        """A trial of an earlier search as Optuna has it; one without a score has failed."""
+        drawn = optuna.trial.FixedTrial(asked(trial.params, self.study.space))
+        propose(drawn, self.study.space)
+        last = trial.last(self.study.goal.metric)
+        state = optuna.trial.TrialState.COMPLETE if last else optuna.trial.TrialState.FAIL
+        return optuna.trial.create_trial(
+            state=state,
+            params=drawn.params,
+            distributions=drawn.distributions,
+            value=last[1] if last else None,
+        )
+
     def _ask(self) -> Proposal:
         if self.left is not None:
             self.left -= 1
         drawn = self.optuna.ask()
         params = propose(drawn, self.study.space)
-        number = number_of(drawn.number, self.known)
+        number = number_of(drawn.number - len(self.foreign), self.known)
         return Proposal(
             number, params, folder_of(self.study.folder, name_of(number, params)), drawn
         )

@@ -10,7 +10,7 @@ from facefactory import UserError
 from facefactory.config import key
 from facefactory.results import Goal
 from facefactory.search.space import Space
-from facefactory.trials import Params, Rung, TrialFolder
+from facefactory.trials import Params, Rung, Trial, TrialFolder
 
 Report = Callable[[Rung], None]
 TrialFunction = Callable[[TrialFolder, Params, Report], None]
@@ -57,6 +57,11 @@ class Sweep:
     )
     chunk: int = key(
         1, "engine=array: trials that a Slurm job does one after the other", low=1, identity=False
+    )
+    warm_start: str | None = key(
+        None,
+        "an earlier sweep (name or folder) whose trials the sampler knows from the start",
+        resumes=True,
     )
     retry: Literal["failed", "oom", "timeout"] | None = key(
         None,
@@ -120,4 +125,6 @@ class Study:
     should_stop: Callable[[], bool]
     refuse: Callable[[Params], Refusal | None]  # whether a point costs too much
     ray: str | None
-    workers: Callable[[int], list[int]]  # starts so many processes that take trials; exit codes
+    # starts so many processes that take trials, where an engine asks for them; their exit codes
+    workers: Callable[[int], list[int]] = lambda count: []
+    history: tuple[Trial, ...] = ()  # trials of an earlier search, which the sampler knows

@@ -14,6 +14,7 @@ from typing import Any
 from facefactory import (
     Failed,
     UserError,
+    config,
     failures,
     registry,
     rundir,
@@ -97,6 +98,7 @@ class Component(Stage):
         goal_of(run)
         space = space_of(run)
         search.check(run.sweep, space, run.seed)
+        _history(run, folder)
         require_snapshots(run)
         if plan.faces is None:
             return
@@ -191,7 +193,11 @@ class Component(Stage):
         tried = search.results(target, study.space)
 
         entries = [trial.entry() for trial in tried]
-        rundir.write_json(target / "results.json", {**dataclasses.asdict(goal), "trials": entries})
+        content = {**dataclasses.asdict(goal), "trials": entries}
+        if study.history:
+            foreign = [{**trial.entry(), "foreign": True} for trial in study.history]
+            content["warm_start"] = {"run": run.sweep.warm_start, "trials": foreign}
+        rundir.write_json(target / "results.json", content)
         if not search.best(tried, 1, goal):
             errors = sorted({str(trial.error) for trial in tried})
             raise Failed(f"all {len(tried)} trials failed: {'; '.join(errors)[:500]}")
@@ -221,6 +227,7 @@ class Component(Stage):
             refuse=functools.partial(_refuse, run, index_of(folder).facts),
             ray=surroundings.ray_address(),
             workers=functools.partial(_workers, folder, self.name),
+            history=_history(run, folder),
         )
 
     def part(self, run: Run, folder: RunDir, arguments: Sequence[str]) -> None:
@@ -290,6 +297,52 @@ class Component(Stage):
             minutes=max(raised.minutes for raised in given),
         )
         return [workers, Job(self.name, gather, "cpu", gpus=False, after="any")]
+
+
+def _history(run: Run, folder: RunDir) -> tuple[Trial, ...]:
+    """The trials of the sweep that this one starts warm from, as far as they lie in its space.
+
+    UserError: there are none, or they were scored otherwise than trials of this one are.
+    """
+    if run.sweep.warm_start is None:
+        return ()
+    path = Path(run.sweep.warm_start)
+    if not (path / "sweep" / "trials").is_dir():
+        beside = sorted(found.parents[1].name for found in path.parent.glob("*/sweep/trials"))
+        raise registry.unknown(f"sweep.warm_start={path} is no sweep", path.name, beside)
+
+    # how scores came to be, and on which faces
+    before = _scored_by(load_run(path), RunDir(path))
+    now = _scored_by(run, folder)
+    unlike = []
+    for name in sorted(before.keys() & now.keys()):
+        if before[name] != now[name]:
+            unlike.append(f"{name} was {before[name]!r}, now {now[name]!r}")
+    if unlike:
+        raise UserError(
+            f"sweep.warm_start={path.name} was scored otherwise, so its trials say nothing here: "
+            f"{'; '.join(unlike)}. Make them alike, or leave it out."
+        )
+
+    found = search.results(path / "sweep", space_of(run))
+    if not found:
+        raise UserError(
+            f"sweep.warm_start={path.name} has no trial of the space {run.sweep.space}; "
+            "give a sweep of such a space, or leave it out."
+        )
+    return tuple(found)
+
+
+def _scored_by(run: Run, folder: RunDir) -> dict[str, Any]:
+    """What scores of trials depend on beside what a space may hold; the pixels, once they are packed."""
+    found: dict[str, Any] = {"score": goal_of(run).metric, "sweep.max_kimg": run.sweep.max_kimg}
+    for name, value in config.flat(run).items():
+        if name.startswith("evaluation."):
+            found[name] = value
+    done = folder.done("pack")
+    if done is not None:
+        found["images"] = done["outputs"].get("images")
+    return found
 
 
 def _engine(run: Run) -> Engine:

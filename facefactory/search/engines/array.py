@@ -64,12 +64,14 @@ class Component(Engine):
             left = open_trials(study, before)
             if not left:
                 return
-            study.workers(min(left, study.options.parallel))
+            codes = study.workers(min(left, study.options.parallel))
 
             # a trial whose worker was lost is the caller's to count
             after = search.results(study.folder, study.space)
             if any(trial.state == "interrupted" for trial in after):
                 return
+            if before == after and not any(codes):
+                return  # there are no more points
             if before == after and not study.should_stop():
                 raise Failed("the workers of the search ended before they began a trial.")
 
