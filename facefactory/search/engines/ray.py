@@ -1,12 +1,14 @@
 """Ray Tune decides which trial runs, where and how long, in one allocation: on this machine, or over a Slurm job's nodes."""
 
+import contextlib
 import logging
 import math
 import os
 import secrets
 import shutil
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from facefactory.search.schedulers import Scheduler
 from facefactory.search.study import Study, TrialFunction
 from facefactory.trials import OVER, Rung, folder_of, name_of
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 NODES_S = 120.0  # how long nodes of a cluster are waited for
 
 
@@ -61,7 +64,8 @@ def _tune(study: Study, proposals: Proposals, wanted: int) -> None:
                 "include_dashboard": False,
                 "_temp_dir": f"{private}/ray",
             }
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, **cluster)
+        with _own_signals():
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **cluster)
         gpus = _resources(ray.cluster_resources, study, cpus)
 
         # The search
@@ -88,6 +92,15 @@ def _tune(study: Study, proposals: Proposals, wanted: int) -> None:
         ray.shutdown()
         shutil.rmtree(private, ignore_errors=True)
         os.close(lock)
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep what signals do here: Ray would end this process at SIGTERM, with nothing saved and code 1."""
+    kept = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
 
 
 def _resources(resources: Callable[[], dict[str, float]], study: Study, cpus: int) -> float:
