@@ -31,6 +31,8 @@ TINY = [
         "judge.training.total_kimg": 8,
         "judge.folds": 2,
         "judge.fold_kimg": 4,
+        "interpret.spaces": "[z]",
+        "interpret.samples": 300,
     }.items()
 ]
 

@@ -130,13 +130,13 @@ def test_jobs_share_it_and_the_last_one_cleans_up(faces: Faces, tmp_path: Path) 
     stage = of("interpret")
     alone = rundir.read_results(folder.stage("interpret"))
 
-    job = load_run(folder.path, ["interpret.tasks=3", "interpret.spaces=[z]"])
-    first, second, last = stage.jobs(job, folder, ["interpret.tasks=3"])
+    job = load_run(folder.path, ["interpret.tasks=2", "interpret.spaces=[z]"])
+    first, second, last = stage.jobs(job, folder, ["interpret.tasks=2"])
     assert first.commands == second.commands
     assert {first.stage, second.stage, last.stage} == {"faces", "walks", "interpret"}
-    assert [command[3] for command in first.commands] == ["0/3", "1/3", "2/3"]
-    assert all(command[4:] == ["interpret.tasks=3"] for command in first.commands)
-    assert last.commands == [["stages", str(folder.path), "interpret", "interpret.tasks=3"]]
+    assert [command[3] for command in first.commands] == ["0/2", "1/2"]
+    assert all(command[4:] == ["interpret.tasks=2"] for command in first.commands)
+    assert last.commands == [["stages", str(folder.path), "interpret", "interpret.tasks=2"]]
     for command in first.commands:
         stage.part(job, folder, command[3:])
     assert list(folder.path.glob("private/interpret-*/z-judged.*"))

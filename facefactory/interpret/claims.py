@@ -96,11 +96,8 @@ def activities(
     """
     rows = np.linspace(0, len(space.codes) - 1, min(MOVED, len(space.codes))).astype(np.int64)
     codes = torch.from_numpy(space.codes[rows]).to(space.start)
-    apart = 0.0
-    if look is not None:
-        seen = look(space.faces(rows))
-        apart = 2 * float(seen.var(0).sum())  # of two faces, squared
     found = []
+    shown = []
     with torch.inference_mode():
         for dimension, variance in enumerate(space.codes.var(0).tolist()):
             ends = []
@@ -109,13 +106,22 @@ def activities(
                 moved[:, dimension] += side * float(space.scale[dimension])
                 ends.append(space.decode(moved).double())
             levels = 127.5 * float((ends[1] - ends[0]).square().mean().sqrt())
-            felt = None
-            if look is not None and apart:
-                low, high = (look(pixels.to_uint8(end[:FELT]).cpu()) for end in ends)
-                felt = float(np.square(high - low).sum(1).mean() / apart) ** 0.5
+            shown += [pixels.to_uint8(end[:FELT]).cpu() for end in ends]
             kl = space.activity[dimension] if space.activity else None
-            found.append(Activity(kl, variance, levels, felt))
-    return found
+            found.append(Activity(kl, variance, levels, None))
+    if look is None:
+        return found
+
+    # features of all of them at once
+    apart = 2 * float(look(space.faces(rows)).var(0).sum())  # of two faces, squared
+    if not apart:
+        return found
+    seen = look(torch.cat(shown))
+    low, high = np.moveaxis(seen.reshape(len(found), 2, -1, seen.shape[1]), 1, 0)
+    felt = np.sqrt(np.square(high - low).sum(2).mean(1) / apart).tolist()
+    return [
+        dataclasses.replace(one, features=share) for one, share in zip(found, felt, strict=True)
+    ]
 
 
 # -- what goes with what -------------------------------------------------------------------
