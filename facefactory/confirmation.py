@@ -13,8 +13,6 @@ from facefactory.failures import Failure
 from facefactory.results import Estimate, Goal
 from facefactory.trials import State
 
-SURE = 0.95  # of an interval
-
 
 @dataclass(frozen=True)
 class Repeat:
@@ -96,10 +94,9 @@ def student(scores: Sequence[float]) -> Estimate:
     count = len(scores)
     if count < 2:
         return Estimate(mean, -math.inf, math.inf)
-    from scipy import stats
+    from facefactory.metrics import intervals
 
-    quantile = float(stats.t.ppf((1 + SURE) / 2, count - 1))
-    half = quantile * statistics.stdev(scores) / math.sqrt(count)
+    half = intervals.quantile(count - 1) * statistics.stdev(scores) / math.sqrt(count)
     return Estimate(mean, mean - half, mean + half)
 
 

@@ -713,3 +713,11 @@ def test_importance_is_said_of_enough_trials_alone(tmp_path: Path) -> None:
     assert whole["method"] == "PED-ANOVA"
     assert {row["param"] for row in whole["rows"][:2]} == {"model.depth", "training.lr"}
     assert all(row["low"] <= row["share"] <= row["high"] for row in whole["rows"])
+
+
+def test_forests_of_trials_find_what_matters(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    _, data = written(search(tmp_path / "some", 40))
+    found = next(one for one in data["importance"] if one["method"] == "fANOVA" and one["rows"])
+    assert {row["param"] for row in found["rows"][:2]} == {"model.depth", "training.lr"}
+    assert sum(row["share"] for row in found["rows"]) == pytest.approx(1, abs=0.01)

@@ -9,7 +9,6 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from scipy.special import stdtrit
 
 from facefactory import Missing, UserError, registry
 from facefactory.data.sets.order import Ids
@@ -17,11 +16,12 @@ from facefactory.evaluation import extractors, features
 from facefactory.evaluation.features import Kept
 from facefactory.evaluation.statistics import Statistics
 from facefactory.metrics import Moments
+from facefactory.metrics.intervals import quantile
 from facefactory.results import Better, Goal, Protocol, Score, Sight
 
 IN_A_PART = 8  # images at least, or there is no interval
 PARTS = 5  # of the generated images, from whose scores an interval is told
-REACH = float(stdtrit(PARTS - 1, 0.975)) / PARTS**0.5
+REACH = quantile(PARTS - 1) / PARTS**0.5
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from facefactory.data.sets.order import Ids, permute
 from facefactory.interpret import Space
 from facefactory.interpret.sharing import UNSHARED, Item, Sharing
 from facefactory.interpret.witnesses import Witnesses
-from facefactory.metrics import Array
+from facefactory.metrics import Array, intervals
 from facefactory.results import SEEN, Contrast, Control, Effect, Estimate, rank_correlation
 
 DOSES = np.linspace(-3, 3, 9)  # standard deviations
@@ -169,7 +169,7 @@ def mean_of(values: Array) -> tuple[Array, Array, Array]:
     mean = values.mean(0)
     if len(values) < 2:
         return mean, np.full_like(mean, -np.inf), np.full_like(mean, np.inf)
-    reach = scipy.stats.t.ppf(0.975, len(values) - 1) * scipy.stats.sem(values, 0)
+    reach = intervals.quantile(len(values) - 1) * scipy.stats.sem(values, 0)
     return mean, mean - reach, mean + reach
 
 

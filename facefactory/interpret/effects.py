@@ -16,7 +16,7 @@ import scipy.special
 import scipy.stats
 
 from facefactory.facts import Label
-from facefactory.metrics import Array, delong, spearman
+from facefactory.metrics import Array, delong, intervals, spearman
 from facefactory.metrics.codes._factors import binned, classes, informations
 from facefactory.results import Contrast, Effect, Estimate, Measure
 
@@ -162,7 +162,7 @@ def tested(value: float, variance: float, column: Column) -> Found:
     if not np.isfinite(value):
         return Found(Estimate(nothing, nothing, nothing), 1.0)
     error = variance**0.5
-    reach = float(scipy.special.stdtrit(column.freedom, 0.975)) * error
+    reach = intervals.quantile(column.freedom) * error
     p = 2 * float(scipy.special.stdtr(column.freedom, -abs(value - nothing) / max(error, 1e-12)))
     low = max(value - reach, 2 * nothing - 1)
     return Found(Estimate(value, low, min(value + reach, 1.0)), p)

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.stats
 import torch
 from torch import Tensor
 
@@ -26,7 +25,7 @@ from facefactory.evaluation import extractors, features
 from facefactory.evaluation import judge as judging
 from facefactory.evaluation.extractors import Extractor
 from facefactory.facts import Label
-from facefactory.metrics import Array, delong, spearman
+from facefactory.metrics import Array, delong, intervals, spearman
 from facefactory.results import Contrast, Estimate
 
 FITTED = 2000  # real faces that linear answers are fitted to
@@ -260,7 +259,7 @@ def trust(answers: Array, truths: Array, groups: Any, measure: str) -> Estimate 
         value, variance = spearman.compare(spearman.ranks(seen), spearman.ranks(asked), whose)
     if not np.isfinite(value):
         return None
-    reach = float(scipy.stats.t.ppf(0.975, min(sides) - 1)) * variance**0.5
+    reach = intervals.quantile(min(sides) - 1) * variance**0.5
     least = 0.0 if measure == "auroc" else -1.0
     return Estimate(value, max(least, value - reach), min(1.0, value + reach))
 

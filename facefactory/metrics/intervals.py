@@ -17,6 +17,11 @@ Ids = npt.NDArray[np.int64]
 Statistic = Callable[[Ids], Array | float]  # of image positions; NaN where they lack a class
 
 
+def quantile(freedom: int) -> float:
+    """Of Student's t, from which 2.5 % lie above: half a 95 % interval, in standard errors."""
+    return float(stdtrit(freedom, 0.975))
+
+
 def bootstrap(statistic: Statistic, groups: Ids, resamples: int = 300) -> Array:
     """Values [resamples, …] of a statistic when whole groups are drawn with replacement (seed 0)."""
     rng = np.random.default_rng(0)
@@ -38,4 +43,4 @@ def student(
     value = np.asarray(statistic(np.arange(len(groups))))
     error = np.nanstd(bootstrap(statistic, groups), 0, ddof=1)
     p = 2 * stdtr(freedom, -np.abs(value) / error.clip(min=1e-12))
-    return value, stdtrit(freedom, 0.975) * error, p
+    return value, quantile(freedom) * error, p

@@ -1,4 +1,4 @@
-"""What a run took: hours of its trials by how they ended, waits and times of its jobs."""
+"""What a run took: hours of its trials by how they ended, waits and times of its stages."""
 
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from typing import Any
 
 from facefactory.report.facts import Facts
 from facefactory.report.sections.curves import hours_of
-from facefactory.rundir import read_json, read_ledger, read_sealed
+from facefactory.rundir import read_ledger, read_sealed
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,6 @@ class Costs:
     stages: list[StageTime] = field(default_factory=list)
     hours: dict[str, float] = field(default_factory=dict)  # how trials ended -> hours of training
     finalists_hours: float = 0.0
-    jobs: list[dict[str, Any]] = field(default_factory=list)  # of accounting.json, a row a job
-    source: str = "the ledger"
 
     @property
     def total_hours(self) -> float:
@@ -38,7 +36,7 @@ class Costs:
 
 
 def costs(facts: Facts) -> Costs:
-    """From the ledger, the trials' own times and, where Slurm was asked, its accounting."""
+    """From the ledger and the trials' own times."""
     hours: dict[str, float] = defaultdict(float)
     for trial in facts.trials:
         known = [value for value in hours_of(trial) if value is not None]
@@ -48,14 +46,10 @@ def costs(facts: Facts) -> Costs:
     for run in facts.runs:
         done = read_sealed(facts.folder / run["folder"] / "train/DONE.json") or {}
         finals += float(done.get("seconds") or 0) / 3600
-    accounted = read_json(facts.folder / "accounting.json")
-    rows = accounted.get("jobs", []) if isinstance(accounted, dict) else []
     return Costs(
         stages=stage_times(read_ledger(facts.folder)),
         hours=dict(hours),
         finalists_hours=finals,
-        jobs=rows,
-        source="sacct and the ledger" if rows else "the ledger",
     )
 
 

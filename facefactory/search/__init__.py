@@ -24,6 +24,7 @@ __all__ = [
     "TrialFunction",
     "best",
     "check",
+    "feasible",
     "points",
     "results",
     "run",
@@ -75,21 +76,22 @@ def run(study: Study) -> list[Trial]:
         numbers = [trial.number for trial in replayed]
         proposals = Proposals(study, params, numbers, is_all=False)
         wanted = study.options.trials
-        missing = len(_feasible(before)) < wanted
+        missing = len(feasible(before)) < wanted
     if missing or any(trial.state not in OVER for trial in before):
         engine: Engine = registry.build("search.engines", {"name": study.options.engine})
         engine.search(study, proposals, wanted)
     return results(study.folder, study.space)
 
 
-def _feasible(trials: list[Trial]) -> list[Trial]:
+def feasible(trials: list[Trial]) -> list[Trial]:
+    """Those that do not cost more than their space allows: they alone count as tried."""
     return [trial for trial in trials if trial.state != "infeasible"]
 
 
 def _first(trials: list[Trial], count: int) -> list[Trial]:
     """As far as `count` of them are feasible."""
     for number in range(len(trials)):
-        if len(_feasible(trials[:number])) == count:
+        if len(feasible(trials[:number])) == count:
             return trials[:number]
     return trials
 

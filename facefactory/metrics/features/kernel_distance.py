@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtrit
 
-from facefactory.metrics import Array
+from facefactory.metrics import Array, intervals
 from facefactory.metrics.features import _kernel
 from facefactory.metrics.features._neighbours import finite, needs
 
@@ -105,5 +104,5 @@ def interval(
 
     value = float(_unbiased(len(real), len(fake), of_reals, of_fakes, across))
     freedom = min(len(sizes), len(fake)) - 1
-    reach = float(stdtrit(freedom, 0.975)) * variance**0.5
+    reach = intervals.quantile(freedom) * variance**0.5
     return {"kd": (value - reach, value + reach)}

@@ -1,4 +1,4 @@
-"""What it took: waits, times and lost hours from the ledger, and Slurm's accounting where that was asked."""
+"""What it took: waits, times and lost hours, from the ledger."""
 
 from facefactory.report.costs import Costs, costs
 from facefactory.report.facts import Facts, span
@@ -6,7 +6,7 @@ from facefactory.report.sections import Section
 
 
 class Component(Section):
-    """Times of stages and trials, resources of jobs."""
+    """Times of stages and trials."""
 
     title = "Resources"
     place = 90

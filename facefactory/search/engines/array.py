@@ -80,9 +80,7 @@ def open_trials(study: Study, tried: list[Trial]) -> int:
     """How many trials are to be begun, or to go on."""
     ahead = search.points(study.options, study.space, study.seed)
     wanted = study.options.trials if ahead is None else len(ahead)
-    counted = tried
-    if ahead is None:
-        counted = [trial for trial in tried if trial.state != "infeasible"]
+    counted = search.feasible(tried) if ahead is None else tried
     going = sum(trial.state not in OVER for trial in counted)
     return going + max(0, wanted - len(counted))
 
@@ -137,8 +135,7 @@ def _next(study: Study, tried: list[Trial]) -> Proposal | None:
 
     ahead = search.points(study.options, study.space, study.seed)
     if ahead is None:
-        feasible = [trial for trial in tried if trial.state != "infeasible"]
-        if len(feasible) >= study.options.trials:
+        if len(search.feasible(tried)) >= study.options.trials:
             return None
         numbers = [trial.number for trial in tried]
         proposals = Proposals(study, [trial.params for trial in tried], numbers, is_all=False)
