@@ -101,7 +101,7 @@ ALLOWED = {  # package -> what its files import of ours, beside their own packag
     "surroundings": set(),
     "metrics": set(),
     "failures": set(),
-    "confirmation": {"failures", "results", "trials"},
+    "confirmation": {"failures", "metrics", "results", "trials"},
     "report": {"confirmation", "failures", "registry", "results", "rundir", "trials"},
     "cluster": {
         "config",
